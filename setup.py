@@ -1,0 +1,32 @@
+"""Install with ``pip install -e '.[tests]'``; see README.md."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = next(
+    line.split("'")[1]
+    for line in (HERE / 'vlm_dense' / '__init__.py').read_text().splitlines()
+    if line.startswith('__version__')
+)
+
+setup(
+    name='vlm-dense',
+    version=VERSION,
+    description='CLIP for dense prediction on the OpenMMLab libraries',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['vlm_dense', 'vlm_dense.*']),
+    package_data={'vlm_dense': ['clip/bundled/*']},
+    python_requires='>=3.10,<3.14',
+    install_requires=[
+        'torch>=2.4',
+        'torchvision',
+        'open_clip_torch>=2.30,<4',
+        'safetensors',
+        'numpy',
+    ],
+    extras_require={},
+)
