@@ -1,0 +1,18 @@
+# DenseCLIP on CLIP's ViT-B/16. The score map has stride 16 and joins the third stage.
+_base_ = './clip_fpn_vit-b16.py'
+
+model = dict(
+    type='vlm_dense.DenseCLIP',
+    backbone=dict(head=True),
+    text_encoder=dict(type='vlm_dense.TextTower', arch='ViT-B-16', pretrained='openai', context_length=13),
+    text_prompt=dict(type='vlm_dense.DenseCLIPPrompt', num_contexts=8, name_length=5),
+    context_decoder=dict(type='vlm_dense.ContextDecoder', width=256, heads=4, layers=3, dropout=0.1),
+    identity_head=dict(
+        type='vlm_dense.IdentityHead',
+        align_corners=False,
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
+    ),
+    score_concat_index=2,
+    tau=0.07,
+    neck=dict(in_channels=[768, 768, 768 + 150, 768]),
+)

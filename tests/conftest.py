@@ -1,0 +1,35 @@
+"""Options and surroundings of all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        '--parity-dir',
+        type=Path,
+        default=Path(__file__).parent / 'data' / 'parity',
+        help='directory of <method>[-<case>].npz files with the official numbers',
+    )
+
+
+def pytest_generate_tests(metafunc):
+    """A test that takes ``<method>_case`` runs once for every case of that method in ``--parity-dir``."""
+    for name in metafunc.fixturenames:
+        if name.endswith('_case'):
+            method = name.removesuffix('_case')
+            folder = metafunc.config.getoption('--parity-dir')
+            paths = sorted(p for p in folder.glob('*.npz') if p.stem.split('-')[0] == method)
+            metafunc.parametrize(name, paths, ids=[p.stem for p in paths])
+
+
+@pytest.fixture(autouse=True)
+def _quiet_threads():
+    """Two threads: the same on every machine, and quick on small ones."""
+    import torch
+
+    torch.set_num_threads(2)
+    torch.manual_seed(0)

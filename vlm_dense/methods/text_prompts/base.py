@@ -1,0 +1,57 @@
+"""The contract of a text prompt: class names in, class embeddings out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.errors import ClassNamesError
+
+
+class TextPrompt(BaseModule):
+    """Base of all text prompts.
+
+    A task (segmentor, classifier, detector) builds the text tower once, builds the prompt with
+    ``MODELS.build(cfg, default_args=dict(class_names=..., text_tower=...))`` and calls it when it needs class
+    embeddings. The prompt keeps its own parameters only; the tower stays the task's and is handed in at each call.
+
+    Args:
+        class_names: Names in label order.
+        text_tower: The tower that will encode the prompts; gives widths, tokens and initial word embeddings.
+        init_cfg: mmengine's.
+
+    Attributes:
+        image_conditioned: The embeddings depend on the image; then ``forward`` gets image features and returns one
+            set of embeddings an image, and nothing is cached at test time.
+    """
+
+    image_conditioned = False
+
+    def __init__(self, class_names: Sequence[str], text_tower: TextTower, init_cfg: dict | None = None):
+        super().__init__(init_cfg)
+        if not class_names:
+            raise ClassNamesError('A text prompt needs at least one class name, found an empty list.')
+        self.class_names = tuple(class_names)
+
+    def forward(self, text_tower: TextTower, image_features: Tensor | None = None) -> Tensor:
+        """Class embeddings, not normalised.
+
+        Args:
+            text_tower: The tower given at construction.
+            image_features: (B, D) global features; only used when ``image_conditioned``.
+
+        Returns:
+            (K, D), or (B, K, D) when ``image_conditioned``.
+        """
+        raise NotImplementedError
+
+    def losses(self, class_embeddings: Tensor) -> dict[str, Tensor]:
+        """The method's own losses, added to the task's; none by default.
+
+        Args:
+            class_embeddings: What ``forward`` returned in this iteration.
+        """
+        return {}

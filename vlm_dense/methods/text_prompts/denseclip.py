@@ -1,0 +1,62 @@
+"""DenseCLIP's language-domain prompting.
+
+"DenseCLIP: Language-Guided Dense Prediction with Context-Aware Prompting", CVPR 2022, section 3.2, equation (2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vlm_dense.clip.loading import tokenize
+from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.errors import ClassNamesError
+from vlm_dense.methods.text_prompts.base import TextPrompt
+from vlm_dense.registry import MODELS
+
+
+@MODELS.register_module()
+class DenseCLIPPrompt(TextPrompt):
+    """``[SOS] v_1 .. v_N name [EOT]`` with N learned vectors that all classes share.
+
+    Differs from CoOp in that there is no full stop, the text is short and the vectors start large.
+
+    Args:
+        class_names, text_tower, init_cfg: See :class:`TextPrompt`.
+        num_contexts: N.
+        name_length: Longest class name in tokens, with the start and end token; DenseCLIP's ``context_length``.
+        std: Standard deviation of the initial vectors, cut at two units as in the official code.
+
+    Raises:
+        ClassNamesError: a name longer than ``name_length``, or N + ``name_length`` beyond the tower's positions.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        text_tower: TextTower,
+        num_contexts: int = 8,
+        name_length: int = 5,
+        std: float = 1.0,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(class_names, text_tower, init_cfg)
+        if num_contexts + name_length > text_tower.context_length:
+            raise ClassNamesError(
+                f'DenseCLIPPrompt: num_contexts + name_length = {num_contexts} + {name_length} tokens do not fit the '
+                f"text tower's context_length of {text_tower.context_length}. Raise the tower's context_length (up to "
+                f'77 for CLIP) or use fewer contexts.'
+            )
+        token_ids = tokenize(text_tower.arch, list(self.class_names), name_length)
+        self.register_buffer('token_ids', token_ids, persistent=False)
+        self.contexts = nn.Parameter(torch.empty(1, num_contexts, text_tower.width))
+        nn.init.trunc_normal_(self.contexts, std=std)
+
+    def forward(self, text_tower: TextTower, image_features: Tensor | None = None) -> Tensor:
+        """Class embeddings (K, D)."""
+        embeddings = text_tower.embed(self.token_ids)
+        prefix = torch.cat([embeddings[0, :1], self.contexts[0]])
+        end = text_tower.find_eot(self.token_ids) - 1  # counted without the start token
+        return text_tower.encode(embeddings[:, 1:], end, prefix=prefix)

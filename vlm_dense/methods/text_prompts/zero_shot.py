@@ -1,0 +1,49 @@
+"""Hand-written prompts and their ensembles.
+
+"Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, section 3.1.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.errors import ConfigError
+from vlm_dense.methods.text_prompts.base import TextPrompt
+from vlm_dense.registry import MODELS
+
+
+@MODELS.register_module()
+class ZeroShotPrompt(TextPrompt):
+    """Embeds each class in every template, normalises, averages and normalises again.
+
+    Nothing is learned. The sentences are encoded once by the frozen tower and cached there.
+
+    Args:
+        class_names, text_tower, init_cfg: See :class:`TextPrompt`. Names are used verbatim.
+        templates: Sentences with ``{}`` for the name.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        text_tower: TextTower,
+        templates: Sequence[str] = ('a photo of a {}.',),
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(class_names, text_tower, init_cfg)
+        bare = [t for t in templates if '{}' not in t]
+        if bare or not templates:
+            raise ConfigError(f'ZeroShotPrompt: templates need a {{}} for the class name, found {bare or templates!r}.')
+        self.templates = tuple(templates)
+        sentences = [t.format(name) for name in self.class_names for t in self.templates]
+        self.register_buffer('token_ids', text_tower.tokenize(sentences), persistent=False)
+
+    def forward(self, text_tower: TextTower, image_features: Tensor | None = None) -> Tensor:
+        """Class embeddings (K, D) of unit length."""
+        sentences = F.normalize(text_tower.encode_tokens(self.token_ids).float(), dim=-1)
+        classes = sentences.unflatten(0, (len(self.class_names), len(self.templates))).mean(dim=1)
+        return F.normalize(classes, dim=-1)
