@@ -163,8 +163,8 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
         if kind == 'safetensors':
             content = load_file(path)
         elif kind == 'TorchScript':
-            # The archive holds a program in TorchScript's own language. Loading it runs no Python; its methods
-            # are never called.
+            # The archive holds a program in TorchScript's own language: loading it runs no Python and calls none of
+            # its methods but a __setstate__, which OpenAI's have not.
             content = torch.jit.load(path, map_location='cpu').state_dict()
         else:
             content = torch.load(path, map_location='cpu', weights_only=True)
@@ -265,7 +265,7 @@ def _locate(arch: str | Mapping, config: dict, pretrained: str | os.PathLike | N
         return _find_tagged(arch, name, tag_config, config), tag_config
     if path.is_file():
         return path, {}
-    if path.suffix in ('.pt', '.pth', '.bin', '.safetensors') or len(path.parts) > 1:
+    if path.exists() or len(path.parts) > 1 or path.suffix in ('.pt', '.pth', '.bin', '.safetensors'):
         raise WeightsNotFoundError(
             f'No weight file at pretrained={name!r} (looked for {path.absolute()}). Check the path, or use '
             f'{_bundled_like(config)}, which comes with vlm_dense.'
@@ -455,7 +455,8 @@ def _build(config: dict) -> nn.Module:
 def _load(model: nn.Module, state_dict: dict[str, Tensor], path: Path, image_size: int | None) -> None:
     """Load a state dict whole or not at all; float16 becomes float32 in the copy."""
     shapes = {key: value.shape for key, value in model.state_dict().items()}
-    state_dict = {key: value for key, value in state_dict.items() if key not in OPENAI_ENTRIES}
+    computed = {key for key, _ in model.named_buffers()} - set(shapes)  # the causal mask, which archives hold as well
+    state_dict = {key: value for key, value in state_dict.items() if key not in computed | {*OPENAI_ENTRIES}}
     if 'token_embedding.ids' in state_dict:
         state_dict = _whole_token_table(state_dict, shapes['token_embedding.weight'][0], path)
     state_dict = convert_state_dict(model, state_dict)
