@@ -416,9 +416,11 @@ def _decide_gelu(
     if quick and len(quick) == len(tags):
         return True, f'all published weights of {arch} use it'
     if quick and path:
-        return (
-            False,
-            f'if these are the weights {", ".join(quick)}, which need QuickGELU, use arch={arch + "-quickgelu"!r}',
+        print_log(
+            f'{path} does not tell whether it needs GELU, as {arch} has it, or QuickGELU. If these are the weights '
+            f"{', '.join(quick)}, use arch='{arch}-quickgelu'.",
+            logger='current',
+            level=logging.WARNING,
         )
     return False, 'nothing asks for QuickGELU'
 
