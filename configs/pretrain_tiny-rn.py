@@ -48,8 +48,8 @@ test_dataloader = dict(
 )
 test_evaluator = val_evaluator
 
-max_iters = 3600
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=600)
+max_iters = 3000
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=500)
 val_cfg = dict()
 test_cfg = dict()
 
@@ -73,7 +73,7 @@ param_scheduler = [
 ]
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
-    checkpoint=dict(type='CheckpointHook', interval=300, by_epoch=False, max_keep_ckpts=1),
+    checkpoint=dict(type='CheckpointHook', interval=250, by_epoch=False, max_keep_ckpts=1),
 )
 log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)

@@ -122,7 +122,7 @@ def _stencil(shape: int) -> np.ndarray:
     if name == 'triangle':
         return np.all([n <= 480 * unit for n in _half_planes(u, v, 3)], axis=0)
     if name == 'star':  # inside, or beyond exactly one side of, the inner pentagon
-        return sum((n > 330 * unit).astype(np.int8) for n in _half_planes(u, v, 5)) <= 1
+        return sum((n > 300 * unit).astype(np.int8) for n in _half_planes(u, v, 5)) <= 1
     if name == 'cross':
         a, b = np.minimum(abs(u), abs(v)) * 1000, np.maximum(abs(u), abs(v)) * 1000
         return (a <= 270 * unit) & (b <= 900 * unit)
@@ -301,7 +301,7 @@ def draw_scene(
         grain = rng.randint(0, 64, (2, height, width, 3), dtype=np.uint8).astype(np.int16).sum(0) - 63
         image = np.clip(140 + ((image.astype(np.int16) - 128) >> 1) + grain, 0, 255).astype(np.uint8)
     elif domain == 'night':
-        image = (image.astype(np.uint16) * np.array([66, 72, 110], np.uint16) >> 8).astype(np.uint8)
+        image = (image.astype(np.uint16) * np.array([92, 98, 136], np.uint16) >> 8).astype(np.uint8)
 
     return Scene(
         image=image,

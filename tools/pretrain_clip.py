@@ -1,0 +1,52 @@
+"""Train, export or evaluate a bundled tiny CLIP.
+
+python tools/pretrain_clip.py configs/pretrain_tiny-rn.py                # train; writes WORK_DIR/tiny-rn.safetensors
+python tools/pretrain_clip.py configs/pretrain_tiny-rn.py --export CKPT  # write it from a checkpoint instead
+python tools/pretrain_clip.py configs/pretrain_tiny-rn.py --eval         # zero-shot accuracy of the bundled file
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner, load_checkpoint
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config')
+    parser.add_argument('--work-dir', help='default: work_dirs/CONFIG')
+    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint of the work dir')
+    parser.add_argument('--export', metavar='CHECKPOINT', help='only write this checkpoint in the bundled format')
+    parser.add_argument('--eval', action='store_true', help='only evaluate the bundled file on the test split')
+    parser.add_argument('--threads', type=int, default=1, help='CPU threads (default 1; other numbers round otherwise)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    torch.set_num_threads(args.threads)
+    cfg = Config.fromfile(args.config)
+    cfg.work_dir = args.work_dir or f'work_dirs/{Path(args.config).stem}'
+    cfg.resume = args.resume
+    from vlm_dense.engine import pretraining
+
+    runner = Runner.from_cfg(cfg)
+    target = Path(cfg.work_dir) / f'{cfg.bundled}.safetensors'
+    if args.eval:
+        pretraining.load_exported(runner.model, pretraining.BUNDLED / target.name)
+        runner.test()
+        return
+    if args.export:
+        load_checkpoint(runner.model, args.export, map_location='cpu')
+    else:
+        runner.train()
+    pretraining.export(runner.model, target)
+    print(f'{target}: {target.stat().st_size / 1e6:.2f} MB, {len(runner.model.token_ids)} trained tokens')
+
+
+if __name__ == '__main__':
+    main()
