@@ -116,13 +116,15 @@ class BatchedInference:
                     break
                 batch.append(following)
             crops = torch.stack([images[i][:, y1:y2, x1:x2] for i, (y1, y2, x1, x2) in batch])
-            logits = self._whole(crops)
+            small = self._forward(crops)
             for offset, (i, (y1, y2, x1, x2)) in enumerate(batch):
+                # one window at a time: K channels at full size are the largest tensors of a test
+                logits = self.decode_head.predict_by_feat(small[offset : offset + 1], [dict(img_shape=crops.shape[2:])])[0]
                 if i not in sums:
                     height, width = images[i].shape[1:]
-                    sums[i] = logits.new_zeros((logits.shape[1], height, width))
+                    sums[i] = logits.new_zeros((len(logits), height, width))
                     counts[i] = logits.new_zeros((1, height, width))
-                sums[i][:, y1:y2, x1:x2] += logits[offset]
+                sums[i][:, y1:y2, x1:x2] += logits
                 counts[i][:, y1:y2, x1:x2] += 1
                 if last[i] == pos + offset:
                     yield sums.pop(i).div_(counts.pop(i))

@@ -1,0 +1,18 @@
+# DenseCLIP on the bundled tiny-rn: what the text branch adds to the baseline.
+_base_ = './clip_fpn_tiny-rn.py'
+
+model = dict(
+    type='vlm_dense.DenseCLIP',
+    backbone=dict(attnpool=True, input_resolution=96),
+    text_encoder=dict(type='vlm_dense.TextTower', arch='tiny-rn', pretrained='bundled', context_length=13),
+    text_prompt=dict(type='vlm_dense.DenseCLIPPrompt', num_contexts=8, name_length=5),
+    context_decoder=dict(type='vlm_dense.ContextDecoder', width=64, heads=4, layers=2, dropout=0.1),
+    identity_head=dict(
+        type='vlm_dense.IdentityHead',
+        align_corners=False,
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
+    ),
+    score_concat_index=3,
+    tau=0.07,
+    neck=dict(in_channels=[96, 192, 384, 768 + 9]),
+)
