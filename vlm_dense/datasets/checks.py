@@ -16,6 +16,7 @@ from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS as ROOT_DATASETS
+from mmengine.registry import Registry
 from PIL import Image
 
 from vlm_dense.errors import ClassNamesError, DataError
@@ -40,16 +41,28 @@ def _leaves(dataset: dict, path: str) -> Iterator[tuple[str, dict]]:
         yield path, dataset
 
 
+def registered(registry: Registry, kind: str | type) -> type:
+    """Class of a ``type`` in a config, found as mmengine finds it.
+
+    Raises:
+        KeyError: unknown name, in mmengine's words.
+    """
+    if not isinstance(kind, str):
+        return kind
+    with registry.switch_scope_and_registry(None) as scoped:
+        found = scoped.get(kind)
+    if found is None:
+        raise KeyError(f'{kind} is not in the {scoped.scope}::{scoped.name} registry.')
+    return found
+
+
 def _datasets(cfg: Config, loaders: Sequence[str]) -> Iterator[tuple[str, dict, type]]:
     """(config key, config, class) of every mmengine data set that ``cfg`` names."""
     for name in loaders:
         loader = cfg.get(name)
         if loader and isinstance(loader.get('dataset'), dict):
             for key, dataset in _leaves(loader['dataset'], f'{name}.dataset'):
-                kind = dataset['type']
-                kind = ROOT_DATASETS.get(kind) if isinstance(kind, str) else kind
-                if kind is None:
-                    raise KeyError(f'{dataset["type"]} is not in the mmengine::dataset registry.')
+                kind = registered(ROOT_DATASETS, dataset['type'])
                 if inspect.isclass(kind) and issubclass(kind, BaseDataset):
                     yield key, dataset, kind
 
@@ -128,7 +141,7 @@ def _missing_message(cfg: Config, places: list[tuple]) -> str:
     absent_roots = [root for root in sorted(roots) if not os.path.isdir(root)]
     what = f'the folder {" and ".join(absent_roots)} does not exist' if absent_roots else 'part of them is missing'
     if cfg.get('data_root'):
-        remedy = '--cfg-options data_root=DIR'
+        remedy = '--data-root DIR'
     else:
         keys = sorted({f'{key}.{"data_root" if root else argument}' for key, _, _, argument, root, _ in missing})
         remedy = '--cfg-options ' + ' '.join(f'{k}=DIR' for k in keys)
@@ -262,10 +275,11 @@ class CheckSeg(BaseTransform):
                 f'Mask {path} has {labels.shape[-1]} channels; expected one, whose values are class indices. Convert '
                 'colour-coded masks to indices first.'
             )
-        if 'img' in results and labels.shape != results['img'].shape[:2]:
+        height, width = results['ori_shape']
+        if labels.shape != (height, width):
             raise DataError(
-                f'Mask {path} is {labels.shape[1]}x{labels.shape[0]} pixels, its image '
-                f'{results["img_path"]} {results["img"].shape[1]}x{results["img"].shape[0]}; they must be equal.'
+                f'Mask {path} has {labels.shape[1]}x{labels.shape[0]} pixels, its image {results["img_path"]} '
+                f'{width}x{height}; they must be of one size.'
             )
         self._check_wide(path)
         counts = np.bincount(labels.ravel(), minlength=256)

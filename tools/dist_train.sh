@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Train with several processes: bash tools/dist_train.sh CONFIG GPUS [options of tools/train.py]
+# On a machine without GPU, GPUS is the number of processes (gloo).
+# Several machines: NNODES, NODE_RANK, MASTER_ADDR and PORT, as in the OpenMMLab repositories.
+set -euo pipefail
+CONFIG=${1:?CONFIG is missing: bash tools/dist_train.sh CONFIG GPUS [options]}
+GPUS=${2:?GPUS is missing: bash tools/dist_train.sh CONFIG GPUS [options]}
+exec "${PYTHON:-python}" -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$GPUS" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
+    "$(dirname "$0")/train.py" "$CONFIG" --launcher pytorch "${@:3}"

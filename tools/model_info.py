@@ -1,0 +1,56 @@
+"""Count parameters and operations of a model: python tools/model_info.py configs/denseclip_shapes.py"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vlm_dense.engine import launch
+
+
+def count_parameters(model: nn.Module) -> dict[str, dict[str, int]]:
+    """Top-level module -> number of parameters 'trained' and 'frozen'; what is shared counts once."""
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: dict(trained=0, frozen=0))
+    for name, parameter in model.named_parameters():
+        counts[name.split('.')[0]]['trained' if parameter.requires_grad else 'frozen'] += parameter.numel()
+    return dict(counts)
+
+
+def count_flops(model: nn.Module, height: int, width: int) -> int:
+    """Floating-point operations (2 a multiply-add) of one forward pass of an image, text included."""
+    model.eval()
+    image = torch.zeros(1, 3, height, width)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(image, mode='tensor')
+    return counter.get_total_flops()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
+    parser = argparse.ArgumentParser(description='Count parameters and operations of the model of a config.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--shape', type=int, nargs=2, default=(512, 512), metavar=('H', 'W'), help='image size')
+    launch.add_config_arguments(parser)
+    args = parser.parse_args(argv)
+    with launch.user_errors():
+        cfg = launch.load_config(args.config, args.cfg_options)
+        init_default_scope(cfg.get('default_scope', 'mmengine'))
+        launch.fill_class_names(cfg)
+        model = MODELS.build(cfg.model)
+    counts = count_parameters(model)
+    total = {k: sum(c[k] for c in counts.values()) for k in ('trained', 'frozen')}
+    print(f'{"module":24}{"parameters":>14}{"trained":>14}{"frozen":>14}')
+    for name, c in [*counts.items(), ('total', total)]:
+        print(f'{name:24}{c["trained"] + c["frozen"]:14,}{c["trained"]:14,}{c["frozen"]:14,}')
+    flops = count_flops(model, *args.shape)
+    print(f'{flops / 1e9:,.2f} GFLOPs a {args.shape[0]}x{args.shape[1]} image (a multiply-add is 2)')
+
+
+if __name__ == '__main__':
+    main()

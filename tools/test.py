@@ -1,0 +1,29 @@
+"""Test a checkpoint: python tools/test.py configs/denseclip_shapes.py work_dirs/denseclip_shapes/iter_1000.pth"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from vlm_dense.engine import launch
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Test a checkpoint on the test set of a config.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='.pth or .safetensors file')
+    parser.add_argument('--show-dir', metavar='DIR', help='save a picture of every prediction in DIR')
+    parser.add_argument('--out', help='keep predictions: a folder for label maps (PNG), or a .pkl file of everything')
+    parser.add_argument('--tta', action='store_true', help="use the config's test-time augmentation")
+    launch.add_common_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> dict:
+    """Run the program; returns the metrics."""
+    return launch.test(parse_args(argv))
+
+
+if __name__ == '__main__':
+    main()

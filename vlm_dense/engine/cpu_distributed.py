@@ -1,0 +1,64 @@
+"""Several processes on a machine without GPU: DistributedDataParallel over gloo, and SyncBN, which torch lacks there."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from mmengine.model import MMDistributedDataParallel
+from torch import Tensor, nn
+
+from vlm_dense.engine.registry import MODEL_WRAPPERS
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        grad = grad.clone()
+        dist.all_reduce(grad)
+        return grad
+
+
+class CPUSyncBatchNorm(nn.SyncBatchNorm):
+    """SyncBatchNorm for tensors on the CPU: statistics over the batches of all processes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x, (N, C, ...)."""
+        if not self.training:
+            return super().forward(x)
+        dims, shape = [0, *range(2, x.dim())], [1, -1] + [1] * (x.dim() - 2)
+        count = x.new_tensor([x.numel() / x.shape[1]])
+        total = _SumOverProcesses.apply(torch.cat([x.sum(dims), count]))
+        mean, count = total[:-1] / total[-1], total[-1].detach()
+        centred = x - mean.view(shape)
+        var = _SumOverProcesses.apply(centred.square().sum(dims)) / count
+        if self.track_running_stats:
+            self.num_batches_tracked += 1
+            momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, float(momentum))
+                self.running_var.lerp_(var * count / (count - 1).clamp(min=1), float(momentum))
+        y = centred * torch.rsqrt(var + self.eps).view(shape)
+        return y * self.weight.view(shape) + self.bias.view(shape) if self.affine else y
+
+
+@MODEL_WRAPPERS.register_module()
+class CPUDistributedDataParallel(MMDistributedDataParallel):
+    """mmengine's DDP for a model on the CPU.
+
+    Args:
+        module: The model. Its SyncBatchNorm layers become :class:`CPUSyncBatchNorm`.
+        device_ids: Ignored; mmengine gives the rank of the process, which is no GPU here.
+        **kwargs: As in :class:`mmengine.model.MMDistributedDataParallel`.
+    """
+
+    def __init__(self, module: nn.Module, device_ids=None, **kwargs):
+        for layer in module.modules():
+            if type(layer) is nn.SyncBatchNorm:
+                layer.__class__ = CPUSyncBatchNorm
+        super().__init__(module=module, **kwargs)

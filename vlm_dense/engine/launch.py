@@ -1,0 +1,297 @@
+"""What the command-line programs share: config, checks, processes, runner, and errors told in one message."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from mmengine import registry as root_registries
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.dist import is_distributed
+from mmengine.registry import MODELS, Registry, init_default_scope
+from mmengine.runner import FlexibleRunner, Runner, find_latest_checkpoint
+
+from vlm_dense.datasets.checks import check_class_count, check_data, class_names, registered
+from vlm_dense.engine.seeding import seed_draws
+from vlm_dense.errors import ConfigError, UserError
+from vlm_dense.registry import unknown_name
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+EXIT_STATUS = 2
+
+
+# --- errors ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def user_errors(once_per_machine: bool = False) -> Iterator[None]:
+    """Print the message of an error that a user can mend and leave with status 2, without traceback.
+
+    Args:
+        once_per_machine: Stay silent in processes beyond the first: for errors that all of them meet.
+
+    Raises:
+        SystemExit: status 2, in place of a :class:`UserError` or of an unknown name in a registry.
+    """
+    try:
+        yield
+    except (UserError, KeyError, RuntimeError) as error:
+        message = _message(error)
+        if message is None:
+            raise
+        if not once_per_machine or _local_rank() == 0:
+            print(f'{type(error).__name__ if isinstance(error, UserError) else "ConfigError"}: {message}',
+                  file=sys.stderr, flush=True)  # fmt: skip
+        raise SystemExit(EXIT_STATUS) from None
+
+
+def _message(error: Exception) -> str | None:
+    text = str(error.args[0]) if error.args else str(error)
+    if isinstance(error, UserError):
+        # torch passes an error of a data worker on with the worker's traceback as its message
+        return text.rpartition(f'{type(error).__module__}.{type(error).__name__}: ')[2].rstrip()
+    unknown = re.match(r'(\S+) is not in the (\S+)::(.+?) registry', text)
+    if unknown:
+        name, scope, kind = unknown.groups()
+        return unknown_name(name, f'{kind} registry of {scope}', _registered(kind))
+    unknown = re.fullmatch(r'Failed to get (\S+)', text)
+    if unknown:
+        return unknown_name(unknown.group(1), 'registries', _registered())
+    return None
+
+
+def _registered(kind: str | None = None) -> set[str]:
+    """All registered names, those of ``vlm_dense`` with their scope."""
+    names: set[str] = set()
+
+    def add(registry: Registry) -> None:
+        if registry.scope == 'vlm_dense':
+            registry.import_from_location()
+        prefix = 'vlm_dense.' if registry.scope == 'vlm_dense' else ''
+        names.update(prefix + name for name in registry._module_dict)
+        for child in registry._children.values():
+            add(child)
+
+    for registry in vars(root_registries).values():
+        if isinstance(registry, Registry) and kind in (None, registry.name):
+            add(registry)
+    return names
+
+
+# --- config ---------------------------------------------------------------------------------------------------
+
+
+def load_config(path: str, options: dict | None = None) -> Config:
+    """Read a config file and change it.
+
+    Args:
+        path: The file.
+        options: Of ``--cfg-options``: dotted key -> value. ``data_root`` also changes every ``data_root`` inside the
+            config that had the old value.
+
+    Raises:
+        ConfigError: the file, or one it builds on, does not exist; ``data_root`` for a config that has none.
+    """
+    if not os.path.isfile(path):
+        folder = os.path.dirname(path) or '.'
+        known = [f for f in os.listdir(folder) if f.endswith('.py')] if os.path.isdir(folder) else []
+        near = difflib.get_close_matches(os.path.basename(path), known, n=3) or sorted(known)[:8]
+        hint = f' In {folder} there are: {", ".join(near)}.' if near else ''
+        raise ConfigError(f'Config {path} does not exist (looked from {os.getcwd()}).{hint}')
+    try:
+        cfg = Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise ConfigError(f'Config {path} builds on a file that does not exist: {error}') from error
+    if options and 'data_root' in options:
+        if cfg.get('data_root') is None:
+            raise ConfigError(
+                f'{path} has no data_root to change. Change it where it is, with --cfg-options '
+                'train_dataloader.dataset.data_root=DIR and the same for val_dataloader and test_dataloader.'
+            )
+        _replace(cfg._cfg_dict, 'data_root', cfg.data_root, options['data_root'])
+    if options:
+        cfg.merge_from_dict(options)
+    return cfg
+
+
+def _replace(node, key: str, old, new) -> None:
+    if isinstance(node, dict):
+        for k, value in node.items():
+            if k == key and value == old:
+                node[k] = new
+            else:
+                _replace(value, key, old, new)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            _replace(value, key, old, new)
+
+
+def fill_class_names(cfg: Config, loaders=('train_dataloader', 'test_dataloader')) -> None:
+    """Give the model the class names of the data set if it takes ``class_names`` and the config gives none.
+
+    Raises:
+        ClassNamesError: heads whose ``num_classes`` differs from the number of names.
+    """
+    names = class_names(cfg, loaders)
+    check_class_count(cfg, names)
+    kind = registered(MODELS, cfg.model['type'])
+    if names is not None and 'class_names' in inspect.signature(kind).parameters and not cfg.model.get('class_names'):
+        cfg.model['class_names'] = list(names)
+
+
+# --- processes ------------------------------------------------------------------------------------------------
+
+
+def _local_rank() -> int:
+    for name in ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK'):
+        if name in os.environ:
+            return int(os.environ[name])
+    return 0
+
+
+def _use_gloo(cfg: Config) -> None:
+    """Start the process group where there is no GPU, which mmengine's own start needs."""
+    for name, *others in (
+        ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'),
+        ('WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE'),
+        ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+    ):
+        value = next((os.environ[o] for o in (name, *others) if o in os.environ), None)
+        if value is None:
+            raise ConfigError(
+                f'--launcher {cfg.launcher}: the environment has no {name}. Start with tools/dist_train.sh, '
+                'tools/slurm_train.sh or mpirun.'
+            )
+        os.environ[name] = value
+    if not is_distributed():
+        torch.distributed.init_process_group('gloo')
+    cfg.setdefault('env_cfg', dict()).setdefault('dist_cfg', dict())['backend'] = 'gloo'
+    wrapper = dict(cfg.get('model_wrapper_cfg') or {}, type='vlm_dense.CPUDistributedDataParallel')
+    wrapper.setdefault('broadcast_buffers', False)
+    wrapper.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
+    cfg.model_wrapper_cfg = wrapper
+
+
+# --- runs -----------------------------------------------------------------------------------------------------
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that training and testing share."""
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config>)')
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how several processes were started')
+    parser.add_argument('--data-root', metavar='DIR', help='where the data lie, if not where the config says')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers')
+    add_config_arguments(parser)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of every program that reads a config."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change the config, as in train_dataloader.batch_size=4',
+    )
+
+
+def prepare(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
+    """Config of a run, checked: data are there, class counts agree, processes are connected.
+
+    Args:
+        args: With ``config``, ``work_dir``, ``launcher``, ``local_rank``, ``data_root``,
+            ``cfg_options``.
+        loaders: Data loaders that the run uses.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    options = dict(args.cfg_options or {}, **(dict(data_root=args.data_root) if args.data_root else {}))
+    cfg = load_config(args.config, options)
+    stem = os.path.splitext(os.path.basename(args.config))[0]
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
+    cfg.launcher = args.launcher
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    check_data(cfg, loaders)
+    fill_class_names(cfg, loaders)
+    if cfg.launcher != 'none' and get_device() == 'cpu':
+        _use_gloo(cfg)
+    return cfg
+
+
+def build_runner(cfg: Config) -> Runner | FlexibleRunner:
+    """A FlexibleRunner where the config names a ``strategy`` (FSDP, DeepSpeed, ...), else a Runner."""
+    return (FlexibleRunner if cfg.get('strategy') else Runner).from_cfg(cfg)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train as ``tools/train.py`` says."""
+    with user_errors(once_per_machine=True):
+        cfg = prepare(args, ('train_dataloader', 'val_dataloader'))
+        if args.amp:
+            if get_device() == 'cpu':
+                raise ConfigError('--amp needs a GPU, and this machine has none. Train without --amp.')
+            cfg.optim_wrapper.type = 'AmpOptimWrapper'
+            cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        if args.load_from:
+            cfg.load_from = args.load_from
+        if args.resume == 'auto':
+            latest = find_latest_checkpoint(cfg.work_dir)
+            if latest:  # otherwise the run starts from the beginning
+                cfg.load_from = latest
+            cfg.resume = latest is not None
+        elif args.resume:
+            cfg.resume, cfg.load_from = True, args.resume
+        seed_draws(cfg)
+        runner = build_runner(cfg)
+    with user_errors():
+        runner.train()
+
+
+def test(args: argparse.Namespace) -> dict:
+    """Test as ``tools/test.py`` says.
+
+    Returns:
+        The metrics.
+    """
+    with user_errors(once_per_machine=True):
+        cfg = prepare(args, ('test_dataloader',))
+        cfg.load_from, cfg.resume = args.checkpoint, False
+        if args.tta:
+            _use_tta(cfg)
+        if args.show_dir:
+            hooks = [h for h in cfg.get('custom_hooks', []) if h['type'] != 'vlm_dense.PredictionPictureHook']
+            cfg.custom_hooks = [*hooks, dict(type='vlm_dense.PredictionPictureHook', test_dir=args.show_dir)]
+        if args.out:
+            _keep_predictions(cfg, args.out)
+        runner = build_runner(cfg)
+    with user_errors():
+        return runner.test()
+
+
+def _use_tta(cfg: Config) -> None:
+    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+        raise ConfigError(
+            f'--tta: {cfg.filename} has no tta_model and tta_pipeline. Add them, for segmentation '
+            "tta_model=dict(type='mmseg.SegTTAModel') and a tta_pipeline that ends in TestTimeAug."
+        )
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = dict(cfg.tta_model, module=cfg.model)
+
+
+def _keep_predictions(cfg: Config, out: str) -> None:
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    if out.endswith(('.pkl', '.pickle')):
+        evaluators = [*evaluators, dict(type='DumpResults', out_file_path=out)]
+    elif not any(str(e['type']).endswith('IoUMetric') for e in evaluators):
+        raise ConfigError(f'--out {out}: label maps come from IoUMetric, which this config has not. Give a .pkl file.')
+    for evaluator in evaluators:
+        if str(evaluator['type']).endswith('IoUMetric'):
+            evaluator['output_dir'] = None if out.endswith(('.pkl', '.pickle')) else out
+    cfg.test_evaluator = evaluators

@@ -1,0 +1,56 @@
+"""Hooks on the losses of a training iteration."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from mmengine.dist import all_reduce_dict, get_world_size
+from mmengine.hooks import Hook
+from mmengine.runner import find_latest_checkpoint
+
+from vlm_dense.errors import InvalidLossError
+from vlm_dense.registry import HOOKS
+
+
+@HOOKS.register_module()
+class AverageLossesHook(Hook):
+    """Average the logged losses over all processes, where mmengine logs those of the first.
+
+    With it the curve of N processes is that of one at the same global batch.
+    """
+
+    priority = 'HIGHEST'  # before RuntimeInfoHook, which notes the losses
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        """Replace the values of ``outputs``, a dict of scalars, in place."""
+        if outputs and get_world_size() > 1:
+            values = {k: torch.as_tensor(v, dtype=torch.float32).detach().clone() for k, v in outputs.items()}
+            all_reduce_dict(values, op='mean')
+            outputs.update(values)
+
+
+@HOOKS.register_module()
+class StopOnInvalidLoss(Hook):
+    """Stop before a NaN or infinite loss reaches a checkpoint.
+
+    Raises:
+        InvalidLossError: says which loss, at which iteration, and which checkpoint is the last good one.
+    """
+
+    priority = 'ABOVE_NORMAL'  # after the losses are averaged, before a checkpoint is saved
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        """Look at every scalar of ``outputs`` whose name has 'loss' in it."""
+        losses = {k: float(v) for k, v in (outputs or {}).items() if 'loss' in k}
+        bad = {k: v for k, v in losses.items() if not math.isfinite(v)}
+        if not bad:
+            return
+        parts = {k: v for k, v in bad.items() if k != 'loss'} or bad  # the sum only where no part is to blame
+        last = runner.message_hub.get_info('last_ckpt') or find_latest_checkpoint(runner.work_dir)
+        good = f'The last good checkpoint is {last}; it was not touched.' if last else 'No checkpoint was saved yet.'
+        raise InvalidLossError(
+            f'{", ".join(f"{k} is {v}" for k, v in parts.items())} at iteration {runner.iter + 1}. Training stops. '
+            f'{good} Try a lower learning rate, gradient clipping (optim_wrapper.clip_grad) or training without '
+            '--amp, and look at the images and masks of this batch.'
+        )

@@ -1,0 +1,159 @@
+"""Pictures of what a segmentor predicts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.utils import mkdir_or_exist
+from PIL import Image, ImageDraw, ImageFont
+
+from vlm_dense.registry import HOOKS
+
+_PAPER, _INK = (255, 255, 255), (30, 30, 30)
+_IGNORED = (0, 0, 0)
+
+
+def colour(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
+    """Label map (H, W) -> RGB uint8 (H, W, 3); labels outside the palette, as 255, are black."""
+    table = np.full((256, 3), _IGNORED, np.uint8)
+    table[: len(palette)] = np.asarray(palette, np.uint8)[:256]
+    return table[np.clip(labels, 0, 255)]
+
+
+def draw_rows(
+    rows: Sequence[Sequence[np.ndarray]],
+    columns: Sequence[str],
+    legend: Sequence[tuple[str, Sequence[int]]] = (),
+    title: str = '',
+    tile: int = 256,
+) -> Image.Image:
+    """One picture: a row of tiles per sample, column titles above, class names and their colours below.
+
+    Args:
+        rows: RGB uint8 arrays (H, W, 3), of any size; each is fitted into a square of ``tile`` pixels.
+        columns: One title a tile.
+        legend: (name, RGB) of each class shown.
+        title: Line at the top.
+        tile: Side of a tile in pixels.
+    """
+    gap, line = 6, 22
+    font = ImageFont.load_default(15)
+    width = len(columns) * (tile + gap) + gap
+    boxes, x, y = [], gap, 0  # legend, wrapped
+    for name, rgb in legend:
+        step = int(font.getlength(name)) + 34
+        if x + step > width and x > gap:
+            x, y = gap, y + line
+        boxes.append((x, y, name, rgb))
+        x += step
+    top = (line if title else 0) + line
+    bottom = top + len(rows) * (tile + gap)
+    height = bottom + (y + line + gap if boxes else 0)
+    picture = Image.new('RGB', (width, height), _PAPER)
+    draw = ImageDraw.Draw(picture)
+    if title:
+        draw.text((gap, 3), title, _INK, font)
+    for c, name in enumerate(columns):
+        draw.text((gap + c * (tile + gap), top - line + 2), name, _INK, font)
+    for r, row in enumerate(rows):
+        for c, image in enumerate(row):
+            scale = tile / max(image.shape[:2])
+            size = [max(1, round(s * scale)) for s in image.shape[1::-1]]
+            nearest = c > 0 or scale > 1
+            fitted = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST if nearest else cv2.INTER_AREA)
+            picture.paste(Image.fromarray(fitted), (gap + c * (tile + gap), top + r * (tile + gap)))
+    for x, y, name, rgb in boxes:
+        draw.rectangle((x, bottom + y + 3, x + 15, bottom + y + 18), tuple(rgb), _INK)
+        draw.text((x + 20, bottom + y + 2), name, _INK, font)
+    return picture
+
+
+@HOOKS.register_module()
+class PredictionPictureHook(Hook):
+    """Save what a segmentor predicts: at each validation one picture of the first samples, at test one per image.
+
+    Columns: image, ground truth, prediction. The image is what the model was given, so that data need not lie on
+    disk. Models that give no ``pred_sem_seg`` get no picture.
+
+    Args:
+        num_samples: Rows of the validation picture, ``<work_dir>/vis/iter_<n>.png``.
+        test_dir: Where pictures of a test go; ``None``: nowhere. ``tools/test.py --show-dir`` sets it.
+        tile: Side of a picture's tiles in pixels.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, num_samples: int = 6, test_dir: str | None = None, tile: int = 256):
+        self.num_samples, self.test_dir, self.tile = num_samples, test_dir, tile
+        self._rows: list[list[np.ndarray]] = []
+        self._labels: set[int] = set()
+        self._tested = 0
+
+    def before_val_epoch(self, runner) -> None:
+        """Forget the samples of the last validation."""
+        self._rows, self._labels = [], set()
+
+    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Keep the first samples."""
+        for sample, image in self._samples(runner, data_batch, outputs):
+            if len(self._rows) >= self.num_samples:
+                return
+            row, labels = self._row(sample, image, runner.val_dataloader.dataset.metainfo['palette'])
+            self._rows.append(row)
+            self._labels |= labels
+
+    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+        """Save the picture."""
+        if not self._rows:
+            return
+        scores = ', '.join(f'{k} {v:.2f}' for k, v in (metrics or {}).items() if isinstance(v, (int, float)))
+        path = os.path.join(runner.work_dir, 'vis', f'iter_{runner.iter}.png')
+        self._save(path, self._rows, self._labels, runner.val_dataloader.dataset.metainfo, scores)
+        runner.logger.info(f'Predictions are drawn in {path}')
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Save a picture of each image of the batch."""
+        if self.test_dir is None:
+            return
+        meta = runner.test_dataloader.dataset.metainfo
+        for sample, image in self._samples(runner, data_batch, outputs, everywhere=True):
+            row, labels = self._row(sample, image, meta['palette'])
+            stem = os.path.splitext(os.path.basename(sample.get('img_path') or 'image'))[0]
+            self._save(os.path.join(self.test_dir, f'{self._tested:05d}_{stem}.png'), [row], labels, meta)
+            self._tested += 1
+
+    @staticmethod
+    def _samples(runner, data_batch, outputs, everywhere: bool = False):
+        if not (everywhere or is_main_process()) or not outputs or 'pred_sem_seg' not in outputs[0]:
+            return
+        model = runner.model
+        while hasattr(model, 'module'):  # DDP, test-time augmentation
+            model = model.module
+        preprocessor = getattr(model, 'data_preprocessor', None)
+        inputs = data_batch['inputs']
+        if isinstance(inputs[0], (list, tuple)):  # test-time augmentation: views of the batch, the plain one first
+            inputs = inputs[0]
+        for sample, image in zip(outputs, inputs, strict=True):
+            image = image.permute(1, 2, 0).cpu().numpy()
+            if getattr(preprocessor, 'channel_conversion', True):  # given as BGR, turned by the preprocessor
+                image = image[..., ::-1]
+            yield sample, np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
+
+    @staticmethod
+    def _row(sample, image: np.ndarray, palette) -> tuple[list[np.ndarray], set[int]]:
+        predicted = sample.pred_sem_seg.data[0].cpu().numpy()
+        image = cv2.resize(image, predicted.shape[::-1], interpolation=cv2.INTER_AREA)
+        truth = sample.gt_sem_seg.data[0].cpu().numpy() if 'gt_sem_seg' in sample else np.full_like(predicted, 255)
+        labels = {int(v) for v in (*np.unique(predicted), *np.unique(truth)) if v < len(palette)}
+        return [image, colour(truth, palette), colour(predicted, palette)], labels
+
+    def _save(self, path: str, rows, labels: set[int], meta: dict, title: str = '') -> None:
+        legend = [(meta['classes'][v], meta['palette'][v]) for v in sorted(labels)]
+        picture = draw_rows(rows, ('image', 'ground truth', 'prediction'), legend, title, self.tile)
+        mkdir_or_exist(os.path.dirname(path))
+        picture.save(path)
