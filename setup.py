@@ -11,6 +11,12 @@ VERSION = next(
     if line.startswith('__version__')
 )
 
+# The maintained OpenMMLab line. An extra of its own: it has the import names of the original mmengine, mmcv, mmseg and
+# mmdet, and must not be written over an environment that already holds those.
+MM = ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3', 'onedl-mmsegmentation>=1.4', 'onedl-mmdetection>=3.5']
+TESTS = [*MM, 'pytest', 'scipy']
+DEV = [*TESTS, 'ruff', 'pre-commit']
+
 setup(
     name='vlm-dense',
     version=VERSION,
@@ -19,7 +25,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['vlm_dense', 'vlm_dense.*']),
-    package_data={'vlm_dense': ['clip/bundled/*']},
+    package_data={'vlm_dense': ['clip/bundled/*', 'data/**/*']},
     python_requires='>=3.10,<3.14',
     install_requires=[
         'torch>=2.4',
@@ -27,6 +33,8 @@ setup(
         'open_clip_torch>=2.30,<4',
         'safetensors',
         'numpy',
+        'pillow',
+        'matplotlib',
     ],
-    extras_require={},
+    extras_require={'mm': MM, 'tests': TESTS, 'dev': DEV},
 )
