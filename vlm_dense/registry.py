@@ -46,13 +46,15 @@ def unknown_name(name: str, where: str, known) -> str:
     if not near:
         lower = {k.lower(): k for k in known}
         near = [lower[k] for k in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
-    hint = f'Did you mean {" or ".join(repr(n) for n in near)}?' if near else f'Known: {", ".join(known)}.'
+    some = ', '.join(known[:20]) + (f' and {len(known) - 20} more' if len(known) > 20 else '')
+    hint = f'Did you mean {" or ".join(repr(n) for n in near)}?' if near else f'Known: {some}.'
     return f'{name!r} is not in the {where}. {hint}'
 
 
 _MODELS = [
-    'vlm_dense.clip.image_tower',
+    'vlm_dense.clip.resnet',
     'vlm_dense.clip.text_tower',
+    'vlm_dense.clip.vit',
     'vlm_dense.methods',
     'vlm_dense.segmentation',
 ]

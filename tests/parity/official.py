@@ -123,5 +123,3 @@ def tiny_clip(kind: str) -> dict[str, Tensor]:
     """OpenAI-layout state dict of the tiny ``'vit'`` or ``'resnet'`` CLIP."""
     shapes = {k: tuple(v.shape) for k, v in open_clip.model.CLIP(**TINY[kind]).state_dict().items()}
     return {k: fill(k, s) for k, s in shapes.items() if k != 'attn_mask'}
-
-

@@ -31,7 +31,11 @@ def _backbone(cfg: dict) -> dict:
             head_width=cfg['width'] // cfg['heads'],
         )
         extra = dict(
-            type='vlm_dense.CLIPViT', head=True, pyramid=True, double_class_embedding=True, out_indices=cfg['out_indices']
+            type='vlm_dense.CLIPViT',
+            head=True,
+            pyramid=True,
+            double_class_embedding=True,
+            out_indices=cfg['out_indices'],
         )
     arch['vision_cfg']['image_size'] = cfg['input_resolution']
     arch['embed_dim'] = cfg['output_dim']
@@ -115,9 +119,7 @@ def _official_weights(model: torch.nn.Module, config: dict) -> dict[str, torch.T
         else:
             weights[key] = fill(key, tuple(value.shape))
             filled.add(key)
-    weights['text_encoder.positional_embedding'] = clip['positional_embedding'][
-        : config['text_encoder_context_length']
-    ]
+    weights['text_encoder.positional_embedding'] = clip['positional_embedding'][: config['text_encoder_context_length']]
     assert filled == set(config['filled_keys'])
     return weights
 

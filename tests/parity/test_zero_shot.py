@@ -26,7 +26,9 @@ def test_every_official_number_is_reproduced(zero_shot_case, tmp_path):
     weights = tmp_path / 'clip.pt'
     torch.save(tiny_clip(config['clip']), weights)
     arch = TINY[config['clip']]
-    image_type = dict(vit=dict(type='vlm_dense.CLIPViT', head=True), resnet=dict(type='vlm_dense.CLIPResNet', attnpool=True))
+    image_type = dict(
+        vit=dict(type='vlm_dense.CLIPViT', head=True), resnet=dict(type='vlm_dense.CLIPResNet', attnpool=True)
+    )
     image_tower = MODELS.build(dict(image_type[config['clip']], arch=arch, pretrained=str(weights))).eval()
     text_tower = MODELS.build(dict(type='vlm_dense.TextTower', arch=arch, pretrained=str(weights)))
 

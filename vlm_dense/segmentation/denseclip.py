@@ -111,7 +111,8 @@ class DenseCLIP(BatchedInference, EncoderDecoder):
         """
         if self.training or torch.is_grad_enabled() or self.text_prompt.image_conditioned:
             return self.text_prompt(self.text_encoder, image_features)
-        if self._class_embeddings is None:
+        cached = self._class_embeddings
+        if cached is None or cached.device != image_features.device:
             self._class_embeddings = self.text_prompt(self.text_encoder)
         return self._class_embeddings
 
@@ -175,8 +176,7 @@ class DenseCLIP(BatchedInference, EncoderDecoder):
     # --- checkpoints ------------------------------------------------------------------------------------------
 
     def _rename_official_keys(self, state_dict: dict, prefix: str, *args) -> None:
-        """Read the official release: ``contexts`` lives in the prompt here; position grids are resized to ours."""
+        """Read the official release, whose ``contexts`` live in the prompt here."""
+        self._class_embeddings = None
         if prefix + 'contexts' in state_dict:
             state_dict[prefix + 'text_prompt.contexts'] = state_dict.pop(prefix + 'contexts')
-
-

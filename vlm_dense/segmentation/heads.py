@@ -17,7 +17,12 @@ class IdentityHead(BaseDecodeHead):
 
     def __init__(self, num_classes: int, **kwargs):
         super().__init__(
-            in_channels=num_classes, channels=num_classes, num_classes=num_classes, dropout_ratio=0, init_cfg=None, **kwargs
+            in_channels=num_classes,
+            channels=num_classes,
+            num_classes=num_classes,
+            dropout_ratio=0,
+            init_cfg=None,
+            **kwargs,
         )
         del self.conv_seg
 

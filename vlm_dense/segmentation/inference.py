@@ -119,7 +119,9 @@ class BatchedInference:
             small = self._forward(crops)
             for offset, (i, (y1, y2, x1, x2)) in enumerate(batch):
                 # one window at a time: K channels at full size are the largest tensors of a test
-                logits = self.decode_head.predict_by_feat(small[offset : offset + 1], [dict(img_shape=crops.shape[2:])])[0]
+                logits = self.decode_head.predict_by_feat(
+                    small[offset : offset + 1], [dict(img_shape=crops.shape[2:])]
+                )[0]
                 if i not in sums:
                     height, width = images[i].shape[1:]
                     sums[i] = logits.new_zeros((len(logits), height, width))

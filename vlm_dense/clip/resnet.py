@@ -1,0 +1,173 @@
+"""CLIP's ModifiedResNet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from open_clip.modified_resnet import ModifiedResNet
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
+from vlm_dense.clip.loading import resize_positions
+from vlm_dense.errors import ConfigError
+from vlm_dense.registry import MODELS
+
+
+@MODELS.register_module()
+class CLIPResNet(ImageTower):
+    """CLIP's ModifiedResNet with its attention pool.
+
+    Stage maps have strides 4, 8, 16, 32 and 4w, 8w, 16w, 32w channels (w = 64 for RN50).
+
+    Args:
+        arch, pretrained, input_resolution, frozen_stages, norm_eval, with_cp: See :class:`ImageTower`.
+        out_indices: Stages to return, out of 0..3.
+        norm_cfg: ``dict(type='SyncBN')`` turns every BatchNorm into one that is synchronised between processes.
+        attnpool: Keep the attention pool. Without it (plain mm backbones that only need stage maps) its parameters do
+            not exist, so distributed training has no unused parameters.
+        attnpool_positions: ``'interpolate'`` resizes the stored grid to the map's size (DenseCLIP segmentation);
+            ``'crop'`` takes its top left part (DenseCLIP detection).
+    """
+
+    visual_type = ModifiedResNet
+    position_key = 'attnpool.positional_embedding'
+
+    def __init__(
+        self,
+        arch: str | dict = 'RN50',
+        pretrained: str | None = None,
+        input_resolution: int | None = None,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        norm_cfg: dict | None = None,
+        with_cp: bool = False,
+        attnpool: bool = False,
+        attnpool_positions: str = 'interpolate',
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        if attnpool_positions not in ('interpolate', 'crop'):
+            raise ConfigError(f"attnpool_positions must be 'interpolate' or 'crop', found {attnpool_positions!r}.")
+        if not all(0 <= i <= 3 for i in out_indices) or not -1 <= frozen_stages <= 4:
+            raise ConfigError(
+                'CLIPResNet has stages 0..3: out_indices must lie in 0..3 and frozen_stages in -1..4, found '
+                f'{tuple(out_indices)} and {frozen_stages}.'
+            )
+        visual = self._load(arch, pretrained, input_resolution)
+        for name, module in visual.named_children():
+            if name != 'attnpool' or attnpool:
+                self.add_module(name, module)
+        self.with_attnpool = attnpool
+        self.embed_dim = visual.output_dim
+        self.width = visual.attnpool.c_proj.in_features
+        self.out_channels = [self.width // 8 * 2**i for i in range(4)]
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.attnpool_positions = attnpool_positions
+        if norm_cfg and norm_cfg['type'] != 'BN':
+            if norm_cfg['type'] != 'SyncBN':
+                raise ConfigError(f"CLIPResNet: norm_cfg type must be 'BN' or 'SyncBN', found {norm_cfg['type']!r}.")
+            nn.SyncBatchNorm.convert_sync_batchnorm(self)
+        self._freeze(self._frozen_modules())
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        stem = [self.conv1, self.bn1, self.conv2, self.bn2, self.conv3, self.bn3]
+        return stem + [getattr(self, f'layer{i}') for i in range(1, self.frozen_stages + 1)]
+
+    def _stem(self, x: Tensor) -> Tensor:
+        for i in (1, 2, 3):
+            x = getattr(self, f'act{i}')(getattr(self, f'bn{i}')(getattr(self, f'conv{i}')(x)))
+        return self.avgpool(x)
+
+    def _encode(self, images: Tensor, features: set[str], prompts: PromptTokens | None) -> ImageFeatures:
+        if prompts is not None:
+            raise ConfigError('CLIPResNet takes no prompt tokens; they exist for ViT towers only.')
+        pooled = features & {'global', 'dense', 'value'}
+        if pooled and not self.with_attnpool:
+            raise ConfigError(f'CLIPResNet: {sorted(pooled)} need the attention pool; set attnpool=True.')
+        x = self._stem(images)
+        if x.shape[0] == 1 and max(x.shape[2:]) <= 8 and self.layer4[-1].bn3.training:
+            raise ConfigError(
+                f'CLIPResNet: a training batch of one image of {tuple(images.shape[2:])} px leaves BatchNorm a single '
+                'value a channel at stride 32. Use a larger batch or crop, or norm_eval=True.'
+            )
+        stages = []
+        for i in range(4):
+            for block in getattr(self, f'layer{i + 1}'):
+                recompute = self.with_cp and torch.is_grad_enabled() and self.training
+                x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            stages.append(x)
+        out = ImageFeatures()
+        if 'stages' in features:
+            out.stages = tuple(stages[i] for i in self.out_indices)
+        if 'patch' in features:
+            out.patch = x
+        if features & {'global', 'dense'}:
+            tokens = self.attention_pool(x, all_tokens='dense' in features)
+            out.global_ = tokens[:, 0]
+            if 'dense' in features:
+                out.dense = tokens[:, 1:].transpose(1, 2).unflatten(2, x.shape[2:])
+        if 'value' in features:
+            positions = x.flatten(2).transpose(1, 2)
+            value = self.attnpool.c_proj(self.attnpool.v_proj(positions))
+            out.value = value.transpose(1, 2).unflatten(2, x.shape[2:])
+            out.key = self.attnpool.k_proj(positions)
+        return out
+
+    def pool_tokens(self, x: Tensor, positions: bool = True) -> Tensor:
+        """Tokens that enter the attention pool: mean of all positions, then the positions.
+
+        Args:
+            x: (B, C, h, w) map of the last stage.
+            positions: Add the position table (CLIP does).
+
+        Returns:
+            (B, 1 + h*w, C).
+        """
+        tokens = x.flatten(2).transpose(1, 2)
+        tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
+        return tokens + self._positions(x.shape[2:]).to(tokens.dtype) if positions else tokens
+
+    def _positions(self, size: torch.Size) -> Tensor:
+        table = self.attnpool.positional_embedding
+        h, w = size
+        if self.attnpool_positions == 'interpolate':
+            return resize_positions(table, (h, w))
+        side = math.isqrt(len(table) - 1)
+        if h > side or w > side:
+            raise ConfigError(
+                f'The attention pool stores positions of a {side} x {side} grid (images up to {32 * side} px), found '
+                f"a {h} x {w} map. Raise input_resolution or set attnpool_positions='interpolate'."
+            )
+        grid = table[1:].unflatten(0, (side, side))[:h, :w]
+        return torch.cat([table[:1], grid.flatten(0, 1)])
+
+    def attention_pool(self, x: Tensor, all_tokens: bool, positions: bool = True) -> Tensor:
+        """CLIP's attention pool.
+
+        Args:
+            x: (B, C, h, w) map of the last stage.
+            all_tokens: Every token is a query, not just the mean token.
+            positions: Add the position table (CLIP does; MaskCLIP's ``attn_pooling`` does not).
+
+        Returns:
+            (B, 1 + h*w, D), or (B, 1, D) without ``all_tokens``. Row 0 is CLIP's image feature.
+        """
+        pool = self.attnpool
+        tokens = self.pool_tokens(x, positions)
+        queries = tokens if all_tokens else tokens[:, :1]
+        q, k, v = (
+            proj(t).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
+            for proj, t in ((pool.q_proj, queries), (pool.k_proj, tokens), (pool.v_proj, tokens))
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return pool.c_proj(mixed.transpose(1, 2).flatten(2))

@@ -1,0 +1,226 @@
+"""CLIP's vision transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from open_clip.transformer import QuickGELU, VisionTransformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vlm_dense.clip.blocks import block_forward, project_qkv
+from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
+from vlm_dense.clip.loading import resize_positions
+from vlm_dense.errors import ConfigError
+from vlm_dense.registry import MODELS
+
+
+def _pyramid(width: int, patch_size: int, norm_cfg: dict) -> dict[str, nn.Module]:
+    """DenseCLIP's fpn1..fpn4: maps of strides 4, 8, 16, 32 out of the one resolution of a ViT."""
+
+    def up():
+        return nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
+
+    def norm():
+        return nn.GroupNorm(1, width)
+
+    if patch_size == 16:
+        bn = build_norm_layer(norm_cfg, width)[1]
+        return dict(
+            fpn1=nn.Sequential(norm(), up(), bn, nn.GELU(), up()),
+            fpn2=nn.Sequential(norm(), up()),
+            fpn3=norm(),
+            fpn4=nn.Sequential(norm(), nn.MaxPool2d(2)),
+        )
+    if patch_size == 8:
+        return dict(
+            fpn1=nn.Sequential(norm(), up()),
+            fpn2=norm(),
+            fpn3=nn.Sequential(norm(), nn.MaxPool2d(2)),
+            fpn4=nn.Sequential(norm(), nn.MaxPool2d(4)),
+        )
+    raise ConfigError(f'CLIPViT: pyramid=True needs a patch size of 8 or 16, found {patch_size}.')
+
+
+@MODELS.register_module()
+class CLIPViT(ImageTower):
+    """CLIP's vision transformer.
+
+    The stage maps are the patch tokens after the blocks ``out_indices``. With ``pyramid`` they become maps of strides
+    4, 8, 16 and 32 as in DenseCLIP, so that FPN-style necks and heads apply; without it all have the patch's stride.
+    Images whose sides are no multiple of the patch are padded with zeros at the right and bottom.
+
+    Args:
+        arch, pretrained, input_resolution, norm_eval, with_cp: See :class:`ImageTower`.
+        out_indices: Blocks whose outputs are returned. Default: four, evenly spaced, the last one included.
+        frozen_stages: -1: nothing is frozen; 0: patch embedding, class token and positions; i: also the first i blocks.
+        drop_path_rate: Stochastic depth, rising linearly from 0 at the first block to this at the last.
+        pyramid: Build ``fpn1`` .. ``fpn4``; needs four ``out_indices`` and a patch of 8 or 16.
+        norm_cfg: Norm of the pyramid, ``dict(type='BN')`` by default.
+        head: Keep ``ln_post`` and ``proj``. Without them (plain mm backbones that only need stage maps) distributed
+            training has no unused parameters.
+        double_class_embedding: Add the class embedding to the class token twice, as DenseCLIP's official code does;
+            its published numbers rest on it.
+        act: ``'gelu'`` or ``'quick_gelu'`` instead of the activation that the weights were trained with. MaskCLIP's
+            published numbers use ``'gelu'``.
+        ln_eps: Epsilon of the layer norms instead of CLIP's 1e-5. MaskCLIP's published numbers use 1e-6.
+        pos_mode: ``'bilinear'`` (DenseCLIP) or ``'bicubic'`` (MaskCLIP) resizing of the positions.
+    """
+
+    visual_type = VisionTransformer
+    position_key = 'positional_embedding'
+
+    def __init__(
+        self,
+        arch: str | dict = 'ViT-B-16',
+        pretrained: str | None = None,
+        input_resolution: int | None = None,
+        out_indices: Sequence[int] | None = None,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        pyramid: bool = False,
+        norm_cfg: dict | None = None,
+        head: bool = False,
+        double_class_embedding: bool = False,
+        act: str | None = None,
+        ln_eps: float | None = None,
+        pos_mode: str = 'bilinear',
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        visual = self._load(arch, pretrained, input_resolution)
+        if visual.attn_pool is not None or visual.pool_type != 'tok' or visual.final_ln_after_pool:
+            raise ConfigError(
+                f'CLIPViT: {arch!r} does not read its image feature from the class token; such towers are unsupported.'
+            )
+        self.class_embedding = visual.class_embedding
+        self.positional_embedding = visual.positional_embedding
+        self.conv1, self.ln_pre, self.transformer = visual.conv1, visual.ln_pre, visual.transformer
+        self.with_head = head
+        if head:
+            self.ln_post, self.proj = visual.ln_post, visual.proj
+        self.embed_dim = visual.output_dim
+        self.width = visual.conv1.out_channels
+        self.patch_size = visual.conv1.kernel_size[0]
+        depth = len(self.transformer.resblocks)
+        if out_indices is None:
+            out_indices = [(i + 1) * depth // 4 - 1 for i in range(4)] if depth >= 4 else range(depth)
+        self.out_indices = tuple(out_indices)
+        if not all(0 <= i < depth for i in self.out_indices) or not -1 <= frozen_stages <= depth:
+            raise ConfigError(
+                f'CLIPViT has {depth} blocks: out_indices must lie in 0..{depth - 1} and frozen_stages in -1..{depth}, '
+                f'found {self.out_indices} and {frozen_stages}.'
+            )
+        self.out_channels = [self.width] * len(self.out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.double_class_embedding = double_class_embedding
+        self.pos_mode = pos_mode
+        rates = torch.linspace(0, drop_path_rate, depth).tolist()
+        self.drop_paths = nn.ModuleList(DropPath(r) if r > 0 else nn.Identity() for r in rates)
+        self.with_pyramid = pyramid
+        if pyramid:
+            if len(self.out_indices) != 4:
+                raise ConfigError(f'CLIPViT: pyramid=True needs four out_indices, found {self.out_indices}.')
+            for name, module in _pyramid(self.width, self.patch_size, norm_cfg or dict(type='BN')).items():
+                self.add_module(name, module)
+        self._override(act, ln_eps)
+        self._freeze(self._frozen_modules())
+
+    def _override(self, act: str | None, ln_eps: float | None) -> None:
+        kinds = {'gelu': nn.GELU, 'quick_gelu': QuickGELU}
+        if act is not None and act not in kinds:
+            raise ConfigError(f'CLIPViT: act must be one of {list(kinds)}, found {act!r}.')
+        for block in self.transformer.resblocks:
+            if act is not None:
+                block.mlp.gelu = kinds[act]()
+        if ln_eps is not None:
+            for m in self.modules():
+                if isinstance(m, nn.LayerNorm):
+                    m.eps = ln_eps
+
+    def _frozen_modules(self) -> list[nn.Module | nn.Parameter]:
+        if self.frozen_stages < 0:
+            return []
+        stem = [self.conv1, self.class_embedding, self.positional_embedding, self.ln_pre]
+        return stem + list(self.transformer.resblocks[: self.frozen_stages])
+
+    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Class token and patch tokens with positions, before ``ln_pre``: (B, 1 + h*w, C), and (h, w)."""
+        p = self.patch_size
+        height, width = images.shape[2:]
+        images = F.pad(images, (0, -width % p, 0, -height % p))
+        x = self.conv1(images)
+        grid = x.shape[2], x.shape[3]
+        x = x.flatten(2).transpose(1, 2)
+        cls = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        x = torch.cat([cls, x], dim=1) + resize_positions(self.positional_embedding, grid, self.pos_mode).to(x.dtype)
+        if self.double_class_embedding:
+            x = torch.cat([x[:, :1] + cls, x[:, 1:]], dim=1)
+        return x, grid
+
+    def _block(self, index: int, x: Tensor) -> Tensor:
+        block, drop_path = self.transformer.resblocks[index], self.drop_paths[index]
+        if self.with_cp and torch.is_grad_enabled() and self.training:
+            return checkpoint(lambda t: block_forward(block, t, drop_path=drop_path), x, use_reentrant=False)
+        return block_forward(block, x, drop_path=drop_path)
+
+    def _encode(self, images: Tensor, features: set[str], prompts: PromptTokens | None) -> ImageFeatures:
+        projected = features & {'global', 'dense', 'value'}
+        if projected and not self.with_head:
+            raise ConfigError(f'CLIPViT: {sorted(projected)} need the projection; set head=True.')
+        x, grid = self.embed(images)
+        if prompts is not None and prompts.through_ln_pre:
+            x = prompts.join(x, prompts.first)
+        x = self.ln_pre(x)
+        if prompts is not None and not prompts.through_ln_pre:
+            x = prompts.join(x, prompts.first)
+        start = 1 + (prompts.num_front if prompts is not None else 0)
+
+        def as_map(tokens: Tensor) -> Tensor:
+            return tokens[:, start : start + grid[0] * grid[1]].transpose(1, 2).unflatten(2, grid)
+
+        out = ImageFeatures()
+        stages = []
+        depth = len(self.transformer.resblocks)
+        only_stages = features == {'stages'}
+        for i in range(max(self.out_indices) + 1 if only_stages else depth):
+            if prompts is not None:
+                x = prompts.before_block(i, x)
+            if i == depth - 1 and 'value' in features:
+                out.value, out.key = self._value_path(x, as_map)
+                if features == {'value'}:
+                    return out
+            x = self._block(i, x)
+            if prompts is not None:
+                x = prompts.after_block(i, x)
+            if i in self.out_indices:
+                stages.append(as_map(x))
+        if 'stages' in features:
+            if self.with_pyramid:
+                stages = [getattr(self, f'fpn{i + 1}')(s) for i, s in enumerate(stages)]
+            out.stages = tuple(stages)
+        if 'patch' in features:
+            out.patch = as_map(x)
+        if 'dense' in features:
+            x = self.ln_post(x) @ self.proj.to(x.dtype)
+            out.global_, out.dense = x[:, 0], as_map(x)
+        elif 'global' in features:
+            out.global_ = self.ln_post(x[:, 0]) @ self.proj.to(x.dtype)
+        return out
+
+    def _value_path(self, x: Tensor, as_map) -> tuple[Tensor, Tensor]:
+        """MaskCLIP, section 3.2: the last block with each token attending to itself only."""
+        block = self.transformer.resblocks[-1]
+        _, key, value = project_qkv(block.attn, block.ln_1(x))
+        value = x + block.ls_1(block.attn.out_proj(value))
+        value = value + block.ls_2(block.mlp(block.ln_2(value)))
+        value = self.ln_post(value) @ self.proj.to(x.dtype)
+        return as_map(value), as_map(block.attn.out_proj(key)).flatten(2).transpose(1, 2)
