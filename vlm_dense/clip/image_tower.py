@@ -1,8 +1,9 @@
 """What CLIP's two image towers share: any input size, and every feature that the methods ask for.
 
-Both towers, ``clip/resnet.py`` and ``clip/vit.py``, are ordinary backbones: ``forward`` returns a tuple of stage maps, so
-``type='vlm_dense.CLIPViT'`` and ``type='vlm_dense.CLIPResNet'`` work in plain mmseg and mmdet configs. What a classifier,
-DenseCLIP or MaskCLIP needs beyond that comes from :meth:`ImageTower.encode`, which computes the named features only.
+Both towers, ``clip/resnet.py`` and ``clip/vit.py``, are ordinary backbones: ``forward`` returns a tuple of stage maps,
+so ``type='vlm_dense.CLIPViT'`` and ``type='vlm_dense.CLIPResNet'`` work in plain mmseg and mmdet configs. What a
+classifier, DenseCLIP or MaskCLIP needs beyond that comes from :meth:`ImageTower.encode`, which computes the named
+features only.
 
 State-dict keys are those of the published checkpoints (``visual.*`` without the prefix).
 """

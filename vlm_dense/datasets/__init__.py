@@ -1,6 +1,7 @@
 """Data sets of all tasks. Importing this module registers them."""
 
+from vlm_dense.datasets.camvid import CamVidDataset
 from vlm_dense.datasets.checks import CheckSeg, LoadImage
 from vlm_dense.datasets.shapes import DrawScene, ShapesDataset, shapes_metainfo
 
-__all__ = ['CheckSeg', 'DrawScene', 'LoadImage', 'ShapesDataset', 'shapes_metainfo']
+__all__ = ['CamVidDataset', 'CheckSeg', 'DrawScene', 'LoadImage', 'ShapesDataset', 'shapes_metainfo']
