@@ -14,6 +14,9 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner, load_checkpoint
 
+from vlm_dense.clip.loading import load_clip
+from vlm_dense.engine.pretraining import export
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -32,19 +35,17 @@ def main() -> None:
     cfg = Config.fromfile(args.config)
     cfg.work_dir = args.work_dir or f'work_dirs/{Path(args.config).stem}'
     cfg.resume = args.resume
-    from vlm_dense.engine import pretraining
-
     runner = Runner.from_cfg(cfg)
     target = Path(cfg.work_dir) / f'{cfg.bundled}.safetensors'
     if args.eval:
-        pretraining.load_exported(runner.model, pretraining.BUNDLED / target.name)
+        runner.model.take_weights(load_clip(cfg.bundled, 'bundled'))
         runner.test()
         return
     if args.export:
         load_checkpoint(runner.model, args.export, map_location='cpu')
     else:
         runner.train()
-    pretraining.export(runner.model, target)
+    export(runner.model, target)
     print(f'{target}: {target.stat().st_size / 1e6:.2f} MB, {len(runner.model.token_ids)} trained tokens')
 
 

@@ -9,7 +9,6 @@ contain and by captions that list it (in-batch contrast, CLIP, Sec. 2.3).
 from __future__ import annotations
 
 import functools
-import json
 import math
 import random
 import re
@@ -24,14 +23,12 @@ from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vlm_dense.clip.loading import load_clip
 from vlm_dense.datasets import scenes
-from vlm_dense.errors import CheckpointError
 from vlm_dense.registry import METRICS, MODELS, TRANSFORMS
-
-BUNDLED = Path(__file__).parent.parent / 'clip' / 'bundled'
 
 # '{}' takes the bare name, '[]' the name with its article.
 TEMPLATES = (
@@ -199,7 +196,7 @@ class CaptionPretraining(BaseModel):
     :func:`filler_rows`.
 
     Args:
-        arch: Name of a JSON model config in ``vlm_dense/clip/bundled``.
+        arch: As for :func:`vlm_dense.clip.loading.load_clip`; ``'tiny-rn'`` or ``'tiny-vit'``.
         teacher: Name of a bundled model whose text tower is the start and whose image embeddings are to be met.
         teacher_weight: Weight of 1 - cos(image embedding, the teacher's).
         bfloat16: Train under CPU autocast.
@@ -222,16 +219,22 @@ class CaptionPretraining(BaseModel):
         captions = [c for v in self.vocabularies.values() for wordings in v.captions for c in wordings]
         captions += [fill(t, 'red circle, and') for t in LIST_TEMPLATES]
         self.register_buffer('token_ids', torch.tensor(sorted({i for c in captions for i in caption_ids(c)})))
-        self.clip = CLIP(**json.loads((BUNDLED / f'{arch}.json').read_text()))
+        self.clip = load_clip(arch)
         rows = filler_rows(*self.clip.token_embedding.weight.shape)[self.token_ids]
         self.clip.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)
         self.teacher = None
         if teacher is not None:
-            model = CaptionPretraining(teacher)
-            load_exported(model, BUNDLED / f'{teacher}.safetensors')
-            text = {k: v for k, v in model.clip.state_dict().items() if not k.startswith('visual.')}
-            self.clip.load_state_dict(text, strict=False)
-            self.teacher = [model.clip.visual.eval().requires_grad_(False)]  # in a list: neither saved nor trained
+            model = load_clip(teacher, 'bundled').requires_grad_(False)
+            self.take_weights(model, text_only=True)
+            self.teacher = [model.visual]  # in a list: neither saved nor trained
+
+    def take_weights(self, clip: CLIP, text_only: bool = False) -> None:
+        """Copy the weights of a CLIP with the full vocabulary."""
+        state = clip.state_dict()
+        state['token_embedding.weight'] = state['token_embedding.weight'][self.token_ids]
+        if text_only:
+            state = {**self.clip.state_dict(), **{k: v for k, v in state.items() if not k.startswith('visual.')}}
+        self.clip.load_state_dict(state)
 
     def encode_captions(self, captions: Sequence[str]) -> Tensor:
         """Captions -> unit embeddings (N, D); tokens after the longest EOT are not computed."""
@@ -322,12 +325,3 @@ def export(model: CaptionPretraining, path: Path) -> None:
     state['token_embedding.rows'] = state.pop('token_embedding.weight')
     state['token_embedding.ids'] = model.token_ids.int()
     save_file(state, path)
-
-
-def load_exported(model: CaptionPretraining, path: Path) -> None:
-    """Load what :func:`export` wrote; every key must fit."""
-    state = load_file(path)
-    if not torch.equal(state.pop('token_embedding.ids').long(), model.token_ids):
-        raise CheckpointError(f'{path} was trained on other captions than these; export it again.')
-    state['token_embedding.weight'] = state.pop('token_embedding.rows')
-    model.clip.load_state_dict(state)
