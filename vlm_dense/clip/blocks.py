@@ -10,6 +10,8 @@ Shapes: N sequences, L tokens, P prefix tokens, C channels, H heads.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
@@ -132,3 +134,77 @@ def block_forward(
     branch = block.ls_1(branch)
     x = feed_forward(block, x + (branch if drop_path is None else drop_path(branch)), drop_path)
     return (x, (k, v)) if return_kv else x
+
+
+@dataclass
+class Packing:
+    """Where the tokens of N causal sequences lie when put end to end without padding.
+
+    Attributes:
+        rows: ``(S,)`` rows of the flattened ``(N * longest)`` padded layout that hold tokens.
+        padded: ``(N * longest,)`` packed row of each padded place (padding repeats a token of its sequence).
+        starts: ``(N,)`` packed row of each sequence's first token.
+        ends: ``(N,)`` packed row of each sequence's last token.
+        visible: ``(N, 1, 1, P + longest)`` bool, the keys that a last token sees.
+    """
+
+    rows: Tensor
+    padded: Tensor
+    starts: Tensor
+    ends: Tensor
+    visible: Tensor
+
+    @classmethod
+    def of(cls, lengths: Tensor, prefix_length: int, device: torch.device) -> Packing:
+        """Plan for sequences of ``lengths`` (CPU, ``(N,)``) behind ``prefix_length`` shared tokens."""
+        longest = int(lengths.max())
+        own = (torch.arange(longest) < lengths[:, None]).flatten()
+        ends = lengths.cumsum(0) - 1
+        visible = torch.arange(prefix_length + longest) < prefix_length + lengths[:, None]
+        plan = own.nonzero().squeeze(1), own.cumsum(0) - 1, ends - lengths + 1, ends, visible[:, None, None]
+        return cls(*(t.to(device, non_blocking=True) for t in plan))
+
+
+def packed_block_forward(
+    block: nn.Module,
+    x: Tensor,
+    packing: Packing,
+    *,
+    prefix_kv: tuple[Tensor, Tensor] | None = None,
+    ends_only: bool = False,
+) -> Tensor:
+    """Run one causal block over packed sequences, so that no padding goes through its linear layers.
+
+    Args:
+        block: open_clip's ``ResidualAttentionBlock``.
+        x: ``(G, S, C)``: G variants of the same N sequences, S tokens in all.
+        packing: Places of the tokens.
+        prefix_kv: Keys and values, each ``(G, H, P, C / H)``, that all
+            sequences of a variant see.
+        ends_only: Return only the sequences' last tokens, ``(G, N, C)``, and
+            spare the others' queries and MLP.
+
+    Returns:
+        ``(G, S, C)``, or ``(G, N, C)`` with ``ends_only``.
+
+    Raises:
+        ConfigError: The block is of another kind.
+    """
+    check_block(block)
+    groups, n = x.shape[0], packing.ends.shape[0]
+    q, k, v = project_qkv(block.attn, block.ln_1(x))
+
+    def heads(t: Tensor, rows: Tensor) -> Tensor:
+        return split_heads(t[:, rows].reshape(groups * n, -1, t.shape[-1]), block.attn.num_heads)
+
+    k, v = heads(k, packing.padded), heads(v, packing.padded)
+    if prefix_kv is not None and groups > 1:
+        prefix_kv = tuple(t.repeat_interleave(n, dim=0) for t in prefix_kv)
+    if ends_only:
+        mask = packing.visible.repeat(groups, 1, 1, 1)
+        branch = attend(block.attn, heads(q, packing.ends), k, v, attn_mask=mask, prefix_kv=prefix_kv)
+        branch, x = branch.view(groups, n, -1), x[:, packing.ends]
+    else:
+        branch = attend(block.attn, heads(q, packing.padded), k, v, causal=True, prefix_kv=prefix_kv)
+        branch = branch.view(groups, packing.padded.shape[0], -1)[:, packing.rows]
+    return feed_forward(block, x + block.ls_1(branch))

@@ -1,0 +1,372 @@
+"""CLIP's text tower: token ids or prompt embeddings -> class embeddings.
+
+The tower is causal and is read at the end-of-text token (EOT), so four savings
+change nothing beyond rounding:
+
+1. tokens after a sequence's EOT are not computed, and the rest goes through
+   the linear layers without padding; in the last layer only the EOT rows are
+   queried;
+2. tokens that all sequences share at the front go through the layers once,
+   and the sequences' own tokens attend to their keys and values;
+3. with many sequences, chunks are recomputed in the backward pass, so that
+   memory does not grow with the number of classes;
+4. what a frozen tower says of token ids is kept until its weights change.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vlm_dense.clip import loading
+from vlm_dense.clip.blocks import Packing, block_forward, check_block, packed_block_forward
+from vlm_dense.errors import ClassNamesError, ConfigError
+from vlm_dense.registry import MODELS
+
+_CACHED_CALLS = 16
+_SAMPLES = 1024  # values of each parameter that the cache compares
+
+
+@MODELS.register_module()
+class TextTower(BaseModule):
+    """Text tower of CLIP with prompts as arguments.
+
+    State-dict keys are OpenAI's: ``token_embedding.weight``,
+    ``positional_embedding``, ``transformer.resblocks.*``, ``ln_final.*``,
+    ``text_projection``.
+
+    Args:
+        arch: Architecture, see :func:`vlm_dense.clip.loading.load_clip`.
+        pretrained: Weights, see :func:`vlm_dense.clip.loading.load_clip`.
+        context_length: Keep only the first rows of the table of positions
+            (DenseCLIP uses 13). Default: all.
+        frozen: No gradients to the weights, always in eval mode.
+        chunk_size: Sequences (classes times variants) that are computed at
+            once. More of them are computed in chunks; when gradients are
+            needed, in chunks of half the size that are computed again in the
+            backward pass.
+        init_cfg: mmengine's.
+
+    Raises:
+        ConfigError: The tower is not causal, is not read at EOT, or has other
+            blocks than CLIP's; or ``context_length`` exceeds the table.
+    """
+
+    logit_scale: Tensor
+    """Scalar, logarithm of CLIP's temperature; belongs to neither tower and is not in the state dict."""
+
+    def __init__(
+        self,
+        arch: str | dict,
+        pretrained: str | None = None,
+        *,
+        context_length: int | None = None,
+        frozen: bool = True,
+        chunk_size: int = 128,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        self._take(loading.load_clip(arch, pretrained), arch, context_length, frozen, chunk_size)
+
+    @classmethod
+    def from_clip(
+        cls,
+        clip: nn.Module,
+        arch: str | dict | None = None,
+        *,
+        context_length: int | None = None,
+        frozen: bool = True,
+        chunk_size: int = 128,
+    ) -> TextTower:
+        """Tower around the text modules (not copies) of an open_clip ``CLIP`` or ``CustomTextCLIP``.
+
+        ``arch`` is only needed by :meth:`tokenize`.
+        """
+        tower = cls.__new__(cls)
+        BaseModule.__init__(tower)
+        tower._take(clip, arch, context_length, frozen, chunk_size)
+        return tower
+
+    def _take(self, clip, arch, context_length, frozen, chunk_size) -> None:
+        text = getattr(clip, 'text', clip)  # CustomTextCLIP keeps its text tower apart
+        pool = getattr(text, 'pool_type', None) or getattr(text, 'text_pool_type', None)
+        causal = getattr(text, 'attn_mask', None) is not None and getattr(text, 'cls_emb', None) is None
+        if pool not in ('argmax', 'eos') or not causal:
+            raise ConfigError(
+                f'expected a causal text tower that is read at the end-of-text token, found {type(text).__name__} with '
+                f'pool_type={pool!r}{"" if causal else ", not purely causal"} ({arch!r}). Choose a CLIP architecture '
+                "such as 'RN50' or 'ViT-B-16'."
+            )
+        table = text.positional_embedding
+        if context_length is not None and not 2 <= context_length <= len(table):
+            raise ConfigError(
+                f"context_length must lie between 2 and the {len(table)} rows of the text tower's table of positions, "
+                f'found {context_length}.'
+            )
+        for block in text.transformer.resblocks:
+            check_block(block)
+        self.arch = arch
+        self.frozen = frozen
+        self.chunk_size = chunk_size
+        self.token_embedding = text.token_embedding
+        self.positional_embedding = nn.Parameter(table.detach()[:context_length].clone())
+        self.transformer = text.transformer
+        self.ln_final = text.ln_final
+        self.text_projection = text.text_projection
+        self.register_buffer('logit_scale', clip.logit_scale.detach().clone().squeeze(), persistent=False)
+        # CLIP's EOT is the largest id; towers with pool_type 'eos' name it
+        self._eos_id = None if pool == 'argmax' else getattr(text, 'eos_id', None) or text.text_eos_id
+        self._cache: OrderedDict[tuple, tuple[tuple, Tensor]] = OrderedDict()
+        self.requires_grad_(not frozen)
+        self.train(not frozen)
+
+    def train(self, mode: bool = True) -> TextTower:
+        """As in torch, but a frozen tower stays in eval mode."""
+        return super().train(mode and not self.frozen)
+
+    @property
+    def width(self) -> int:
+        """Channels of the tokens."""
+        return self.token_embedding.weight.shape[1]
+
+    @property
+    def embed_dim(self) -> int:
+        """Channels of the class embeddings, D."""
+        projection = self.text_projection
+        if projection is None:
+            return self.width
+        return projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1]
+
+    @property
+    def context_length(self) -> int:
+        """Rows of the table of positions: the most tokens of a sequence, prefix included."""
+        return self.positional_embedding.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type in which the tokens go through the blocks (outside autocast)."""
+        return self.transformer.get_cast_dtype()
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """Token ids ``(N, context_length)``, int64, on the CPU: SOS, the text, EOT, zeros.
+
+        Raises:
+            ClassNamesError: A text does not fit.
+        """
+        return loading.tokenize(self.arch, texts, self.context_length)
+
+    def find_eot(self, ids: Tensor) -> Tensor:
+        """Place of the end-of-text token, ``(N, T)`` -> ``(N,)``."""
+        return ids.argmax(-1) if self._eos_id is None else (ids == self._eos_id).int().argmax(-1)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token embeddings without positions, ``(N, T)`` -> ``(N, T, width)``."""
+        return self.token_embedding(ids.to(self.token_embedding.weight.device)).to(self.dtype)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Same as :meth:`encode_tokens`."""
+        return self.encode_tokens(ids)
+
+    def encode_tokens(self, ids: Tensor) -> Tensor:
+        """Class embeddings of token ids.
+
+        A frozen tower computes them without gradient and remembers them until
+        one of its weights changes.
+
+        Args:
+            ids: ``(N, T)`` token ids with an EOT in every row.
+
+        Returns:
+            ``(N, D)``, not normalised.
+
+        Raises:
+            ClassNamesError: An EOT lies beyond ``context_length``.
+        """
+        ids = ids.detach().cpu()
+        if not self.frozen:
+            return self._encode_ids(ids)
+        device = self.positional_embedding.device.type
+        autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+        key = (tuple(ids.shape), ids.numpy().tobytes(), autocast)
+        state = self._fingerprint()
+        if key not in self._cache or self._cache[key][0] != state:
+            with torch.no_grad():
+                encoded = torch.cat([self._encode_ids(part) for part in ids.split(self.chunk_size)])
+            self._cache[key] = state, encoded
+        self._cache.move_to_end(key)
+        while len(self._cache) > _CACHED_CALLS:
+            self._cache.popitem(last=False)
+        return self._cache[key][1].clone()
+
+    def _encode_ids(self, ids: Tensor) -> Tensor:
+        eot = self.find_eot(ids)
+        same = int((ids == ids[:1]).all(0).int().cumprod(0).sum())
+        shared = min(same, int(eot.min()))
+        own = self.embed(ids[:, shared : int(eot.max()) + 1])
+        return self.encode(own, eot - shared, prefix=self.embed(ids[:1, :shared])[0] if shared else None)
+
+    def _fingerprint(self) -> tuple:
+        """What the weights are: changes with steps, loads, swaps, moves and edits of ``.data``."""
+        weights = list(self.parameters())
+        with torch.no_grad():
+            samples = torch.cat([w.view(-1)[:: w.numel() // _SAMPLES | 1] for w in weights]).cpu()
+        return (
+            tuple((w.data_ptr(), w._version, w.dtype, w.device) for w in weights),
+            samples.view(torch.uint8).numpy().tobytes(),
+        )
+
+    def token_features(self, ids: Tensor) -> Tensor:
+        """Projected features at every position, not only at EOT (TaI-DPT compares captions token by token).
+
+        Args:
+            ids: ``(N, T)`` token ids; T may be shorter than ``context_length``.
+
+        Returns:
+            ``(N, T, D)``, not normalised; without gradient when frozen.
+
+        Raises:
+            ClassNamesError: T exceeds ``context_length``.
+        """
+        self._check_length(ids.shape[1])
+        features = []
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            for part in ids.split(self.chunk_size):
+                x = self.embed(part) + self.positional_embedding[: ids.shape[1]].to(self.dtype)
+                for block in self.transformer.resblocks:
+                    x = block_forward(block, x, causal=True)
+                features.append(self._project(x))
+            return torch.cat(features)
+
+    def encode(
+        self,
+        embeddings: Tensor,
+        eot: Tensor,
+        *,
+        prefix: Tensor | None = None,
+        deep: Tensor | None = None,
+        chunk_size: int | None = None,
+    ) -> Tensor:
+        """Class embeddings of prompts given as embeddings.
+
+        A sequence is the prefix followed by the class's own tokens; positions
+        are added here. Put what all classes share ([SOS] and a unified
+        context) into ``prefix``: it is computed once. Gradients reach
+        ``embeddings``, ``prefix`` and ``deep`` also when the tower is frozen.
+
+        Args:
+            embeddings: ``(N, T, width)`` own tokens of N classes, without
+                positions. Tokens after EOT are ignored.
+            eot: ``(N,)`` index of EOT within the T own tokens.
+            prefix: ``(P, width)``, or ``(G, P, width)`` for G variants of all
+                classes (one an image in CoCoOp, one a sample or context in
+                others).
+            deep: ``(J - 1, M, width)``, or ``(J - 1, G, M, width)`` with a
+                prefix of G variants: rows 1..M of the hidden states, those
+                right after [SOS], are replaced by ``deep[l - 1]`` before
+                block l, 1 <= l < J (MaPLe, Eqs. 4-5). They lie inside the
+                prefix, or without a prefix in every sequence itself.
+            chunk_size: Replaces the tower's.
+
+        Returns:
+            ``(N, D)``, or ``(G, N, D)`` for a 3-D prefix; not normalised.
+
+        Raises:
+            ClassNamesError: Prefix and own tokens up to EOT exceed
+                ``context_length``.
+            ConfigError: Shapes that do not go together.
+        """
+        lengths = eot.detach().cpu() + 1
+        self._check_prompts(embeddings, lengths, prefix, deep)
+        embeddings = embeddings.to(self.dtype)
+        single = prefix is None or prefix.dim() == 2
+        groups, before, keys_values = 1, 0, None
+        if prefix is not None:
+            prefix = prefix.to(self.dtype).unsqueeze(0) if single else prefix.to(self.dtype)
+            groups, before = prefix.shape[:2]
+            keys_values, deep = self._prefix_keys_values(prefix, deep), None
+
+        limit = chunk_size or self.chunk_size
+        recompute = groups * len(lengths) > limit and torch.is_grad_enabled()
+        if recompute:  # leaves room for what grows with the classes, so that the peak stays below one full chunk's
+            limit = max(1, limit // 2)
+        encoded = []
+        for start in range(0, len(lengths), limit):
+            own, own_lengths = embeddings[start : start + limit], lengths[start : start + limit]
+            packing = Packing.of(own_lengths, before, embeddings.device)
+            several = max(1, limit // len(own))
+            variants = []
+            for first in range(0, groups, several):
+                count = min(several, groups - first)
+                kv = keys_values and [(k[first : first + count], v[first : first + count]) for k, v in keys_values]
+                args = own, packing, count, before, kv, deep
+                if recompute:
+                    kwargs = {'use_reentrant': False, 'preserve_rng_state': False}
+                    variants.append(checkpoint(self._encode_chunk, *args, **kwargs))
+                else:
+                    variants.append(self._encode_chunk(*args))
+            encoded.append(torch.cat(variants))
+        encoded = torch.cat(encoded, dim=1)
+        return encoded[0] if single else encoded
+
+    def _check_length(self, length: int) -> None:
+        if length > self.context_length:
+            raise ClassNamesError(
+                f'the longest prompt has {length} tokens (start, context, class name and end), but the text tower has '
+                f'{self.context_length} positions. Shorten the class name or the context, or raise context_length.'
+            )
+
+    def _check_prompts(self, embeddings: Tensor, lengths: Tensor, prefix: Tensor | None, deep: Tensor | None) -> None:
+        n, tokens, _ = embeddings.shape
+        if lengths.shape != (n,) or not n or lengths.min() < 1 or lengths.max() > tokens:
+            raise ConfigError(
+                f'expected one index of EOT below {tokens} for each of the {n} (at least one) sequences, '
+                f'found {(lengths - 1).tolist()}.'
+            )
+        before = 0 if prefix is None else prefix.shape[-2]
+        self._check_length(before + int(lengths.max()))
+        if deep is None:
+            return
+        room = (before or int(lengths.min())) - 1
+        layers = len(self.transformer.resblocks)
+        variants = 0 if prefix is None or prefix.dim() == 2 else len(prefix)
+        if len(deep) >= layers or deep.shape[-2] > room or deep.dim() == 4 and deep.shape[1] != variants:
+            raise ConfigError(
+                f'expected deep prompts for at most {layers - 1} layers of at most {room} tokens (those after the '
+                f'start token{" of the prefix" if before else ""}), each (layers, tokens, width) or, with {variants} '
+                f'prefixes, (layers, {variants}, tokens, width); found {tuple(deep.shape)}.'
+            )
+
+    def _prefix_keys_values(self, prefix: Tensor, deep: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        x = prefix + self.positional_embedding[: prefix.shape[1]].to(prefix.dtype)
+        keys_values = []
+        for layer, block in enumerate(self.transformer.resblocks):
+            if deep is not None and 1 <= layer <= len(deep):
+                rows = deep[layer - 1].to(x.dtype).expand(len(x), -1, -1)
+                x = torch.cat([x[:, :1], rows, x[:, 1 + rows.shape[1] :]], dim=1)
+            x, kv = block_forward(block, x, causal=True, return_kv=True)
+            keys_values.append(kv)
+        return keys_values
+
+    def _encode_chunk(self, own, packing, groups, before, keys_values, deep) -> Tensor:
+        longest = packing.visible.shape[-1] - before
+        x = own[:, :longest] + self.positional_embedding[before : before + longest].to(own.dtype)
+        x = x.flatten(0, 1)[packing.rows].expand(groups, -1, -1)
+        blocks = self.transformer.resblocks
+        for layer, block in enumerate(blocks):
+            if deep is not None and 1 <= layer <= len(deep):
+                rows = packing.starts[:, None] + torch.arange(1, 1 + deep.shape[1], device=x.device)
+                x = x.index_copy(1, rows.flatten(), deep[layer - 1].to(x.dtype).repeat(len(rows), 1)[None])
+            x = packed_block_forward(
+                block, x, packing, prefix_kv=keys_values and keys_values[layer], ends_only=block is blocks[-1]
+            )
+        return self._project(x)
+
+    def _project(self, x: Tensor) -> Tensor:
+        x = self.ln_final(x)
+        if self.text_projection is None:
+            return x
+        return self.text_projection(x) if isinstance(self.text_projection, nn.Linear) else x @ self.text_projection
