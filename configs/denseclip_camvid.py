@@ -13,3 +13,8 @@ model = dict(
     neck=dict(in_channels=[96, 192, 384, 768 + num_classes]),
     decode_head=dict(num_classes=num_classes),
 )
+
+default_hooks = dict(
+    logger=dict(interval=50),
+    checkpoint=dict(interval=400, save_best='mIoU'),
+)

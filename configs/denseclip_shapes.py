@@ -5,3 +5,8 @@ _base_ = [
     './_base_/schedules/tiny.py',
     './_base_/default_runtime.py',
 ]
+
+default_hooks = dict(
+    logger=dict(interval=50),
+    checkpoint=dict(interval=400, save_best='mIoU'),
+)
