@@ -4,6 +4,9 @@ from vlm_dense.segmentation.context_decoder import ContextDecoder
 from vlm_dense.segmentation.denseclip import DenseCLIP
 from vlm_dense.segmentation.heads import IdentityHead
 from vlm_dense.segmentation.inference import BatchedInference, CLIPEncoderDecoder, MixedSizeSegDataPreProcessor
+from vlm_dense.segmentation.maskclip import MaskCLIP, MaskCLIPHead
+from vlm_dense.segmentation.maskclip_towers import MaskCLIPResNet, MaskCLIPViT
+from vlm_dense.segmentation.pamr import PAMR
 
 __all__ = [
     'BatchedInference',
@@ -11,5 +14,10 @@ __all__ = [
     'ContextDecoder',
     'DenseCLIP',
     'IdentityHead',
+    'MaskCLIP',
+    'MaskCLIPHead',
+    'MaskCLIPResNet',
+    'MaskCLIPViT',
     'MixedSizeSegDataPreProcessor',
+    'PAMR',
 ]

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from itertools import groupby
 
 import torch
+import torch.nn.functional as F
+from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder, SegDataPreProcessor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
+
+Box = tuple[int, int, int, int]
+"""Window (y1, y2, x1, x2) of an image."""
+Piece = tuple[Box, Tensor]
+"""A window and its map (K, h, w) as it comes from the head."""
+
+_CLASSES_AT_ONCE = 8
 
 
 @MODELS.register_module()
@@ -50,10 +61,12 @@ class MixedSizeSegDataPreProcessor(SegDataPreProcessor):
 class BatchedInference:
     """Mixin of mmseg segmentors with a test loop that does not depend on how images are batched.
 
-    ``test_cfg`` keys: ``mode`` (``'whole'`` or ``'slide'``), ``crop_size`` and ``stride`` (h, w) for slide, and
-    ``window_batch_size``, the number of windows that go through the network at once (default 8). Windows are placed
-    as in mmseg: a regular grid, the last row and column shifted back inside the image; logits are averaged where
-    windows overlap. The class must define ``encode_decode(inputs, batch_img_metas)``.
+    ``test_cfg`` keys: ``mode`` (``'whole'`` or ``'slide'``), ``crop_size`` and ``stride`` (h, w) for slide,
+    ``window_batch_size``, the number of windows that go through the network at once (default 8), and ``keep_logits``
+    (default true). Windows are placed as in mmseg: a regular grid, the last row and column shifted back inside the
+    image; logits are averaged where windows overlap. With ``keep_logits=False`` samples get ``pred_sem_seg`` only: the
+    same label map, but a few classes at a time are brought to full size, so that memory does not grow with the number
+    of classes. The class must define ``encode_decode(inputs, batch_img_metas)``.
     """
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
@@ -69,25 +82,26 @@ class BatchedInference:
         """
         if data_samples is None:
             return self.postprocess_result(self.inference(inputs, [{}] * len(inputs)), None)
-        metas = [sample.metainfo for sample in data_samples]
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for i, meta in enumerate(metas):
-            groups[_own_size(meta, inputs)].append(i)
-        if self._mode() == 'slide':
-            images = [inputs[i, :, : size[0], : size[1]] for size, ids in groups.items() for i in ids]
-            order = [i for ids in groups.values() for i in ids]
-            for i, logits in zip(order, self._slide(images), strict=True):
-                self.postprocess_result(logits[None], [data_samples[i]])
+        order, images = own_sizes(inputs, data_samples)
+        if self._mode() == 'whole' and self._keep_logits():
+            for _, same in groupby(zip(order, images, strict=True), key=lambda pair: pair[1].shape):
+                ids, batch = zip(*same, strict=True)
+                self.postprocess_result(self._whole(torch.stack(batch)), [data_samples[i] for i in ids])
             return data_samples
-        for (h, w), ids in groups.items():
-            logits = self._whole(inputs[ids, :, :h, :w])
-            self.postprocess_result(logits, [data_samples[i] for i in ids])
+        for n, pieces in self._maps(images, self._window_map):
+            sample, refine = data_samples[order[n]], self._refinement(images[n])
+            if self._keep_logits():
+                self.postprocess_result(self._join(pieces, refine)[None], [sample])
+            else:
+                labels = self._label_map(pieces, sample.metainfo, refine)
+                sample.set_data(dict(pred_sem_seg=PixelData(data=labels[None])))
         return data_samples
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Logits (B, K, H, W) of images of one size (B, 3, H, W)."""
         if self._mode() == 'slide':
-            return torch.stack(list(self._slide(list(inputs))))
+            maps = self._maps(list(inputs), self._window_map)
+            return torch.stack([self._join(pieces, self._refinement(inputs[i])) for i, pieces in maps])
         return self._whole(inputs)
 
     def _mode(self) -> str:
@@ -96,44 +110,107 @@ class BatchedInference:
             raise ConfigError(f"test_cfg.mode must be 'whole' or 'slide', found {mode!r}.")
         return mode
 
+    def _keep_logits(self) -> bool:
+        return self.test_cfg.get('keep_logits', True) or self.out_channels == 1
+
     def _whole(self, images: Tensor) -> Tensor:
         return self.encode_decode(images, [dict(img_shape=images.shape[2:])] * len(images))
 
-    def _slide(self, images: list[Tensor]):
-        """Yield the logits (K, H, W) of each image (3, H, W), in order; windows of all images share the batches."""
+    def _window_map(self, crops: Tensor) -> Tensor:
+        """Maps (B, K, h, w) of windows (B, 3, H, W), as they come from the head."""
+        return self._forward(crops)
+
+    def _refinement(self, image: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """What is done to full-size maps (n, H, W) of an image (3, H, W), class by class; nothing here."""
+        return None
+
+    def _maps(self, images: list[Tensor], forward: Callable[[Tensor], Tensor]) -> Iterator[tuple[int, list[Piece]]]:
+        """Yield the index and the pieces of each image (3, H, W), in order; windows of all images share the batches.
+
+        Args:
+            images: Those of one size follow each other.
+            forward: Maps windows (B, 3, H, W) to (B, K, h, w).
+        """
         windows = [(i, box) for i, image in enumerate(images) for box in self._windows(*image.shape[1:])]
         last = {i: n for n, (i, _) in enumerate(windows)}
-        batch_size = self.test_cfg.get('window_batch_size', 8)
-        sums: dict[int, Tensor] = {}
-        counts: dict[int, Tensor] = {}
+        limit = self.test_cfg.get('window_batch_size', 8)
+        pieces: dict[int, list[Piece]] = defaultdict(list)
         pos = 0
         while pos < len(windows):
             size = _box_size(windows[pos][1])
             batch = [windows[pos]]
-            while len(batch) < batch_size and pos + len(batch) < len(windows):
+            while len(batch) < limit and pos + len(batch) < len(windows):
                 following = windows[pos + len(batch)]
                 if _box_size(following[1]) != size:
                     break
                 batch.append(following)
-            crops = torch.stack([images[i][:, y1:y2, x1:x2] for i, (y1, y2, x1, x2) in batch])
-            small = self._forward(crops)
-            for offset, (i, (y1, y2, x1, x2)) in enumerate(batch):
-                # one window at a time: K channels at full size are the largest tensors of a test
-                logits = self.decode_head.predict_by_feat(
-                    small[offset : offset + 1], [dict(img_shape=crops.shape[2:])]
-                )[0]
-                if i not in sums:
-                    height, width = images[i].shape[1:]
-                    sums[i] = logits.new_zeros((len(logits), height, width))
-                    counts[i] = logits.new_zeros((1, height, width))
-                sums[i][:, y1:y2, x1:x2] += logits
-                counts[i][:, y1:y2, x1:x2] += 1
+            maps = forward(torch.stack([images[i][:, y1:y2, x1:x2] for i, (y1, y2, x1, x2) in batch]))
+            for offset, (i, box) in enumerate(batch):
+                pieces[i].append((box, maps[offset]))
                 if last[i] == pos + offset:
-                    yield sums.pop(i).div_(counts.pop(i))
+                    yield i, pieces.pop(i)
             pos += len(batch)
 
-    def _windows(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
-        """Boxes (y1, y2, x1, x2) that cover an image."""
+    def _join(
+        self,
+        pieces: list[Piece],
+        refine: Callable[[Tensor], Tensor] | None = None,
+        classes: slice = slice(None),
+    ) -> Tensor:
+        """Bring the maps of an image's windows to full size: (n, H, W) of the n ``classes``."""
+        height, width = pieces[-1][0][1], pieces[-1][0][3]
+        if len(pieces) == 1:
+            joined = self._upsample(pieces[0][1][classes], (height, width))
+        else:
+            joined = counts = None
+            for (y1, y2, x1, x2), small in pieces:  # one by one: full-size maps are the largest tensors of a test
+                maps = self._upsample(small[classes], (y2 - y1, x2 - x1))
+                if joined is None:
+                    joined, counts = (maps.new_zeros((n, height, width)) for n in (len(maps), 1))
+                joined[:, y1:y2, x1:x2] += maps
+                counts[:, y1:y2, x1:x2] += 1
+            joined = joined.div_(counts)
+        return joined if refine is None else refine(joined)
+
+    def _upsample(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.decode_head.predict_by_feat(maps[None], [dict(img_shape=torch.Size(size))])[0]
+
+    def _label_map(
+        self, pieces: list[Piece], meta: dict, refine: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Labels (H, W), int64, in original size, equal to the argmax of all maps at full size.
+
+        Bilinear interpolation and averaging treat each class by itself, so a running maximum over groups of classes
+        gives the same result without K maps of full size.
+        """
+        best = labels = None
+        for start in range(0, len(pieces[0][1]), _CLASSES_AT_ONCE):
+            maps = self._join(pieces, refine, slice(start, start + _CLASSES_AT_ONCE))
+            maps = self._original_size(maps, meta)
+            value, index = maps.max(dim=0)
+            if best is None:
+                best, labels = value, index
+                continue
+            better = value > best
+            best = torch.where(better, value, best)
+            labels = torch.where(better, index.add_(start), labels)
+        return labels
+
+    def _original_size(self, maps: Tensor, meta: dict) -> Tensor:
+        """Maps (n, H, W) without padding, not flipped and in original size, as ``postprocess_result`` does it."""
+        left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
+        maps = maps[:, top : maps.shape[1] - bottom, left : maps.shape[2] - right]
+        if meta.get('flip'):
+            maps = maps.flip(2 if meta['flip_direction'] == 'horizontal' else 1)
+        size = tuple(meta.get('ori_shape', maps.shape[1:])[:2])
+        if size == tuple(maps.shape[1:]):
+            return maps
+        return F.interpolate(maps[None], size, mode='bilinear', align_corners=self.align_corners)[0]
+
+    def _windows(self, height: int, width: int) -> list[Box]:
+        """Boxes (y1, y2, x1, x2) that cover an image; the last one ends in its lower right corner."""
+        if self._mode() == 'whole':
+            return [(0, height, 0, width)]
         (h_crop, w_crop), (h_stride, w_stride) = self.test_cfg['crop_size'], self.test_cfg['stride']
 
         def starts(length: int, crop: int, stride: int) -> list[int]:
@@ -147,7 +224,25 @@ class BatchedInference:
         ]
 
 
-def _box_size(box: tuple[int, int, int, int]) -> tuple[int, int]:
+def own_sizes(inputs: Tensor, data_samples: list) -> tuple[list[int], list[Tensor]]:
+    """The images of a padded batch without their padding, those of one size behind each other.
+
+    Args:
+        inputs: (B, 3, H, W); each image fills the top left corner.
+        data_samples: B samples, whose metainfo tells the sizes.
+
+    Returns:
+        The index of each image in the batch, and the images (3, h, w).
+    """
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for i, sample in enumerate(data_samples):
+        groups[_own_size(sample.metainfo, inputs)].append(i)
+    order = [i for ids in groups.values() for i in ids]
+    images = [inputs[i, :, :height, :width] for (height, width), ids in groups.items() for i in ids]
+    return order, images
+
+
+def _box_size(box: Box) -> tuple[int, int]:
     y1, y2, x1, x2 = box
     return y2 - y1, x2 - x1
 

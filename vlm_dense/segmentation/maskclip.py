@@ -1,0 +1,448 @@
+"""MaskCLIP: segmentation by a frozen CLIP, with no training.
+
+"Extract Free Dense Labels from CLIP", ECCV 2022, section 3.2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.structures import PixelData
+from mmseg.models import EncoderDecoder
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.structures import SegDataSample
+from mmseg.utils import add_prefix
+from torch import Tensor
+
+from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
+from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
+from vlm_dense.methods.text_prompts.templates import MASKCLIP_TEMPLATES
+from vlm_dense.registry import MODELS
+from vlm_dense.segmentation.class_names import Aliases, as_class_names
+from vlm_dense.segmentation.inference import BatchedInference, own_sizes
+from vlm_dense.segmentation.maskclip_towers import read_published
+from vlm_dense.segmentation.pamr import PAMR
+
+SUPPRESSED = -100.0
+"""Logit of a class that prompt denoising took out, on the scale of cosines."""
+
+ClassNames = str | Sequence[str | Sequence[str]]
+
+
+@MODELS.register_module()
+class MaskCLIPHead(BaseDecodeHead):
+    """Classifies positions by their cosine with the class embeddings; has no weights of its own.
+
+    Works in any mmseg segmentor over ``vlm_dense.MaskCLIPViT`` or ``vlm_dense.MaskCLIPResNet``. Outside of training the
+    cosines are refined: :meth:`denoise` (``pd_thresh``), then :meth:`smooth` (``ks_thresh``).
+
+    Args:
+        class_names: Names in label order, one or several a class, or the name or path of a list, see
+            :func:`vlm_dense.segmentation.class_names.as_class_names`.
+        text_encoder: ``vlm_dense.TextTower``.
+        text_prompt: Any text prompt of the contract. Default: ``vlm_dense.ZeroShotPrompt`` with MaskCLIP's 85
+            templates.
+        text_embeddings_path: In place of the two: the release's ``<set>_<model>_clip_text.pth``, a tensor with one
+            row a name.
+        num_classes: K; default: as many as there are ``class_names``.
+        aliases: What a class with several names gets: ``'max'`` or ``'mean'`` of their cosines.
+        background: How a background class is found: ``dict(index=0, names=None, thresh=None)``. It is class ``index``
+            of ``class_names``, whose own name is not used. ``names``: what it may consist of, names or a list as for
+            ``class_names``. ``thresh``: a position belongs to it if no class has this probability, where the
+            probabilities are ``softmax(scale * cosine)`` or, after key smoothing, the weighted sums divided by their
+            sum over classes. At least one of the two.
+        pd_thresh: Prompt denoising removes a class from an image that nowhere reaches this probability; 0: off.
+        ks_thresh: Key smoothing replaces positions without a class of this probability; 0: off.
+        ks_norm: Along which axis the keys are normalised: ``'position'`` (official code) or ``'channel'`` (the
+            paper's cosine similarity).
+        scale: Inverse temperature of the probabilities.
+        **kwargs: ``loss_decode``, ``ignore_index``, ``align_corners``, ``sampler`` as in mmseg.
+
+    Raises:
+        ClassNamesError: see :func:`as_class_names`; or names, ``num_classes`` and text file differ in number.
+        ConfigError: an option that cannot work.
+    """
+
+    def __init__(
+        self,
+        class_names: ClassNames | None = None,
+        text_encoder: dict | None = None,
+        text_prompt: dict | None = None,
+        text_embeddings_path: str | None = None,
+        num_classes: int | None = None,
+        aliases: str = 'max',
+        background: dict | None = None,
+        pd_thresh: float = 0.0,
+        ks_thresh: float = 0.0,
+        ks_norm: str = 'position',
+        scale: float = 100.0,
+        **kwargs,
+    ):
+        for name, value, allowed in (('aliases', aliases, ('max', 'mean')), ('ks_norm', ks_norm, ('position', 'channel'))):
+            if value not in allowed:
+                raise ConfigError(f'MaskCLIPHead: {name} must be one of {allowed}, found {value!r}.')
+        if class_names is None:
+            raise ClassNamesError(
+                'MaskCLIP: class_names are missing. tools/train.py and tools/test.py take them from the data set for '
+                "model=dict(type='vlm_dense.MaskCLIP'); elsewhere give class_names=['sky', ...] in label order."
+            )
+        if (text_encoder is None) == (text_embeddings_path is None):
+            raise ConfigError('MaskCLIPHead: give either text_encoder or text_embeddings_path.')
+        background = _background(background)
+        classes = _classes(class_names, background)
+        if num_classes is not None and num_classes != len(classes):
+            raise ClassNamesError(
+                f'MaskCLIP: {len(classes)} class names for num_classes={num_classes}. Leave num_classes out, or name '
+                'the classes of the data set.'
+            )
+        super().__init__(1, 1, num_classes=len(classes), dropout_ratio=0, init_cfg=None, **kwargs)
+        del self.conv_seg
+        self.aliases = aliases
+        self.background = background
+        self.pd_thresh = pd_thresh
+        self.ks_thresh = ks_thresh
+        self.ks_norm = ks_norm
+        self.scale = scale
+        self.class_names = classes
+        self.text_encoder = self.text_prompt = None
+        self._embeddings: dict[tuple[Aliases, ...], Tensor] = {}
+        if text_embeddings_path is not None:
+            embeddings = _text_file(text_embeddings_path, classes)
+            self.register_buffer('text_embeddings', embeddings, persistent=False)
+        else:
+            self.text_encoder = MODELS.build(text_encoder)
+            self._prompt_cfg = text_prompt or dict(type='vlm_dense.ZeroShotPrompt', templates=MASKCLIP_TEMPLATES)
+            self.text_prompt = self._build_prompt(classes)
+        self._register_load_state_dict_pre_hook(self._forget)
+
+    # --- text -------------------------------------------------------------------------------------------------
+
+    @property
+    def image_conditioned(self) -> bool:
+        """Whether the class embeddings depend on the image's global feature."""
+        return self.text_prompt is not None and self.text_prompt.image_conditioned
+
+    def _build_prompt(self, classes: tuple[Aliases, ...]):
+        names = [name for aliases in classes for name in aliases]
+        return MODELS.build(self._prompt_cfg, default_args=dict(class_names=names, text_tower=self.text_encoder))
+
+    def _prompt_of(self, classes: tuple[Aliases, ...]):
+        """The prompt for other classes, with what the prompt of the model has learned."""
+        if classes == self.class_names:
+            return self.text_prompt
+        if self.text_prompt is None:
+            raise ClassNamesError(
+                'MaskCLIPHead: the class embeddings come from text_embeddings_path, so there are no other classes. '
+                'Build the head with a text_encoder to segment by any names.'
+            )
+        prompt = self._build_prompt(classes).to(next(self.text_encoder.parameters()).device)
+        try:
+            prompt.load_state_dict(self.text_prompt.state_dict())
+        except RuntimeError as error:
+            raise ClassNamesError(
+                f'{type(prompt).__name__} has learned something for each of its {self.num_classes} classes and cannot '
+                f'be used for others: {str(error).splitlines()[1].strip()}'
+            ) from error
+        return prompt.train(self.training)
+
+    def parse_classes(self, class_names: ClassNames) -> tuple[Aliases, ...]:
+        """Names of each class, none for a background that is found by threshold alone."""
+        return _classes(class_names, self.background)
+
+    def set_class_names(self, class_names: ClassNames) -> None:
+        """Segment by other classes from now on; what the prompt has learned is kept.
+
+        Raises:
+            ClassNamesError: the names cannot be used; the old ones stay.
+        """
+        classes = self.parse_classes(class_names)
+        self.text_prompt = self._prompt_of(classes)
+        self.class_names = classes
+        self.num_classes = self.out_channels = len(classes)
+
+    def embed_classes(self, features: ImageFeatures, classes: tuple[Aliases, ...] | None = None) -> Tensor:
+        """Unit embeddings (N, D) of the N names of all classes; (B, N, D) if they depend on the image.
+
+        In eval mode without gradient they are encoded once a list of classes.
+        """
+        classes = classes or self.class_names
+        if self.text_encoder is None and classes == self.class_names:
+            return F.normalize(self.text_embeddings, dim=-1)
+        if self.image_conditioned:
+            if features.global_ is None:
+                raise ConfigError(
+                    f'MaskCLIPHead: {type(self.text_prompt).__name__} depends on the image; the backbone must give its '
+                    "global feature: features=('value', 'global')."
+                )
+            return F.normalize(self._prompt_of(classes)(self.text_encoder, features.global_), dim=-1)
+        if self.training or torch.is_grad_enabled():
+            return F.normalize(self._prompt_of(classes)(self.text_encoder), dim=-1)
+        cached = self._embeddings.get(classes)
+        if cached is None or cached.device != features.value.device:
+            cached = F.normalize(self._prompt_of(classes)(self.text_encoder), dim=-1)
+            self._embeddings[classes] = cached
+        return cached
+
+    def _forget(self, *args) -> None:
+        self._embeddings.clear()
+
+    def train(self, mode: bool = True):
+        """Switch the mode and forget the embeddings of the last evaluation."""
+        self._forget()
+        return super().train(mode)
+
+    # --- logits -----------------------------------------------------------------------------------------------
+
+    def forward(self, features: ImageFeatures, classes: tuple[Aliases, ...] | None = None) -> Tensor:
+        """Maps (B, K, h, w): cosines; after key smoothing, weighted sums of probabilities.
+
+        Args:
+            features: With ``value`` (B, D, h, w), and ``key`` (B, h*w, C) for key smoothing.
+            classes: Of :meth:`parse_classes`; default: the head's own.
+        """
+        classes = classes or self.class_names
+        maps = self.cosines(features.value, self.embed_classes(features, classes), classes)
+        if not self.training:
+            if self.pd_thresh > 0:
+                maps = self.denoise(maps)
+            if self.ks_thresh > 0:
+                maps = self.smooth(maps, features.key)
+        return self._add_background(maps)
+
+    def cosines(self, value: Tensor, text: Tensor, classes: tuple[Aliases, ...] | None = None) -> Tensor:
+        """Cosines (B, K, h, w) of positions and classes; -inf for a class without name.
+
+        Args:
+            value: (B, D, h, w).
+            text: Unit embeddings of all names, (N, D) or (B, N, D).
+            classes: The names of each class; default: the head's own.
+        """
+        if value.shape[1] != text.shape[-1]:
+            raise ConfigError(
+                f'MaskCLIP: image and text tower must share one joint space, found {value.shape[1]} and '
+                f'{text.shape[-1]} dimensions. Use the same arch for backbone and text_encoder.'
+            )
+        classes = classes or self.class_names
+        cosines = torch.einsum('bdhw,bnd->bnhw', F.normalize(value, dim=1), text.expand(len(value), -1, -1))
+        if all(len(names) == 1 for names in classes):
+            return cosines
+        owner = torch.tensor([k for k, names in enumerate(classes) for _ in names], device=cosines.device)
+        maps = cosines.new_full((len(cosines), len(classes), *cosines.shape[2:]), -math.inf)
+        reduce = dict(max='amax', mean='mean')[self.aliases]
+        return maps.index_reduce(1, owner, cosines, reduce, include_self=False)
+
+    def denoise(self, maps: Tensor) -> Tensor:
+        """Prompt denoising: a class that is nowhere in an image as probable as ``pd_thresh`` is taken out of it.
+
+        Args:
+            maps: Cosines (B, K, h, w).
+        """
+        absent = self._softmax(maps).amax(dim=(2, 3), keepdim=True) < self.pd_thresh
+        return maps.masked_fill(absent, SUPPRESSED)
+
+    def smooth(self, maps: Tensor, key: Tensor | None) -> Tensor:
+        """Key smoothing: positions that are sure of nothing take the probabilities of positions with similar keys.
+
+        Args:
+            maps: Cosines (B, K, h, w).
+            key: (B, h*w, C).
+
+        Returns:
+            (B, K, h, w) probabilities, and at replaced positions sums of all probabilities weighted by the products of
+            the normalised keys; these are not bounded by 1.
+        """
+        if key is None:
+            raise ConfigError('MaskCLIPHead: ks_thresh needs keys, which attn_pooling does not give. Set one of them only.')
+        p = self._softmax(maps)
+        key = F.normalize(key, dim=1 if self.ks_norm == 'position' else 2)
+        smoothed = key @ (key.mT @ p.flatten(2).mT)  # (k k^T) p without the (hw, hw) product
+        unsure = p.amax(dim=1, keepdim=True) < self.ks_thresh
+        return torch.where(unsure, smoothed.mT.unflatten(2, p.shape[2:]), p)
+
+    def probabilities(self, maps: Tensor) -> Tensor:
+        """Probabilities (B, K, h, w) that sum to one, of maps as ``forward`` gives them in eval mode."""
+        return maps / maps.sum(dim=1, keepdim=True) if self.ks_thresh > 0 else self._softmax(maps)
+
+    def _softmax(self, maps: Tensor) -> Tensor:
+        return (self.scale * maps).softmax(dim=1)
+
+    def _add_background(self, maps: Tensor) -> Tensor:
+        """Give the background class the value that just wins where no class reaches the threshold."""
+        if self.background is None or self.background['thresh'] is None:
+            return maps
+        thresh, index = self.background['thresh'], self.background['index']
+        if self.ks_thresh > 0 and not self.training:
+            level = thresh * maps.sum(dim=1)
+        else:
+            level = (math.log(thresh) + (self.scale * maps).logsumexp(dim=1)) / self.scale
+        maps = maps.clone()
+        maps[:, index] = torch.maximum(maps[:, index], level)
+        return maps
+
+    # --- training, for prompts that learn -----------------------------------------------------------------------
+
+    def loss(self, inputs: ImageFeatures, batch_data_samples: list, train_cfg: dict) -> dict[str, Tensor]:
+        """Losses of the scaled cosines, and ``prompt.*``, the prompt's own."""
+        text = self.embed_classes(inputs)
+        maps = self._add_background(self.cosines(inputs.value, text))
+        losses = self.loss_by_feat(self.scale * maps, batch_data_samples)
+        if self.text_prompt is not None:
+            losses.update(add_prefix(self.text_prompt.losses(text), 'prompt'))
+        return losses
+
+
+def _background(cfg: dict | None) -> dict | None:
+    if cfg is None:
+        return None
+    unknown = set(cfg) - {'index', 'names', 'thresh'}
+    cfg = dict(dict(index=0, names=None, thresh=None), **cfg)
+    if unknown or (cfg['names'] is None and cfg['thresh'] is None):
+        raise ConfigError(
+            f'MaskCLIPHead: background takes index, names and thresh, with names or thresh or both, found {dict(cfg)}.'
+        )
+    if cfg['thresh'] is not None and not 0 < cfg['thresh'] <= 1:
+        raise ConfigError(f'MaskCLIPHead: background.thresh is a probability, above 0 and up to 1, found {cfg["thresh"]}.')
+    if cfg['names'] is not None:
+        cfg['names'] = [name for aliases in as_class_names(cfg['names']) for name in aliases]
+    return cfg
+
+
+def _classes(class_names: ClassNames, background: dict | None) -> tuple[Aliases, ...]:
+    """Names of each class; those of the background put in its place, none if it has none."""
+    if background is None:
+        classes = as_class_names(class_names)
+        if len(classes) == 1:
+            raise ClassNamesError(
+                f'One class, {classes[0][0]!r}, would be everywhere. Name what else there is, or find the rest with '
+                "background=dict(thresh=0.5) and class_names=['background', ...]."
+            )
+        return classes
+    entries = list(as_class_names(class_names))
+    index, names = background['index'], background['names']
+    if not 0 <= index < len(entries) or len(entries) == 1:
+        raise ClassNamesError(
+            f'MaskCLIPHead: background.index={index} must be one of at least two classes, found {len(entries)} names.'
+        )
+    if names is not None:
+        entries[index] = names
+        return as_class_names(entries)
+    entries[index] = ()
+    return tuple(entries)
+
+
+def _text_file(path: str, classes: tuple[Aliases, ...]) -> Tensor:
+    """Rows (N, D), float32, of a text file of the release."""
+    embeddings = read_published(path)
+    if not isinstance(embeddings, Tensor) or embeddings.ndim != 2:
+        raise CheckpointError(f'{path} is no text file of MaskCLIP: expected a tensor with one row a class name.')
+    number = sum(len(names) for names in classes)
+    if len(embeddings) != number:
+        raise ClassNamesError(
+            f'{path} holds the embeddings of {len(embeddings)} names, but there are {number} class names. They must be '
+            'the names that the file was made from, in their order.'
+        )
+    return embeddings.float()
+
+
+@MODELS.register_module()
+class MaskCLIP(BatchedInference, EncoderDecoder):
+    """MaskCLIP as a segmentor: ``backbone`` (frozen tower), :class:`MaskCLIPHead`, and refinement on the pixels.
+
+    Call graph::
+
+        predict --> backbone.encode: value, key --> decode_head: cosines, denoise, smooth --> (B, K, h, w)
+                    --> bilinear to image size, windows averaged --> pamr --> original size --> argmax
+
+    Args:
+        backbone: ``vlm_dense.MaskCLIPViT`` or ``vlm_dense.MaskCLIPResNet`` (published settings); the plain towers,
+            ``vlm_dense.CLIPViT`` with ``head=True`` and ``vlm_dense.CLIPResNet`` with ``attnpool=True``, do as well.
+        class_names, text_encoder, text_prompt: See :class:`MaskCLIPHead`. ``tools/train.py`` and ``tools/test.py``
+            fill in the data set's names if none are given.
+        decode_head: Further arguments of :class:`MaskCLIPHead`.
+        pamr: Arguments of :class:`~vlm_dense.segmentation.pamr.PAMR`, which then refines the probabilities at image
+            size.
+        data_preprocessor, train_cfg, test_cfg, init_cfg: As in mmseg; ``test_cfg`` see :class:`BatchedInference`.
+
+    Raises:
+        ClassNamesError, ConfigError: see :class:`MaskCLIPHead`; a backbone that is no CLIP image tower.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        class_names: ClassNames | None = None,
+        text_encoder: dict | None = None,
+        text_prompt: dict | None = None,
+        decode_head: dict | None = None,
+        pamr: dict | None = None,
+        **kwargs,
+    ):
+        own = dict(class_names=class_names, text_encoder=text_encoder, text_prompt=text_prompt)
+        own = {k: v for k, v in own.items() if v is not None}
+        super().__init__(backbone, dict(type='vlm_dense.MaskCLIPHead') | own | dict(decode_head or {}), **kwargs)
+        if not isinstance(self.backbone, ImageTower):
+            raise ConfigError(
+                f"MaskCLIP: the backbone must be 'vlm_dense.MaskCLIPResNet' or 'vlm_dense.MaskCLIPViT', found "
+                f'{type(self.backbone).__name__}.'
+            )
+        self.pamr = None if pamr is None else PAMR(**pamr)
+
+    def extract_feat(self, inputs: Tensor) -> ImageFeatures:
+        """Values, keys, and the global feature if the prompt needs it, of images (B, 3, H, W)."""
+        return self.backbone.encode(inputs, ('value', 'global') if self.decode_head.image_conditioned else ('value',))
+
+    def set_class_names(self, class_names: ClassNames) -> None:
+        """Segment by other classes from now on, see :meth:`MaskCLIPHead.set_class_names`."""
+        self.decode_head.set_class_names(class_names)
+        self.num_classes = self.out_channels = self.decode_head.num_classes
+
+    def predict_lists(
+        self, inputs: Tensor, data_samples: list, class_lists: Sequence[ClassNames]
+    ) -> list[list[SegDataSample]]:
+        """Segment a batch by several lists of classes; the image features are computed once.
+
+        Args:
+            inputs, data_samples: As in :meth:`predict`.
+            class_lists: Each as ``class_names``.
+
+        Returns:
+            For each list B samples with ``pred_sem_seg`` and the metainfo of ``data_samples``.
+        """
+        parsed = [self.decode_head.parse_classes(names) for names in class_lists]
+
+        def forward(crops: Tensor) -> Tensor:
+            features = self.extract_feat(crops)
+            return torch.cat([self._maps_of(features, classes) for classes in parsed], dim=1)
+
+        results = [[SegDataSample(metainfo=s.metainfo) for s in data_samples] for _ in parsed]
+        order, images = own_sizes(inputs, data_samples)
+        for n, pieces in self._maps(images, forward):
+            refine, start = self._refinement(images[n]), 0
+            for classes, samples in zip(parsed, results, strict=True):
+                stop = start + len(classes)
+                sample = samples[order[n]]
+                labels = self._label_map([(box, m[start:stop]) for box, m in pieces], sample.metainfo, refine)
+                sample.set_data(dict(pred_sem_seg=PixelData(data=labels[None])))
+                start = stop
+        return results
+
+    # --- refinement on the pixels ---------------------------------------------------------------------------------
+
+    def _maps_of(self, features: ImageFeatures, classes: tuple[Aliases, ...] | None = None) -> Tensor:
+        maps = self.decode_head(features, classes)
+        return maps if self.pamr is None else self.decode_head.probabilities(maps)
+
+    def _window_map(self, crops: Tensor) -> Tensor:
+        return self._maps_of(self.extract_feat(crops))
+
+    def _refinement(self, image: Tensor) -> Callable[[Tensor], Tensor] | None:
+        return None if self.pamr is None else self.pamr(image)
+
+    def _whole(self, images: Tensor) -> Tensor:
+        if self.pamr is None:
+            return super()._whole(images)
+        maps = self._maps(list(images), self._window_map)
+        return torch.stack([self._join(pieces, self._refinement(images[i])) for i, pieces in maps])
