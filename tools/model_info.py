@@ -31,6 +31,13 @@ def count_flops(model: nn.Module, height: int, width: int) -> int:
     return counter.get_total_flops()
 
 
+def without_weights(cfg):
+    """The config with no weights to load: counts do not depend on them."""
+    if isinstance(cfg, dict):
+        return {k: None if k in ('pretrained', 'init_cfg') else without_weights(v) for k, v in cfg.items()}
+    return [without_weights(v) for v in cfg] if isinstance(cfg, (list, tuple)) else cfg
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(description='Count parameters and operations of the model of a config.')
@@ -42,14 +49,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = launch.load_config(args.config, args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         launch.fill_class_names(cfg)
-        model = MODELS.build(cfg.model)
+        model = MODELS.build(without_weights(cfg.model.to_dict()))
     counts = count_parameters(model)
     total = {k: sum(c[k] for c in counts.values()) for k in ('trained', 'frozen')}
     print(f'{"module":24}{"parameters":>14}{"trained":>14}{"frozen":>14}')
     for name, c in [*counts.items(), ('total', total)]:
         print(f'{name:24}{c["trained"] + c["frozen"]:14,}{c["trained"]:14,}{c["frozen"]:14,}')
     flops = count_flops(model, *args.shape)
-    print(f'{flops / 1e9:,.2f} GFLOPs a {args.shape[0]}x{args.shape[1]} image (a multiply-add is 2)')
+    print(f'{flops / 1e9:,.3f} GFLOPs for a {args.shape[0]}x{args.shape[1]} image (a multiply-add is 2)')
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ model = dict(
                      num_classes=3, dropout_ratio=0.2, norm_cfg=dict(type='SyncBN'), align_corners=False,
                      loss_decode=dict(type='CrossEntropyLoss')),
     test_cfg=dict(mode='whole'))
+visualizer = dict(name={name!r})
 train_pipeline = [dict(type='vlm_dense.LoadImage'), dict(type='LoadAnnotations'),
                   dict(type='vlm_dense.CheckSeg', num_classes=3),
                   dict(type='RandomResize', scale=(48, 40), ratio_range=(0.8, 1.5), keep_ratio=True),
@@ -72,8 +74,22 @@ def write_data(root: Path, train: int = 10, val: int = 4) -> Path:
     return root
 
 
-def write_config(folder: Path, data_root: Path, more: str = '') -> str:
-    """Path of a config that trains twelve iterations; ``more`` is Python that changes it."""
-    path = folder / 'toy.py'
-    path.write_text(CONFIG.format(data_root=str(data_root), base=str(RUNTIME)) + more)
+def write_config(folder: Path, data_root: Path, more: str = '', name: str = 'toy') -> str:
+    """Path of a config that trains twelve iterations.
+
+    Args:
+        folder: Where to write it.
+        data_root: What :func:`write_data` wrote.
+        more: Python that changes the config.
+        name: Of the file. mmengine's run-wide objects hang on it, so runs of one process need different ones.
+    """
+    path = folder / f'{name}.py'
+    path.write_text(CONFIG.format(data_root=str(data_root), base=str(RUNTIME), name=name) + more)
     return str(path)
+
+
+def scalars(work_dir: Path) -> list[dict]:
+    """What the last run in ``work_dir`` logged, without times."""
+    log = sorted(work_dir.glob('*/vis_data/scalars.json'))[-1]
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if 'time' not in k} for row in rows]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -73,6 +74,11 @@ def load_from_local(filename: str, map_location=None) -> dict:
 
             checkpoint = dict(meta={}, state_dict=load_file(filename))
             return checkpoint if map_location is None else _to(checkpoint, map_location)
+        if zipfile.is_zipfile(filename):  # torch does not look at the check sums
+            with zipfile.ZipFile(filename) as archive:
+                broken = archive.testzip()
+            if broken:
+                raise ValueError(f'wrong check sum of {broken}')
         with _safe_globals():
             checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
     except (torch.OutOfMemoryError, MemoryError):

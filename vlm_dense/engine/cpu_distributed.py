@@ -1,4 +1,4 @@
-"""Several processes on a machine without GPU: DistributedDataParallel over gloo, and SyncBN, which torch lacks there."""
+"""Several processes on a machine without GPU: DDP over gloo, and SyncBN, which torch has on GPUs only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from mmengine.model import MMDistributedDataParallel
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vlm_dense.engine.registry import MODEL_WRAPPERS
 
@@ -24,8 +25,14 @@ class _SumOverProcesses(torch.autograd.Function):
         return grad
 
 
-class CPUSyncBatchNorm(nn.SyncBatchNorm):
-    """SyncBatchNorm for tensors on the CPU: statistics over the batches of all processes."""
+class CPUSyncBatchNorm(_BatchNorm):
+    """SyncBatchNorm for tensors on the CPU: statistics over the batches of all processes.
+
+    No subclass of ``nn.SyncBatchNorm``, which DDP refuses on the CPU.
+    """
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        pass
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x, (N, C, ...)."""
@@ -59,6 +66,6 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
 
     def __init__(self, module: nn.Module, device_ids=None, **kwargs):
         for layer in module.modules():
-            if type(layer) is nn.SyncBatchNorm:
+            if isinstance(layer, nn.SyncBatchNorm):
                 layer.__class__ = CPUSyncBatchNorm
         super().__init__(module=module, **kwargs)

@@ -48,8 +48,11 @@ def user_errors(once_per_machine: bool = False) -> Iterator[None]:
         if message is None:
             raise
         if not once_per_machine or _local_rank() == 0:
-            print(f'{type(error).__name__ if isinstance(error, UserError) else "ConfigError"}: {message}',
-                  file=sys.stderr, flush=True)  # fmt: skip
+            print(
+                f'{type(error).__name__ if isinstance(error, UserError) else "ConfigError"}: {message}',
+                file=sys.stderr,
+                flush=True,
+            )
         raise SystemExit(EXIT_STATUS) from None
 
 
@@ -177,7 +180,10 @@ def _use_gloo(cfg: Config) -> None:
     wrapper = dict(cfg.get('model_wrapper_cfg') or {}, type='vlm_dense.CPUDistributedDataParallel')
     wrapper.setdefault('broadcast_buffers', False)
     wrapper.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
-    cfg.model_wrapper_cfg = wrapper
+    if (cfg.get('strategy') or {}).get('type') == 'DDPStrategy':
+        cfg.strategy['model_wrapper'] = wrapper
+    else:
+        cfg.model_wrapper_cfg = wrapper
 
 
 # --- runs -----------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class AverageLossesHook(Hook):
 
 @HOOKS.register_module()
 class StopOnInvalidLoss(Hook):
-    """Stop before a NaN or infinite loss reaches a checkpoint.
+    """Stop before a NaN or infinite loss, or the weights that will give one, reach a checkpoint.
 
     Raises:
         InvalidLossError: says which loss, at which iteration, and which checkpoint is the last good one.
@@ -47,10 +47,20 @@ class StopOnInvalidLoss(Hook):
         if not bad:
             return
         parts = {k: v for k, v in bad.items() if k != 'loss'} or bad  # the sum only where no part is to blame
-        last = runner.message_hub.get_info('last_ckpt') or find_latest_checkpoint(runner.work_dir)
-        good = f'The last good checkpoint is {last}; it was not touched.' if last else 'No checkpoint was saved yet.'
+        self._stop(runner, ', '.join(f'{k} is {v}' for k, v in parts.items()))
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Look at the weights: the update of this iteration may have broken them after a sound loss."""
+        bad = [k for k, p in runner.model.named_parameters() if p.requires_grad and not torch.isfinite(p).all()]
+        if bad:
+            self._stop(runner, f'The update made {len(bad)} weights NaN or infinite, first {bad[0]},')
+
+    @staticmethod
+    def _stop(runner, what: str) -> None:
+        last = find_latest_checkpoint(runner.work_dir)
+        good = f'The last good checkpoint is {last}.' if last else 'No checkpoint was saved yet.'
         raise InvalidLossError(
-            f'{", ".join(f"{k} is {v}" for k, v in parts.items())} at iteration {runner.iter + 1}. Training stops. '
-            f'{good} Try a lower learning rate, gradient clipping (optim_wrapper.clip_grad) or training without '
-            '--amp, and look at the images and masks of this batch.'
+            f'{what} at iteration {runner.iter + 1}. Training stops. {good} Try a lower learning rate, gradient '
+            'clipping (optim_wrapper.clip_grad) or training without --amp, and look at the images and masks of this '
+            'batch.'
         )

@@ -25,6 +25,12 @@ def colour(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
     return table[np.clip(labels, 0, 255)]
 
 
+def _fit(image: np.ndarray, side: int, smooth: bool) -> np.ndarray:
+    scale = side / max(image.shape[:2])
+    size = [max(1, round(s * scale)) for s in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if smooth and scale < 1 else cv2.INTER_NEAREST)
+
+
 def draw_rows(
     rows: Sequence[Sequence[np.ndarray]],
     columns: Sequence[str],
@@ -52,7 +58,8 @@ def draw_rows(
         boxes.append((x, y, name, rgb))
         x += step
     top = (line if title else 0) + line
-    bottom = top + len(rows) * (tile + gap)
+    fitted = [[_fit(image, tile, smooth=c == 0) for c, image in enumerate(row)] for row in rows]
+    bottom = top + sum(max(image.shape[0] for image in row) + gap for row in fitted)
     height = bottom + (y + line + gap if boxes else 0)
     picture = Image.new('RGB', (width, height), _PAPER)
     draw = ImageDraw.Draw(picture)
@@ -60,13 +67,10 @@ def draw_rows(
         draw.text((gap, 3), title, _INK, font)
     for c, name in enumerate(columns):
         draw.text((gap + c * (tile + gap), top - line + 2), name, _INK, font)
-    for r, row in enumerate(rows):
+    for row in fitted:
         for c, image in enumerate(row):
-            scale = tile / max(image.shape[:2])
-            size = [max(1, round(s * scale)) for s in image.shape[1::-1]]
-            nearest = c > 0 or scale > 1
-            fitted = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST if nearest else cv2.INTER_AREA)
-            picture.paste(Image.fromarray(fitted), (gap + c * (tile + gap), top + r * (tile + gap)))
+            picture.paste(Image.fromarray(image), (gap + c * (tile + gap), top))
+        top += max(image.shape[0] for image in row) + gap
     for x, y, name, rgb in boxes:
         draw.rectangle((x, bottom + y + 3, x + 15, bottom + y + 18), tuple(rgb), _INK)
         draw.text((x + 20, bottom + y + 2), name, _INK, font)
@@ -111,7 +115,7 @@ class PredictionPictureHook(Hook):
         """Save the picture."""
         if not self._rows:
             return
-        scores = ', '.join(f'{k} {v:.2f}' for k, v in (metrics or {}).items() if isinstance(v, (int, float)))
+        scores = ', '.join(f'{k} {v:.2f}' for k, v in (metrics or {}).items() if isinstance(v, (int, float, np.number)))
         path = os.path.join(runner.work_dir, 'vis', f'iter_{runner.iter}.png')
         self._save(path, self._rows, self._labels, runner.val_dataloader.dataset.metainfo, scores)
         runner.logger.info(f'Predictions are drawn in {path}')

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import copy
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import EMAHook
+from mmengine.logging import MessageHub
+from mmengine.registry import MODELS
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from safetensors.torch import save_file
+from torch import nn
+
+from vlm_dense.engine.checkpoint import CheckpointFitHook, FrozenWeightsHook, load_from_local
+from vlm_dense.errors import CheckpointError
+
+PRETRAINED = {'scale': 1.0}
+
+
+class Tower(nn.Module):
+    """A frozen part with "pretrained" weights, a frozen part drawn at random, a trained part."""
+
+    def __init__(self):
+        super().__init__()
+        self.pretrained = nn.BatchNorm1d(4).requires_grad_(False)
+        self.pretrained.weight.data = torch.arange(4.0) * PRETRAINED['scale']
+        self.random = nn.Linear(4, 4).requires_grad_(False)
+        self.head = nn.Linear(4, 2)
+
+
+MODELS.register_module('CheckpointTestTower', module=Tower)
+LEFT_OUT = {f'pretrained.{k}' for k in ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')}
+
+
+def make_runner(resume: bool = False) -> SimpleNamespace:
+    return SimpleNamespace(
+        model=Tower(), cfg=Config(dict(model=dict(type='CheckpointTestTower'))), seed=0, _resume=resume
+    )
+
+
+def saved(runner) -> dict:
+    """A checkpoint of ``runner`` after FrozenWeightsHook."""
+    hook = FrozenWeightsHook()
+    hook.before_train(runner)
+    checkpoint = dict(meta={}, state_dict=runner.model.state_dict())
+    hook.before_save_checkpoint(runner, checkpoint)
+    return copy.deepcopy(checkpoint)
+
+
+# --- reading --------------------------------------------------------------------------------------------------
+
+
+class RunsCode:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+class TakesAttribute:
+    def __reduce__(self):
+        return getattr, (np.ndarray, 'tofile')
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
+    path = str(tmp_path / 'evil.pth')
+    torch.save(dict(state_dict=RunsCode(tmp_path / 'made')), path)
+    with pytest.raises(CheckpointError, match=r'evil.pth is refused.*mkdir'):
+        CheckpointLoader.load_checkpoint(path)
+    assert not (tmp_path / 'made').exists()
+
+
+def test_a_pickle_cannot_reach_attributes_through_the_log_history(tmp_path):
+    path = str(tmp_path / 'evil.pth')
+    torch.save(dict(state_dict=TakesAttribute()), path)
+    with pytest.raises(CheckpointError, match='is refused'):
+        load_from_local(path)
+
+
+def test_what_mmengine_keeps_in_checkpoints_is_read(tmp_path):
+    hub = MessageHub.get_instance('test_checkpoint')
+    hub.update_scalar('loss', 1.5)
+    hub.update_info('best', dict(score=np.float64(3), row=np.arange(3.0)))
+    meta = dict(palette=np.zeros((2, 3), np.uint8), crop=slice(1, 2))
+    path = str(tmp_path / 'a.pth')
+    torch.save(dict(meta=meta, state_dict={}, message_hub=hub.state_dict()), path)
+    read = load_from_local(path)
+    again = MessageHub('test_checkpoint_again')
+    again.load_state_dict(read['message_hub'])
+    assert again.get_scalar('loss').current() == 1.5
+    assert again.get_info('best')['score'] == 3
+    assert read['meta']['palette'].shape == (2, 3)
+
+
+def test_checkpoints_written_with_numpy_1_are_read(tmp_path):
+    path = tmp_path / 'old.pth'
+    torch.save(dict(a=np.arange(3), b=np.float32(2)), path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b'numpy._core.multiarray', b'numpy.core.multiarray'))
+    assert load_from_local(str(path))['b'] == 2
+
+
+def test_safetensors_are_read(tmp_path):
+    path = str(tmp_path / 'a.safetensors')
+    save_file({'w': torch.ones(2)}, path)
+    assert load_from_local(path, map_location='cpu')['state_dict']['w'].sum() == 2
+
+
+@pytest.mark.parametrize(
+    'kind', ['empty', 'text', 'cut', 'flipped', 'cut.safetensors', 'torchscript', 'tensor', 'absent']
+)
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path, kind):
+    path = tmp_path / f'bad.{kind if "." in kind else "pth"}'
+    whole = tmp_path / 'whole.pth'
+    torch.save(dict(state_dict={'w': torch.ones(1000)}), whole)
+    expected = 'cannot be read: it is damaged'
+    if kind == 'empty':
+        path.write_bytes(b'')
+    elif kind == 'text':
+        path.write_text('<html>404 not found</html>')
+    elif kind == 'cut':
+        path.write_bytes(whole.read_bytes()[:2000])
+    elif kind == 'flipped':
+        content = bytearray(whole.read_bytes())
+        content[content.find(torch.ones(100).numpy().tobytes()) + 200] ^= 1
+        path.write_bytes(content)
+    elif kind == 'cut.safetensors':
+        path = tmp_path / 'cut.safetensors'
+        path.write_bytes(b'\x08\x00\x00')
+    elif kind == 'torchscript':
+        torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
+        expected = 'TorchScript'
+    elif kind == 'tensor':
+        torch.save(torch.ones(3), path)
+        expected = 'holds a Tensor'
+    else:
+        expected = r'does not exist.* whole.pth'
+    with pytest.raises(CheckpointError, match=expected) as caught:
+        load_from_local(str(path))
+    assert path.name in str(caught.value)
+
+
+# --- fitting --------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_that_fits_is_taken_with_or_without_what_surrounds_it():
+    runner = make_runner()
+    weights = {f'module.{k}': v + 1 for k, v in Tower().state_dict().items()}
+    for checkpoint in (dict(weights), dict(meta={}, state_dict=dict(weights))):
+        CheckpointFitHook().after_load_checkpoint(runner, checkpoint)
+        assert set(checkpoint['state_dict']) == set(runner.model.state_dict())
+
+
+def test_keys_that_do_not_fit_are_named():
+    state = Tower().state_dict()
+    state.pop('head.bias')
+    state['foreign.weight'] = torch.zeros(1)
+    with pytest.raises(CheckpointError, match=r'1 missing .*: head.bias\n.*1 unknown .*: foreign.weight'):
+        CheckpointFitHook().after_load_checkpoint(make_runner(), dict(meta={}, state_dict=state))
+    state = Tower().state_dict()
+    state['head.weight'] = torch.zeros(3, 4)
+    with pytest.raises(CheckpointError, match=r'of another shape: head.weight \(3, 4 in the file, 2, 4 in the model\)'):
+        CheckpointFitHook().after_load_checkpoint(make_runner(), dict(meta={}, state_dict=state))
+
+
+def test_weights_alone_are_no_state_to_resume_from():
+    with pytest.raises(CheckpointError, match='--load-from in place of --resume'):
+        CheckpointFitHook().after_load_checkpoint(make_runner(resume=True), dict(Tower().state_dict()))
+
+
+# --- frozen weights -------------------------------------------------------------------------------------------
+
+
+def test_frozen_weights_that_the_config_yields_are_left_out_and_found_again():
+    runner = make_runner()
+    checkpoint = saved(runner)
+    assert set(runner.model.state_dict()) - set(checkpoint['state_dict']) == LEFT_OUT
+    other = make_runner()
+    CheckpointFitHook().after_load_checkpoint(other, checkpoint)
+    _load_checkpoint_to_model(other.model, checkpoint, strict=True)
+    for key, value in runner.model.state_dict().items():
+        assert torch.equal(value, other.model.state_dict()[key]), key
+
+
+def test_frozen_weights_that_moved_are_saved():
+    runner = make_runner()
+    hook = FrozenWeightsHook()
+    hook.before_train(runner)
+    runner.model.pretrained.running_mean += 1  # batch norm in train mode
+    checkpoint = dict(meta={}, state_dict=runner.model.state_dict())
+    hook.before_save_checkpoint(runner, checkpoint)
+    assert 'pretrained.running_mean' in checkpoint['state_dict']
+
+
+def test_other_frozen_weights_are_refused(monkeypatch):
+    checkpoint = saved(make_runner())
+    monkeypatch.setitem(PRETRAINED, 'scale', 1.1)
+    with pytest.raises(CheckpointError, match=r'5 frozen tensors .* has others: pretrained.weight differ'):
+        CheckpointFitHook().after_load_checkpoint(make_runner(), checkpoint)
+
+
+def test_rounding_of_resized_frozen_weights_is_no_other_model(monkeypatch):
+    checkpoint = saved(make_runner())
+    monkeypatch.setitem(PRETRAINED, 'scale', 1 + 1e-7)
+    CheckpointFitHook().after_load_checkpoint(make_runner(), checkpoint)
+
+
+def test_building_the_second_model_does_not_touch_the_random_state():
+    runner = make_runner()
+    torch.manual_seed(3)
+    np.random.seed(3)
+    expected = torch.rand(1), np.random.rand()
+    torch.manual_seed(3)
+    np.random.seed(3)
+    FrozenWeightsHook().before_train(runner)
+    assert (torch.rand(1), np.random.rand()) == expected
+
+
+def test_a_moving_average_of_the_weights_resumes_without_the_frozen_ones():
+    runner = make_runner(resume=True)
+    ema, frozen = EMAHook(), FrozenWeightsHook()
+    ema.before_run(runner)
+    frozen.before_train(runner)
+    runner.iter = 0
+    runner.model.head.weight.data += 1
+    ema.after_train_iter(runner, 0)
+    checkpoint = dict(
+        meta=dict(iter=1), optimizer=dict(a=1), message_hub=dict(a=1), state_dict=runner.model.state_dict()
+    )
+    for hook in (ema, frozen):
+        hook.before_save_checkpoint(runner, checkpoint)
+    assert not LEFT_OUT & set(checkpoint['state_dict'])
+    assert not {f'module.{k}' for k in LEFT_OUT} & set(checkpoint['ema_state_dict'])
+    checkpoint = copy.deepcopy(checkpoint)
+    other = make_runner(resume=True)
+    again = EMAHook(strict_load=True)
+    again.before_run(other)
+    for hook in (CheckpointFitHook(), again):
+        hook.after_load_checkpoint(other, checkpoint)
+    _load_checkpoint_to_model(other.model, checkpoint, strict=True)
+    assert torch.equal(other.model.head.weight, runner.model.head.weight)
+    for key, value in ema.ema_model.state_dict().items():
+        assert torch.equal(value, again.ema_model.state_dict()[key]), key

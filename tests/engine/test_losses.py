@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from vlm_dense.engine.losses import StopOnInvalidLoss
+from vlm_dense.errors import InvalidLossError
+
+
+def make_runner(work_dir):
+    return SimpleNamespace(iter=41, work_dir=str(work_dir), model=nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_an_invalid_loss_is_named_with_iteration_and_last_checkpoint(tmp_path, value):
+    (tmp_path / 'last_checkpoint').write_text('runs/iter_40.pth')
+    outputs = {'decode.loss_ce': torch.tensor(value), 'aux.loss_ce': torch.tensor(1.0), 'loss': torch.tensor(value)}
+    with pytest.raises(InvalidLossError, match=rf'^decode.loss_ce is {value} at iteration 42\..*runs/iter_40.pth'):
+        StopOnInvalidLoss().after_train_iter(make_runner(tmp_path), 41, outputs=outputs)
+
+
+def test_sound_losses_and_invalid_accuracies_pass(tmp_path):
+    outputs = {'loss': torch.tensor(1.0), 'acc': torch.tensor(float('nan'))}
+    StopOnInvalidLoss().after_train_iter(make_runner(tmp_path), 0, outputs=outputs)
+
+
+def test_broken_weights_are_not_saved(tmp_path):
+    runner = make_runner(tmp_path)
+    StopOnInvalidLoss().before_save_checkpoint(runner, {})
+    runner.model.bias.data[0] = float('nan')
+    with pytest.raises(InvalidLossError, match='first bias.*No checkpoint was saved yet'):
+        StopOnInvalidLoss().before_save_checkpoint(runner, {})
