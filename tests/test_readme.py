@@ -1,0 +1,78 @@
+"""What the README promises."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import cv2
+import mmseg
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+
+
+def test_snippet_trains_an_iteration_in_plain_mmseg(tmp_path):
+    snippet = next(b for b in re.findall(r'```python\n(.*?)```', README, re.S) if 'CLIPViT' in b)
+    base = Path(mmseg.__file__).parent / '.mim' / 'configs' / 'sem_fpn'
+    for old, new in (
+        ("'./fpn", f"'{base}/fpn"),
+        ("arch='ViT-B-16-quickgelu'", "arch='tiny-vit'"),
+        ("pretrained='openai'", 'pretrained=None'),
+    ):
+        assert old in snippet
+        snippet = snippet.replace(old, new)
+    snippet = re.sub(r'\[768\] \* 4', '[128] * 4', snippet)
+    path = tmp_path / 'config.py'
+    path.write_text(snippet)
+    for kind in ('images', 'annotations'):
+        folder = tmp_path / 'ade' / kind / 'training'
+        folder.mkdir(parents=True)
+        for i in range(4):
+            shape = (64, 64, 3) if kind == 'images' else (64, 64)
+            suffix = 'jpg' if kind == 'images' else 'png'
+            cv2.imwrite(str(folder / f'{i}.{suffix}'), np.full(shape, 20 * i, np.uint8))
+    cfg = Config.fromfile(path)
+    assert 'custom_imports' not in cfg
+    cfg.merge_from_dict(
+        {
+            'train_dataloader.dataset.data_root': str(tmp_path / 'ade'),
+            'train_dataloader.batch_size': 2,
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': False,
+            'train_cfg.max_iters': 1,
+            'train_cfg.val_interval': 10,
+            'work_dir': str(tmp_path / 'work'),
+            'model.data_preprocessor.size': (64, 64),
+        }
+    )
+    for key in ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator'):
+        cfg.pop(key)
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    for step in pipeline:
+        if step['type'] == 'RandomResize':
+            step['scale'] = (64, 64)
+        if step['type'] == 'RandomCrop':
+            step['crop_size'] = (64, 64)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.iter == 1
+
+
+@pytest.mark.parametrize('config', sorted(p.name for p in (ROOT / 'configs').glob('*.py')))
+def test_every_config_reads(config):
+    cfg = Config.fromfile(ROOT / 'configs' / config)
+    assert cfg.model and cfg.train_dataloader if not config.startswith('maskclip_') else cfg.model
+
+
+def test_every_command_names_files_that_exist():
+    for command in re.findall(r'(?:python|bash) ((?:tools|configs)\S*\.(?:py|sh))', README):
+        assert (ROOT / command).is_file(), command
+    for path in re.findall(r'`?(configs/[\w./-]+\.py)', README):
+        assert (ROOT / path).is_file(), path
+    for path in re.findall(r'\]\(((?:docs|configs|tools)[^)#]+)\)', README):
+        assert (ROOT / path).exists(), path
