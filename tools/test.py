@@ -1,4 +1,7 @@
-"""Test a checkpoint: python tools/test.py configs/denseclip_shapes.py work_dirs/denseclip_shapes/iter_1000.pth"""
+"""Test a model: python tools/test.py configs/denseclip_shapes.py work_dirs/denseclip_shapes/iter_1000.pth
+
+Models that nothing trains need no checkpoint: python tools/test.py configs/maskclip_tiny-vit_shapes.py
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ from vlm_dense.engine import launch
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description='Test a checkpoint on the test set of a config.')
+    parser = argparse.ArgumentParser(description='Test a model on the test set of a config.')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='.pth or .safetensors file')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='.pth or .safetensors file; not for models with frozen weights only'
+    )
     parser.add_argument('--show-dir', metavar='DIR', help='save a picture of every prediction in DIR')
     parser.add_argument('--out', help='keep predictions: a folder for label maps (PNG), or a .pkl file of everything')
     parser.add_argument('--tta', action='store_true', help="use the config's test-time augmentation")

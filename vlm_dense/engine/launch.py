@@ -8,6 +8,7 @@ import inspect
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,7 @@ from vlm_dense.registry import unknown_name
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 EXIT_STATUS = 2
+_GRACE = 10  # seconds
 
 
 # --- errors ---------------------------------------------------------------------------------------------------
@@ -36,7 +38,7 @@ def user_errors(once_per_machine: bool = False) -> Iterator[None]:
     """Print the message of an error that a user can mend and leave with status 2, without traceback.
 
     Args:
-        once_per_machine: Stay silent in processes beyond the first: for errors that all of them meet.
+        once_per_machine: Let the first process of a machine speak first: for errors that all of them meet.
 
     Raises:
         SystemExit: status 2, in place of a :class:`UserError` or of an unknown name in a registry.
@@ -47,12 +49,10 @@ def user_errors(once_per_machine: bool = False) -> Iterator[None]:
         message = _message(error)
         if message is None:
             raise
-        if not once_per_machine or _local_rank() == 0:
-            print(
-                f'{type(error).__name__ if isinstance(error, UserError) else "ConfigError"}: {message}',
-                file=sys.stderr,
-                flush=True,
-            )
+        if once_per_machine and _local_rank() > 0:
+            time.sleep(_GRACE)  # the launcher ends this process when the first has spoken and left
+        kind = type(error).__name__ if isinstance(error, UserError) else 'ConfigError'
+        print(f'{kind}: {message}', file=sys.stderr, flush=True)
         raise SystemExit(EXIT_STATUS) from None
 
 
@@ -174,6 +174,8 @@ def _use_gloo(cfg: Config) -> None:
                 'tools/slurm_train.sh or mpirun.'
             )
         os.environ[name] = value
+    os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
+    os.environ.setdefault('MASTER_PORT', '29500')
     if not is_distributed():
         torch.distributed.init_process_group('gloo')
     cfg.setdefault('env_cfg', dict()).setdefault('dist_cfg', dict())['backend'] = 'gloo'
@@ -194,7 +196,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config>)')
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how several processes were started')
     parser.add_argument('--data-root', metavar='DIR', help='where the data lie, if not where the config says')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers')
+    parser.add_argument('--local_rank', '--local-rank', type=int, help='set by some launchers')
     add_config_arguments(parser)
 
 
@@ -217,7 +219,8 @@ def prepare(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
             ``cfg_options``.
         loaders: Data loaders that the run uses.
     """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.local_rank is not None:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     options = dict(args.cfg_options or {}, **(dict(data_root=args.data_root) if args.data_root else {}))
     cfg = load_config(args.config, options)
     stem = os.path.splitext(os.path.basename(args.config))[0]
@@ -269,6 +272,12 @@ def test(args: argparse.Namespace) -> dict:
     with user_errors(once_per_machine=True):
         cfg = prepare(args, ('test_dataloader',))
         cfg.load_from, cfg.resume = args.checkpoint, False
+        for parts in (
+            ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+            ('val_dataloader', 'val_cfg', 'val_evaluator'),
+        ):
+            if any(cfg.get(part) is None for part in parts):  # a config for tests only, on data that have more
+                cfg.update(dict.fromkeys(parts))
         if args.tta:
             _use_tta(cfg)
         if args.show_dir:
@@ -277,8 +286,22 @@ def test(args: argparse.Namespace) -> dict:
         if args.out:
             _keep_predictions(cfg, args.out)
         runner = build_runner(cfg)
+        if args.checkpoint is None:
+            _check_untrained(runner, cfg)
     with user_errors():
         return runner.test()
+
+
+def _check_untrained(runner: Runner | FlexibleRunner, cfg: Config) -> None:
+    """Refuse to test random weights: without checkpoint, every weight must be frozen, so that the config gives it."""
+    if isinstance(runner, FlexibleRunner):
+        raise ConfigError(f'{cfg.filename} names a strategy: name the checkpoint to test as second argument.')
+    trained = [name for name, p in runner.model.named_parameters() if p.requires_grad]
+    if trained:
+        raise ConfigError(
+            f'The model of {cfg.filename} has {len(trained)} weights that training sets ({", ".join(trained[:3])}, '
+            '...): name a checkpoint to test as second argument, as in tools/test.py CONFIG CHECKPOINT.'
+        )
 
 
 def _use_tta(cfg: Config) -> None:

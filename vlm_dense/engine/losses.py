@@ -25,7 +25,8 @@ class AverageLossesHook(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         """Replace the values of ``outputs``, a dict of scalars, in place."""
         if outputs and get_world_size() > 1:
-            values = {k: torch.as_tensor(v, dtype=torch.float32).detach().clone() for k, v in outputs.items()}
+            device = next((v.device for v in outputs.values() if isinstance(v, torch.Tensor)), 'cpu')
+            values = {k: torch.tensor(float(v), device=device) for k, v in outputs.items()}
             all_reduce_dict(values, op='mean')
             outputs.update(values)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from mmengine.dist import is_main_process
+from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.utils import mkdir_or_exist
 from PIL import Image, ImageDraw, ImageFont
@@ -128,7 +128,8 @@ class PredictionPictureHook(Hook):
         for sample, image in self._samples(runner, data_batch, outputs, everywhere=True):
             row, labels = self._row(sample, image, meta['palette'])
             stem = os.path.splitext(os.path.basename(sample.get('img_path') or 'image'))[0]
-            self._save(os.path.join(self.test_dir, f'{self._tested:05d}_{stem}.png'), [row], labels, meta)
+            place = self._tested * get_world_size() + get_rank()
+            self._save(os.path.join(self.test_dir, f'{place:05d}_{stem}.png'), [row], labels, meta)
             self._tested += 1
 
     @staticmethod
