@@ -63,7 +63,9 @@ def _build(tower: str, config: dict, **backbone) -> torch.nn.Module:
     return model.eval()
 
 
-def _refined(model, features: ImageFeatures, pd: float = 0.0, ks: float = 0.0, ks_norm: str = 'position') -> torch.Tensor:
+def _refined(
+    model, features: ImageFeatures, pd: float = 0.0, ks: float = 0.0, ks_norm: str = 'position'
+) -> torch.Tensor:
     head = model.decode_head
     head.pd_thresh, head.ks_thresh, head.ks_norm = pd, ks, ks_norm
     maps = head(features)

@@ -6,6 +6,7 @@ from vlm_dense.segmentation.heads import IdentityHead
 from vlm_dense.segmentation.inference import BatchedInference, CLIPEncoderDecoder, MixedSizeSegDataPreProcessor
 from vlm_dense.segmentation.maskclip import MaskCLIP, MaskCLIPHead
 from vlm_dense.segmentation.maskclip_towers import MaskCLIPResNet, MaskCLIPViT
+from vlm_dense.segmentation.metrics import VariantIoU
 from vlm_dense.segmentation.pamr import PAMR
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     'MaskCLIPViT',
     'MixedSizeSegDataPreProcessor',
     'PAMR',
+    'VariantIoU',
 ]

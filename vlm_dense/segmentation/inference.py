@@ -175,9 +175,7 @@ class BatchedInference:
     def _upsample(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
         return self.decode_head.predict_by_feat(maps[None], [dict(img_shape=torch.Size(size))])[0]
 
-    def _label_map(
-        self, pieces: list[Piece], meta: dict, refine: Callable[[Tensor], Tensor] | None = None
-    ) -> Tensor:
+    def _label_map(self, pieces: list[Piece], meta: dict, refine: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Labels (H, W), int64, in original size, equal to the argmax of all maps at full size.
 
         Bilinear interpolation and averaging treat each class by itself, so a running maximum over groups of classes

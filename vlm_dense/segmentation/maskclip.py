@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +49,9 @@ class MaskCLIPHead(BaseDecodeHead):
         text_embeddings_path: In place of the two: the release's ``<set>_<model>_clip_text.pth``, a tensor with one
             row a name.
         num_classes: K; default: as many as there are ``class_names``.
-        aliases: What a class with several names gets: ``'max'`` or ``'mean'`` of their cosines.
+        aliases: What a class with several names gets: the ``'max'`` or ``'mean'`` of their cosines, or ``'first'``:
+            the names after the first, which is the published one in the lists of the package, are left out. Does not
+            concern the names of the background, which gets their maximum.
         background: How a background class is found: ``dict(index=0, names=None, thresh=None)``. It is class ``index``
             of ``class_names``, whose own name is not used. ``names``: what it may consist of, names or a list as for
             ``class_names``. ``thresh``: a position belongs to it if no class has this probability, where the
@@ -59,6 +62,8 @@ class MaskCLIPHead(BaseDecodeHead):
         ks_norm: Along which axis the keys are normalised: ``'position'`` (official code) or ``'channel'`` (the
             paper's cosine similarity).
         scale: Inverse temperature of the probabilities.
+        random_text: Seed of random directions that take the place of the class embeddings: a control that shows what
+            the text contributes.
         **kwargs: ``loss_decode``, ``ignore_index``, ``align_corners``, ``sampler`` as in mmseg.
 
     Raises:
@@ -79,9 +84,13 @@ class MaskCLIPHead(BaseDecodeHead):
         ks_thresh: float = 0.0,
         ks_norm: str = 'position',
         scale: float = 100.0,
+        random_text: int | None = None,
         **kwargs,
     ):
-        for name, value, allowed in (('aliases', aliases, ('max', 'mean')), ('ks_norm', ks_norm, ('position', 'channel'))):
+        for name, value, allowed in (
+            ('aliases', aliases, ('max', 'mean', 'first')),
+            ('ks_norm', ks_norm, ('position', 'channel')),
+        ):
             if value not in allowed:
                 raise ConfigError(f'MaskCLIPHead: {name} must be one of {allowed}, found {value!r}.')
         if class_names is None:
@@ -92,7 +101,7 @@ class MaskCLIPHead(BaseDecodeHead):
         if (text_encoder is None) == (text_embeddings_path is None):
             raise ConfigError('MaskCLIPHead: give either text_encoder or text_embeddings_path.')
         background = _background(background)
-        classes = _classes(class_names, background)
+        classes = _classes(class_names, background, aliases)
         if num_classes is not None and num_classes != len(classes):
             raise ClassNamesError(
                 f'MaskCLIP: {len(classes)} class names for num_classes={num_classes}. Leave num_classes out, or name '
@@ -106,6 +115,7 @@ class MaskCLIPHead(BaseDecodeHead):
         self.ks_thresh = ks_thresh
         self.ks_norm = ks_norm
         self.scale = scale
+        self.random_text = random_text
         self.class_names = classes
         self.text_encoder = self.text_prompt = None
         self._embeddings: dict[tuple[Aliases, ...], Tensor] = {}
@@ -150,7 +160,7 @@ class MaskCLIPHead(BaseDecodeHead):
 
     def parse_classes(self, class_names: ClassNames) -> tuple[Aliases, ...]:
         """Names of each class, none for a background that is found by threshold alone."""
-        return _classes(class_names, self.background)
+        return _classes(class_names, self.background, self.aliases)
 
     def set_class_names(self, class_names: ClassNames) -> None:
         """Segment by other classes from now on; what the prompt has learned is kept.
@@ -169,6 +179,10 @@ class MaskCLIPHead(BaseDecodeHead):
         In eval mode without gradient they are encoded once a list of classes.
         """
         classes = classes or self.class_names
+        if self.random_text is not None:
+            shape = sum(len(names) for names in classes), features.value.shape[1]
+            drawn = torch.randn(shape, generator=torch.Generator().manual_seed(self.random_text))
+            return F.normalize(drawn, dim=-1).to(features.value)
         if self.text_encoder is None and classes == self.class_names:
             return F.normalize(self.text_embeddings, dim=-1)
         if self.image_conditioned:
@@ -193,6 +207,19 @@ class MaskCLIPHead(BaseDecodeHead):
         """Switch the mode and forget the embeddings of the last evaluation."""
         self._forget()
         return super().train(mode)
+
+    def variant(self, **options) -> MaskCLIPHead:
+        """This head with other options, for comparisons on the same features; it shares all modules with this one.
+
+        Args:
+            **options: Any of ``pd_thresh``, ``ks_thresh``, ``ks_norm``, ``scale`` and ``random_text``.
+        """
+        unknown = set(options) - {'pd_thresh', 'ks_thresh', 'ks_norm', 'scale', 'random_text'}
+        if unknown:
+            raise ConfigError(f'MaskCLIPHead: {sorted(unknown)} cannot differ between variants of one head.')
+        head = copy.copy(self)
+        vars(head).update(options)
+        return head
 
     # --- logits -----------------------------------------------------------------------------------------------
 
@@ -231,8 +258,11 @@ class MaskCLIPHead(BaseDecodeHead):
             return cosines
         owner = torch.tensor([k for k, names in enumerate(classes) for _ in names], device=cosines.device)
         maps = cosines.new_full((len(cosines), len(classes), *cosines.shape[2:]), -math.inf)
-        reduce = dict(max='amax', mean='mean')[self.aliases]
-        return maps.index_reduce(1, owner, cosines, reduce, include_self=False)
+        maps = maps.index_reduce(1, owner, cosines, 'mean' if self.aliases == 'mean' else 'amax', include_self=False)
+        if self.aliases == 'mean' and self.background is not None and self.background['names']:
+            index = self.background['index']
+            maps[:, index] = cosines[:, owner == index].amax(dim=1)
+        return maps
 
     def denoise(self, maps: Tensor) -> Tensor:
         """Prompt denoising: a class that is nowhere in an image as probable as ``pd_thresh`` is taken out of it.
@@ -255,7 +285,9 @@ class MaskCLIPHead(BaseDecodeHead):
             the normalised keys; these are not bounded by 1.
         """
         if key is None:
-            raise ConfigError('MaskCLIPHead: ks_thresh needs keys, which attn_pooling does not give. Set one of them only.')
+            raise ConfigError(
+                'MaskCLIPHead: ks_thresh needs keys, which attn_pooling does not give. Set one of them only.'
+            )
         p = self._softmax(maps)
         key = F.normalize(key, dim=1 if self.ks_norm == 'position' else 2)
         smoothed = key @ (key.mT @ p.flatten(2).mT)  # (k k^T) p without the (hw, hw) product
@@ -304,33 +336,34 @@ def _background(cfg: dict | None) -> dict | None:
             f'MaskCLIPHead: background takes index, names and thresh, with names or thresh or both, found {dict(cfg)}.'
         )
     if cfg['thresh'] is not None and not 0 < cfg['thresh'] <= 1:
-        raise ConfigError(f'MaskCLIPHead: background.thresh is a probability, above 0 and up to 1, found {cfg["thresh"]}.')
+        raise ConfigError(
+            f'MaskCLIPHead: background.thresh is a probability, above 0 and up to 1, found {cfg["thresh"]}.'
+        )
     if cfg['names'] is not None:
         cfg['names'] = [name for aliases in as_class_names(cfg['names']) for name in aliases]
     return cfg
 
 
-def _classes(class_names: ClassNames, background: dict | None) -> tuple[Aliases, ...]:
+def _classes(class_names: ClassNames, background: dict | None, aliases: str) -> tuple[Aliases, ...]:
     """Names of each class; those of the background put in its place, none if it has none."""
+    classes = as_class_names(class_names)
+    if aliases == 'first':
+        classes = tuple(names[:1] for names in classes)
     if background is None:
-        classes = as_class_names(class_names)
         if len(classes) == 1:
             raise ClassNamesError(
                 f'One class, {classes[0][0]!r}, would be everywhere. Name what else there is, or find the rest with '
                 "background=dict(thresh=0.5) and class_names=['background', ...]."
             )
         return classes
-    entries = list(as_class_names(class_names))
     index, names = background['index'], background['names']
-    if not 0 <= index < len(entries) or len(entries) == 1:
+    if not 0 <= index < len(classes) or len(classes) == 1:
         raise ClassNamesError(
-            f'MaskCLIPHead: background.index={index} must be one of at least two classes, found {len(entries)} names.'
+            f'MaskCLIPHead: background.index={index} must be one of at least two classes, found {len(classes)} names.'
         )
     if names is not None:
-        entries[index] = names
-        return as_class_names(entries)
-    entries[index] = ()
-    return tuple(entries)
+        return as_class_names([*classes[:index], names, *classes[index + 1 :]])
+    return (*classes[:index], (), *classes[index + 1 :])
 
 
 def _text_file(path: str, classes: tuple[Aliases, ...]) -> Tensor:
@@ -364,6 +397,9 @@ class MaskCLIP(BatchedInference, EncoderDecoder):
         decode_head: Further arguments of :class:`MaskCLIPHead`.
         pamr: Arguments of :class:`~vlm_dense.segmentation.pamr.PAMR`, which then refines the probabilities at image
             size.
+        variants: Options of the head to be compared, ``{name: options}`` as for :meth:`MaskCLIPHead.variant`. Each adds
+            its labels as ``pred_<name>`` to the samples, from the same image features, for
+            ``vlm_dense.VariantIoU``; logits are not kept then.
         data_preprocessor, train_cfg, test_cfg, init_cfg: As in mmseg; ``test_cfg`` see :class:`BatchedInference`.
 
     Raises:
@@ -378,6 +414,7 @@ class MaskCLIP(BatchedInference, EncoderDecoder):
         text_prompt: dict | None = None,
         decode_head: dict | None = None,
         pamr: dict | None = None,
+        variants: dict[str, dict] | None = None,
         **kwargs,
     ):
         own = dict(class_names=class_names, text_encoder=text_encoder, text_prompt=text_prompt)
@@ -389,6 +426,9 @@ class MaskCLIP(BatchedInference, EncoderDecoder):
                 f'{type(self.backbone).__name__}.'
             )
         self.pamr = None if pamr is None else PAMR(**pamr)
+        self.variants = dict(variants or {})
+        for options in self.variants.values():
+            self.decode_head.variant(**options)  # refuses what cannot be
 
     def extract_feat(self, inputs: Tensor) -> ImageFeatures:
         """Values, keys, and the global feature if the prompt needs it, of images (B, 3, H, W)."""
@@ -398,6 +438,17 @@ class MaskCLIP(BatchedInference, EncoderDecoder):
         """Segment by other classes from now on, see :meth:`MaskCLIPHead.set_class_names`."""
         self.decode_head.set_class_names(class_names)
         self.num_classes = self.out_channels = self.decode_head.num_classes
+
+    def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
+        """As in :class:`BatchedInference`, with ``pred_<name>`` for each of ``variants``."""
+        if not self.variants or data_samples is None:
+            return super().predict(inputs, data_samples)
+        heads = [self.decode_head, *(self.decode_head.variant(**options) for options in self.variants.values())]
+        forwards = [lambda features, head=head: self._maps_of(features, head) for head in heads]
+        for i, labels in self._several(inputs, data_samples, forwards):
+            names = ['sem_seg', *self.variants]
+            data_samples[i].set_data({f'pred_{n}': PixelData(data=x[None]) for n, x in zip(names, labels, strict=True)})
+        return data_samples
 
     def predict_lists(
         self, inputs: Tensor, data_samples: list, class_lists: Sequence[ClassNames]
@@ -411,32 +462,43 @@ class MaskCLIP(BatchedInference, EncoderDecoder):
         Returns:
             For each list B samples with ``pred_sem_seg`` and the metainfo of ``data_samples``.
         """
-        parsed = [self.decode_head.parse_classes(names) for names in class_lists]
+        lists = [self.decode_head.parse_classes(names) for names in class_lists]
+        forwards = [lambda features, names=names: self._maps_of(features, self.decode_head, names) for names in lists]
+        results = [[SegDataSample(metainfo=sample.metainfo) for sample in data_samples] for _ in lists]
+        for i, labels in self._several(inputs, data_samples, forwards):
+            for samples, found in zip(results, labels, strict=True):
+                samples[i].set_data(dict(pred_sem_seg=PixelData(data=found[None])))
+        return results
+
+    def _several(
+        self, inputs: Tensor, data_samples: list, forwards: Sequence[Callable[[ImageFeatures], Tensor]]
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """Index of each sample and its label maps (H, W), one of each function of the image features."""
+        order, images = own_sizes(inputs, data_samples)
+        counts: list[int] = []
 
         def forward(crops: Tensor) -> Tensor:
             features = self.extract_feat(crops)
-            return torch.cat([self._maps_of(features, classes) for classes in parsed], dim=1)
+            maps = [f(features) for f in forwards]
+            counts[:] = [m.shape[1] for m in maps]
+            return torch.cat(maps, dim=1)
 
-        results = [[SegDataSample(metainfo=s.metainfo) for s in data_samples] for _ in parsed]
-        order, images = own_sizes(inputs, data_samples)
         for n, pieces in self._maps(images, forward):
-            refine, start = self._refinement(images[n]), 0
-            for classes, samples in zip(parsed, results, strict=True):
-                stop = start + len(classes)
-                sample = samples[order[n]]
-                labels = self._label_map([(box, m[start:stop]) for box, m in pieces], sample.metainfo, refine)
-                sample.set_data(dict(pred_sem_seg=PixelData(data=labels[None])))
-                start = stop
-        return results
+            refine, meta = self._refinement(images[n]), data_samples[order[n]].metainfo
+            parts = zip(*(maps.split(counts) for _, maps in pieces), strict=True)
+            boxes = [box for box, _ in pieces]
+            yield order[n], [self._label_map(list(zip(boxes, maps, strict=True)), meta, refine) for maps in parts]
 
     # --- refinement on the pixels ---------------------------------------------------------------------------------
 
-    def _maps_of(self, features: ImageFeatures, classes: tuple[Aliases, ...] | None = None) -> Tensor:
-        maps = self.decode_head(features, classes)
-        return maps if self.pamr is None else self.decode_head.probabilities(maps)
+    def _maps_of(
+        self, features: ImageFeatures, head: MaskCLIPHead, classes: tuple[Aliases, ...] | None = None
+    ) -> Tensor:
+        maps = head(features, classes)
+        return maps if self.pamr is None else head.probabilities(maps)
 
     def _window_map(self, crops: Tensor) -> Tensor:
-        return self._maps_of(self.extract_feat(crops))
+        return self._maps_of(self.extract_feat(crops), self.decode_head)
 
     def _refinement(self, image: Tensor) -> Callable[[Tensor], Tensor] | None:
         return None if self.pamr is None else self.pamr(image)

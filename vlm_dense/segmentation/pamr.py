@@ -82,7 +82,6 @@ class PAMR:
         square = sum((x - mean) ** 2 for x in self._neighbours(padded, image.shape[1:])) + (image - mean) ** 2
         sigma = (square / (count - 1)).sqrt()
         likeness = [
-            -((x - image).abs() / (0.1 * sigma + 1e-8)).mean(dim=0)
-            for x in self._neighbours(padded, image.shape[1:])
+            -((x - image).abs() / (0.1 * sigma + 1e-8)).mean(dim=0) for x in self._neighbours(padded, image.shape[1:])
         ]
         return torch.stack(likeness).softmax(dim=0)
