@@ -132,6 +132,11 @@ def test_test_time_augmentation(trained, data, tmp_path):
     assert metrics['mIoU'] >= 0 and (tmp_path / 'all.pkl').stat().st_size
 
 
+def test_a_model_that_needs_no_training_is_tested_without_checkpoint(data, tmp_path):
+    config = write_config(tmp_path, data, name='untrained')
+    assert test_tool.main([config, '--work-dir', str(tmp_path / 'work')])['mIoU'] >= 0
+
+
 def test_a_strategy_runs_the_flexible_runner(data, tmp_path):
     change = 'strategy = dict(type="SingleDeviceStrategy")\ntrain_cfg["max_iters"] = 3\n'
     config = write_config(tmp_path, data, change, 'flexible')
