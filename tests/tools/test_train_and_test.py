@@ -132,9 +132,9 @@ def test_test_time_augmentation(trained, data, tmp_path):
     assert metrics['mIoU'] >= 0 and (tmp_path / 'all.pkl').stat().st_size
 
 
-def test_a_model_that_needs_no_training_is_tested_without_checkpoint(data, tmp_path):
-    config = write_config(tmp_path, data, name='untrained')
-    assert test_tool.main([config, '--work-dir', str(tmp_path / 'work')])['mIoU'] >= 0
+def test_random_weights_are_not_tested(capsys, data, tmp_path):
+    message = complaint(capsys, test_tool.main, write_config(tmp_path, data, name='untrained'), '--work-dir', tmp_path)
+    assert 'name a checkpoint to test as second argument' in message
 
 
 def test_a_strategy_runs_the_flexible_runner(data, tmp_path):
