@@ -188,7 +188,7 @@ class CLIPViT(ImageTower):
             return tokens[:, start : start + grid[0] * grid[1]].transpose(1, 2).unflatten(2, grid)
 
         out = ImageFeatures()
-        stages = []
+        stages = {}
         depth = len(self.transformer.resblocks)
         only_stages = features == {'stages'}
         for i in range(max(self.out_indices) + 1 if only_stages else depth):
@@ -202,11 +202,11 @@ class CLIPViT(ImageTower):
             if prompts is not None:
                 x = prompts.after_block(i, x)
             if i in self.out_indices:
-                stages.append(as_map(x))
+                stages[i] = as_map(x)
         if 'stages' in features:
+            out.stages = tuple(stages[i] for i in self.out_indices)
             if self.with_pyramid:
-                stages = [getattr(self, f'fpn{i + 1}')(s) for i, s in enumerate(stages)]
-            out.stages = tuple(stages)
+                out.stages = tuple(getattr(self, f'fpn{i + 1}')(s) for i, s in enumerate(out.stages))
         if 'patch' in features:
             out.patch = as_map(x)
         if 'dense' in features:
