@@ -1,5 +1,6 @@
 """What runs a training beyond mmengine's own: hooks, samplers, checkpoints. Importing this module registers them."""
 
+from vlm_dense.engine import quiet  # isort: skip  (first, before others import mmseg)
 from vlm_dense.engine import checkpoint, cpu_distributed, losses, pictures, seeding
 
-__all__ = ['checkpoint', 'cpu_distributed', 'losses', 'pictures', 'seeding']
+__all__ = ['checkpoint', 'cpu_distributed', 'losses', 'pictures', 'quiet', 'seeding']
