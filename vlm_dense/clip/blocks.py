@@ -195,7 +195,7 @@ def packed_block_forward(
     q, k, v = project_qkv(block.attn, block.ln_1(x))
 
     def heads(t: Tensor, rows: Tensor) -> Tensor:
-        return split_heads(t[:, rows].reshape(groups * n, -1, t.shape[-1]), block.attn.num_heads)
+        return split_heads(t.index_select(1, rows).reshape(groups * n, -1, t.shape[-1]), block.attn.num_heads)
 
     k, v = heads(k, packing.padded), heads(v, packing.padded)
     if prefix_kv is not None and groups > 1:
@@ -203,8 +203,8 @@ def packed_block_forward(
     if ends_only:
         mask = packing.visible.repeat(groups, 1, 1, 1)
         branch = attend(block.attn, heads(q, packing.ends), k, v, attn_mask=mask, prefix_kv=prefix_kv)
-        branch, x = branch.view(groups, n, -1), x[:, packing.ends]
+        branch, x = branch.view(groups, n, -1), x.index_select(1, packing.ends)
     else:
         branch = attend(block.attn, heads(q, packing.padded), k, v, causal=True, prefix_kv=prefix_kv)
-        branch = branch.view(groups, packing.padded.shape[0], -1)[:, packing.rows]
+        branch = branch.view(groups, packing.padded.shape[0], -1).index_select(1, packing.rows)
     return feed_forward(block, x + block.ls_1(branch))

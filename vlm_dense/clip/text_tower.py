@@ -213,7 +213,7 @@ class TextTower(BaseModule):
         """What the weights are: changes with steps, loads, swaps, moves and edits of ``.data``."""
         weights = list(self.parameters())
         with torch.no_grad():
-            samples = torch.cat([w.view(-1)[:: w.numel() // _SAMPLES | 1] for w in weights]).cpu()
+            samples = torch.cat([w.flatten()[:: w.numel() // _SAMPLES | 1] for w in weights]).cpu()
         return (
             tuple((w.data_ptr(), w._version, w.dtype, w.device) for w in weights),
             samples.view(torch.uint8).numpy().tobytes(),
@@ -354,7 +354,7 @@ class TextTower(BaseModule):
     def _encode_chunk(self, own, packing, groups, before, keys_values, deep) -> Tensor:
         longest = packing.visible.shape[-1] - before
         x = own[:, :longest] + self.positional_embedding[before : before + longest].to(own.dtype)
-        x = x.flatten(0, 1)[packing.rows].expand(groups, -1, -1)
+        x = x.flatten(0, 1).index_select(0, packing.rows).expand(groups, -1, -1)
         blocks = self.transformer.resblocks
         for layer, block in enumerate(blocks):
             if deep is not None and 1 <= layer <= len(deep):
