@@ -3,5 +3,14 @@
 from vlm_dense.datasets.camvid import CamVidDataset
 from vlm_dense.datasets.checks import CheckSeg, LoadImage
 from vlm_dense.datasets.shapes import DrawScene, ShapesDataset, shapes_metainfo
+from vlm_dense.datasets.suppress import SuppressLabels
 
-__all__ = ['CamVidDataset', 'CheckSeg', 'DrawScene', 'LoadImage', 'ShapesDataset', 'shapes_metainfo']
+__all__ = [
+    'CamVidDataset',
+    'CheckSeg',
+    'DrawScene',
+    'LoadImage',
+    'ShapesDataset',
+    'SuppressLabels',
+    'shapes_metainfo',
+]

@@ -1,15 +1,18 @@
 """Segmentation: segmentors, heads and decoders for mmseg configs."""
 
 from vlm_dense.segmentation.context_decoder import ContextDecoder
+from vlm_dense.segmentation.deeplab_v2 import ASPPHeadV2
 from vlm_dense.segmentation.denseclip import DenseCLIP
 from vlm_dense.segmentation.heads import IdentityHead
 from vlm_dense.segmentation.inference import BatchedInference, CLIPEncoderDecoder, MixedSizeSegDataPreProcessor
 from vlm_dense.segmentation.maskclip import MaskCLIP, MaskCLIPHead
+from vlm_dense.segmentation.maskclip_plus import MaskCLIPPlus, MaskCLIPPlusHead
 from vlm_dense.segmentation.maskclip_towers import MaskCLIPResNet, MaskCLIPViT
 from vlm_dense.segmentation.metrics import VariantIoU
 from vlm_dense.segmentation.pamr import PAMR
 
 __all__ = [
+    'ASPPHeadV2',
     'BatchedInference',
     'CLIPEncoderDecoder',
     'ContextDecoder',
@@ -17,6 +20,8 @@ __all__ = [
     'IdentityHead',
     'MaskCLIP',
     'MaskCLIPHead',
+    'MaskCLIPPlus',
+    'MaskCLIPPlusHead',
     'MaskCLIPResNet',
     'MaskCLIPViT',
     'MixedSizeSegDataPreProcessor',

@@ -1,0 +1,463 @@
+"""MaskCLIP+: a segmentation network trained on the labels that a frozen MaskCLIP gives.
+
+"Extract Free Dense Labels from CLIP", ECCV 2022, section 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import MessageHub
+from mmengine.structures import PixelData
+from mmseg.models import EncoderDecoder
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.utils import resize
+from mmseg.structures import SegDataSample
+from mmseg.utils import add_prefix
+from torch import Tensor, nn
+
+from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.datasets.suppress import UNLABELED
+from vlm_dense.errors import ClassNamesError, ConfigError, DataError
+from vlm_dense.registry import MODELS, unknown_name
+from vlm_dense.segmentation.class_names import as_class_names
+from vlm_dense.segmentation.inference import BatchedInference
+from vlm_dense.segmentation.maskclip import ClassNames, MaskCLIP
+
+Window = tuple[int, int]
+"""First and last iteration, both inclusive and counted from 1; last < 0: without end; first < 0: never."""
+
+
+@MODELS.register_module()
+class MaskCLIPPlusHead(BaseDecodeHead):
+    """A decode head of mmseg whose classifier is the matrix of class embeddings: no weights, bias or temperature.
+
+    Args:
+        decode_module: Any decode head of mmseg that ends in ``cls_seg``, as ``vlm_dense.ASPPHeadV2`` (DeepLabV2) or
+            ``DepthwiseSeparableASPPHead`` (DeepLabV3+). Its classifier is taken off; it gives features F.
+        channels: D, dimension of the joint space; :class:`MaskCLIPPlus` fills it in.
+        num_classes: K, the background included; :class:`MaskCLIPPlus` fills it in.
+        norm_feat: Normalise F over channels.
+        cls_bg: Class 0 is a background without name, whose unit embedding is learned.
+        **kwargs: ``loss_decode``, ``ignore_index``, ``align_corners``, ``sampler`` as in mmseg.
+
+    Raises:
+        ConfigError: a decode module without classifier, or of another number of channels.
+    """
+
+    def __init__(
+        self,
+        decode_module: dict,
+        channels: int,
+        num_classes: int,
+        norm_feat: bool = False,
+        cls_bg: bool = False,
+        **kwargs,
+    ):
+        super().__init__(1, channels, num_classes=num_classes, dropout_ratio=0, init_cfg=None, **kwargs)
+        del self.conv_seg
+        own = dict(
+            channels=channels,
+            num_classes=num_classes,
+            dropout_ratio=0,
+            align_corners=self.align_corners,
+            init_cfg=None,
+        )
+        self.decode_module = MODELS.build({**own, **decode_module})
+        if not isinstance(getattr(self.decode_module, 'conv_seg', None), nn.Conv2d):
+            raise ConfigError(
+                f'MaskCLIPPlusHead: {type(self.decode_module).__name__} has no classifier conv_seg that the class '
+                'embeddings could replace. Use a decode head of mmseg that ends in cls_seg.'
+            )
+        if self.decode_module.channels != channels:
+            raise ConfigError(
+                f'MaskCLIPPlusHead: decode_module.channels={self.decode_module.channels}, but the class embeddings '
+                f'have {channels} dimensions. Leave decode_module.channels out.'
+            )
+        self.decode_module.conv_seg = nn.Identity()
+        self.norm_feat = norm_feat
+        self.cls_bg = cls_bg
+        if cls_bg:
+            self.bg_embeddings = nn.Parameter(torch.randn(1, channels))
+        self.register_buffer('text_embeddings', torch.full((num_classes - cls_bg, channels), torch.nan))
+        self.text_known = False
+        self._register_load_state_dict_pre_hook(self._note_text)
+
+    def _note_text(self, state_dict: dict, prefix: str, *args) -> None:
+        found = state_dict.get(prefix + 'text_embeddings')
+        self.text_known = self.text_known or (found is not None and not found.isnan().any())
+
+    def set_text(self, embeddings: Tensor) -> None:
+        """Take unit class embeddings, one row a class with a name."""
+        self.text_embeddings.copy_(embeddings)
+        self.text_known = True
+
+    def class_embeddings(self) -> Tensor:
+        """Unit embeddings (K, D), the background in front."""
+        if not self.cls_bg:
+            return self.text_embeddings
+        return torch.cat([F.normalize(self.bg_embeddings, dim=1), self.text_embeddings])
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits (B, K, h, w) of features F (B, D, h, w)."""
+        if self.norm_feat:
+            features = F.normalize(features, dim=1)
+        return torch.einsum('bdhw,kd->bkhw', features, self.class_embeddings().to(features.dtype))
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Logits (B, K, h, w) of the maps of the backbone or neck."""
+        return self.classify(self.decode_module(inputs))
+
+
+@MODELS.register_module()
+class MaskCLIPPlus(BatchedInference, EncoderDecoder):
+    """An ordinary segmentor that learns from a frozen MaskCLIP, and from itself.
+
+    Call graph::
+
+        loss --> backbone, neck, decode_head.decode_module --> F --> logits = F . text
+             |   unlabelled pixels of the labels (-1)
+             +-- while in start_clip_guided:  teacher(image) over clip_unlabeled_cats, refined, resized --> argmax
+             +-- while in start_self_train:   logits over unlabeled_cats, resized --> argmax
+             |   less sure than conf_thresh --> -1; what is still -1 --> ignored
+             +-> losses of the decode head (and of an auxiliary head) on these labels
+        predict --> backbone, neck, decode_head; the teacher has no part in it
+
+    Labels are those of the data set, with -1 where there is none: ``vlm_dense.SuppressLabels`` in the training pipeline
+    takes away some classes (zero-shot) or all of them. Without any label map, as where ``LoadAnnotations`` is left out,
+    every pixel of the image is unlabelled. The teacher sees the same augmented and normalised crop.
+
+    Args:
+        backbone, neck, auxiliary_head, data_preprocessor, train_cfg, test_cfg, init_cfg: As in mmseg; ``test_cfg`` see
+            :class:`BatchedInference`.
+        teacher: ``vlm_dense.MaskCLIP``; its ``pd_thresh`` and ``ks_thresh`` refine the labels. It is frozen, stays in
+            eval mode, and ``vlm_dense.FrozenWeightsHook`` leaves it out of checkpoints.
+        decode_head: Arguments of :class:`MaskCLIPPlusHead`.
+        class_names: Names in label order, as for :class:`MaskCLIP`; with ``cls_bg`` the first is the background's and
+            not used. ``tools/train.py`` and ``tools/test.py`` fill in the data set's. Of a class with several names the
+            classifier takes the mean direction.
+        clip_unlabeled_cats: Classes that the teacher chooses from, as labels or names. Default: all with a name.
+        unlabeled_cats: Classes that the network itself chooses from. Default: ``clip_unlabeled_cats``. No label of
+            either list may occur in training.
+        start_clip_guided: Iterations in which the teacher labels.
+        start_self_train: Iterations in which the network labels; the two must not overlap.
+        conf_thresh: Pixels whose best value, the teacher's cosine or the network's logit, is below it are ignored; 0:
+            off.
+        conf_drops_labeled: Whether ``conf_thresh`` also drops pixels with a label of the data set, as in the official
+            code.
+        distill: In place of pseudo labels, a loss on the distance between F and the teacher's features.
+        distill_labeled: Take this distance at all pixels that are not ignored, else at the unlabelled ones only.
+        distill_weight: Its weight.
+        distill_detach: As the official code, give F no gradient by it, so that it trains nothing.
+        reset_counter: Count from the iteration of the run instead of that in the checkpoint: for weights that
+            ``load_from`` takes over from a finished run.
+        compare_teacher: Add the teacher's labels as ``pred_teacher`` to the samples when testing, for
+            ``dict(type='vlm_dense.VariantIoU', name='teacher')``.
+
+    Raises:
+        ClassNamesError: see :class:`MaskCLIP`; a class that does not exist, or one without a name.
+        ConfigError: windows that overlap, a teacher that cannot teach, see also :class:`MaskCLIPPlusHead`.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        teacher: dict,
+        decode_head: dict,
+        class_names: ClassNames | None = None,
+        clip_unlabeled_cats: Sequence[int | str] | None = None,
+        unlabeled_cats: Sequence[int | str] | None = None,
+        start_clip_guided: Window = (1, -1),
+        start_self_train: Window = (-1, -1),
+        conf_thresh: float = 0.0,
+        conf_drops_labeled: bool = True,
+        distill: bool = False,
+        distill_labeled: bool = True,
+        distill_weight: float = 1.0,
+        distill_detach: bool = False,
+        reset_counter: bool = False,
+        compare_teacher: bool = False,
+        **kwargs,
+    ):
+        cls_bg = decode_head.get('cls_bg', False)
+        if class_names is not None:
+            named = as_class_names(class_names)[int(cls_bg) :]
+            teacher = dict(dict(class_names=named), **teacher)
+        teacher = _teacher(teacher)
+        names = [aliases[0] for aliases in teacher.decode_head.class_names]
+        names = ['background', *names] if cls_bg else names
+        own = dict(type='vlm_dense.MaskCLIPPlusHead', channels=teacher.backbone.embed_dim, num_classes=len(names))
+        super().__init__(backbone, {**own, **decode_head}, **kwargs)
+        if self.num_classes != len(names):
+            raise ClassNamesError(
+                f'MaskCLIPPlus: {len(names)} class names for decode_head.num_classes={self.num_classes}. Leave '
+                'num_classes out, or name the classes of the data set.'
+            )
+        self.teacher = teacher
+        self.class_names = names
+        given = range(int(cls_bg), len(names)) if clip_unlabeled_cats is None else clip_unlabeled_cats
+        self.clip_unlabeled_cats = self._labels_of(given, 'clip_unlabeled_cats')
+        given = self.clip_unlabeled_cats if unlabeled_cats is None else unlabeled_cats
+        self.unlabeled_cats = self._labels_of(given, 'unlabeled_cats')
+        self.start_clip_guided = _window('start_clip_guided', start_clip_guided)
+        self.start_self_train = _window('start_self_train', start_self_train)
+        self._check_windows()
+        self.conf_thresh = conf_thresh
+        self.conf_drops_labeled = conf_drops_labeled
+        self.distill = distill
+        self.distill_labeled = distill_labeled
+        self.distill_weight = distill_weight
+        self.distill_detach = distill_detach
+        self.reset_counter = reset_counter
+        self.compare_teacher = compare_teacher
+        self.register_buffer('_iter_counter', torch.tensor(0))
+        self._register_load_state_dict_pre_hook(self._read_official)
+
+    def _labels_of(self, cats: Sequence[int | str], option: str) -> list[int]:
+        """Labels of classes given as labels or names."""
+        labels = []
+        for cat in cats:
+            if isinstance(cat, str):
+                if cat not in self.class_names:
+                    raise ClassNamesError(unknown_name(cat, f'class names, but {option} lists it', self.class_names))
+                cat = self.class_names.index(cat)
+            if not 0 <= cat < self.num_classes:
+                raise ClassNamesError(
+                    f'MaskCLIPPlus: {option} lists the label {cat}, but there are {self.num_classes} classes.'
+                )
+            labels.append(cat)
+        return labels
+
+    def _check_windows(self) -> None:
+        clip, own = self.start_clip_guided, self.start_self_train
+        if clip is not None and own is not None and clip[0] <= own[1] and own[0] <= clip[1]:
+            raise ConfigError(
+                f'MaskCLIPPlus: start_clip_guided and start_self_train overlap at iteration {max(clip[0], own[0]):g}, '
+                'where both would label the same pixels. End the first before the second begins, as in '
+                'start_clip_guided=(1, 1999), start_self_train=(2000, -1); (-1, -1) turns one off.'
+            )
+        for option, window, cats in (
+            ('clip_unlabeled_cats', clip, self.clip_unlabeled_cats),
+            ('unlabeled_cats', own, self.unlabeled_cats),
+        ):
+            if window is not None and not cats:
+                raise ConfigError(f'MaskCLIPPlus: {option} is empty; it must list the classes to choose from.')
+
+    def train(self, mode: bool = True):
+        """Switch the mode of everything but the teacher."""
+        self.training = mode
+        for module in self.children():
+            if module is not self.teacher:
+                module.train(mode)
+        return self
+
+    # --- the network ------------------------------------------------------------------------------------------
+
+    def extract_feat(self, inputs: Tensor) -> Sequence[Tensor]:
+        """Maps for the decode head, of images (B, 3, H, W)."""
+        if not self.decode_head.text_known:
+            self.decode_head.set_text(self._text())
+        return super().extract_feat(inputs)
+
+    @torch.no_grad()
+    def _text(self) -> Tensor:
+        """One unit embedding a class with a name (K, D)."""
+        head = self.teacher.decode_head
+        rows = self._text_of_names()
+        if len(rows) == len(head.class_names):
+            return rows
+        parts = rows.split([len(names) for names in head.class_names])
+        return F.normalize(torch.stack([part.mean(dim=0) for part in parts]), dim=-1)
+
+    def _text_of_names(self) -> Tensor:
+        """Unit embeddings (N, D) of all names."""
+        like = self.decode_head.text_embeddings.new_zeros(1, self.decode_head.channels, 1, 1)
+        return self.teacher.decode_head.embed_classes(ImageFeatures(value=like))
+
+    def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
+        """As in :class:`BatchedInference`, with ``pred_teacher`` if ``compare_teacher``."""
+        if not self.compare_teacher or data_samples is None:
+            return super().predict(inputs, data_samples)
+        copies = [SegDataSample(metainfo=sample.metainfo) for sample in data_samples]
+        found = self.teacher.predict(inputs, copies)
+        data_samples = super().predict(inputs, data_samples)
+        for sample, other in zip(data_samples, found, strict=True):
+            sample.set_data(dict(pred_teacher=other.pred_sem_seg))
+        return data_samples
+
+    # --- training ---------------------------------------------------------------------------------------------
+
+    def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
+        """Losses ``decode.*`` and ``aux.*`` on images (B, 3, H, W) and the labels that there are."""
+        iteration = self._count()
+        labels = self._labels(inputs, data_samples)
+        self._check_leak(labels, data_samples)
+        x = self.extract_feat(inputs)
+        features = self.decode_head.decode_module(x)
+        logits = self.decode_head.classify(features)
+        losses = {}
+        if (labels == UNLABELED).any():
+            if self.distill:
+                losses['loss_distill'] = self.distill_weight * self._distance(features, inputs, labels)
+            else:
+                labels = self.pseudo_labels(labels, inputs, logits, iteration)
+            labels = labels.masked_fill(labels < 0, self.decode_head.ignore_index)
+        samples = [SegDataSample(gt_sem_seg=PixelData(data=one[None])) for one in labels]
+        losses.update(self.decode_head.loss_by_feat(logits, samples))
+        losses = add_prefix(losses, 'decode')
+        if self.with_auxiliary_head:
+            losses.update(self._auxiliary_head_forward_train(x, samples))
+        return losses
+
+    def _count(self) -> int:
+        """Number of this iteration, 1 for the first."""
+        if self.reset_counter:
+            self._iter_counter.fill_(MessageHub.get_current_instance().get_info('iter', 0))
+            self.reset_counter = False
+        self._iter_counter += 1
+        return int(self._iter_counter)
+
+    def _labels(self, inputs: Tensor, data_samples: list) -> Tensor:
+        """Labels (B, H, W), int64, -1 where there is none; what is padded to the images is ignored."""
+        maps = []
+        for sample in data_samples:
+            if 'gt_sem_seg' in sample:
+                maps.append(sample.gt_sem_seg.data[0].long())
+                continue
+            size = tuple(inputs.shape[2:])
+            height, width = sample.metainfo.get('img_shape', size)[:2]
+            labels = torch.full(size, self.decode_head.ignore_index, device=inputs.device)
+            labels[:height, :width] = UNLABELED
+            maps.append(labels)
+        return torch.stack(maps)
+
+    def _check_leak(self, labels: Tensor, data_samples: list) -> None:
+        unseen = torch.tensor(sorted({*self.clip_unlabeled_cats, *self.unlabeled_cats}), device=labels.device)
+        leaking = torch.isin(labels, unseen)
+        if not leaking.any():
+            return
+        index, *place = leaking.nonzero()[0].tolist()
+        label = int(labels[index, place[0], place[1]])
+        meta = data_samples[index].metainfo
+        path = meta.get('seg_map_path') or meta.get('img_path') or f'sample {index} of the batch'
+        raise DataError(
+            f'{path} holds the label {label} ({self.class_names[label]}), a class that MaskCLIP+ is to learn without '
+            f'labels. Put dict(type="vlm_dense.SuppressLabels", classes={unseen.tolist()}) behind LoadAnnotations in '
+            'the training pipeline, or take the class out of clip_unlabeled_cats and unlabeled_cats.'
+        )
+
+    @torch.no_grad()
+    def pseudo_labels(self, labels: Tensor, inputs: Tensor, logits: Tensor, iteration: int) -> Tensor:
+        """Label pixels that have none.
+
+        Args:
+            labels: (B, H, W), -1 where there is none.
+            inputs: Images (B, 3, H, W).
+            logits: (B, K, h, w).
+            iteration: Counted from 1.
+
+        Returns:
+            (B, H, W); -1 where no label was found, or none that is sure enough.
+        """
+        if _inside(iteration, self.start_clip_guided):
+            return self._assign(labels, self.teacher_maps(inputs), self.clip_unlabeled_cats)
+        if _inside(iteration, self.start_self_train):
+            return self._assign(labels, logits.detach()[:, self.unlabeled_cats], self.unlabeled_cats)
+        return labels
+
+    @torch.no_grad()
+    def teacher_maps(self, inputs: Tensor) -> Tensor:
+        """The teacher's refined maps (B, n, h, w) of the n ``clip_unlabeled_cats``.
+
+        Refinement weighs these classes against each other, whatever else there is.
+        """
+        features, head = self.teacher.extract_feat(inputs), self.teacher.decode_head
+        maps = head.cosines(features.value, self._text_of_names())
+        if self.decode_head.cls_bg:
+            background = self.decode_head.class_embeddings()[:1]
+            cosine = torch.einsum('bdhw,kd->bkhw', F.normalize(features.value, dim=1), background.to(maps.dtype))
+            maps = torch.cat([cosine, maps], dim=1)
+        maps = maps[:, self.clip_unlabeled_cats]
+        if head.pd_thresh > 0:
+            maps = head.denoise(maps)
+        if head.ks_thresh > 0:
+            maps = head.smooth(maps, features.key)
+        return maps
+
+    def _assign(self, labels: Tensor, maps: Tensor, cats: list[int]) -> Tensor:
+        """Give unlabelled pixels of ``labels`` (B, H, W) the best of ``cats`` by maps (B, n, h, w)."""
+        maps = resize(maps.float(), labels.shape[1:], mode='bilinear', align_corners=self.align_corners)
+        best, index = maps.max(dim=1)
+        found = torch.where(labels < 0, torch.tensor(cats, device=labels.device)[index], labels)
+        if self.conf_thresh > 0:
+            unsure = best < self.conf_thresh
+            if not self.conf_drops_labeled:
+                unsure &= labels < 0
+            found = found.masked_fill(unsure, UNLABELED)
+        return found
+
+    def _distance(self, features: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Mean |F - teacher's unit features| at label size."""
+        with torch.no_grad():
+            wanted = F.normalize(self.teacher.extract_feat(inputs).value, dim=1)
+        if self.distill_detach:
+            features = features.detach()
+        mine, wanted = (
+            resize(x, labels.shape[1:], mode='bilinear', align_corners=self.align_corners) for x in (features, wanted)
+        )
+        where = labels != self.decode_head.ignore_index if self.distill_labeled else labels < 0
+        distance = (mine - wanted).abs().mean(dim=1)
+        return (distance * where).sum() / where.sum().clamp(min=1)
+
+    # --- checkpoints ------------------------------------------------------------------------------------------
+
+    def _read_official(self, state_dict: dict, prefix: str, *args) -> None:
+        """Read the official release, which keeps counter and teacher in the head; the teacher is the config's here."""
+        head = f'{prefix}decode_head.'
+        if f'{head}_iter_counter' not in state_dict:
+            return
+        state_dict[f'{prefix}_iter_counter'] = state_dict.pop(f'{head}_iter_counter')
+        theirs = [k for k in state_dict if k.startswith(tuple(f'{head}{n}.' for n in _OFFICIAL_TEACHER))]
+        for key in theirs:
+            del state_dict[key]
+        for key, value in self.teacher.state_dict(prefix=f'{prefix}teacher.').items():
+            state_dict.setdefault(key, value)
+
+
+_OFFICIAL_TEACHER = ('clip', 'proj', 'q_proj', 'k_proj', 'v_proj', 'c_proj')
+
+
+def _teacher(cfg: dict) -> MaskCLIP:
+    """The frozen teacher."""
+    teacher = MODELS.build(cfg)
+    if not isinstance(teacher, MaskCLIP):
+        raise ConfigError(f"MaskCLIPPlus: the teacher must be a 'vlm_dense.MaskCLIP', found {type(teacher).__name__}.")
+    head = teacher.decode_head
+    if head.image_conditioned:
+        raise ConfigError(
+            f'MaskCLIPPlus: {type(head.text_prompt).__name__} gives each image its own class embeddings, but the '
+            'network has one classifier for all images. Use a text prompt that does not depend on the image.'
+        )
+    if head.background is not None and head.background['thresh'] is not None:
+        raise ConfigError(
+            'MaskCLIPPlus: a background found by a threshold has no embedding that the network could use. Name what '
+            'it consists of (background=dict(names=[...])), or learn it with decode_head=dict(cls_bg=True).'
+        )
+    return teacher.requires_grad_(False).eval()
+
+
+def _window(option: str, window: Window) -> tuple[float, float] | None:
+    """First and last iteration, or None for never."""
+    if len(window) != 2 or window[0] == 0 or 0 <= window[1] < window[0]:
+        raise ConfigError(
+            f'MaskCLIPPlus: {option} must be (first, last) iteration, counted from 1, last=-1 for no end and first=-1 '
+            f'for never, found {tuple(window)}.'
+        )
+    first, last = window
+    return None if first < 0 else (first, float('inf') if last < 0 else last)
+
+
+def _inside(iteration: int, window: tuple[float, float] | None) -> bool:
+    return window is not None and window[0] <= iteration <= window[1]
