@@ -57,6 +57,13 @@ def vit(weights, **kwargs):
     return CLIPViT(VIT, weights['vit'][0], head=True, **kwargs).eval()
 
 
+def tokens_of(visual, images):
+    """What enters the first block, for images of the size the model was made for."""
+    patches = visual.conv1(images).flatten(2).transpose(1, 2)
+    x = torch.cat([visual.class_embedding.expand(len(images), 1, -1), patches], dim=1)
+    return visual.ln_pre(x + visual.positional_embedding)
+
+
 def close(a, b, tol=1e-5):
     torch.testing.assert_close(a, b, rtol=tol, atol=tol)
 
@@ -121,7 +128,7 @@ def test_resnet_value_path_is_two_linear_maps_of_each_position(weights):
 def test_vit_value_path_is_a_last_block_in_which_tokens_see_only_themselves(weights):
     tower, images = vit(weights), torch.randn(2, 3, 32, 32)
     visual = weights['vit'][1].visual
-    x = visual._embeds(images)
+    x = tokens_of(visual, images)
     for block in visual.transformer.resblocks[:-1]:
         x = block(x)
     last = visual.transformer.resblocks[-1]
@@ -134,7 +141,7 @@ def test_vit_value_path_is_a_last_block_in_which_tokens_see_only_themselves(weig
 def test_vit_dense_features_are_open_clips_projected_tokens(weights):
     tower, images = vit(weights), torch.randn(2, 3, 32, 32)
     visual = weights['vit'][1].visual
-    x = visual.ln_post(visual.transformer(visual._embeds(images))) @ visual.proj
+    x = visual.ln_post(visual.transformer(tokens_of(visual, images))) @ visual.proj
     out = tower.encode(images, ['dense', 'global', 'patch'])
     close(out.dense.flatten(2).transpose(1, 2), x[:, 1:])
     close(out.global_, x[:, 0])
