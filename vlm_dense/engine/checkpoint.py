@@ -6,13 +6,15 @@ whatever the way to them (``load_from``, resume, test, ``init_cfg``, inferencers
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
+import tarfile
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pickle import UnpicklingError
 
 import numpy as np
@@ -34,6 +36,17 @@ _META_KEY = 'frozen_weights'
 # --- reading --------------------------------------------------------------------------------------------------
 
 
+def _known_as(module: str, name: str):
+    """Decorator: let a pickle find the function under another's name, in every version of torch."""
+
+    def rename(function):
+        function.__module__, function.__name__, function.__qualname__ = module, name, name
+        return function
+
+    return rename
+
+
+@_known_as('builtins', 'getattr')
 def _history_method(owner: type, name: str):
     """Stands for ``getattr`` in a pickle: mmengine's log history names its own statistics this way, nothing else."""
     if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
@@ -41,14 +54,31 @@ def _history_method(owner: type, name: str):
     return getattr(owner, name)
 
 
-def _safe_globals() -> AbstractContextManager:
-    """What mmengine's checkpoints hold beyond tensors: log history, numpy scalars and arrays, slices."""
+def _numpy_functions() -> list:
+    """What numpy's scalars and arrays are rebuilt with, under the names of numpy 2 and 1."""
     multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
-    allowed = [slice, np.ndarray, np.dtype, HistoryBuffer, (_history_method, 'builtins.getattr')]
-    for module in ('numpy._core.multiarray', 'numpy.core.multiarray'):  # of numpy 2 and 1
-        allowed += [(getattr(multiarray, name), f'{module}.{name}') for name in ('_reconstruct', 'scalar')]
-    allowed += {type(np.dtype(kind)) for kind in '?bBhHiIlLqQefdU'}
-    return torch.serialization.safe_globals(allowed)
+    functions = []
+    for module in ('numpy._core.multiarray', 'numpy.core.multiarray'):
+        for name in ('_reconstruct', 'scalar'):
+            real = getattr(multiarray, name)
+            functions.append(_known_as(module, name)(lambda *args, real=real: real(*args)))
+    return functions
+
+
+_ALLOWED = [slice, codecs.encode, np.ndarray, np.dtype, HistoryBuffer, _history_method, *_numpy_functions()]
+_ALLOWED += {type(np.dtype(kind)) for kind in '?bBhHiIlLqQefdU'}
+
+
+@contextmanager
+def _safe_globals() -> Iterator[None]:
+    """Allow what mmengine's checkpoints hold beyond tensors: log history, numpy scalars and arrays, slices."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(_ALLOWED)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def load_from_local(filename: str, map_location=None) -> dict:
@@ -74,14 +104,18 @@ def load_from_local(filename: str, map_location=None) -> dict:
 
             checkpoint = dict(meta={}, state_dict=load_file(filename))
             return checkpoint if map_location is None else _to(checkpoint, map_location)
+        if tarfile.is_tarfile(filename):  # torch up to 2.5 would run code in one
+            raise ValueError('a tar archive, the format of torch before 0.1.10')
         if zipfile.is_zipfile(filename):  # torch does not look at the check sums
             with zipfile.ZipFile(filename) as archive:
+                if any(name.endswith('/constants.pkl') for name in archive.namelist()):
+                    raise ValueError('TorchScript')
                 broken = archive.testzip()
             if broken:
                 raise ValueError(f'wrong check sum of {broken}')
         with _safe_globals():
             checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
-    except (torch.OutOfMemoryError, MemoryError):
+    except (torch.cuda.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
         raise CheckpointError(_why_unreadable(filename, error)) from error
