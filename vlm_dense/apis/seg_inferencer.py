@@ -1,0 +1,452 @@
+"""Segmentation of pictures by the names of classes."""
+
+from __future__ import annotations
+
+import colorsys
+import inspect
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import shorten
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.infer.infer import BaseInferencer
+from mmengine.logging import print_log
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import CheckpointLoader
+from mmseg.structures import SegDataSample
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from PIL import Image
+from rich.progress import track
+from torch import nn
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from vlm_dense.clip.loading import BUNDLED_DIR, model_config
+from vlm_dense.datasets.checks import LoadImage, class_names, registered
+from vlm_dense.datasets.scenes import SHAPES
+from vlm_dense.engine.checkpoint import CheckpointFitHook
+from vlm_dense.engine.launch import fill_class_names, load_config
+from vlm_dense.engine.pictures import draw_rows
+from vlm_dense.errors import ClassNamesError, ConfigError, DataError
+from vlm_dense.registry import unknown_name
+from vlm_dense.segmentation.class_names import as_class_names
+from vlm_dense.segmentation.inference import BatchedInference
+from vlm_dense.segmentation.maskclip import ClassNames, MaskCLIPHead
+
+MASKCLIP = {
+    'maskclip_tiny-vit': ('tiny-vit', 'bundled'),
+    'maskclip_tiny-rn': ('tiny-rn', 'bundled'),
+    'maskclip_vit-b16': ('ViT-B-16', 'openai'),
+    'maskclip_rn50': ('RN50', 'openai'),
+    'maskclip_rn50x16': ('RN50x16', 'openai'),
+}
+"""Model names -> (arch, pretrained)."""
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+"""The repository's configs; absent where only the package is installed."""
+
+_LOADING = ('DrawScene', 'LoadImage', 'LoadImageFromFile', 'LoadAnnotations', 'CheckSeg')
+_PUBLISHED_MEAN, _PUBLISHED_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+_NO_NAMES = ('any', 'names', 'until a call gives some')
+_LEGEND_WIDTH = 40
+_VIEW = 480, 1600
+"""Least and greatest length in pixels of the longer side of a saved picture."""
+
+
+def maskclip_config(arch: str | dict, pretrained: str | None) -> Config:
+    """Config of MaskCLIP on any CLIP of open_clip, for pictures of any kind.
+
+    The published settings, as in ``configs/_base_/models/maskclip_vit-b16.py``: exact GELU, epsilon 1e-6, ImageNet's
+    mean and deviation, pictures resized to a short side of 512 px, their long side at most 2048. Bundled models get
+    those of their training, and a short side of 128 px.
+
+    Args:
+        arch: As for :func:`vlm_dense.clip.load_clip`.
+        pretrained: As for :func:`vlm_dense.clip.load_clip`.
+
+    Returns:
+        A config with ``model`` and ``test_pipeline``; without class names.
+
+    Raises:
+        ConfigError: unknown architecture.
+    """
+    bundled = pretrained == 'bundled'
+    resnet = isinstance(model_config(arch)['vision_cfg'].get('layers'), (list, tuple))
+    clip = dict(arch=arch, pretrained=pretrained)
+    settings = dict(act=None, ln_eps=None) if bundled and not resnet else {}
+    mean, std = (
+        ([255 * x for x in OPENAI_DATASET_MEAN], [255 * x for x in OPENAI_DATASET_STD])
+        if bundled
+        else (_PUBLISHED_MEAN, _PUBLISHED_STD)
+    )
+    return Config(
+        dict(
+            default_scope='mmseg',
+            model=dict(
+                type='vlm_dense.MaskCLIP',
+                data_preprocessor=dict(
+                    type='vlm_dense.MixedSizeSegDataPreProcessor', mean=mean, std=std, bgr_to_rgb=True
+                ),
+                backbone=dict(type=f'vlm_dense.MaskCLIP{"ResNet" if resnet else "ViT"}', **clip, **settings),
+                text_encoder=dict(type='vlm_dense.TextTower', **clip),
+                test_cfg=dict(mode='whole', keep_logits=False),
+            ),
+            test_pipeline=[
+                dict(type='vlm_dense.LoadImage'),
+                dict(type='Resize', scale=(512, 128) if bundled else (2048, 512), keep_ratio=True),
+                dict(type='PackSegInputs'),
+            ],
+        )
+    )
+
+
+def default_model() -> str:
+    """Name of the model that comes with the package."""
+    trained = (BUNDLED_DIR / 'tiny-vit.safetensors').is_file()
+    return 'maskclip_tiny-vit' if trained else 'maskclip_tiny-rn'
+
+
+def palette(number: int) -> list[tuple[int, int, int]]:
+    """RGB of each class; a class keeps its colour when others are added."""
+    hues = [i * 0.6180339887 % 1 for i in range(number)]  # golden section: neighbours in the list are far apart
+    shades = [(0.9, 0.95), (0.65, 0.7), (0.45, 1.0)]
+    return [tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, *shades[i // 8 % 3])) for i, hue in enumerate(hues)]
+
+
+class SegInferencer(BaseInferencer):
+    """Segments pictures; MaskCLIP models by any names of classes that a call gives.
+
+    Use is that of ``mmseg.apis.MMSegInferencer``::
+
+        inferencer = SegInferencer('maskclip_vit-b16')
+        result = inferencer('photo.jpg', classes=['sky', 'road', 'car'], out_dir='out')
+        result['predictions']  # (H, W), 0: sky, 1: road, 2: car
+
+    Args:
+        model: A name of :data:`MASKCLIP`, the name of a config of the repository, the path of a config, or a config,
+            as from :func:`maskclip_config`. Default: the bundled tiny model, which knows drawn shapes only.
+        weights: Checkpoint of a model that has been trained; MaskCLIP needs none.
+        device: Default: a GPU if there is one.
+        classes: Of calls that give none. Default: those of the config, the data set or the checkpoint.
+        show_progress: Draw a bar.
+
+    Attributes:
+        class_names: Names in label order, one a class, as of the last call; ``None`` if no call gave some yet.
+        limits: What the model cannot do, for the user to read; ``None`` if there is nothing to say.
+
+    Raises:
+        ConfigError: an unknown model, or one with weights that training sets and no ``weights``.
+        ClassNamesError: ``classes`` that cannot be used, or given to a model whose classes are fixed.
+        CheckpointError, WeightsNotFoundError: weights that are absent or do not fit.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike | dict | Config | None = None,
+        weights: str | None = None,
+        device: str | None = None,
+        classes: ClassNames | None = None,
+        show_progress: bool = True,
+    ):
+        init_default_scope('mmseg')
+        self.class_names: list[str] | None = None
+        if model is None:
+            model = default_model()
+        if isinstance(model, (str, os.PathLike)):
+            model = _named_config(os.fspath(model))
+        super().__init__(model, weights, device, 'mmseg', show_progress)
+        self._default_classes = classes
+        if classes is not None:
+            self._set_classes(classes)
+        self.limits = _limits(self.cfg) if weights is None else None
+        if self.limits:
+            print_log(self.limits, logger='current', level=logging.WARNING)
+
+    # --- model ------------------------------------------------------------------------------------------------
+
+    def _init_model(self, cfg: Config, weights: str | None, device: str = 'cpu') -> nn.Module:
+        fill_class_names(cfg)
+        cfg.model.pop('variants', None)  # comparisons that only tests print
+        known = class_names(cfg)
+        if 'class_names' in inspect.signature(registered(MODELS, cfg.model.type)).parameters:
+            known = cfg.model.get('class_names')
+            cfg.model.setdefault('class_names', _NO_NAMES)
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', module='mmseg')  # advice on losses
+            model = MODELS.build(cfg.model)
+        if weights is None:
+            trained = [name for name, p in model.named_parameters() if p.requires_grad]
+            if trained:
+                raise ConfigError(
+                    f'The model has {len(trained)} weights that training sets ({", ".join(trained[:3])}, ...): name a '
+                    'checkpoint, as in SegInferencer(CONFIG, weights=CHECKPOINT).'
+                )
+        else:
+            checkpoint = CheckpointLoader.load_checkpoint(weights, map_location='cpu')
+            known = (checkpoint.get('meta') or {}).get('dataset_meta', {}).get('classes') or known
+            CheckpointFitHook().after_load_checkpoint(SimpleNamespace(model=model), checkpoint)
+        if hasattr(model, 'set_class_names'):
+            self._own_classes = known
+        else:
+            self._own_classes = None
+            self.class_names = list(known or (f'class {i}' for i in range(max(2, model.out_channels))))
+        return model.to(device).eval()
+
+    def _set_classes(self, classes: ClassNames | None) -> None:
+        if not hasattr(self.model, 'set_class_names'):
+            if classes is not None:
+                raise ClassNamesError(
+                    f'{type(self.model).__name__} was trained for its {len(self.class_names)} classes and takes no '
+                    'others. Leave classes out, or use a MaskCLIP model.'
+                )
+            return
+        classes = next((c for c in (classes, self._default_classes, self._own_classes) if c is not None), None)
+        if classes is None:
+            raise ClassNamesError(
+                "Expected names of what the picture may show, found none. Give classes=['sky', 'road', 'car'], or "
+                '--classes sky road car.'
+            )
+        classes = list(as_class_names(classes))
+        background = self.model.decode_head.background
+        if background is not None and ('background',) not in classes[background['index'] :][:1]:
+            classes.insert(background['index'], ('background',))
+        self.model.set_class_names(classes)
+        self.class_names = [names[0] for names in classes]
+
+    def _init_visualizer(self, cfg: Config) -> None:
+        return None
+
+    # --- pictures in ------------------------------------------------------------------------------------------
+
+    def _init_pipeline(self, cfg: Config) -> Compose:
+        dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+        steps = dataset.get('pipeline') or cfg.get('test_pipeline')
+        if not steps:
+            raise ConfigError('The config has no test_pipeline, so it is unknown how pictures are to be prepared.')
+        steps = [t for t in steps if t['type'].rpartition('.')[2] not in _LOADING]
+        return Compose([dict(type='LoadImageFromNDArray'), *steps])
+
+    def _inputs_to_list(self, inputs) -> list[str | np.ndarray]:
+        """Paths and arrays; a folder stands for the pictures in it, in the order of their names."""
+        inputs = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        inputs = [os.fspath(x) if isinstance(x, os.PathLike) else x for x in inputs]
+        if len(inputs) == 1 and isinstance(inputs[0], str) and os.path.isdir(inputs[0]):
+            folder = inputs[0]
+            names = sorted(f for f in os.listdir(folder) if f.lower().endswith(IMG_EXTENSIONS))
+            inputs = [os.path.join(folder, f) for f in names]
+            if not inputs:
+                raise DataError(f'{folder} holds no picture; looked for files ending in {", ".join(IMG_EXTENSIONS)}.')
+        if not inputs:
+            raise DataError('Expected a picture, found an empty list.')
+        return inputs
+
+    @staticmethod
+    def _load(source: str | np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) BGR as a viewer shows it: turned as its EXIF entry says."""
+        if isinstance(source, str):
+            return LoadImage().transform(dict(img_path=source))['img']
+        if not isinstance(source, np.ndarray):
+            raise DataError(f'Expected the path of a picture or an array, found {type(source).__name__}.')
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
+            raise DataError(f'Expected a picture as uint8 (H, W, 3), BGR, found {source.dtype} {source.shape}.')
+        return source
+
+    def preprocess(self, inputs: Sequence[np.ndarray], batch_size: int = 1) -> dict:
+        """A batch of pictures, ready for ``forward``.
+
+        Raises:
+            DataError: a picture so narrow that nothing is left of it.
+        """
+        data = []
+        for image in inputs:
+            try:
+                data.append(self.pipeline(dict(img=image)))
+            except cv2.error as error:
+                height, width = image.shape[:2]
+                raise DataError(f'A picture of {width} x {height} px cannot be resized: it is too narrow.') from error
+        return self.collate_fn(data)
+
+    # --- labels out -------------------------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        inputs: str | os.PathLike | np.ndarray | Sequence,
+        classes: ClassNames | None = None,
+        return_datasamples: bool = False,
+        batch_size: int = 1,
+        return_vis: bool = False,
+        return_scores: bool = False,
+        show: bool = False,
+        out_dir: str | os.PathLike = '',
+        img_out_dir: str = 'vis',
+        pred_out_dir: str = 'pred',
+        opacity: float = 0.6,
+    ) -> dict | SegDataSample | list[SegDataSample]:
+        """Segment pictures.
+
+        Args:
+            inputs: Path, folder, uint8 array (H, W, 3) in BGR, or a list of paths and arrays.
+            classes: Names in label order, several of one class as a list, or the name or path of a list of names, see
+                :func:`vlm_dense.segmentation.class_names.as_class_names`. A model that finds a background keeps it:
+                ``'background'`` is put in its place if it is not there.
+            return_datasamples: Return mmseg's samples in place of the dict.
+            batch_size: Pictures at a time.
+            return_vis: Also return the pictures that are saved in ``img_out_dir``.
+            return_scores: Also return the probabilities, which takes K maps of the size of the picture.
+            show: Open each picture in a viewer.
+            out_dir: Where to save; ``''``: nowhere.
+            img_out_dir: Folder inside ``out_dir`` of the overlays with legend (PNG).
+            pred_out_dir: Folder inside ``out_dir`` of the label maps (PNG, one channel).
+            opacity: Of the colours over the picture, 0 to 1.
+
+        Returns:
+            ``predictions``: label map (H, W), uint8, or uint16 for more than 256 classes; ``classes``: K names in
+            label order; if asked for, ``visualization``: RGB uint8 (h, w, 3), and ``scores``: float32 (K, H, W), with
+            key smoothing relative weights; if saved, ``files``: ``dict(vis=path, pred=path)``. Of several pictures all
+            but ``classes`` are lists.
+
+        Raises:
+            ClassNamesError: the names cannot be used; see :func:`as_class_names`.
+            DataError: a file that is no picture, an array of another kind, a folder without pictures.
+        """
+        self._set_classes(classes)
+        inputs = self._inputs_to_list(inputs)
+        names = _file_names(inputs)
+        samples, results = [], []
+        starts = range(0, len(inputs), batch_size)
+        for start in track(starts, description='Inference') if self.show_progress else starts:
+            images = [self._load(x) for x in inputs[start : start + batch_size]]
+            batch = self.forward(self.preprocess(images), return_scores)
+            if return_datasamples:
+                samples += batch
+            found = self.postprocess(batch, return_scores)
+            if out_dir or show or return_vis:
+                titles = names[start : start + batch_size]
+                for one, name, picture in zip(
+                    found, titles, self.visualize(images, batch, titles, opacity), strict=True
+                ):
+                    if return_vis:
+                        one['visualization'] = np.asarray(picture)
+                    if out_dir:
+                        paths = [os.path.join(out_dir, folder, f'{name}.png') for folder in (img_out_dir, pred_out_dir)]
+                        _save(picture, paths[0])
+                        _save(Image.fromarray(one['predictions']), paths[1])
+                        one['files'] = dict(zip(('vis', 'pred'), paths, strict=True))
+                    if show:
+                        picture.show(name)
+            results += found
+        if return_datasamples:
+            return samples[0] if len(samples) == 1 else samples
+        result = results[0] if len(results) == 1 else {key: [one[key] for one in results] for key in results[0]}
+        return dict(result, classes=list(self.class_names))
+
+    @torch.no_grad()
+    def forward(self, inputs: dict, return_scores: bool = False) -> list[SegDataSample]:
+        """Samples with ``pred_sem_seg``, and ``seg_logits`` if scores are wanted, on the CPU."""
+        if isinstance(self.model, BatchedInference):
+            self.model.test_cfg['keep_logits'] = return_scores
+        return [sample.cpu() for sample in self.model.test_step(inputs)]
+
+    def visualize(
+        self,
+        inputs: Sequence[np.ndarray],
+        preds: Sequence[SegDataSample],
+        titles: Sequence[str],
+        opacity: float = 0.6,
+    ) -> list[Image.Image]:
+        """A picture of each prediction: colours over the input, below it names, shares of the pixels and colours.
+
+        Small inputs are enlarged, large ones reduced.
+
+        Args:
+            inputs: uint8 (H, W, 3) BGR.
+            preds: Samples with ``pred_sem_seg`` on the CPU.
+            titles: A line above each picture.
+            opacity: Of the colours, 0 to 1.
+        """
+        colours = np.array(palette(len(self.class_names)), np.uint8)
+        pictures = []
+        for image, sample, title in zip(inputs, preds, titles, strict=True):
+            labels = sample.pred_sem_seg.data[0].numpy()
+            overlay = cv2.addWeighted(image[..., ::-1], 1 - opacity, colours[labels], opacity, 0)
+            legend = [
+                (f'{shorten(self.class_names[k], _LEGEND_WIDTH, placeholder="...")} {share:.1%}', colours[k].tolist())
+                for k, share in shares(labels)
+            ]
+            side = min(max(*labels.shape, _VIEW[0]), _VIEW[1])
+            pictures.append(draw_rows([[overlay]], [title], legend, tile=side))
+        return pictures
+
+    def postprocess(self, preds: Sequence[SegDataSample], return_scores: bool = False) -> list[dict]:
+        """``predictions`` and, if asked for, ``scores`` of each picture, as ``__call__`` returns them."""
+        kind = np.uint8 if len(self.class_names) <= 256 else np.uint16
+        results = []
+        for sample in preds:
+            one = dict(predictions=sample.pred_sem_seg.data[0].numpy().astype(kind))
+            if return_scores:
+                one['scores'] = self._probabilities(sample.seg_logits.data).numpy()
+            results.append(one)
+        return results
+
+    def _probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        head = self.model.decode_head
+        if not isinstance(head, MaskCLIPHead):
+            return logits.softmax(dim=0) if len(logits) > 1 else torch.cat([1 - logits.sigmoid(), logits.sigmoid()])
+        refined = getattr(self.model, 'pamr', None) is not None  # these are probabilities already
+        return logits if refined else head.probabilities(logits[None])[0]
+
+
+def shares(labels: np.ndarray) -> list[tuple[int, float]]:
+    """(label, share of the pixels) of the labels in a map, the largest first."""
+    values, counts = np.unique(labels, return_counts=True)
+    return [(int(values[i]), counts[i] / labels.size) for i in np.argsort(-counts, kind='stable')]
+
+
+def _named_config(name: str) -> Config:
+    if name in MASKCLIP:
+        return maskclip_config(*MASKCLIP[name])
+    if name.endswith('.py'):
+        return load_config(name)
+    path = CONFIGS / f'{name}.py'
+    if not path.is_file():
+        known = {*MASKCLIP, *(p.stem for p in CONFIGS.glob('*.py') if not p.stem.startswith('pretrain'))}
+        raise ConfigError(unknown_name(name, 'list of models of vlm_dense', known))
+    return load_config(str(path))
+
+
+def _limits(cfg: Config) -> str | None:
+    clip = cfg.model.get('backbone') or {}
+    if clip.get('pretrained') != 'bundled':
+        return None
+    return (
+        f'The bundled {clip.arch} only knows drawn shapes: {", ".join(SHAPES)}. On photographs its masks mean nothing; '
+        'use a large CLIP for them, such as the model maskclip_vit-b16.'
+    )
+
+
+def _file_names(inputs: Sequence[str | np.ndarray]) -> list[str]:
+    """Name without suffix of the files of each picture; those that would share a name are numbered."""
+    names: dict[str, None] = {}
+    for i, source in enumerate(inputs):
+        stem = name = Path(source).stem if isinstance(source, str) else f'{i:08d}'
+        number = 1
+        while name in names:
+            number += 1
+            name = f'{stem}_{number}'
+        names[name] = None
+    return list(names)
+
+
+def _save(picture: Image.Image, path: str) -> None:
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        picture.save(path)
+    except OSError as error:
+        raise DataError(f'{path} cannot be written: {error.strerror}.') from error
