@@ -73,6 +73,8 @@ def build_page(inferencer: SegInferencer, examples: Sequence[tuple[str, str]]):
                 picture = gr.Image(
                     label='Picture', type='filepath', image_mode=None, sources=['upload', 'clipboard'], height=360
                 )
+                # the file as it is, so that there is one reader of pictures and one message about bad ones
+                picture.preprocess = lambda payload: payload and payload.path
                 names = gr.Textbox(label='Classes, separated by commas', placeholder='sky, road, car', elem_id='names')
                 button = gr.Button('Segment', variant='primary', elem_id='segment')
             masks = gr.Image(label='Masks', format='png', interactive=False, elem_id='masks')

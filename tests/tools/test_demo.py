@@ -1,0 +1,133 @@
+"""The page: what it does, and in a real browser what a person sees."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TOOLS = Path(__file__).parents[2] / 'tools'
+sys.path.insert(0, str(TOOLS))
+import demo  # noqa: E402
+
+from vlm_dense.apis import SegInferencer  # noqa: E402
+from vlm_dense.errors import ClassNamesError, DataError  # noqa: E402
+
+SECONDS = 30
+
+
+@pytest.fixture(scope='module')
+def inferencer():
+    return SegInferencer('maskclip_tiny-rn', device='cpu', show_progress=False)
+
+
+@pytest.fixture(scope='module')
+def examples(tmp_path_factory):
+    return demo.draw_examples(str(tmp_path_factory.mktemp('examples')))
+
+
+def test_a_picture_and_names_give_masks_with_legend(inferencer, examples):
+    path, names = examples[0]
+    picture = demo.segment(inferencer, path, names)
+    assert picture.dtype == np.uint8 and picture.shape[0] > picture.shape[1] > 480
+    assert inferencer.class_names == names.split(', ')
+
+
+@pytest.mark.parametrize('names', ['', ' , ', 'star', 'star, circle, star', f'circle, {"very " * 99}large star'])
+def test_names_that_cannot_be_used_are_a_message(inferencer, examples, names):
+    with pytest.raises(ClassNamesError):
+        demo.segment(inferencer, examples[0][0], names)
+
+
+def test_no_picture_is_a_message(inferencer):
+    with pytest.raises(DataError, match='picture first'):
+        demo.segment(inferencer, None, 'circle, star')
+
+
+def test_without_gradio_the_program_says_how_to_get_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'gradio', None)
+    with pytest.raises(SystemExit) as left:
+        demo.main([])
+    assert left.value.code == 2 and "pip install 'vlm-dense[demo]'" in capsys.readouterr().err
+
+
+# --- in a browser ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def page(inferencer, examples):
+    pytest.importorskip('gradio')
+    page = demo.build_page(inferencer, examples)
+    _, url, _ = demo.launch(page, prevent_thread_lock=True, quiet=True, inbrowser=False)
+    yield url
+    page.close()
+
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip('selenium.webdriver')
+    chromium, driver = shutil.which('chromium'), shutil.which('chromedriver')
+    if not chromium or not driver:
+        pytest.skip('needs chromium and chromedriver')
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        'headless',
+        'no-sandbox',
+        'disable-gpu',
+        'disable-quic',
+        'no-first-run',
+        'disable-background-networking',
+        'disable-component-update',
+        'disable-sync',
+        'window-size=1200,900',
+        f'user-data-dir={tmp_path_factory.mktemp("profile")}',
+    ):
+        options.add_argument(f'--{flag}')
+    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+def wait(browser, condition):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(browser, SECONDS).until(condition)
+
+
+def find(browser, selector: str):
+    return wait(browser, lambda b: b.find_elements('css selector', selector))[0]
+
+
+def upload(browser, path) -> None:
+    find(browser, 'input[type=file]').send_keys(str(path))
+
+
+def test_in_a_browser_an_example_gives_masks(page, browser, tmp_path):
+    browser.get(page)
+    wait(browser, lambda b: 'only knows drawn shapes' in find(b, 'body').text)
+    find(browser, '.gallery-item, .table-wrap tr.tr-body').click()
+    box = find(browser, '#names textarea, #names input')
+    wait(browser, lambda b: 'empty background' in box.get_attribute('value'))
+    find(browser, 'button#segment').click()
+    shown = find(browser, '#masks img')
+    wait(browser, lambda b: int(shown.get_attribute('naturalWidth')) > 480)
+    browser.save_screenshot(str(tmp_path / 'page.png'))
+    with Image.open(tmp_path / 'page.png') as screenshot:
+        assert len(screenshot.convert('RGB').getcolors(1 << 24)) > 100
+    loaded = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    elsewhere = [url for url in loaded if not url.startswith((page, 'data:', 'blob:'))]
+    assert loaded and not elsewhere
+
+
+def test_in_a_browser_a_file_that_is_no_picture_is_a_message(page, browser, tmp_path):
+    (tmp_path / 'broken.jpg').write_bytes(b'\xff\xd8\xff' + bytes(500))
+    browser.get(page)
+    upload(browser, tmp_path / 'broken.jpg')
+    find(browser, '#names textarea, #names input').send_keys('circle, star')
+    find(browser, 'button#segment').click()
+    wait(browser, lambda b: 'broken.jpg (503 bytes) cannot be read' in find(b, '.toast-wrap').text)
