@@ -1,0 +1,72 @@
+"""Write masks for a folder of pictures, to train an ordinary segmentor on.
+
+python tools/pseudo_label.py configs/maskclip_vit-b16_camvid.py none photos/ masks/ --thresh 0.5
+python tools/pseudo_label.py configs/maskclip_plus_shapes.py work_dirs/.../iter_1200.pth photos/ masks/ --processes 2
+
+Run the same again to go on after a stop. Then train on photos/ and masks/: configs/pseudo_label_camvid.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from vlm_dense.apis.pseudo_label import LIST, SUMMARY, pseudo_label
+from vlm_dense.engine.launch import user_errors
+
+_SHOWN = 5
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config, its name in configs/, or a model name of tools/segment.py')
+    parser.add_argument('checkpoint', nargs='?', help='of a model that was trained; left out or none for MaskCLIP')
+    parser.add_argument('images', help='folder of pictures')
+    parser.add_argument('out', help='folder for the masks')
+    parser.add_argument(
+        '--thresh', type=float, default=0.0, help='ignore pixels whose label is less probable (default: %(default)s)'
+    )
+    parser.add_argument('--classes', nargs='+', metavar='NAME', help='class names for MaskCLIP, in label order')
+    parser.add_argument('--batch-size', type=int, default=1, help='pictures at a time (default: %(default)s)')
+    parser.add_argument(
+        '--processes', type=int, default=1, help='processes, each with the model (default: %(default)s)'
+    )
+    parser.add_argument('--device', help='default: GPUs if there are some')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> dict:
+    """Run the program; returns the summary."""
+    args = parse_args(argv)
+    with user_errors():
+        summary = pseudo_label(
+            args.config,
+            None if args.checkpoint in (None, 'none', 'None') else args.checkpoint,
+            args.images,
+            args.out,
+            classes=args.classes,
+            thresh=args.thresh,
+            batch_size=args.batch_size,
+            processes=args.processes,
+            device=args.device,
+        )
+    print(
+        f'{summary["masks"]} masks in {args.out}, {summary["new"]} of them new. {summary["kept"]:.1%} of the pixels '
+        'have a label; of these'
+    )
+    for index, (name, share) in enumerate(summary['histogram'].items()):
+        print(f'  {index:3}  {share:6.1%}  {name}  (in {summary["images"][name]} pictures)')
+    bad = summary['bad_files']
+    if bad:
+        print(f'{len(bad)} pictures could not be labelled:')
+        for path, reason in list(bad.items())[:_SHOWN]:
+            print(f'  {path}: {reason}')
+        if len(bad) > _SHOWN:
+            print(f'  ... all are in {SUMMARY}')
+    print(f'Summary: {args.out}/{SUMMARY}. Pictures with a mask, as ann_file: {args.out}/{LIST}')
+    return summary
+
+
+if __name__ == '__main__':
+    main()

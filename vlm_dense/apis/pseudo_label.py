@@ -1,0 +1,303 @@
+"""Masks for a folder of pictures, to train an ordinary segmentor on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import track
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from vlm_dense.apis.seg_inferencer import SegInferencer
+from vlm_dense.datasets.checks import LoadImage
+from vlm_dense.errors import ConfigError, DataError, UserError
+from vlm_dense.segmentation.maskclip import ClassNames
+
+IGNORE = 255
+SUMMARY, LIST = 'pseudo_labels.json', 'labelled.txt'
+Job = tuple[str, str]
+"""A picture and its mask."""
+
+
+@dataclass
+class Outcome:
+    """What became of a picture: ``counts`` (256,) pixels a label, or ``reason`` why there is no mask."""
+
+    image: str
+    counts: np.ndarray | None = None
+    new: bool = False
+    reason: str | None = None
+
+
+class Labeller(SegInferencer):
+    """Writes masks; one in each process.
+
+    Args:
+        model, weights, device, classes: See :class:`SegInferencer`.
+        thresh: Probability below which a pixel is ignored.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        weights: str | None = None,
+        device: str | None = None,
+        classes: ClassNames | None = None,
+        thresh: float = 0.0,
+    ):
+        super().__init__(model, weights, device, show_progress=False)
+        self._set_classes(classes)
+        self.thresh = thresh
+        if hasattr(self.model, 'compare_teacher'):
+            self.model.compare_teacher = False
+        if len(self.class_names) > IGNORE:
+            raise ConfigError(
+                f'{len(self.class_names)} classes do not fit into 8-bit masks, which hold {IGNORE} and the label to ignore.'
+            )
+
+    def label(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Label pictures, those with a sound mask excepted; whatever goes wrong is told in the outcome."""
+        outcomes, todo, pictures = [], [], []
+        for image, mask in jobs:
+            try:
+                counts = counts_of(image, mask)
+                if counts is None:
+                    pictures.append(LoadImage().transform(dict(img_path=image))['img'])
+                    todo.append((image, mask))
+                else:
+                    outcomes.append(Outcome(image, counts))
+            except Exception as error:  # files can be broken in any way, and one must not stop the others
+                outcomes.append(Outcome(image, reason=_reason(error)))
+        return outcomes + self._label(todo, pictures)
+
+    def _label(self, jobs: list[Job], pictures: list[np.ndarray]) -> list[Outcome]:
+        if not jobs:
+            return []
+        try:
+            maps = self._segment(pictures)
+            return [Outcome(image, _write(m, mask), new=True) for (image, mask), m in zip(jobs, maps, strict=True)]
+        except Exception as error:
+            if len(jobs) == 1:
+                return [Outcome(jobs[0][0], reason=_reason(error))]
+        return [o for job, picture in zip(jobs, pictures, strict=True) for o in self._label([job], [picture])]
+
+    def _segment(self, pictures: list[np.ndarray]) -> list[np.ndarray]:
+        """Masks (H, W), uint8, of pictures (H, W, 3)."""
+        scored = self.thresh > 0
+        found = self.postprocess(self.forward(self.preprocess(pictures), scored), scored)
+        masks = [one['predictions'].astype(np.uint8) for one in found]
+        if scored:
+            for mask, one in zip(masks, found, strict=True):
+                mask[one['scores'].max(axis=0) < self.thresh] = IGNORE
+        return masks
+
+
+def pseudo_label(
+    model: str,
+    weights: str | None,
+    images: str | os.PathLike,
+    out: str | os.PathLike,
+    classes: ClassNames | None = None,
+    thresh: float = 0.0,
+    batch_size: int = 1,
+    processes: int = 1,
+    device: str | None = None,
+    show_progress: bool = True,
+) -> dict:
+    """Write a mask for every picture below a folder.
+
+    A mask is an 8-bit PNG of the size of its picture, as ``LoadAnnotations`` reads it: label indices, 255 where the
+    model is less sure than ``thresh``. It lies in ``out`` where the picture lies in ``images``. Masks that are there
+    and sound are kept, so a run that was stopped goes on where it was; each is written under another name first, so
+    there is never half a mask. Pictures that cannot be used are listed and left out.
+
+    Besides masks, ``out`` gets ``pseudo_labels.json``, the summary, and ``labelled.txt``, the pictures that have a
+    mask, one a line without suffix: the ``ann_file`` of a data set of mmseg.
+
+    Args:
+        model, weights, classes: Of :class:`SegInferencer`; MaskCLIP needs no weights.
+        images: Folder; searched with the folders in it.
+        out: Folder, made if it does not exist.
+        thresh: Least probability of a label, 0 to 1.
+        batch_size: Pictures at a time. Above 1 the model's data preprocessor must take pictures of different size.
+        processes: Each has the model; on GPUs they take turns.
+        device: Default: GPUs if there are some.
+        show_progress: Draw a bar.
+
+    Returns:
+        The summary: ``model``, ``weights``, ``classes``, ``thresh``, ``masks``, ``new``, ``kept`` (share of pixels that
+        are not ignored), ``histogram`` (class -> share of the pixels kept), ``images`` (class -> pictures that show it)
+        and ``bad_files`` (path -> reason).
+
+    Raises:
+        ConfigError: an option that cannot work.
+        DataError: no picture, two pictures with one mask, masks of another run, or nothing that could be labelled.
+    """
+    for name, value in (('batch_size', batch_size), ('processes', processes)):
+        if value < 1:
+            raise ConfigError(f'{name} must be at least 1, found {value}.')
+    if not 0 <= thresh < 1:
+        raise ConfigError(f'thresh is a probability, from 0 up to but without 1, found {thresh}.')
+    images, out = Path(images), Path(out)
+    jobs = find_jobs(images, out)
+    labeller = Labeller(model, weights, device, classes, thresh)
+    run = dict(model=str(model), weights=weights, classes=list(labeller.class_names), thresh=thresh)
+    _start(out, run)
+    batches = [jobs[i : i + batch_size] for i in range(0, len(jobs), batch_size)]
+    if processes == 1:
+        results = map(labeller.label, batches)
+    else:
+        del labeller
+        results = _in_processes(batches, processes, (model, weights, device, classes, thresh))
+    if show_progress:
+        results = track(results, 'Pseudo-labels', total=len(batches))
+    return _finish(out, images, run, (outcome for batch in results for outcome in batch))
+
+
+# --- files ----------------------------------------------------------------------------------------------------
+
+
+def find_jobs(images: Path, out: Path) -> list[Job]:
+    """Pictures below ``images``, ``out`` excepted, and where their masks go, in the order of their paths."""
+    if not images.is_dir():
+        raise DataError(f'There is no folder of pictures at {images.absolute()}.')
+    own = out.resolve()
+    if images.resolve() == own:
+        raise DataError(f'Masks cannot lie among the pictures of {images}: give another folder for them.')
+    jobs: dict[str, str] = {}
+    for folder, folders, files in os.walk(images):
+        folders[:] = sorted(f for f in folders if (Path(folder) / f).resolve() != own)
+        for name in sorted(files):
+            if not name.lower().endswith(IMG_EXTENSIONS):
+                continue
+            image = Path(folder) / name
+            mask = str(out / image.relative_to(images).with_suffix('.png'))
+            if mask in jobs:
+                raise DataError(f'{jobs[mask]} and {image} would share the mask {mask}. Rename one of them.')
+            jobs[mask] = str(image)
+    if not jobs:
+        raise DataError(f'{images} holds no picture; looked for files ending in {", ".join(IMG_EXTENSIONS)}.')
+    return [(image, mask) for mask, image in jobs.items()]
+
+
+def counts_of(image: str, mask: str) -> np.ndarray | None:
+    """Pixels of each label (256,) of a mask; None if there is no sound one of the picture's size."""
+    if not os.path.isfile(mask):
+        return None
+    try:
+        with Image.open(mask) as png, Image.open(image) as picture:
+            turned = picture.getexif().get(0x0112, 1) >= 5  # sides swapped
+            size = picture.size[::-1] if turned else picture.size
+            if png.mode != 'L' or png.size != size:
+                return None
+            return np.bincount(np.asarray(png).ravel(), minlength=256)
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def _write(labels: np.ndarray, path: str) -> np.ndarray:
+    """Write a mask, whole or not at all; returns the pixels of each label (256,)."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f'{path}.{os.getpid()}.tmp'
+    Image.fromarray(labels).save(temporary, 'PNG')
+    os.replace(temporary, path)
+    return np.bincount(labels.ravel(), minlength=256)
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f'{path.name}.tmp')
+    temporary.write_text(text, encoding='utf-8')
+    os.replace(temporary, path)
+
+
+def _start(out: Path, run: dict) -> None:
+    """Note what makes the masks in ``out``; refuse to mix them with those of another run."""
+    path = out / SUMMARY
+    if path.is_file():
+        before = json.loads(path.read_text(encoding='utf-8'))
+        unlike = [k for k, v in run.items() if before.get(k) != v]
+        if unlike:
+            found = ', '.join(f'{k}={before.get(k)!r} (now {run[k]!r})' for k in unlike)
+            raise DataError(f'{out} holds the masks of another run: {found}. Give another folder, or remove this one.')
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    _write_text(path, json.dumps(run, indent=2))
+
+
+def _finish(out: Path, images: Path, run: dict, outcomes: Iterable[Outcome]) -> dict:
+    """Sum up outcomes as they come; write the summary and the list."""
+    total, shown = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    stems, bad, new = [], {}, 0
+    for outcome in outcomes:
+        if outcome.counts is None:
+            bad[outcome.image] = outcome.reason
+            continue
+        total += outcome.counts
+        shown += outcome.counts > 0
+        new += outcome.new
+        stems.append(Path(outcome.image).relative_to(images).with_suffix('').as_posix())
+    if not stems:
+        path, reason = next(iter(bad.items()))
+        raise DataError(f'None of the {len(bad)} pictures of {images} could be labelled. {path}: {reason}')
+    labelled, names = int(total[:IGNORE].sum()), run['classes']
+    summary = dict(
+        run,
+        masks=len(stems),
+        new=new,
+        kept=labelled / int(total.sum()),
+        histogram={name: int(total[k]) / max(labelled, 1) for k, name in enumerate(names)},
+        images={name: int(shown[k]) for k, name in enumerate(names)},
+        bad_files=bad,
+    )
+    _write_text(out / SUMMARY, json.dumps(summary, indent=2))
+    _write_text(out / LIST, ''.join(f'{stem}\n' for stem in sorted(stems)))
+    return summary
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+# --- processes ------------------------------------------------------------------------------------------------
+
+_labeller: Labeller | None = None
+
+
+def _begin(places, threads: int, model, weights, device, *others) -> None:
+    global _labeller
+    torch.set_num_threads(threads)
+    place = places.get()
+    if device is None and torch.cuda.is_available():
+        device = f'cuda:{place % torch.cuda.device_count()}'
+    _labeller = Labeller(model, weights, device, *others)
+
+
+def _work(jobs: list[Job]) -> list[Outcome]:
+    return _labeller.label(jobs)
+
+
+def _in_processes(batches: Iterable[list[Job]], processes: int, arguments: tuple) -> Iterator[list[Outcome]]:
+    context = get_context('spawn')
+    places = context.SimpleQueue()
+    for place in range(processes):
+        places.put(place)
+    threads = max(1, torch.get_num_threads() // processes)
+    pool = ProcessPoolExecutor(processes, context, _begin, (places, threads, *arguments))
+    try:
+        yield from pool.map(_work, batches)
+    except BrokenProcessPool as error:
+        raise UserError(
+            'A process ended before its time, most likely for want of memory. What is labelled is kept: run the same '
+            'again, with fewer processes or a smaller batch_size.'
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
