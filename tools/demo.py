@@ -77,7 +77,9 @@ def build_page(inferencer: SegInferencer, examples: Sequence[tuple[str, str]]):
                 picture.preprocess = lambda payload: payload and payload.path
                 names = gr.Textbox(label='Classes, separated by commas', placeholder='sky, road, car', elem_id='names')
                 button = gr.Button('Segment', variant='primary', elem_id='segment')
-            masks = gr.Image(label='Masks', format='png', interactive=False, elem_id='masks')
+            masks = gr.Image(
+                label='Masks', format='png', interactive=False, buttons=['fullscreen', 'download'], elem_id='masks'
+            )
         gr.Examples([list(example) for example in examples], [picture, names], label='Drawn scenes')
         for event in (button.click, names.submit):
             event(run, [picture, names], masks)

@@ -21,9 +21,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('image', nargs='+', help='picture files, or one folder of them')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='class names (default: those of the config)')
-    parser.add_argument(
-        '--out', default='work_dirs/segment', metavar='DIR', help='where to save (default: %(default)s)'
-    )
+    parser.add_argument('--out', default='work_dirs/segment', metavar='DIR', help='where to save (%(default)s)')
     add_model_arguments(parser)
     return parser.parse_args(argv)
 

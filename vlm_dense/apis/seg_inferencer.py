@@ -287,7 +287,7 @@ class SegInferencer(BaseInferencer):
         out_dir: str | os.PathLike = '',
         img_out_dir: str = 'vis',
         pred_out_dir: str = 'pred',
-        opacity: float = 0.6,
+        opacity: float = 0.5,
     ) -> dict | SegDataSample | list[SegDataSample]:
         """Segment pictures.
 
@@ -304,7 +304,7 @@ class SegInferencer(BaseInferencer):
             out_dir: Where to save; ``''``: nowhere.
             img_out_dir: Folder inside ``out_dir`` of the overlays with legend (PNG).
             pred_out_dir: Folder inside ``out_dir`` of the label maps (PNG, one channel).
-            opacity: Of the colours over the picture, 0 to 1.
+            opacity: Of the colours over the greyed picture, 0 to 1.
 
         Returns:
             ``predictions``: label map (H, W), uint8, or uint16 for more than 256 classes; ``classes``: K names in
@@ -359,9 +359,9 @@ class SegInferencer(BaseInferencer):
         inputs: Sequence[np.ndarray],
         preds: Sequence[SegDataSample],
         titles: Sequence[str],
-        opacity: float = 0.6,
+        opacity: float = 0.5,
     ) -> list[Image.Image]:
-        """A picture of each prediction: colours over the input, below it names, shares of the pixels and colours.
+        """A picture of each prediction: colours over the greyed input, below it names, shares of the pixels, colours.
 
         Small inputs are enlarged, large ones reduced.
 
@@ -375,7 +375,8 @@ class SegInferencer(BaseInferencer):
         pictures = []
         for image, sample, title in zip(inputs, preds, titles, strict=True):
             labels = sample.pred_sem_seg.data[0].numpy()
-            overlay = cv2.addWeighted(image[..., ::-1], 1 - opacity, colours[labels], opacity, 0)
+            grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB)
+            overlay = cv2.addWeighted(grey, 1 - opacity, colours[labels], opacity, 0)
             legend = [
                 (f'{shorten(self.class_names[k], _LEGEND_WIDTH, placeholder="...")} {share:.1%}', colours[k].tolist())
                 for k, share in shares(labels)
