@@ -8,7 +8,7 @@ _base_ = [
 ]
 
 model = dict(
-    decode_head=dict(background=dict(index=0, names=['empty background'])),
+    decode_head=dict(background=dict(index=0, names=['empty background', 'background', 'texture', 'empty scene'])),
     variants=dict(
         denoised=dict(pd_thresh=0.5),
         smoothed=dict(ks_thresh=1.0),

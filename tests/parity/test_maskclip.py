@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from official import TINY, Case, array, tiny_clip
+from official import TINY, Case, array, fill
 
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.registry import MODELS
@@ -52,11 +52,10 @@ def _build(tower: str, config: dict, **backbone) -> torch.nn.Module:
             test_cfg=dict(mode='whole'),
         )
     )
-    clip = tiny_clip(tower)
     weights = {}
-    for key in model.state_dict():
+    for key, value in model.state_dict().items():
         source = key.replace('backbone.', 'visual.').removeprefix('decode_head.text_encoder.')
-        weights[key] = clip[source]
+        weights[key] = fill(source, tuple(value.shape))
     model.load_state_dict(weights)
     if hasattr(model.backbone, 'attnpool'):
         model.backbone.attnpool.num_heads = config['attn_pooling_heads']
