@@ -10,6 +10,7 @@ from vlm_dense.segmentation.maskclip_plus import MaskCLIPPlus, MaskCLIPPlusHead
 from vlm_dense.segmentation.maskclip_towers import MaskCLIPResNet, MaskCLIPViT
 from vlm_dense.segmentation.metrics import VariantIoU
 from vlm_dense.segmentation.pamr import PAMR
+from vlm_dense.segmentation.seen_unseen import SeenUnseenIoUMetric
 
 __all__ = [
     'ASPPHeadV2',
@@ -26,5 +27,6 @@ __all__ = [
     'MaskCLIPViT',
     'MixedSizeSegDataPreProcessor',
     'PAMR',
+    'SeenUnseenIoUMetric',
     'VariantIoU',
 ]

@@ -1,0 +1,24 @@
+# MaskCLIP+ with bundled models only: the student is Semantic FPN on tiny-rn, the teacher MaskCLIP on tiny-vit.
+_base_ = './clip_fpn_tiny-rn.py'
+
+clip = dict(arch='tiny-vit', pretrained='bundled')
+model = dict(
+    type='vlm_dense.MaskCLIPPlus',
+    teacher=dict(
+        type='vlm_dense.MaskCLIP',
+        backbone=dict(type='vlm_dense.MaskCLIPViT', act=None, ln_eps=None, **clip),
+        text_encoder=dict(type='vlm_dense.TextTower', **clip),
+        test_cfg=dict(mode='whole', keep_logits=False),
+    ),
+    decode_head=dict(
+        _delete_=True,
+        decode_module=dict(
+            type='FPNHead',
+            in_channels=[64, 64, 64, 64],
+            in_index=[0, 1, 2, 3],
+            feature_strides=[4, 8, 16, 32],
+            norm_cfg=dict(type='GN', num_groups=8, requires_grad=True),
+        ),
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+    ),
+)

@@ -1,0 +1,33 @@
+# MaskCLIP+ on drawn scenes, without any label, minutes on two cores:
+#   python tools/train.py configs/maskclip_plus_shapes.py
+# Each validation prints mIoU beside teacher/mIoU, that of the MaskCLIP which gives the labels.
+_base_ = [
+    './_base_/models/maskclip_plus_tiny.py',
+    './_base_/datasets/shapes.py',
+    './_base_/schedules/tiny.py',
+    './_base_/default_runtime.py',
+]
+
+model = dict(
+    teacher=dict(decode_head=dict(background=dict(index=0, names=['empty background']))),
+    compare_teacher=True,
+)
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type='vlm_dense.DrawScene'),
+            dict(type='vlm_dense.SuppressLabels'),  # takes the masks away
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackSegInputs'),
+        ],
+    )
+)
+val_evaluator = [
+    dict(type='IoUMetric', iou_metrics=['mIoU']),
+    dict(type='vlm_dense.VariantIoU', name='teacher', iou_metrics=['mIoU']),
+]
+test_evaluator = val_evaluator
+default_hooks = dict(
+    logger=dict(interval=50),
+    checkpoint=dict(interval=400, save_best='mIoU'),
+)
