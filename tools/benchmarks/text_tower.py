@@ -9,8 +9,9 @@ the process, and above the loaded model.
     python tools/benchmarks/text_tower.py
 
 Other programs on the same cores slow a step of ours more than the plain pass:
-its many short parallel sections wait for each other's threads. Measure on a
-quiet machine, or with ``--threads 1``.
+its many short parallel sections wait, spinning, for threads that do not run.
+Measure on a quiet machine; else with ``OMP_WAIT_POLICY=passive`` in the
+environment, or with ``--threads 1``.
 """
 
 from __future__ import annotations
