@@ -256,13 +256,16 @@ class MaskCLIPHead(BaseDecodeHead):
         cosines = torch.einsum('bdhw,bnd->bnhw', F.normalize(value, dim=1), text.expand(len(value), -1, -1))
         if all(len(names) == 1 for names in classes):
             return cosines
-        owner = torch.tensor([k for k, names in enumerate(classes) for _ in names], device=cosines.device)
-        maps = cosines.new_full((len(cosines), len(classes), *cosines.shape[2:]), -math.inf)
-        maps = maps.index_reduce(1, owner, cosines, 'mean' if self.aliases == 'mean' else 'amax', include_self=False)
-        if self.aliases == 'mean' and self.background is not None and self.background['names']:
-            index = self.background['index']
-            maps[:, index] = cosines[:, owner == index].amax(dim=1)
-        return maps
+        background = None if self.background is None else self.background['index']
+        maps = []
+        for k, each in enumerate(cosines.split([len(names) for names in classes], dim=1)):
+            if each.shape[1] == 0:
+                maps.append(torch.full_like(cosines[:, 0], -math.inf))
+            elif self.aliases == 'mean' and k != background:
+                maps.append(each.mean(dim=1))
+            else:
+                maps.append(each.amax(dim=1))
+        return torch.stack(maps, dim=1)
 
     def denoise(self, maps: Tensor) -> Tensor:
         """Prompt denoising: a class that is nowhere in an image as probable as ``pd_thresh`` is taken out of it.
