@@ -65,7 +65,7 @@ def maskclip_config(arch: str | dict, pretrained: str | None) -> Config:
 
     The published settings, as in ``configs/_base_/models/maskclip_vit-b16.py``: exact GELU, epsilon 1e-6, ImageNet's
     mean and deviation, pictures resized to a short side of 512 px, their long side at most 2048. Bundled models get
-    those of their training, and a short side of 128 px.
+    those of their training, and a short side of 96 px.
 
     Args:
         arch: As for :func:`vlm_dense.clip.load_clip`.
@@ -100,7 +100,7 @@ def maskclip_config(arch: str | dict, pretrained: str | None) -> Config:
             ),
             test_pipeline=[
                 dict(type='vlm_dense.LoadImage'),
-                dict(type='Resize', scale=(512, 128) if bundled else (2048, 512), keep_ratio=True),
+                dict(type='Resize', scale=(384, 96) if bundled else (2048, 512), keep_ratio=True),
                 dict(type='PackSegInputs'),
             ],
         )
