@@ -49,7 +49,13 @@ class DenseCLIPPrompt(TextPrompt):
                 f"text tower's context_length of {text_tower.context_length}. Raise the tower's context_length (up to "
                 f'77 for CLIP) or use fewer contexts.'
             )
-        token_ids = tokenize(text_tower.arch, list(self.class_names), name_length)
+        try:
+            token_ids = tokenize(text_tower.arch, list(self.class_names), name_length)
+        except ClassNamesError as error:
+            raise ClassNamesError(
+                f'DenseCLIPPrompt, name_length={name_length}: {error} Here the limit is text_prompt.name_length; the '
+                "text tower's context_length must be at least num_contexts + name_length."
+            ) from error
         self.register_buffer('token_ids', token_ids, persistent=False)
         self.contexts = nn.Parameter(torch.empty(1, num_contexts, text_tower.width))
         nn.init.trunc_normal_(self.contexts, std=std)
