@@ -59,12 +59,14 @@ def test_without_gradio_the_program_says_how_to_get_it(monkeypatch, capsys):
 
 
 @pytest.fixture(scope='module')
-def page(inferencer, examples):
+def page(inferencer, examples, tmp_path_factory):
     pytest.importorskip('gradio')
-    page = demo.build_page(inferencer, examples)
-    _, url, _ = demo.launch(page, prevent_thread_lock=True, quiet=True, inbrowser=False)
-    yield url
-    page.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('GRADIO_TEMP_DIR', str(tmp_path_factory.mktemp('uploads')))
+        page = demo.build_page(inferencer, examples)
+        _, url, _ = demo.launch(page, prevent_thread_lock=True, quiet=True, inbrowser=False)
+        yield url
+        page.close()
 
 
 @pytest.fixture(scope='module')
