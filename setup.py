@@ -15,7 +15,8 @@ VERSION = next(
 # mmdet, and must not be written over an environment that already holds those.
 MM = ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3', 'onedl-mmsegmentation>=1.4', 'onedl-mmdetection>=3.5']
 TESTS = [*MM, 'pytest', 'scipy']
-DEV = [*TESTS, 'ruff', 'pre-commit']
+DEMO = ['gradio>=6,<7']
+DEV = [*TESTS, *DEMO, 'ruff', 'pre-commit', 'selenium']
 
 setup(
     name='vlm-dense',
@@ -36,5 +37,5 @@ setup(
         'pillow',
         'matplotlib',
     ],
-    extras_require={'mm': MM, 'tests': TESTS, 'dev': DEV},
+    extras_require={'mm': MM, 'tests': TESTS, 'demo': DEMO, 'dev': DEV},
 )

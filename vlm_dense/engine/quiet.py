@@ -11,7 +11,7 @@ import warnings
 
 from mmengine.logging import MMLogger
 
-MMLogger.get_current_instance()  # its handler keeps the stream that it finds, which must be the real one
+_logger = MMLogger.get_current_instance()  # its handler keeps the stream that it finds, which must be the real one
 logging.disable(logging.WARNING)
 try:
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -20,3 +20,4 @@ try:
         import mmseg.models  # noqa: F401
 finally:
     logging.disable(logging.NOTSET)
+    _logger.setLevel(_logger.level)  # forgets that warnings were off
