@@ -61,7 +61,7 @@ class Labeller(SegInferencer):
             self.model.compare_teacher = False
         if len(self.class_names) > IGNORE:
             raise ConfigError(
-                f'{len(self.class_names)} classes do not fit into 8-bit masks, which hold {IGNORE} and the label to ignore.'
+                f'{len(self.class_names)} classes do not fit into 8-bit masks, which have room for {IGNORE}.'
             )
 
     def label(self, jobs: Sequence[Job]) -> list[Outcome]:

@@ -182,10 +182,10 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
         **kwargs,
     ):
         cls_bg = decode_head.get('cls_bg', False)
+        own = dict(test_cfg=dict(mode='whole', keep_logits=False))
         if class_names is not None:
-            named = as_class_names(class_names)[int(cls_bg) :]
-            teacher = dict(dict(class_names=named), **teacher)
-        teacher = _teacher(teacher)
+            own['class_names'] = as_class_names(class_names)[int(cls_bg) :]
+        teacher = _teacher({**own, **teacher})
         names = [aliases[0] for aliases in teacher.decode_head.class_names]
         names = ['background', *names] if cls_bg else names
         own = dict(type='vlm_dense.MaskCLIPPlusHead', channels=teacher.backbone.embed_dim, num_classes=len(names))

@@ -31,7 +31,6 @@ model = dict(
         backbone=dict(type='vlm_dense.MaskCLIPResNet', arch='RN50', pretrained='openai'),
         text_encoder=dict(type='vlm_dense.TextTower', arch='RN50', pretrained='openai'),
         decode_head=dict(aliases='first', pd_thresh=0.0, ks_thresh=0.0),
-        test_cfg=dict(mode='whole', keep_logits=False),
     ),
     decode_head=dict(
         decode_module=dict(

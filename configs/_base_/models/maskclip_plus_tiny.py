@@ -8,7 +8,6 @@ model = dict(
         type='vlm_dense.MaskCLIP',
         backbone=dict(type='vlm_dense.MaskCLIPViT', act=None, ln_eps=None, **clip),
         text_encoder=dict(type='vlm_dense.TextTower', **clip),
-        test_cfg=dict(mode='whole', keep_logits=False),
     ),
     decode_head=dict(
         _delete_=True,

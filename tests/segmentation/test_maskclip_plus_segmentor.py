@@ -14,6 +14,7 @@ from mmengine.logging import MessageHub
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
+from mmseg.models import FCNHead
 from mmseg.structures import SegDataSample
 from safetensors.torch import save_file
 
@@ -33,6 +34,14 @@ ASPP = dict(type='vlm_dense.ASPPHeadV2', in_channels=32, dilations=(1, 2), norm_
 SIZE = 32
 
 
+class Bare(FCNHead):
+    """A head without classifier."""
+
+    def __init__(self, **kwargs):
+        super().__init__(in_channels=32, **kwargs)
+        del self.conv_seg
+
+
 @pytest.fixture(scope='module')
 def clip_file(tmp_path_factory):
     torch.manual_seed(0)
@@ -43,21 +52,24 @@ def clip_file(tmp_path_factory):
 
 def config(clip_file, head=None, teacher=None, **options) -> dict:
     clip = dict(arch=ARCH, pretrained=clip_file)
-    return dict(
+    own = dict(
         type='vlm_dense.MaskCLIPPlus',
         class_names=NAMES,
         data_preprocessor=dict(type='SegDataPreProcessor', mean=[127.5] * 3, std=[60.0] * 3, size=(SIZE, SIZE)),
         backbone=dict(type='mmseg.ResNetV1c', depth=18, base_channels=4, stem_channels=4, norm_cfg=dict(type='BN')),
-        teacher=dict(
-            type='vlm_dense.MaskCLIP',
-            backbone=dict(type='vlm_dense.MaskCLIPViT', **clip),
-            text_encoder=dict(type='vlm_dense.TextTower', **clip),
-            text_prompt=dict(type='vlm_dense.ZeroShotPrompt'),
+        teacher={
+            **dict(
+                type='vlm_dense.MaskCLIP',
+                backbone=dict(type='vlm_dense.MaskCLIPViT', **clip),
+                text_encoder=dict(type='vlm_dense.TextTower', **clip),
+                text_prompt=dict(type='vlm_dense.ZeroShotPrompt'),
+            ),
             **(teacher or {}),
-        ),
-        decode_head=dict(dict(decode_module=dict(ASPP)), **(head or {})),
-        **options,
+        },
+        decode_head={**dict(decode_module=dict(ASPP)), **(head or {})},
+        test_cfg=dict(mode='whole'),
     )
+    return {**own, **options}
 
 
 @pytest.fixture
@@ -404,7 +416,7 @@ def test_windows_that_are_none_are_refused(build, window):
         (dict(class_names=None), ClassNamesError, 'class_names are missing'),
         (dict(head=dict(num_classes=3)), ClassNamesError, '4 class names for decode_head.num_classes=3'),
         (dict(head=dict(decode_module=dict(ASPP, channels=8))), ConfigError, '16 dimensions'),
-        (dict(head=dict(decode_module=dict(type='vlm_dense.IdentityHead'))), ConfigError, 'no classifier'),
+        (dict(head=dict(decode_module=dict(type=Bare))), ConfigError, 'no classifier'),
         (dict(teacher=dict(decode_head=dict(background=dict(thresh=0.5)))), ConfigError, 'cls_bg=True'),
     ],
 )

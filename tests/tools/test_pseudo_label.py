@@ -1,0 +1,225 @@
+"""Masks for a folder of pictures: complete, resumed, never half written, and trainable."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from engine.toy import write_config, write_data
+from PIL import Image
+from safetensors.torch import save_file
+
+from vlm_dense.apis import SegInferencer
+from vlm_dense.apis.pseudo_label import pseudo_label
+from vlm_dense.clip.loading import load_clip
+from vlm_dense.datasets.checks import LoadImage
+
+TOOLS = Path(__file__).parents[2] / 'tools'
+sys.path.insert(0, str(TOOLS))
+import pseudo_label as tool  # noqa: E402
+import train as train_tool  # noqa: E402
+
+ARCH = dict(
+    embed_dim=16,
+    quick_gelu=True,
+    vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=1, head_width=16),
+    text_cfg=dict(context_length=77, vocab_size=49408, width=16, heads=1, layers=1),
+)
+CONFIG = """
+clip = dict(arch={arch}, pretrained={weights!r})
+model = dict(
+    type='vlm_dense.MaskCLIP',
+    class_names=['sky', 'road', 'car'],
+    data_preprocessor=dict(type='vlm_dense.MixedSizeSegDataPreProcessor', mean=[127.5] * 3, std=[60.0] * 3),
+    backbone=dict(type='vlm_dense.MaskCLIPViT', **clip),
+    text_encoder=dict(type='vlm_dense.TextTower', **clip),
+    text_prompt=dict(type='vlm_dense.ZeroShotPrompt'),
+    test_cfg=dict(mode='whole', keep_logits=False))
+test_pipeline = [dict(type='vlm_dense.LoadImage'), dict(type='Resize', scale=(96, 64), keep_ratio=True),
+                 dict(type='PackSegInputs')]
+"""
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('model')
+    torch.manual_seed(0)
+    weights = str(folder / 'clip.safetensors')
+    save_file({k: v.contiguous() for k, v in load_clip(ARCH).state_dict().items() if k != 'attn_mask'}, weights)
+    path = folder / 'maskclip.py'
+    path.write_text(CONFIG.format(arch=ARCH, weights=weights))
+    return str(path)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Five pictures of different size, in two folders."""
+    rng = np.random.RandomState(0)
+    folder = tmp_path / 'pictures'
+    for i, name in enumerate(('a.jpg', 'b.png', 'c.jpg', 'more/a.jpg', 'more/d.JPG')):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        blocks = rng.randint(0, 256, (3, 4 + i, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
+        Image.fromarray(blocks).save(path, 'PNG' if name.endswith('png') else 'JPEG')
+    return folder
+
+
+def masks(out: Path) -> dict[str, np.ndarray]:
+    return {p.relative_to(out).as_posix(): np.asarray(Image.open(p)) for p in sorted(out.rglob('*.png'))}
+
+
+def run(*argv) -> dict:
+    return tool.main([str(a) for a in argv])
+
+
+def complaint(capsys, *argv) -> str:
+    with pytest.raises(SystemExit) as left:
+        run(*argv)
+    assert left.value.code == 2
+    message = capsys.readouterr().err
+    assert 'Traceback' not in message
+    return message
+
+
+def test_masks_hold_the_labels_of_the_model_and_ignore_where_it_is_unsure(config, pictures, tmp_path):
+    everything = run(config, pictures, tmp_path / 'all')
+    sure = run(config, 'none', pictures, tmp_path / 'sure', '--thresh', 0.9, '--batch-size', 3)
+    assert everything['kept'] == 1 and 0.02 < sure['kept'] < 0.98
+    every, some = masks(tmp_path / 'all'), masks(tmp_path / 'sure')
+    assert list(every) == list(some) == ['a.png', 'b.png', 'c.png', 'more/a.png', 'more/d.png']
+    inferencer = SegInferencer(config, show_progress=False)
+    for (name, full), part in zip(every.items(), some.values(), strict=True):
+        path = next(p for p in pictures.rglob('*.*') if p.relative_to(pictures).with_suffix('.png').as_posix() == name)
+        wanted = inferencer(str(path), return_scores=True)
+        assert np.array_equal(full, wanted['predictions'])
+        assert np.array_equal(part, np.where(wanted['scores'].max(0) < 0.9, 255, wanted['predictions']))
+    pixels = np.concatenate([m.ravel() for m in some.values()])
+    assert sure['kept'] == pytest.approx((pixels != 255).mean())
+    assert sure['histogram']['road'] == pytest.approx((pixels == 1).sum() / (pixels != 255).sum())
+    assert sure['images']['road'] == sum((m == 1).any() for m in some.values())
+    assert json.loads((tmp_path / 'sure' / 'pseudo_labels.json').read_text()) == sure
+
+
+def test_a_second_run_makes_what_is_missing_or_broken_and_nothing_else(config, pictures, tmp_path):
+    out = tmp_path / 'masks'
+    run(config, pictures, out)
+    before = masks(out)
+    (out / 'a.png').unlink()
+    whole = (out / 'b.png').read_bytes()
+    (out / 'b.png').write_bytes(whole[: len(whole) // 2])
+    Image.fromarray(np.zeros((3, 3), np.uint8)).save(out / 'more' / 'd.png')
+    times = {p: p.stat().st_mtime_ns for p in (out / 'c.png', out / 'more' / 'a.png')}
+    summary = run(config, pictures, out)
+    assert summary['masks'] == 5 and summary['new'] == 3
+    assert all(p.stat().st_mtime_ns == time for p, time in times.items())
+    assert all(np.array_equal(m, before[name]) for name, m in masks(out).items())
+
+
+def test_a_run_that_is_stopped_leaves_no_half_mask(config, pictures, tmp_path, monkeypatch):
+    save = Image.Image.save
+
+    def stop_at_third(image, path, *args):
+        if 'c.png' in str(path):
+            Path(path).write_bytes(b'half')
+            raise KeyboardInterrupt
+        save(image, path, *args)
+
+    monkeypatch.setattr(Image.Image, 'save', stop_at_third)
+    out = tmp_path / 'masks'
+    with pytest.raises(KeyboardInterrupt):
+        run(config, pictures, out)
+    assert list(masks(out)) == ['a.png', 'b.png']
+    monkeypatch.undo()
+    assert run(config, pictures, out)['new'] == 3
+    assert not list(out.rglob('*.tmp'))
+
+
+def test_several_processes_write_the_same_masks(config, pictures, tmp_path):
+    run(config, pictures, tmp_path / 'one')
+    summary = run(config, pictures, tmp_path / 'two', '--processes', 2)
+    one, two = masks(tmp_path / 'one'), masks(tmp_path / 'two')
+    assert summary['new'] == 5 and list(one) == list(two)
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_bad_files_are_listed_and_left_out(config, pictures, tmp_path, capsys):
+    (pictures / 'empty.jpg').touch()
+    (pictures / 'text.png').write_text('not a picture')
+    (pictures / 'notes.txt').write_text('not meant')
+    Image.fromarray(np.zeros((1, 3000, 3), np.uint8)).save(pictures / 'line.png')
+    summary = run(config, pictures, tmp_path / 'masks', '--batch-size', 4)
+    assert summary['masks'] == 5
+    assert {Path(p).name for p in summary['bad_files']} == {'empty.jpg', 'text.png', 'line.png'}
+    assert '3 pictures could not be labelled' in capsys.readouterr().out
+    listed = (tmp_path / 'masks' / 'labelled.txt').read_text().split()
+    assert listed == ['a', 'b', 'c', 'more/a', 'more/d']
+
+
+def test_masks_fit_the_picture_as_training_loads_it(config, tmp_path):
+    folder, out = tmp_path / 'pictures', tmp_path / 'masks'
+    folder.mkdir()
+    rng = np.random.RandomState(0)
+    colours = rng.randint(0, 256, (48, 80, 3)).astype(np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(colours).save(folder / 'exif.jpg', exif=turned)
+    Image.fromarray(colours).convert('CMYK').save(folder / 'cmyk.jpg')
+    Image.fromarray(rng.randint(0, 65536, (40, 56)).astype(np.uint16)).save(folder / 'wide.png')
+    assert run(config, folder, out)['masks'] == 3
+    for path in folder.iterdir():
+        shown = LoadImage().transform(dict(img_path=str(path)))['img']
+        assert masks(out)[f'{path.stem}.png'].shape == shown.shape[:2]
+    assert masks(out)['exif.png'].shape == (80, 48)
+    assert run(config, folder, out)['new'] == 0
+
+
+def test_an_ordinary_segmentor_trains_on_the_masks(config, tmp_path):
+    data = write_data(tmp_path / 'data')
+    (data / 'images' / 'train' / '3.png').write_bytes(b'broken')
+    run(config, data / 'images' / 'train', data / 'pseudo')
+    options = [
+        'train_dataloader.dataset.data_prefix.seg_map_path=pseudo',
+        'train_dataloader.dataset.ann_file=pseudo/labelled.txt',
+        'train_cfg.max_iters=2',
+    ]
+    toy = write_config(tmp_path, data, name='on_pseudo_labels')
+    train_tool.main([toy, '--work-dir', str(tmp_path / 'work'), '--cfg-options', *options])
+    assert (tmp_path / 'work' / 'iter_2.pth').is_file()
+
+
+def test_masks_of_two_runs_are_not_mixed(config, pictures, tmp_path, capsys):
+    run(config, pictures, tmp_path / 'masks')
+    message = complaint(capsys, config, pictures, tmp_path / 'masks', '--thresh', 0.5)
+    assert 'masks of another run: thresh=0.0 (now 0.5)' in message
+
+
+def test_folders_that_cannot_work_are_refused(config, pictures, tmp_path, capsys):
+    assert 'no folder of pictures' in complaint(capsys, config, tmp_path / 'absent', tmp_path / 'out')
+    (tmp_path / 'none').mkdir()
+    assert 'holds no picture' in complaint(capsys, config, tmp_path / 'none', tmp_path / 'out')
+    assert 'give another folder' in complaint(capsys, config, pictures, pictures)
+    Image.new('RGB', (32, 32)).save(pictures / 'a.png')
+    assert 'would share the mask' in complaint(capsys, config, pictures, tmp_path / 'out')
+
+
+def test_nothing_that_could_be_labelled_is_an_error(config, tmp_path, capsys):
+    (tmp_path / 'bad').mkdir()
+    (tmp_path / 'bad' / 'a.jpg').write_text('no picture')
+    assert 'None of the 1 pictures' in complaint(capsys, config, tmp_path / 'bad', tmp_path / 'out')
+
+
+def test_masks_inside_the_folder_of_pictures_are_no_pictures(config, pictures):
+    out = pictures / 'masks'
+    assert run(config, pictures, out)['masks'] == run(config, pictures, out)['masks'] == 5
+
+
+@pytest.mark.parametrize('options', [dict(thresh=1.0), dict(thresh=-0.1), dict(processes=0), dict(batch_size=0)])
+def test_options_out_of_range_are_refused(config, pictures, tmp_path, options):
+    with pytest.raises(ValueError, match='found'):
+        pseudo_label(config, None, pictures, tmp_path / 'out', show_progress=False, **options)
+    assert not os.path.exists(tmp_path / 'out')
