@@ -62,5 +62,7 @@ _MODELS = [
 MODELS = Registry('model', parent=root.MODELS, scope='vlm_dense', locations=_MODELS)
 DATASETS = Registry('dataset', parent=root.DATASETS, scope='vlm_dense', locations=['vlm_dense.datasets'])
 TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='vlm_dense', locations=['vlm_dense.datasets'])
-METRICS = Registry('metric', parent=root.METRICS, scope='vlm_dense', locations=['vlm_dense.engine'])
+METRICS = Registry(
+    'metric', parent=root.METRICS, scope='vlm_dense', locations=['vlm_dense.engine', 'vlm_dense.segmentation']
+)
 HOOKS = Registry('hook', parent=root.HOOKS, scope='vlm_dense', locations=['vlm_dense.engine'])
