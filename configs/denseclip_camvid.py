@@ -14,6 +14,7 @@ model = dict(
     decode_head=dict(num_classes=num_classes),
 )
 
+train_dataloader = dict(batch_size=4)
 default_hooks = dict(
     logger=dict(interval=50),
     checkpoint=dict(interval=400, save_best='mIoU'),
