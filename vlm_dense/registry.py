@@ -52,6 +52,7 @@ def unknown_name(name: str, where: str, known) -> str:
 
 
 _MODELS = [
+    'vlm_dense.classification',
     'vlm_dense.clip.resnet',
     'vlm_dense.clip.text_tower',
     'vlm_dense.clip.vit',

@@ -1,7 +1,19 @@
 """How class names become class embeddings."""
 
 from vlm_dense.methods.text_prompts.base import TextPrompt
+from vlm_dense.methods.text_prompts.cocoop import CoCoOpPrompt
+from vlm_dense.methods.text_prompts.context import LearnedContext
+from vlm_dense.methods.text_prompts.coop import CoOpPrompt
 from vlm_dense.methods.text_prompts.denseclip import DenseCLIPPrompt
+from vlm_dense.methods.text_prompts.kgcoop import KgCoOpPrompt
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
 
-__all__ = ['DenseCLIPPrompt', 'TextPrompt', 'ZeroShotPrompt']
+__all__ = [
+    'CoCoOpPrompt',
+    'CoOpPrompt',
+    'DenseCLIPPrompt',
+    'KgCoOpPrompt',
+    'LearnedContext',
+    'TextPrompt',
+    'ZeroShotPrompt',
+]

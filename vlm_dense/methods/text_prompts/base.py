@@ -1,4 +1,4 @@
-"""The contract of a text prompt: class names in, class embeddings out."""
+"""The contract of a text prompt: class names in, class embeddings out. See docs/contract.md."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ class TextPrompt(BaseModule):
     A task (segmentor, classifier, detector) builds the text tower once, builds the prompt with
     ``MODELS.build(cfg, default_args=dict(class_names=..., text_tower=...))`` and calls it when it needs class
     embeddings. The prompt keeps its own parameters only; the tower stays the task's and is handed in at each call.
+
+    What follows from the class names is kept in buffers that are not persistent. So the state dict of a prompt loads
+    into one for other names, unless each class has parameters of its own; then the shapes differ and it is refused.
 
     Args:
         class_names: Names in label order.
@@ -41,7 +44,7 @@ class TextPrompt(BaseModule):
 
         Args:
             text_tower: The tower given at construction.
-            image_features: (B, D) global features; only used when ``image_conditioned``.
+            image_features: (B, D) global features, not normalised; only used when ``image_conditioned``.
 
         Returns:
             (K, D), or (B, K, D) when ``image_conditioned``.
@@ -51,7 +54,10 @@ class TextPrompt(BaseModule):
     def losses(self, class_embeddings: Tensor) -> dict[str, Tensor]:
         """The method's own losses, added to the task's; none by default.
 
+        In training a task calls it once after ``forward``, in the same iteration. Other texts that a loss compares with
+        are encoded in ``forward``, which has the tower, and kept until here.
+
         Args:
-            class_embeddings: What ``forward`` returned in this iteration.
+            class_embeddings: What ``forward`` returned in this iteration; a task may have normalised it.
         """
         return {}

@@ -1,0 +1,21 @@
+"""Image-level labels and predictions."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.structures import BaseDataElement
+
+
+class ClsDataSample(BaseDataElement):
+    """Label and prediction of one image.
+
+    Fields:
+        gt_label: int64, scalar: the class.
+        pred_scores: float32 (K,): the logits.
+        pred_label: int64, scalar: the class with the greatest logit.
+    """
+
+    def set_label(self, label: int) -> ClsDataSample:
+        """Set ``gt_label`` and return the sample."""
+        self.gt_label = torch.tensor(int(label))
+        return self

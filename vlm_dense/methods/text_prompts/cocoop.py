@@ -1,0 +1,59 @@
+"""CoCoOp: context that depends on the image.
+
+"Conditional Prompt Learning for Vision-Language Models", CVPR 2022.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.methods.text_prompts.context import LearnedContext
+from vlm_dense.registry import MODELS
+
+
+@MODELS.register_module()
+class CoCoOpPrompt(LearnedContext):
+    """``[SOS] v_1 + h(z) .. v_M + h(z) name . [EOT]``, z the image's unit feature, h a small network (section 3.2).
+
+    Each image has its own prompts. [SOS] and the vectors of an image go through the tower once for all classes.
+
+    Args:
+        class_names, text_tower: See :class:`TextPrompt`.
+        words, num_contexts, std: See :class:`LearnedContext`; ``words=None`` for random vectors.
+        reduction: Hidden channels of h are those of z divided by this.
+        pretrained: Checkpoint of the official release, see :meth:`LearnedContext.load_pretrained`.
+    """
+
+    image_conditioned = True
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        text_tower: TextTower,
+        words: str | None = 'a photo of a',
+        num_contexts: int | None = None,
+        std: float = 0.02,
+        reduction: int = 16,
+        pretrained: str | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(class_names, text_tower, num_contexts, words, std=std, init_cfg=init_cfg)
+        channels = text_tower.embed_dim
+        self.meta_net = nn.Sequential(
+            OrderedDict(
+                linear1=nn.Linear(channels, channels // reduction),
+                relu=nn.ReLU(inplace=True),
+                linear2=nn.Linear(channels // reduction, text_tower.width),
+            )
+        )
+        self.load_pretrained(pretrained)
+
+    def forward(self, text_tower: TextTower, image_features: Tensor | None = None) -> Tensor:
+        """Class embeddings (B, K, D) for global image features (B, D)."""
+        shift = self.meta_net(F.normalize(image_features, dim=-1))
+        return self.encode(text_tower, self.ctx + shift[:, None])

@@ -1,0 +1,194 @@
+"""Learned vectors in the place of words: what CoOp and all that follow it share.
+
+"Learning to Prompt for Vision-Language Models", IJCV 2022, section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from vlm_dense.clip.loading import check_fit, read_state_dict, tokenize
+from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
+from vlm_dense.methods.text_prompts.base import TextPrompt
+
+POSITIONS = ('end', 'middle', 'front')
+
+
+class LearnedContext(TextPrompt):
+    """``[SOS] v_1 .. v_M name . [EOT]`` with M learned vectors; the name may stand elsewhere.
+
+    A method decides which vectors go to :meth:`encode`, :attr:`ctx` or something computed from it; where they go in
+    the prompt is written here only. Vectors that all classes share and that stand before the name are computed once,
+    not once a class.
+
+    Args:
+        class_names, text_tower, init_cfg: See :class:`TextPrompt`. ``_`` in a name becomes a space.
+        num_contexts: M. Default: as many as there are ``words``, else 16. With fewer vectors than words, the last
+            words stay as they are.
+        words: Initial words; their embeddings are the initial vectors.
+        position: Of the name: at the ``'end'``, in the ``'middle'`` (after M // 2 vectors) or in ``'front'``.
+        class_specific: Each class has vectors of its own.
+        std: Standard deviation of the initial vectors where there are no ``words``.
+
+    Attributes:
+        ctx: (M, d) vectors, or (K, M, d) if ``class_specific``; the name in official checkpoints.
+        token_ids: (K, T) ids of the prompts, ``X`` in the place of vectors without words.
+
+    Raises:
+        ClassNamesError: a prompt longer than the tower's ``context_length``.
+        ConfigError: an unknown ``position``, or a number of vectors that cannot be.
+    """
+
+    rebuilt = ('token_prefix', 'token_suffix')
+    """Entries of official checkpoints that follow from the class names or are never used; left out when loading."""
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        text_tower: TextTower,
+        num_contexts: int | None = None,
+        words: str | None = None,
+        position: str = 'end',
+        class_specific: bool = False,
+        std: float = 0.02,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(class_names, text_tower, init_cfg)
+        kind = type(self).__name__
+        if position not in POSITIONS:
+            raise ConfigError(f'{kind}: position must be one of {POSITIONS}, found {position!r}.')
+        template = words.replace('_', ' ').split() if words else ['X'] * (16 if num_contexts is None else num_contexts)
+        self.num_contexts = len(template) if num_contexts is None else num_contexts
+        if not 1 <= self.num_contexts <= len(template):
+            most = f', at most as many as there are words in {words!r}' if words else ''
+            raise ConfigError(f'{kind}: num_contexts must be at least 1{most}; found {num_contexts}.')
+        self.class_specific = class_specific
+        names = [name.replace('_', ' ') for name in self.class_names]
+        ids = self._tokenize(text_tower, [' '.join([*template, f'{name}.']) for name in names], len(template))
+        self.register_buffer('token_ids', ids, persistent=False)
+        self._before = dict(end=self.num_contexts, middle=self.num_contexts // 2, front=0)[position]
+        self._shared = 0 if class_specific else self._before
+        self.register_buffer('_order', self._layout(text_tower, names), persistent=False)
+        shape = (len(names), 1, 1) if class_specific else (1, 1)
+        if words:
+            vectors = text_tower.embed(ids[0, 1 : 1 + self.num_contexts]).detach().float().cpu().repeat(*shape)
+        else:
+            vectors = std * torch.randn(*shape[:-2], self.num_contexts, text_tower.width)
+        self.ctx = nn.Parameter(vectors)
+        self._register_load_state_dict_pre_hook(self._leave_out_rebuilt)
+
+    def _tokenize(self, text_tower: TextTower, prompts: list[str], context: int) -> Tensor:
+        try:
+            ids = text_tower.tokenize(prompts)
+        except ClassNamesError as error:
+            raise ClassNamesError(
+                f"{type(self).__name__}: {error} The context takes {context} of them; the limit is text_encoder's "
+                'context_length, up to 77 for CLIP.'
+            ) from error
+        return ids[:, : int(text_tower.find_eot(ids).max()) + 1]
+
+    def _layout(self, text_tower: TextTower, names: list[str]) -> Tensor:
+        """Index of each token after [SOS] and the shared vectors, in [the M vectors, the tokens that follow them]."""
+        m, total = self.num_contexts, self.token_ids.shape[1] - 1
+        lengths = text_tower.find_eot(tokenize(text_tower.arch, names)) - 1
+        rows = []
+        for n in lengths.tolist():
+            name, rest = range(m, m + n), range(m + n, total)
+            rows.append([*range(self._before), *name, *range(self._before, m), *rest])
+        return torch.tensor(rows)[:, self._shared :]
+
+    # --- the prompt in the tower ----------------------------------------------------------------------------------
+
+    def forward(self, text_tower: TextTower, image_features: Tensor | None = None) -> Tensor:
+        """Class embeddings (K, D)."""
+        return self.encode(text_tower, self.ctx)
+
+    def encode(self, text_tower: TextTower, context: Tensor) -> Tensor:
+        """Class embeddings of prompts with these vectors.
+
+        Args:
+            text_tower: The tower.
+            context: (M, d) for all classes, or (K, M, d) if ``class_specific``. Also, with the name at the end,
+                (G, M, d) for G variants of all prompts.
+
+        Returns:
+            (K, D), or (G, K, D) for G variants; not normalised.
+        """
+        tokens = text_tower.embed(self.token_ids)
+        start, words = tokens[0, :1], tokens[:, 1 + self.num_contexts :]
+        end = text_tower.find_eot(self.token_ids) - 1 - self._shared
+        prefix = context[..., : self._shared, :]
+        prefix = torch.cat([start.expand(*prefix.shape[:-2], 1, -1), prefix], dim=-2) if self._shared else start
+        if self._shared < self.num_contexts:
+            parts = torch.cat([context.expand(len(words), -1, -1), words], dim=1)
+            words = parts.gather(1, self._order[..., None].expand(-1, -1, parts.shape[2]))
+        return text_tower.encode(words, end, prefix=prefix)
+
+    # --- official checkpoints -------------------------------------------------------------------------------------
+
+    def _leave_out_rebuilt(self, state_dict: dict, prefix: str, *args) -> None:
+        for key in [k for k in state_dict if k.startswith(tuple(prefix + name for name in self.rebuilt))]:
+            del state_dict[key]
+
+    def load_pretrained(self, path: str | None) -> None:
+        """Load learned weights as the official release of the method saves them; nothing for ``None``.
+
+        What follows from class names in the file is left out, so vectors that all classes share fit any names.
+
+        Raises:
+            CheckpointError: the file is for another number of classes or vectors or another tower; names both shapes.
+        """
+        if path is None:
+            return
+        with _trainer_objects():
+            weights = read_state_dict(path)
+        self._leave_out_rebuilt(weights, '')
+        try:
+            check_fit(weights, {k: v.shape for k, v in self.state_dict().items()}, path)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f'{error}\nThis {type(self).__name__} has {self.num_contexts} vectors '
+                f'{"for each" if self.class_specific else "that are shared by all"} of its {len(self.class_names)} '
+                f'classes, with the {self.ctx.shape[-1]} channels of its text tower.'
+            ) from error
+        self.load_state_dict(weights)
+
+
+# --- what official trainers save beside the weights -------------------------------------------------------------------
+
+
+def _stand_in(module: str, name: str) -> type:
+    """An empty class that a pickle finds as ``module.name``; nothing of the real one runs."""
+    return type(name, (), dict(__module__=module))
+
+
+def _plain_dict(*args) -> dict:
+    return {}
+
+
+_plain_dict.__module__, _plain_dict.__name__, _plain_dict.__qualname__ = 'collections', 'defaultdict', 'defaultdict'
+
+# The CoOp family saves the state of its scheduler, which holds a whole scheduler, which holds the optimiser.
+_TRAINER_OBJECTS = [
+    dict,
+    _plain_dict,
+    *(_stand_in('torch.optim.lr_scheduler', name) for name in ('CosineAnnealingLR', 'MultiStepLR', 'StepLR')),
+    *(_stand_in(f'torch.optim.{name.lower()}', name) for name in ('SGD', 'Adam', 'AdamW')),
+]
+
+
+@contextmanager
+def _trainer_objects() -> Iterator[None]:
+    """Let :func:`read_state_dict` pass over them."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(_TRAINER_OBJECTS)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)

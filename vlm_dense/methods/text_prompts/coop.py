@@ -1,0 +1,37 @@
+"""CoOp: the words around a class name are learned.
+
+"Learning to Prompt for Vision-Language Models", IJCV 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.methods.text_prompts.context import LearnedContext
+from vlm_dense.registry import MODELS
+
+
+@MODELS.register_module()
+class CoOpPrompt(LearnedContext):
+    """M learned vectors v around the class name, trained by the task's loss alone (section 3.2).
+
+    =========== ======================================================
+    ``end``     ``[SOS] v_1 .. v_M name . [EOT]``
+    ``middle``  ``[SOS] v_1 .. v_(M//2) name v_(M//2+1) .. v_M . [EOT]``
+    ``front``   ``[SOS] name v_1 .. v_M . [EOT]``
+    =========== ======================================================
+
+    The defaults are the paper's main setting; ``words='a photo of a'`` is that of its comparisons under domain shift.
+
+    Initial words in the official code make ``class_specific`` void; here each class then begins with a copy of them.
+
+    Args:
+        class_names, text_tower: See :class:`TextPrompt`.
+        pretrained: Checkpoint of the official release, see :meth:`LearnedContext.load_pretrained`.
+        **kwargs: ``num_contexts``, ``words``, ``position``, ``class_specific``, ``std``, see :class:`LearnedContext`.
+    """
+
+    def __init__(self, class_names: Sequence[str], text_tower: TextTower, pretrained: str | None = None, **kwargs):
+        super().__init__(class_names, text_tower, **kwargs)
+        self.load_pretrained(pretrained)
