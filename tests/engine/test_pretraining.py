@@ -66,6 +66,14 @@ def test_every_weight_is_trained_from_captions_with_or_without_objects():
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+def test_a_batch_of_single_objects_has_no_list_to_tell():
+    torch.set_num_threads(1)
+    model = CaptionPretraining('tiny-rn')
+    present = torch.stack([presence('red circle'), presence('blue star')])
+    losses = model(torch.randn(2, 3, 64, 64), present, mode='loss')
+    assert 'loss_caption' not in losses and all(torch.isfinite(v) for v in losses.values())
+
+
 def test_teacher_is_neither_saved_nor_trained_and_gives_the_text_tower():
     model = CaptionPretraining('tiny-vit', teacher='tiny-rn')
     assert not any('teacher' in key for key in model.state_dict())

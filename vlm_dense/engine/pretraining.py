@@ -286,6 +286,8 @@ class CaptionPretraining(BaseModel):
             losses['loss_teacher'] = self.teacher_weight * (1 - (image * goal).sum(1)).mean()
 
         several = present.sum(1) > 1
+        if not several.any():
+            return losses
         present, image = present[several], image[several]
         listed = self.encode_captions([self.list_caption(p) for p in present]).float()
         same = (present @ present.T == present.sum(1, keepdim=True)) & (present.sum(1, keepdim=True) == present.sum(1))
