@@ -197,8 +197,6 @@ class CaptionPretraining(BaseModel):
 
     Args:
         arch: As for :func:`vlm_dense.clip.loading.load_clip`; ``'tiny-rn'`` or ``'tiny-vit'``.
-        teacher: Name of a bundled model whose text tower is the start and whose image embeddings are to be met.
-        teacher_weight: Weight of 1 - cos(image embedding, the teacher's).
         bfloat16: Train under CPU autocast.
         data_preprocessor: As in mmengine.
     """
@@ -208,13 +206,11 @@ class CaptionPretraining(BaseModel):
     def __init__(
         self,
         arch: str,
-        teacher: str | None = None,
-        teacher_weight: float = 1.0,
         bfloat16: bool = True,
         data_preprocessor: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor)
-        self.arch, self.bfloat16, self.teacher_weight = arch, bfloat16, teacher_weight
+        self.arch, self.bfloat16 = arch, bfloat16
         self.vocabularies = shapes_vocabularies()
         captions = [c for v in self.vocabularies.values() for wordings in v.captions for c in wordings]
         captions += [fill(t, 'red circle, and') for t in LIST_TEMPLATES]
@@ -222,11 +218,6 @@ class CaptionPretraining(BaseModel):
         self.clip = load_clip(arch)
         rows = filler_rows(*self.clip.token_embedding.weight.shape)[self.token_ids]
         self.clip.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)
-        self.teacher = None
-        if teacher is not None:
-            model = load_clip(teacher, 'bundled').requires_grad_(False)
-            self.take_weights(model, text_only=True)
-            self.teacher = [model.visual]  # in a list: neither saved nor trained
 
     def take_weights(self, clip: CLIP, text_only: bool = False) -> None:
         """Copy the weights of a CLIP with the full vocabulary."""
@@ -279,11 +270,6 @@ class CaptionPretraining(BaseModel):
             log_p = (scale * image @ features.T).log_softmax(-1)
             weight = 1.0 if name == 'pair' else 0.5 if name in ('shape', 'colour') else 0.1
             losses[f'loss_{name}'] = -weight * (targets * log_p).sum(1).mean()
-
-        if self.teacher is not None:
-            with torch.no_grad():
-                goal = F.normalize(self.teacher[0](inputs).float(), dim=-1)
-            losses['loss_teacher'] = self.teacher_weight * (1 - (image * goal).sum(1)).mean()
 
         several = present.sum(1) > 1
         if not several.any():

@@ -1,5 +1,5 @@
 # Minutes on two cores.
-max_iters = 1000
+max_iters = 800
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=1e-4),
