@@ -59,11 +59,17 @@ _MODELS = [
     'vlm_dense.methods',
     'vlm_dense.segmentation',
 ]
+_DATA = ['vlm_dense.classification', 'vlm_dense.datasets']
 
 MODELS = Registry('model', parent=root.MODELS, scope='vlm_dense', locations=_MODELS)
-DATASETS = Registry('dataset', parent=root.DATASETS, scope='vlm_dense', locations=['vlm_dense.datasets'])
-TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='vlm_dense', locations=['vlm_dense.datasets'])
+DATASETS = Registry('dataset', parent=root.DATASETS, scope='vlm_dense', locations=_DATA)
+TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='vlm_dense', locations=_DATA)
 METRICS = Registry(
-    'metric', parent=root.METRICS, scope='vlm_dense', locations=['vlm_dense.engine', 'vlm_dense.segmentation']
+    'metric',
+    parent=root.METRICS,
+    scope='vlm_dense',
+    locations=['vlm_dense.classification', 'vlm_dense.engine', 'vlm_dense.segmentation'],
 )
-HOOKS = Registry('hook', parent=root.HOOKS, scope='vlm_dense', locations=['vlm_dense.engine'])
+HOOKS = Registry(
+    'hook', parent=root.HOOKS, scope='vlm_dense', locations=['vlm_dense.classification', 'vlm_dense.engine']
+)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor
 
@@ -36,7 +39,7 @@ class CLIPClassifier(BaseModel):
         init_cfg: mmengine's.
 
     Raises:
-        ClassNamesError: no names, or two classes of one name.
+        ClassNamesError: no names.
         ConfigError: a backbone that is no CLIP image tower, or towers of different joint spaces.
     """
 
@@ -56,11 +59,13 @@ class CLIPClassifier(BaseModel):
                 'CLIPClassifier: class_names are missing. tools/train.py and tools/test.py take them from the data '
                 "set; elsewhere give model=dict(class_names=['cat', ...]) in label order."
             )
-        twice = sorted({name for name in class_names if list(class_names).count(name) > 1})
-        if twice:
-            raise ClassNamesError(
-                f'CLIPClassifier: {twice[0]!r} is the name of {list(class_names).count(twice[0])} classes, and nothing '
-                'could tell them apart. Name them differently, by class_names of the model or metainfo of the data set.'
+        twice = [name for name, count in Counter(class_names).items() if count > 1]
+        if twice:  # the curated names of ImageNet hold two such pairs, so this is no error
+            print_log(
+                f'CLIPClassifier: several classes are named {", ".join(map(repr, twice[:5]))}. Prompts that classes '
+                'share cannot tell them apart: the first of them is predicted.',
+                logger='current',
+                level=logging.WARNING,
             )
         self.class_names = tuple(class_names)
         self.frozen_backbone = frozen_backbone
@@ -148,7 +153,7 @@ class CLIPClassifier(BaseModel):
         """``loss_ce`` and ``prompt.*``.
 
         Raises:
-            DataError: a label outside of the classes.
+            DataError: no label, or one outside of the classes.
         """
         features = self.image_features(inputs)
         text = self.class_embeddings(features)
@@ -166,6 +171,12 @@ class CLIPClassifier(BaseModel):
         return samples
 
     def _labels(self, data_samples: list[ClsDataSample]) -> Tensor:
+        bare = next((sample for sample in data_samples if 'gt_label' not in sample), None)
+        if bare is not None:
+            raise DataError(
+                f'{bare.get("img_path", "An image")} has no gt_label to train with. Drawn scenes have one if '
+                'num_objects=(1, 1).'
+            )
         labels = torch.stack([sample.gt_label for sample in data_samples])
         wrong = (labels < 0) | (labels >= len(self.class_names))
         if wrong.any():
