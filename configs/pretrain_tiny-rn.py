@@ -1,5 +1,4 @@
 # The bundled tiny-rn: a CLIP with a ModifiedResNet, trained from captions of Shapes. See docs/tiny_clip.md.
-custom_imports = dict(imports=['vlm_dense.engine.pretraining'])
 default_scope = 'mmengine'
 bundled = 'tiny-rn'
 

@@ -1,6 +1,5 @@
 # The bundled tiny-vit: a small ViT with patch 8 that learns to fit tiny-rn's text tower. See docs/tiny_clip.md.
 _base_ = './pretrain_tiny-rn.py'
-custom_imports = dict(imports=['vlm_dense.engine.distillation'])
 bundled = 'tiny-vit'
 
 model = dict(type='vlm_dense.CaptionDistillation', arch=bundled, teacher='tiny-rn')

@@ -214,9 +214,8 @@ def report(arch: str, args: argparse.Namespace, folder: str) -> None:
         rows[name] = seconds, last['peak'], last['peak'] - last['before']
         print(f'{name:10s} {seconds:9.2f} {last["peak"]:9.0f} {rows[name][2]:13.0f}')
     a, b = rows['official'], rows['ours']
-    print(
-        f'ratio      {a[0] / b[0]:8.2f}x {b[1] / a[1]:9.2f} {b[2] / a[2]:13.2f}   (official / ours; memory: ours / official)'
-    )
+    print(f'ratio      {a[0] / b[0]:8.2f}x {b[1] / a[1]:9.2f} {b[2] / a[2]:13.2f}')
+    print('(time: official / ours; memory: ours / official)')
     x, y = torch.load(files['official'], weights_only=True), torch.load(files['ours'], weights_only=True)
     if args.train:
         print(f'losses {x.item():.6f} and {y.item():.6f}')

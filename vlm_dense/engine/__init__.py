@@ -1,6 +1,15 @@
 """What runs a training beyond mmengine's own: hooks, samplers, checkpoints. Importing this module registers them."""
 
 from vlm_dense.engine import quiet  # isort: skip  (first, before others import mmseg)
-from vlm_dense.engine import checkpoint, cpu_distributed, losses, pictures, seeding
+from vlm_dense.engine import checkpoint, cpu_distributed, distillation, losses, pictures, pretraining, seeding
 
-__all__ = ['checkpoint', 'cpu_distributed', 'losses', 'pictures', 'quiet', 'seeding']
+__all__ = [
+    'checkpoint',
+    'cpu_distributed',
+    'distillation',
+    'losses',
+    'pictures',
+    'pretraining',
+    'quiet',
+    'seeding',
+]
