@@ -69,7 +69,8 @@ def test_a_killed_run_resumes_bit_for_bit(trained, tmp_path):
     work_dir = tmp_path / 'work'
     command = [sys.executable, str(TOOLS / 'train.py'), str(tmp_path / 'killed.py'), '--work-dir', str(work_dir)]
     path = os.pathsep.join([str(tmp_path), str(TOOLS.parent), os.environ.get('PYTHONPATH', '')])
-    done = subprocess.run(command, env=dict(os.environ, PYTHONPATH=path), capture_output=True, text=True)
+    env = dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1')  # as in this process: sums round by threads
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == -9, done.stderr[-2000:]
     assert (work_dir / 'last_checkpoint').read_text().endswith('iter_6.pth')
     (tmp_path / 'resumed.py').write_text(Path(config).read_text().replace("'trained'", "'resumed'"))
