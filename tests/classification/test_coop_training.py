@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / 'tools'))
@@ -24,6 +25,15 @@ SMALL = [
     'train_cfg.val_interval=2',
     'default_hooks.checkpoint.interval=2',
 ]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _scope_of_other_tests():
+    """A run sets mmengine's default scope for the whole process."""
+    before = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
 
 
 def train(work_dir, *options, config='coop', resume=()):

@@ -40,6 +40,7 @@ def denseclip(text_prompt: dict) -> torch.nn.Module:
         num_classes=len(NAMES),
         norm_cfg=dict(type='BN'),
         align_corners=False,
+        loss_decode=dict(type='mmseg.CrossEntropyLoss'),
     )
     return MODELS.build(
         ConfigDict(
@@ -48,7 +49,11 @@ def denseclip(text_prompt: dict) -> torch.nn.Module:
             text_prompt=text_prompt,
             neck=dict(type='mmseg.FPN', in_channels=[32, 64, 128, 256 + len(NAMES)], out_channels=8, num_outs=4),
             decode_head=head,
-            identity_head=dict(type='vlm_dense.IdentityHead', align_corners=False),
+            identity_head=dict(
+                type='vlm_dense.IdentityHead',
+                align_corners=False,
+                loss_decode=dict(type='mmseg.CrossEntropyLoss', loss_weight=0.4),
+            ),
             **COMMON,
         )
     )
@@ -56,8 +61,16 @@ def denseclip(text_prompt: dict) -> torch.nn.Module:
 
 def maskclip(text_prompt: dict) -> torch.nn.Module:
     backbone = dict(type='vlm_dense.MaskCLIPResNet', arch=ARCH)
+    head = dict(loss_decode=dict(type='mmseg.CrossEntropyLoss'))
     return MODELS.build(
-        ConfigDict(type='vlm_dense.MaskCLIP', backbone=backbone, text_prompt=text_prompt, train_cfg=dict(), **COMMON)
+        ConfigDict(
+            type='vlm_dense.MaskCLIP',
+            backbone=backbone,
+            text_prompt=text_prompt,
+            decode_head=head,
+            train_cfg={},
+            **COMMON,
+        )
     )
 
 
