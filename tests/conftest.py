@@ -26,10 +26,16 @@ def pytest_generate_tests(metafunc):
             metafunc.parametrize(name, paths, ids=[p.stem for p in paths])
 
 
-@pytest.fixture(autouse=True)
-def _reproducible():
-    """The same numbers on every machine; one thread is also quickest for small tensors on a busy one."""
+@pytest.fixture(autouse=True, scope='session')
+def _one_thread():
+    """The same rounding on every machine and in every fixture; also quickest for small tensors on a busy one."""
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    import torch
+
     torch.manual_seed(0)
