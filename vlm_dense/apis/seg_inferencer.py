@@ -28,7 +28,7 @@ from rich.progress import track
 from torch import nn
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from vlm_dense.clip.loading import BUNDLED_DIR, model_config
+from vlm_dense.clip.loading import model_config
 from vlm_dense.datasets.checks import LoadImage, class_names, registered
 from vlm_dense.datasets.scenes import SHAPES
 from vlm_dense.engine.checkpoint import CheckpointFitHook
@@ -48,6 +48,8 @@ MASKCLIP = {
     'maskclip_rn50x16': ('RN50x16', 'openai'),
 }
 """Model names -> (arch, pretrained)."""
+
+DEFAULT_MODEL = 'maskclip_tiny-rn'  # the bundled model whose values tell objects apart
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 """The repository's configs; absent where only the package is installed."""
@@ -107,12 +109,6 @@ def maskclip_config(arch: str | dict, pretrained: str | None) -> Config:
     )
 
 
-def default_model() -> str:
-    """Name of the model that comes with the package."""
-    trained = (BUNDLED_DIR / 'tiny-vit.safetensors').is_file()
-    return 'maskclip_tiny-vit' if trained else 'maskclip_tiny-rn'
-
-
 def palette(number: int) -> list[tuple[int, int, int]]:
     """RGB of each class; a class keeps its colour when others are added."""
     hues = [i * 0.6180339887 % 1 for i in range(number)]  # golden section: neighbours in the list are far apart
@@ -158,7 +154,7 @@ class SegInferencer(BaseInferencer):
         init_default_scope('mmseg')
         self.class_names: list[str] | None = None
         if model is None:
-            model = default_model()
+            model = DEFAULT_MODEL
         if isinstance(model, (str, os.PathLike)):
             model = _named_config(os.fspath(model))
         super().__init__(model, weights, device, 'mmseg', show_progress)
