@@ -1,12 +1,12 @@
-# MaskCLIP+ with bundled models only: the student is Semantic FPN on tiny-rn, the teacher MaskCLIP on tiny-vit.
+# MaskCLIP+ with bundled models only: the student is Semantic FPN on tiny-rn, the teacher MaskCLIP on tiny-rn.
 _base_ = './clip_fpn_tiny-rn.py'
 
-clip = dict(arch='tiny-vit', pretrained='bundled')
+clip = dict(arch='tiny-rn', pretrained='bundled')
 model = dict(
     type='vlm_dense.MaskCLIPPlus',
     teacher=dict(
         type='vlm_dense.MaskCLIP',
-        backbone=dict(type='vlm_dense.MaskCLIPViT', act=None, ln_eps=None, **clip),
+        backbone=dict(type='vlm_dense.MaskCLIPResNet', **clip),
         text_encoder=dict(type='vlm_dense.TextTower', **clip),
     ),
     decode_head=dict(
