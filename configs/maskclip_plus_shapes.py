@@ -11,17 +11,7 @@ _base_ = [
 model = dict(
     teacher=dict(decode_head=dict(background=dict(index=0, names=['empty background']))),
     compare_teacher=True,
-    # the student sees less than the teacher, strides 8 and 16 of a frozen backbone, or it would copy its mistakes
-    backbone=dict(out_indices=(1, 2), frozen_stages=4),
-    neck=dict(in_channels=[192, 384], num_outs=2),
-    decode_head=dict(decode_module=dict(in_channels=[64, 64], in_index=[0, 1], feature_strides=[8, 16])),
 )
-max_iters = 400
-train_cfg = dict(max_iters=max_iters, val_interval=200)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=50),
-    dict(type='PolyLR', eta_min=1e-6, power=0.9, by_epoch=False, begin=50, end=max_iters),
-]
 train_dataloader = dict(
     dataset=dict(
         pipeline=[
@@ -37,7 +27,10 @@ val_evaluator = [
     dict(type='vlm_dense.VariantIoU', name='teacher', iou_metrics=['mIoU']),
 ]
 test_evaluator = val_evaluator
-default_hooks = dict(
-    logger=dict(interval=50),
-    checkpoint=dict(interval=400, save_best='mIoU'),
-)
+max_iters = 400
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=50),
+    dict(type='PolyLR', eta_min=1e-6, power=0.9, by_epoch=False, begin=50, end=max_iters),
+]
+train_cfg = dict(max_iters=max_iters, val_interval=100)
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=100))
