@@ -2,7 +2,7 @@
 #   python tools/train.py configs/maskclip_plus_shapes.py
 # Each validation prints mIoU beside teacher/mIoU, that of the MaskCLIP which gives the labels.
 _base_ = [
-    './_base_/models/maskclip_plus_tiny.py',
+    './_base_/models/maskclip_plus_tiny-rn.py',
     './_base_/datasets/shapes.py',
     './_base_/schedules/tiny.py',
     './_base_/default_runtime.py',

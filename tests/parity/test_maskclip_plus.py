@@ -66,7 +66,9 @@ def _build(config: dict, options: dict, weights: str, **changes) -> torch.nn.Mod
             filled.add(key)
     assert filled == set(config['filled_keys'])
     if options['cls_bg']:
-        state['decode_head.bg_embeddings'].copy_(array('decode_head.bg_embeddings', (1, value.shape[-1]), 0.125))
+        state['decode_head.bg_embeddings'].copy_(
+            array('decode_head.bg_embeddings', (1, model.decode_head.channels), 0.125)
+        )
     return model.train()
 
 

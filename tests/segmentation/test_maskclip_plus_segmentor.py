@@ -438,3 +438,18 @@ def test_the_metric_tells_seen_from_unseen_classes():
     assert result['unseen_mIoU'] == 50 and result['hIoU'] == pytest.approx(62.5, abs=0.01)
     with pytest.raises(ConfigError, match='must list labels'):
         SeenUnseenIoUMetric(unseen=[])
+
+
+@pytest.mark.parametrize('path', sorted(CONFIGS.glob('maskclip_plus_*.py')), ids=lambda path: path.stem)
+def test_configs_read_no_label_that_is_to_be_learned_without(path):
+    cfg = Config.fromfile(path)
+    dataset = cfg.train_dataloader.dataset
+    steps = {step['type'].rpartition('.')[2]: step for step in dataset.pipeline}
+    if 'clip_unlabeled_cats' in cfg.model:
+        assert steps['SuppressLabels'].classes == cfg.model.clip_unlabeled_cats == cfg.model.unlabeled_cats
+        assert cfg.test_evaluator.unseen == cfg.model.clip_unlabeled_cats
+        own, clip = cfg.model.start_self_train, cfg.model.start_clip_guided
+        assert own[0] in (clip[1] + 1, -1)
+    else:
+        assert 'LoadAnnotations' not in steps and 'seg_map_path' not in dataset.get('data_prefix', {})
+    assert cfg.train_cfg.max_iters >= cfg.train_cfg.val_interval
