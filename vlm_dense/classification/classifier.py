@@ -13,13 +13,13 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from vlm_dense.classification.structures import ClsDataSample
-from vlm_dense.clip.image_tower import ImageTower
-from vlm_dense.errors import ClassNamesError, ConfigError, DataError
+from vlm_dense.errors import DataError
+from vlm_dense.methods.text_prompts.guided import TextGuided
 from vlm_dense.registry import MODELS
 
 
 @MODELS.register_module()
-class CLIPClassifier(BaseModel):
+class CLIPClassifier(TextGuided, BaseModel):
     """Logits are the scaled cosines of an image's feature and the class embeddings.
 
     Call graph::
@@ -54,12 +54,7 @@ class CLIPClassifier(BaseModel):
         init_cfg: dict | None = None,
     ):
         super().__init__(data_preprocessor, init_cfg)
-        if class_names is None:
-            raise ClassNamesError(
-                'CLIPClassifier: class_names are missing. tools/train.py and tools/test.py take them from the data '
-                "set; elsewhere give model=dict(class_names=['cat', ...]) in label order."
-            )
-        twice = [name for name, count in Counter(class_names).items() if count > 1]
+        twice = [name for name, count in Counter(class_names or ()).items() if count > 1]
         if twice:  # the curated names of ImageNet hold two such pairs, so this is no error
             print_log(
                 f'CLIPClassifier: several classes are named {", ".join(map(repr, twice[:5]))}. Prompts that classes '
@@ -67,38 +62,19 @@ class CLIPClassifier(BaseModel):
                 logger='current',
                 level=logging.WARNING,
             )
-        self.class_names = tuple(class_names)
         self.frozen_backbone = frozen_backbone
         self.backbone = MODELS.build(backbone)
-        if not isinstance(self.backbone, ImageTower):
-            raise ConfigError(
-                f"CLIPClassifier: the backbone must be 'vlm_dense.CLIPResNet' or 'vlm_dense.CLIPViT', found "
-                f'{type(self.backbone).__name__}.'
-            )
+        self.build_text(text_encoder, text_prompt, class_names)
+        self.class_names = tuple(class_names)
         if frozen_backbone:
             self.backbone.requires_grad_(False).eval()
-        self.text_encoder = MODELS.build(text_encoder)
-        if self.text_encoder.embed_dim != self.backbone.embed_dim:
-            raise ConfigError(
-                f'CLIPClassifier: image and text tower must share one joint space, found {self.backbone.embed_dim} and '
-                f'{self.text_encoder.embed_dim} dimensions. Use the same arch for backbone and text_encoder.'
-            )
-        self.text_prompt = MODELS.build(
-            text_prompt, default_args=dict(class_names=self.class_names, text_tower=self.text_encoder)
-        )
-        self._class_embeddings: Tensor | None = None
-        self._register_load_state_dict_pre_hook(self._forget)
 
     def train(self, mode: bool = True) -> CLIPClassifier:
-        """Switch the mode and forget the class embeddings of the last evaluation."""
-        self._forget()
+        """Switch the mode; a frozen image tower stays in eval mode."""
         super().train(mode)
         if self.frozen_backbone:
             self.backbone.eval()
         return self
-
-    def _forget(self, *args) -> None:
-        self._class_embeddings = None
 
     # --- features, class embeddings, logits -----------------------------------------------------------------------
 
@@ -106,19 +82,6 @@ class CLIPClassifier(BaseModel):
         """Global features (B, D), not normalised, of images (B, 3, H, W)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_backbone):
             return self.backbone.encode(inputs, ('global',)).global_
-
-    def class_embeddings(self, image_features: Tensor) -> Tensor:
-        """(K, D), or (B, K, D) if the prompt depends on the image; encoded once in eval mode.
-
-        Args:
-            image_features: (B, D).
-        """
-        if self.training or torch.is_grad_enabled() or self.text_prompt.image_conditioned:
-            return self.text_prompt(self.text_encoder, image_features)
-        cached = self._class_embeddings
-        if cached is None or cached.device != image_features.device:
-            self._class_embeddings = self.text_prompt(self.text_encoder)
-        return self._class_embeddings
 
     def logits(self, image_features: Tensor, class_embeddings: Tensor) -> Tensor:
         """Scaled cosines (B, K), float32.

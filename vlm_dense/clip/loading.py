@@ -11,7 +11,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -182,6 +182,21 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     except Exception as error:  # damaged bytes raise anything: EOFError, struct.error, RuntimeError, KeyError, ...
         raise _damaged(path, kind, error) from error
     return _only_tensors(content, path)
+
+
+@contextlib.contextmanager
+def allowed_in_pickles(objects: Sequence) -> Iterator[None]:
+    """Let ``torch.load(weights_only=True)`` build these classes and call these functions, and restore its list after.
+
+    A pickle finds an object under its ``__module__`` and ``__qualname__``, in every version of torch.
+    """
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(list(objects))
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def check_fit(state_dict: Mapping[str, Tensor], reference_shapes: Mapping[str, tuple], source: object) -> None:

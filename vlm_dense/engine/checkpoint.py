@@ -13,8 +13,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pickle import UnpicklingError
 
 import numpy as np
@@ -27,6 +26,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from vlm_dense.clip.loading import allowed_in_pickles
 from vlm_dense.errors import CheckpointError
 from vlm_dense.registry import HOOKS
 
@@ -65,20 +65,9 @@ def _numpy_functions() -> list:
     return functions
 
 
+# what mmengine's checkpoints hold beyond tensors: log history, numpy scalars and arrays, slices
 _ALLOWED = [slice, codecs.encode, np.ndarray, np.dtype, HistoryBuffer, _history_method, *_numpy_functions()]
 _ALLOWED += {type(np.dtype(kind)) for kind in '?bBhHiIlLqQefdU'}
-
-
-@contextmanager
-def _safe_globals() -> Iterator[None]:
-    """Allow what mmengine's checkpoints hold beyond tensors: log history, numpy scalars and arrays, slices."""
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals(_ALLOWED)
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
 
 
 def load_from_local(filename: str, map_location=None) -> dict:
@@ -113,7 +102,7 @@ def load_from_local(filename: str, map_location=None) -> dict:
                 broken = archive.testzip()
             if broken:
                 raise ValueError(f'wrong check sum of {broken}')
-        with _safe_globals():
+        with allowed_in_pickles(_ALLOWED):
             checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
     except (torch.cuda.OutOfMemoryError, MemoryError):
         raise
@@ -129,7 +118,7 @@ def load_from_local(filename: str, map_location=None) -> dict:
 
 def load_from_http(filename: str, map_location=None, model_dir: str | None = None) -> dict:
     """Download a checkpoint to torch's hub folder, once per machine, and read it; mmengine's loader of URLs."""
-    with _safe_globals():
+    with allowed_in_pickles(_ALLOWED):
         try:
             return torch.hub.load_state_dict_from_url(filename, model_dir, map_location, weights_only=True)
         except UnpicklingError as error:

@@ -13,14 +13,15 @@ from mmseg.models import EncoderDecoder
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
-from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
+from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.errors import ClassNamesError, ConfigError
+from vlm_dense.methods.text_prompts.guided import TextGuided
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.inference import BatchedInference
 
 
 @MODELS.register_module()
-class DenseCLIP(BatchedInference, EncoderDecoder):
+class DenseCLIP(TextGuided, BatchedInference, EncoderDecoder):
     """Pixel-text matching as guidance for an ordinary segmentor.
 
     Call graph::
@@ -63,31 +64,13 @@ class DenseCLIP(BatchedInference, EncoderDecoder):
         **kwargs,
     ):
         super().__init__(backbone=backbone, decode_head=decode_head, **kwargs)
-        if not isinstance(self.backbone, ImageTower):
-            raise ConfigError(
-                f"DenseCLIP: the backbone must be 'vlm_dense.CLIPResNet' or 'vlm_dense.CLIPViT', found "
-                f'{type(self.backbone).__name__}.'
-            )
-        if class_names is None:
-            raise ClassNamesError(
-                'DenseCLIP: class_names are missing. tools/train.py and tools/test.py take them from the data set; '
-                "elsewhere give model=dict(class_names=['wall', ...]) in label order."
-            )
-        if len(class_names) != self.num_classes:
+        if class_names is not None and len(class_names) != self.num_classes:
             raise ClassNamesError(
                 f'DenseCLIP: {len(class_names)} class names for decode_head.num_classes={self.num_classes}. Set '
                 f'num_classes (and the FPN in_channels, which hold one channel a class) to the number of names.'
             )
-        self.text_encoder = MODELS.build(text_encoder)
-        self.text_prompt = MODELS.build(
-            text_prompt, default_args=dict(class_names=class_names, text_tower=self.text_encoder)
-        )
+        self.build_text(text_encoder, text_prompt, class_names)
         dim = self.text_encoder.embed_dim
-        if dim != self.backbone.embed_dim:
-            raise ConfigError(
-                f'DenseCLIP: image and text tower must share one joint space, found {self.backbone.embed_dim} and '
-                f'{dim} dimensions. Use the same arch for backbone and text_encoder.'
-            )
         if context_decoder is not None:
             self.context_decoder = MODELS.build(context_decoder, default_args=dict(visual_dim=dim))
             self.gamma = nn.Parameter(torch.full((dim,), gamma))
@@ -98,28 +81,7 @@ class DenseCLIP(BatchedInference, EncoderDecoder):
             self.identity_head = MODELS.build(identity_head, default_args=dict(num_classes=self.num_classes))
         self.score_concat_index = score_concat_index
         self.tau = tau
-        self._class_embeddings: Tensor | None = None
         self._register_load_state_dict_pre_hook(self._rename_official_keys)
-
-    # --- text -------------------------------------------------------------------------------------------------
-
-    def class_embeddings(self, image_features: Tensor) -> Tensor:
-        """t: (K, D), or (B, K, D) if the prompt depends on the image; encoded once in eval mode.
-
-        Args:
-            image_features: g, (B, D).
-        """
-        if self.training or torch.is_grad_enabled() or self.text_prompt.image_conditioned:
-            return self.text_prompt(self.text_encoder, image_features)
-        cached = self._class_embeddings
-        if cached is None or cached.device != image_features.device:
-            self._class_embeddings = self.text_prompt(self.text_encoder)
-        return self._class_embeddings
-
-    def train(self, mode: bool = True):
-        """Switch the mode and forget the class embeddings of the last evaluation."""
-        self._class_embeddings = None
-        return super().train(mode)
 
     # --- forward ----------------------------------------------------------------------------------------------
 
@@ -177,6 +139,5 @@ class DenseCLIP(BatchedInference, EncoderDecoder):
 
     def _rename_official_keys(self, state_dict: dict, prefix: str, *args) -> None:
         """Read the official release, whose ``contexts`` live in the prompt here."""
-        self._class_embeddings = None
         if prefix + 'contexts' in state_dict:
             state_dict[prefix + 'text_prompt.contexts'] = state_dict.pop(prefix + 'contexts')

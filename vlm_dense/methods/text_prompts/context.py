@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from vlm_dense.clip.loading import check_fit, read_state_dict, tokenize
+from vlm_dense.clip.loading import allowed_in_pickles, check_fit, read_state_dict, tokenize
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
 from vlm_dense.methods.text_prompts.base import TextPrompt
@@ -145,7 +144,7 @@ class LearnedContext(TextPrompt):
         """
         if path is None:
             return
-        with _trainer_objects():
+        with allowed_in_pickles(_TRAINER_OBJECTS):
             weights = read_state_dict(path)
         self._leave_out_rebuilt(weights, '')
         try:
@@ -180,15 +179,3 @@ _TRAINER_OBJECTS = [
     *(_stand_in('torch.optim.lr_scheduler', name) for name in ('CosineAnnealingLR', 'MultiStepLR', 'StepLR')),
     *(_stand_in(f'torch.optim.{name.lower()}', name) for name in ('SGD', 'Adam', 'AdamW')),
 ]
-
-
-@contextmanager
-def _trainer_objects() -> Iterator[None]:
-    """Let :func:`read_state_dict` pass over them."""
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals(_TRAINER_OBJECTS)
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
