@@ -1,3 +1,5 @@
 """CLIP for dense prediction, on the OpenMMLab libraries."""
 
+import vlm_dense.ops  # noqa: F401  mmcv's kernels, where the compiled ones are missing
+
 __version__ = '0.1.0'

@@ -286,11 +286,11 @@ def test_wrong_kind_of_tower_names_the_right_one():
 
 
 _PLAIN_MM = """
+{first}
 import torch
 from {package}.registry import MODELS
 from mmengine.registry import init_default_scope
 init_default_scope('{package}')
-MODELS._imported = True  # mmdet's own models need mmcv's compiled kernels
 arch = {arch}
 backbone = MODELS.build(dict(type='vlm_dense.{kind}', arch=arch))
 maps = backbone(torch.randn(1, 3, 64, 64))
@@ -298,9 +298,12 @@ print([tuple(m.shape) for m in maps])
 """
 
 
-@pytest.mark.parametrize(('package', 'kind', 'arch'), [('mmseg', 'CLIPViT', VIT), ('mmdet', 'CLIPResNet', RN)])
-def test_backbones_resolve_in_plain_mm_registries_without_imports_of_ours(package, kind, arch):
-    code = _PLAIN_MM.format(package=package, kind=kind, arch=arch)
+@pytest.mark.parametrize(
+    ('package', 'kind', 'arch', 'first'),
+    [('mmseg', 'CLIPViT', VIT, ''), ('mmdet', 'CLIPResNet', RN, 'import vlm_dense.ops  # as custom_imports does')],
+)
+def test_backbones_resolve_in_plain_mm_registries(package, kind, arch, first):
+    code = _PLAIN_MM.format(package=package, kind=kind, arch=arch, first=first)
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
     wanted = {
         'CLIPViT': str([(1, 32, 8, 8)] * 4),

@@ -1,0 +1,3 @@
+"""Deformable convolution."""
+
+__all__ = []
