@@ -150,7 +150,7 @@ def _check_forward(case: Case, model: torch.nn.Module, images: torch.Tensor) -> 
     delta = model.context_decoder(batch, torch.cat([g[:, None], z.flatten(2).transpose(1, 2)], dim=1))
     case.check('mid/text_diff', delta, rtol=1e-5)
     case.check('mid/text_embeddings_after', batch + model.gamma * delta)
-    stages, score, _ = model._features(images)
+    stages, score, _ = model.guide(images)
     case.check('mid/score_map', score)
     case.check('mid/concat_channels', [s.shape[1] for s in stages])
     for i, x in enumerate(model.extract_feat(images)):
