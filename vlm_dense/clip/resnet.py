@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vlm_dense.clip.attention_pool import AttentionPooling
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
-from vlm_dense.clip.loading import resize_positions
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 
 
 @MODELS.register_module()
-class CLIPResNet(ImageTower):
+class CLIPResNet(AttentionPooling, ImageTower):
     """CLIP's ModifiedResNet with its attention pool.
 
     Stage maps have strides 4, 8, 16, 32 and 4w, 8w, 16w, 32w channels (w = 64 for RN50).
@@ -34,7 +32,6 @@ class CLIPResNet(ImageTower):
     """
 
     visual_type = ModifiedResNet
-    position_key = 'attnpool.positional_embedding'
 
     def __init__(
         self,
@@ -122,52 +119,3 @@ class CLIPResNet(ImageTower):
             out.value = value.transpose(1, 2).unflatten(2, x.shape[2:])
             out.key = self.attnpool.k_proj(positions)
         return out
-
-    def pool_tokens(self, x: Tensor, positions: bool = True) -> Tensor:
-        """Tokens that enter the attention pool: mean of all positions, then the positions.
-
-        Args:
-            x: (B, C, h, w) map of the last stage.
-            positions: Add the position table (CLIP does).
-
-        Returns:
-            (B, 1 + h*w, C).
-        """
-        tokens = x.flatten(2).transpose(1, 2)
-        tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
-        return tokens + self._positions(x.shape[2:]).to(tokens.dtype) if positions else tokens
-
-    def _positions(self, size: torch.Size) -> Tensor:
-        table = self.attnpool.positional_embedding
-        h, w = size
-        if self.attnpool_positions == 'interpolate':
-            return resize_positions(table, (h, w))
-        side = math.isqrt(len(table) - 1)
-        if h > side or w > side:
-            raise ConfigError(
-                f'The attention pool stores positions of a {side} x {side} grid (images up to {32 * side} px), found '
-                f"a {h} x {w} map. Raise input_resolution or set attnpool_positions='interpolate'."
-            )
-        grid = table[1:].unflatten(0, (side, side))[:h, :w]
-        return torch.cat([table[:1], grid.flatten(0, 1)])
-
-    def attention_pool(self, x: Tensor, all_tokens: bool, positions: bool = True) -> Tensor:
-        """CLIP's attention pool.
-
-        Args:
-            x: (B, C, h, w) map of the last stage.
-            all_tokens: Every token is a query, not just the mean token.
-            positions: Add the position table (CLIP does; MaskCLIP's ``attn_pooling`` does not).
-
-        Returns:
-            (B, 1 + h*w, D), or (B, 1, D) without ``all_tokens``. Row 0 is CLIP's image feature.
-        """
-        pool = self.attnpool
-        tokens = self.pool_tokens(x, positions)
-        queries = tokens if all_tokens else tokens[:, :1]
-        q, k, v = (
-            proj(t).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
-            for proj, t in ((pool.q_proj, queries), (pool.k_proj, tokens), (pool.v_proj, tokens))
-        )
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        return pool.c_proj(mixed.transpose(1, 2).flatten(2))
