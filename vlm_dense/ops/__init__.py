@@ -1,30 +1,33 @@
-"""A stand-in for mmcv's compiled kernels, on those of torchvision.
+"""A stand-in for mmcv's compiled kernels, on those of torch and torchvision.
 
 mmcv reaches its kernels through one module, ``mmcv._ext``, which plain pip does not build for a current torch.
-Importing this package makes that module available where the compiled one is missing: a finder at the very end of
-``sys.meta_path`` is asked for it only when nothing else has found it, so a compiled mmcv always comes first. Neither
-torch nor mmcv is imported before ``mmcv._ext`` is. ``python -m vlm_dense.ops`` lists what is provided.
+Importing this package makes that module available where the compiled one is missing, in this process and in those
+that multiprocessing starts from it. mmdet and mmseg need no change, and a compiled mmcv is left as it is.
+``python -m vlm_dense.ops`` lists what is provided.
 """
 
-import importlib
-import importlib.machinery
+import multiprocessing
 import sys
+from importlib.machinery import ModuleSpec
 
 NAME = 'mmcv._ext'
 
 
 class StandInFinder:
-    """Finds ``mmcv._ext``, and only that, in ``vlm_dense.ops.extension``."""
+    """Finds ``mmcv._ext``, and only that, in :mod:`vlm_dense.ops.extension`.
+
+    At the end of ``sys.meta_path`` it is asked only when nothing else has found the module.
+    """
 
     def find_spec(self, name, path=None, target=None):
         """The spec of the stand-in if ``name`` is ``mmcv._ext``, else None."""
-        return importlib.machinery.ModuleSpec(name, self) if name == NAME else None
+        return ModuleSpec(name, self) if name == NAME else None
 
     def create_module(self, spec):
         """None: an ordinary empty module."""
 
     def exec_module(self, module):
-        """Fill ``module`` with the kernels."""
+        """Fill ``module`` with the kernels; torch is imported here and not before."""
         from vlm_dense.ops import extension
 
         module.__doc__ = extension.__doc__
@@ -32,5 +35,17 @@ class StandInFinder:
         module.__dict__.update(extension.KERNELS)
 
 
-if not any(isinstance(finder, StandInFinder) for finder in sys.meta_path):
-    sys.meta_path.append(StandInFinder())
+def _install():
+    if any(isinstance(finder, StandInFinder) for finder in sys.meta_path):
+        return
+    finder = StandInFinder()
+    sys.meta_path.append(finder)
+    # A spawned worker unpickles this before its arguments, and so imports this package before any class of mmdet.
+    multiprocessing.current_process()._config[__name__] = finder
+    if NAME not in sys.modules and any(package in sys.modules for package in ('mmdet', 'mmseg')):
+        from vlm_dense.ops import late
+
+        late.replace_fallbacks()
+
+
+_install()

@@ -1,3 +1,167 @@
-"""Deformable convolution."""
+"""Deformable convolution and attention."""
 
-__all__ = []
+import torch
+
+from vlm_dense.ops.precision import leaves, wide
+
+__all__ = [
+    'deform_conv_forward',
+    'deform_conv_backward_input',
+    'deform_conv_backward_parameters',
+    'modulated_deform_conv_forward',
+    'modulated_deform_conv_backward',
+    'ms_deform_attn_forward',
+    'ms_deform_attn_backward',
+]
+
+
+def deform_conv_forward(input, weight, offset, output, columns, ones, im2col_step, **geometry):
+    """Deformable convolution (Dai et al., ICCV 2017).
+
+    Args:
+        input: (N, C, H, W).
+        weight: (O, C / groups, kh, kw).
+        offset: (N, 2 * deformable groups * kh * kw, h, w): a row and a column for every tap.
+        output: (N, O, h, w), filled.
+        columns, ones, im2col_step: Not used.
+        geometry: kW, kH, dW, dH, padW, padH, dilationW, dilationH, group, deformable_group.
+    """
+    output.copy_(_convolve(input, weight, offset, None, None, _plain(**geometry)))
+
+
+def deform_conv_backward_input(
+    input, offset, grad_output, grad_input, grad_offset, weight, columns, im2col_step, **geometry
+):
+    """Fill ``grad_input`` and ``grad_offset``."""
+    grads = _gradients(grad_output, input, weight, offset, None, None, _plain(**geometry))
+    grad_input.copy_(grads[0])
+    grad_offset.copy_(grads[2])
+
+
+def deform_conv_backward_parameters(
+    input, offset, grad_output, grad_weight, columns, ones, scale, im2col_step, **geometry
+):
+    """Add ``scale`` times the gradient to ``grad_weight``."""
+    grads = _gradients(grad_output, input, grad_weight, offset, None, None, _plain(**geometry))
+    grad_weight.add_(grads[1], alpha=scale)
+
+
+def modulated_deform_conv_forward(input, weight, bias, ones, offset, mask, output, columns, with_bias, **geometry):
+    """Modulated deformable convolution (Zhu et al., CVPR 2019).
+
+    Args:
+        input: (N, C, H, W).
+        weight: (O, C / groups, kh, kw).
+        bias: (O,) if ``with_bias``.
+        offset: (N, 2 * deformable groups * kh * kw, h, w).
+        mask: (N, deformable groups * kh * kw, h, w), a factor for every tap.
+        output: (N, O, h, w), filled.
+        ones, columns: Not used.
+        with_bias: Whether ``bias`` is added.
+        geometry: kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group.
+    """
+    output.copy_(_convolve(input, weight, offset, mask, bias if with_bias else None, _modulated(**geometry)))
+
+
+def modulated_deform_conv_backward(
+    input,
+    weight,
+    bias,
+    ones,
+    offset,
+    mask,
+    columns,
+    grad_input,
+    grad_weight,
+    grad_bias,
+    grad_offset,
+    grad_mask,
+    grad_output,
+    with_bias,
+    **geometry,
+):
+    """Fill the five gradients; ``grad_bias`` only if ``with_bias``."""
+    bias = bias if with_bias else None
+    grads = _gradients(grad_output, input, weight, offset, mask, bias, _modulated(**geometry))
+    for filled, grad in zip((grad_input, grad_weight, grad_offset, grad_mask), grads, strict=False):
+        filled.copy_(grad)
+    if with_bias:
+        grad_bias.copy_(grads[4])
+
+
+def _plain(kW, kH, dW, dH, padW, padH, dilationW, dilationH, group, deformable_group):
+    return dH, dW, padH, padW, dilationH, dilationW, group, deformable_group
+
+
+def _modulated(kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group):
+    return stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group
+
+
+def _operands(input, weight, offset, mask, bias):
+    input, weight = wide(input), wide(weight)
+    mask = input.new_zeros(len(input), 0) if mask is None else wide(mask)
+    bias = input.new_zeros(len(weight)) if bias is None else wide(bias)
+    return input, weight, wide(offset), mask, bias
+
+
+def _convolve(input, weight, offset, mask, bias, geometry):
+    operands = _operands(input, weight, offset, mask, bias)
+    return torch.ops.torchvision.deform_conv2d(*operands, *geometry, mask is not None)
+
+
+def _gradients(grad, input, weight, offset, mask, bias, geometry):
+    """Of input, weight, offset, mask and bias."""
+    operands = _operands(input, weight, offset, mask, bias)
+    return torch.ops.torchvision._deform_conv2d_backward(wide(grad), *operands, *geometry, mask is not None)
+
+
+def ms_deform_attn_forward(
+    value: torch.Tensor,
+    spatial_shapes: torch.Tensor,
+    level_start_index: torch.Tensor,
+    sampling_locations: torch.Tensor,
+    attention_weights: torch.Tensor,
+    im2col_step: int,
+) -> torch.Tensor:
+    """Multi-scale deformable attention (Zhu et al., ICLR 2021), by mmcv's own function without kernels.
+
+    Args:
+        value: (N, sum of H_l * W_l, heads, channels).
+        spatial_shapes: (levels, 2) int64, H_l and W_l.
+        level_start_index: Not used; follows from ``spatial_shapes``.
+        sampling_locations: (N, queries, heads, levels, points, 2), x and y from 0 to 1.
+        attention_weights: (N, queries, heads, levels, points).
+        im2col_step: Not used.
+
+    Returns:
+        (N, queries, heads * channels).
+    """
+    output = _attend(wide(value), spatial_shapes, wide(sampling_locations), wide(attention_weights))
+    return output.to(value.dtype)
+
+
+def ms_deform_attn_backward(
+    value,
+    spatial_shapes,
+    level_start_index,
+    sampling_locations,
+    attention_weights,
+    grad_output,
+    grad_value,
+    grad_sampling_loc,
+    grad_attn_weight,
+    im2col_step,
+):
+    """Fill the gradients of ``value``, ``sampling_locations`` and ``attention_weights``."""
+    with torch.enable_grad():
+        value, locations, weights = inputs = leaves(value, sampling_locations, attention_weights)
+        output = _attend(value, spatial_shapes, locations, weights)
+    grads = torch.autograd.grad(output, inputs, wide(grad_output))
+    for filled, grad in zip((grad_value, grad_sampling_loc, grad_attn_weight), grads, strict=True):
+        filled.copy_(grad)
+
+
+def _attend(value, spatial_shapes, sampling_locations, attention_weights):
+    from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
+
+    return multi_scale_deformable_attn_pytorch(value, spatial_shapes, sampling_locations, attention_weights)

@@ -1,10 +1,15 @@
-"""Features of regions of interest."""
+"""Features of regions of interest.
+
+A region is a row of ``rois`` (K, 5): the index of its image and the corners x1, y1, x2, y2.
+"""
 
 import torch
+import torch.nn.functional as F
+import torchvision  # noqa: F401  registers torch.ops.torchvision
+
+from vlm_dense.ops.precision import wide
 
 __all__ = ['roi_align_forward', 'roi_align_backward', 'roi_pool_forward', 'roi_pool_backward']
-
-_tv = torch.ops.torchvision
 
 
 def roi_align_forward(
@@ -13,19 +18,52 @@ def roi_align_forward(
     output,
     argmax_y,
     argmax_x,
-    aligned_height,
-    aligned_width,
-    spatial_scale,
-    sampling_ratio,
-    pool_mode,
-    aligned,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
 ):
-    """Fill ``output`` (K, C, h, w) with the mean of bilinear samples in the bins of ``rois`` (K, 5)."""
-    if pool_mode != 1:
-        raise NotImplementedError('roi_align with pool_mode="max"')
-    output.copy_(
-        _tv.roi_align(input, rois, spatial_scale, aligned_height, aligned_width, max(sampling_ratio, 0), aligned)
-    )
+    """Region features by bilinear samples (He et al., ICCV 2017).
+
+    Args:
+        input: (N, C, H, W).
+        rois: (K, 5).
+        output: (K, C, h, w), filled.
+        argmax_y, argmax_x: Of pool mode 0: (K, C, h, w), filled with the place of the largest sample, -1 for none.
+        aligned_height: h.
+        aligned_width: w.
+        spatial_scale: Cells of the input per unit of the boxes.
+        sampling_ratio: Samples along each side of a bin; 0: one per cell, rounded up.
+        pool_mode: The largest (0) or the mean (1) of the samples in a bin.
+        aligned: Move boxes by half a cell, and let them be smaller than one cell.
+    """
+    input, rois = wide(input), wide(rois)
+    size = aligned_height, aligned_width
+    if pool_mode == 1:
+        output.copy_(torch.ops.torchvision.roi_align(input, rois, spatial_scale, *size, sampling_ratio, aligned))
+        return
+    output.fill_(-10000)
+    argmax_y.fill_(-1)
+    argmax_x.fill_(-1)
+    corners = rois[:, 1:] * spatial_scale - (0.5 if aligned else 0)
+    start, sides = corners[:, [1, 0]], corners[:, [3, 2]] - corners[:, [1, 0]]
+    if not aligned:
+        sides = sides.clamp(min=1)
+    bins = sides / rois.new_tensor(size)
+    grids = torch.full_like(bins, sampling_ratio).long() if sampling_ratio > 0 else bins.ceil().long()
+    for grid in grids[(grids > 0).all(1)].unique(dim=0):
+        at = (grids == grid).all(1).nonzero()[:, 0]
+        fine = [int(n) for n in grid * grid.new_tensor(size)]
+        samples = torch.ops.torchvision.roi_align(input, rois[at], spatial_scale, *fine, 1, aligned)
+        values, where = F.max_pool2d(samples, grid.tolist(), return_indices=True)
+        y, x = where // fine[1], where % fine[1]
+        step = (bins[at] / grid)[:, :, None, None, None]
+        first = start[at][:, :, None, None, None]
+        output[at] = values.to(output.dtype)
+        argmax_y[at] = (first[:, 0] + (y + 0.5) * step[:, 0]).to(argmax_y.dtype)
+        argmax_x[at] = (first[:, 1] + (x + 0.5) * step[:, 1]).to(argmax_x.dtype)
 
 
 def roi_align_backward(
@@ -41,30 +79,86 @@ def roi_align_backward(
     pool_mode,
     aligned,
 ):
-    """Fill ``grad_input`` (N, C, H, W) from ``grad_output`` (K, C, h, w)."""
-    grad_input.copy_(
-        _tv._roi_align_backward(
-            grad_output,
-            rois,
+    """Fill ``grad_input`` (N, C, H, W)."""
+    if pool_mode == 1:
+        grad = torch.ops.torchvision._roi_align_backward(
+            wide(grad_output),
+            wide(rois),
             spatial_scale,
             aligned_height,
             aligned_width,
             *grad_input.shape,
-            max(sampling_ratio, 0),
+            sampling_ratio,
             aligned,
         )
-    )
+    else:
+        grad = _spread(wide(grad_output), rois[:, 0].long(), wide(argmax_y), wide(argmax_x), grad_input.shape)
+    grad_input.copy_(grad)
 
 
-def roi_pool_forward(input, rois, output, argmax, pooled_height, pooled_width, spatial_scale):
-    """Fill ``output`` and ``argmax`` (K, C, h, w) with the maximum in the bins of ``rois`` and where it is."""
-    pooled, where = _tv.roi_pool(input, rois, spatial_scale, pooled_height, pooled_width)
-    output.copy_(pooled)
-    argmax.copy_(where)
+def _spread(grad_output, images, y, x, shape):
+    """Each of ``grad_output`` (K, C, h, w) goes to the four cells that its bilinear sample at y, x was made from."""
+    channels, height, width = shape[1:]
+    planes = images[:, None] * channels + torch.arange(channels, device=images.device)
+    used = (y != -1) & (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
+    planes, y, x, grad_output = planes[:, :, None, None].expand_as(y)[used], y[used], x[used], grad_output[used]
+    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
+    grad = grad_output.new_zeros(shape).flatten()
+    for row, from_row in _neighbours(y, height):
+        for column, from_column in _neighbours(x, width):
+            grad.index_add_(0, (planes * height + row) * width + column, grad_output * from_row * from_column)
+    return grad.view(shape)
+
+
+def _neighbours(position, size):
+    low = position.long()
+    share = position - low
+    return (low, 1 - share), ((low + 1).clamp(max=size - 1), share)
+
+
+def roi_pool_forward(input, rois, output, argmax, pooled_height: int, pooled_width: int, spatial_scale: float):
+    """Region features by the largest value in each bin (Girshick, ICCV 2015).
+
+    As in mmcv, boxes end one unit after their second corner and are not rounded to whole cells; torchvision's
+    ``roi_pool`` rounds them.
+
+    Args:
+        input: (N, C, H, W).
+        rois: (K, 5).
+        output: (K, C, h, w), filled; 0 for a bin without cells.
+        argmax: (K, C, h, w) int32, filled with row * W + column of that value, -1 for a bin without cells.
+        pooled_height: h.
+        pooled_width: w.
+        spatial_scale: Cells of the input per unit of the boxes.
+    """
+    width = input.shape[3]
+    images = rois[:, 0].tolist()
+    tops = _bins(rois[:, 2], rois[:, 4], spatial_scale, pooled_height, input.shape[2])
+    lefts = _bins(rois[:, 1], rois[:, 3], spatial_scale, pooled_width, width)
+    output.zero_()
+    argmax.fill_(-1)
+    for k, (image, rows, columns) in enumerate(zip(images, tops, lefts, strict=True)):
+        for j, (left, right) in enumerate(columns):
+            for i, (top, bottom) in enumerate(rows):
+                if bottom > top and right > left:
+                    values, where = input[int(image), :, top:bottom, left:right].flatten(1).max(1)
+                    output[k, :, i, j] = values
+                    argmax[k, :, i, j] = (top + where // (right - left)) * width + left + where % (right - left)
+
+
+def _bins(low, high, scale, count, size):
+    """First cell and end of ``count`` bins along one side of every box; empty where the box has no extent."""
+    low, high = wide(low) * scale, (wide(high) + 1) * scale
+    edges = torch.arange(count + 1, device=low.device) * ((high - low) / count)[:, None]
+    first = (edges[:, :-1] + low[:, None]).floor().clamp(0, size)
+    end = (edges[:, 1:] + low[:, None]).ceil().clamp(0, size)
+    end = end.where((high > low)[:, None], first)
+    return torch.stack((first, end), 2).long().tolist()
 
 
 def roi_pool_backward(grad_output, rois, argmax, grad_input, pooled_height, pooled_width, spatial_scale):
-    """Fill ``grad_input`` (N, C, H, W) from ``grad_output`` (K, C, h, w)."""
-    grad_input.copy_(
-        _tv._roi_pool_backward(grad_output, rois, argmax, spatial_scale, pooled_height, pooled_width, *grad_input.shape)
-    )
+    """Add ``grad_output`` (K, C, h, w) to the cells of ``grad_input`` (N, C, H, W) that were the largest."""
+    used = argmax >= 0
+    planes = rois[:, 0].long()[:, None] * grad_input.shape[1] + torch.arange(grad_input.shape[1], device=rois.device)
+    at = planes[:, :, None, None] * grad_input[0, 0].numel() + argmax
+    grad_input.view(-1).index_add_(0, at[used], grad_output[used])

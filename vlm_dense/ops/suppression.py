@@ -1,22 +1,26 @@
 """Non-maximum suppression."""
 
+import numpy as np
 import torch
 import torchvision
+
+from vlm_dense.ops.precision import wide
 
 __all__ = ['nms', 'softnms', 'nms_match']
 
 
 def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset: int) -> torch.Tensor:
-    """Indices (K,) int64 of the boxes kept, in falling order of score.
+    """Indices (K,) int64 of the boxes that no better box overlaps by more than a threshold, in falling order of score.
 
     Args:
         boxes: (N, 4) corners x1, y1, x2, y2.
         scores: (N,).
-        iou_threshold: A box that overlaps a better one by more is dropped.
+        iou_threshold: Compared in float32, as mmcv does.
         offset: Added to widths and heights, 0 or 1.
     """
+    boxes = wide(boxes)
     boxes = torch.cat((boxes[:, :2], boxes[:, 2:] + offset), 1)
-    return torchvision.ops.nms(boxes, scores, iou_threshold)
+    return torchvision.ops.nms(boxes, wide(scores).to(boxes.dtype), float(np.float32(iou_threshold)))
 
 
 def softnms(
@@ -29,44 +33,74 @@ def softnms(
     method: int,
     offset: int,
 ) -> torch.Tensor:
-    """Soft non-maximum suppression (Bodla et al., ICCV 2017): overlapped boxes lose score instead of being dropped.
+    """Soft non-maximum suppression (Bodla et al., ICCV 2017): overlapped boxes lose score and may drop out by it.
 
     Args:
-        boxes: (N, 4) corners.
+        boxes: (N, 4) corners x1, y1, x2, y2, on the CPU.
         scores: (N,).
-        dets: (N, 5), filled with the boxes kept and their new scores.
+        dets: (N, 5); its first K rows are filled with the boxes kept and their new scores.
         iou_threshold: Of methods 0 and 1.
-        sigma: Width of method 2.
-        min_score: Boxes that fall below are dropped.
-        method: 0 drops, 1 multiplies by 1 - IoU above the threshold, 2 by exp(-IoU^2 / sigma).
+        sigma: Of method 2.
+        min_score: Boxes whose score falls below drop out.
+        method: A score is multiplied by 0 (method 0) or 1 - IoU (method 1) from ``iou_threshold`` on, or by
+            exp(-IoU^2 / sigma) everywhere (method 2).
         offset: Added to widths and heights, 0 or 1.
 
     Returns:
-        Indices (K,) int64 of the boxes kept, in falling order of their scores when chosen.
+        Indices (K,) int64 of the boxes kept, in the order of choice. Of equal scores the one nearest the front is
+        chosen, where a box that was chosen makes room for the front one and one that drops out for the last one.
     """
-    x1, y1, x2, y2 = boxes.unbind(1)
+    corners = wide(boxes).numpy()
+    x1, y1, x2, y2 = np.ascontiguousarray(corners.T)
     areas = (x2 - x1 + offset) * (y2 - y1 + offset)
-    scores = scores.clone()
-    left = torch.arange(len(boxes), device=boxes.device)
+    threshold, sigma, min_score = np.float32(iou_threshold), np.float32(sigma), np.float32(min_score)
+    scores = wide(scores).numpy().copy()
+    left = np.arange(len(corners))
     kept = []
     while len(left):
-        at = scores[left].argmax()
+        at = 0 if np.isnan(scores[left[0]]) else np.nanargmax(scores[left])
         best = left[at]
-        dets[len(kept)] = torch.cat((boxes[best], scores[best, None]))
         kept.append(best)
         left[at] = left[0]
         left = left[1:]
-        w = (torch.minimum(x2[left], x2[best]) - torch.maximum(x1[left], x1[best]) + offset).clamp(min=0)
-        h = (torch.minimum(y2[left], y2[best]) - torch.maximum(y1[left], y1[best]) + offset).clamp(min=0)
-        iou = w * h / (areas[left] + areas[best] - w * h)
+        w = np.minimum(x2[left], x2[best]) - np.maximum(x1[left], x1[best]) + offset
+        h = np.minimum(y2[left], y2[best]) - np.maximum(y1[left], y1[best]) + offset
+        overlap = np.maximum(w, 0) * np.maximum(h, 0)
+        with np.errstate(invalid='ignore', divide='ignore'):
+            iou = overlap / (areas[left] + areas[best] - overlap)
         if method == 2:
-            scores[left] *= torch.exp(-iou * iou / sigma)
+            new = scores[left] * np.exp(-(iou * iou) / sigma)
         else:
-            scores[left] *= torch.where(iou >= iou_threshold, 1 - iou if method == 1 else 0.0, 1.0)
-        left = left[scores[left] >= min_score]
-    return torch.stack(kept) if kept else left
+            new = scores[left] * np.where(iou >= threshold, 1 - iou if method == 1 else 0, 1).astype(scores.dtype)
+        scores[left] = new
+        left = _without(left, new < min_score)
+    kept = torch.from_numpy(np.array(kept, dtype=np.int64))
+    dets[: len(kept)] = torch.cat((boxes[kept], torch.from_numpy(scores)[kept, None].to(boxes.dtype)), 1)
+    return kept
+
+
+def _without(items, gone):
+    """``items`` less those ``gone``: the last that stay move, last first, to the places of those gone before them."""
+    count = len(items) - gone.sum()
+    items = items.copy()
+    items[:count][gone[:count]] = items[count:][~gone[count:]][::-1]
+    return items[:count]
 
 
 def nms_match(dets: torch.Tensor, iou_threshold: float) -> list[list[int]]:
-    """Groups of indices: a box that is kept, then those that it suppresses, in falling order of score."""
-    raise NotImplementedError('nms_match')
+    """Groups of indices, in falling order of score: a box that is kept, then those it suppresses.
+
+    Args:
+        dets: (N, 5) corners and score.
+        iou_threshold: A box goes to the first better one that it overlaps by this much.
+    """
+    boxes, scores = wide(dets[:, :4]), dets[:, 4]
+    threshold = float(np.float32(iou_threshold))
+    left = scores.argsort(descending=True, stable=True)
+    groups = []
+    while len(left):
+        near = torchvision.ops.box_iou(boxes[left[:1]], boxes[left])[0] >= threshold
+        near[0] = True
+        groups.append(left[near].tolist())
+        left = left[~near]
+    return groups
