@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 
 import torch
+from denseclip_case import check_weights, clip_resnet, every, load_official, seg_samples, segmentor, tiny, train
 from mmengine.model.utils import revert_sync_batchnorm
-from mmengine.structures import PixelData
-from mmseg.structures import SegDataSample
 from official import TINY, Case, array, fill, inputs, integers, tiny_clip
 
 from vlm_dense.registry import MODELS
@@ -15,130 +14,38 @@ from vlm_dense.registry import MODELS
 
 def _backbone(cfg: dict) -> dict:
     """Our config of an official backbone config."""
-    cfg = dict(cfg)
-    kind = cfg['type']
-    if kind == 'CLIPResNetWithAttention':
-        arch = copy.deepcopy(TINY['resnet'])
-        arch['vision_cfg'].update(layers=cfg['layers'], width=cfg['width'])
-        extra = dict(type='vlm_dense.CLIPResNet', attnpool=True)
-    else:
-        assert kind == 'CLIPVisionTransformer', kind
-        arch = copy.deepcopy(TINY['vit'])
-        arch['vision_cfg'].update(
-            patch_size=cfg['patch_size'],
-            width=cfg['width'],
-            layers=cfg['layers'],
-            head_width=cfg['width'] // cfg['heads'],
-        )
-        extra = dict(
-            type='vlm_dense.CLIPViT',
-            head=True,
-            pyramid=True,
-            double_class_embedding=True,
-            out_indices=cfg['out_indices'],
-        )
-    arch['vision_cfg']['image_size'] = cfg['input_resolution']
-    arch['embed_dim'] = cfg['output_dim']
-    return dict(arch=arch, **extra)
-
-
-def _text_encoder(cfg: dict) -> dict:
+    if cfg['type'] == 'CLIPResNetWithAttention':
+        return clip_resnet(cfg)
+    assert cfg['type'] == 'CLIPVisionTransformer', cfg['type']
     arch = copy.deepcopy(TINY['vit'])
-    arch['embed_dim'] = cfg['embed_dim']
-    arch['text_cfg'].update(
-        width=cfg['transformer_width'], heads=cfg['transformer_heads'], layers=cfg['transformer_layers']
+    arch['vision_cfg'].update(
+        image_size=cfg['input_resolution'],
+        patch_size=cfg['patch_size'],
+        width=cfg['width'],
+        layers=cfg['layers'],
+        head_width=cfg['width'] // cfg['heads'],
     )
-    return dict(type='vlm_dense.TextTower', arch=arch, context_length=cfg['context_length'])
+    arch['embed_dim'] = cfg['output_dim']
+    return dict(
+        type='vlm_dense.CLIPViT',
+        arch=arch,
+        head=True,
+        pyramid=True,
+        double_class_embedding=True,
+        out_indices=cfg['out_indices'],
+    )
 
 
 def _build(config: dict) -> torch.nn.Module:
-    official = config['model']
-    decoder = official['context_decoder']
-    head = dict(official['decode_head'], type='mmseg.FPNHead')
-    identity = official['identity_head']
-    model = MODELS.build(
-        dict(
-            type='vlm_dense.DenseCLIP',
-            class_names=official['class_names'],
-            backbone=_backbone(official['backbone']),
-            text_encoder=_text_encoder(official['text_encoder']),
-            text_prompt=dict(
-                type='vlm_dense.DenseCLIPPrompt',
-                num_contexts=config['init']['contexts'][1][1],
-                name_length=official['context_length'],
-            ),
-            context_decoder=dict(
-                type='vlm_dense.ContextDecoder',
-                width=decoder['transformer_width'],
-                heads=decoder['transformer_heads'],
-                layers=decoder['transformer_layers'],
-                dropout=decoder['dropout'],
-            ),
-            neck=dict(official['neck'], type='mmseg.FPN'),
-            decode_head=head,
-            identity_head=dict(
-                type='vlm_dense.IdentityHead',
-                align_corners=identity['align_corners'],
-                loss_decode=dict(identity['loss_decode'], type='mmseg.CrossEntropyLoss'),
-            ),
-            score_concat_index=official['score_concat_index'],
-            tau=official['tau'],
-            train_cfg=official['train_cfg'],
-            test_cfg=official['test_cfg'],
-        )
-    )
-    model = revert_sync_batchnorm(model)
-    for m in model.modules():
-        if hasattr(m, 'num_heads') and hasattr(m, 'c_proj'):
-            m.num_heads = config.get('attnpool_num_heads', m.num_heads)
-    weights = _official_weights(model, config)
-    missing, unexpected = model.load_state_dict(weights)
-    assert not missing and not unexpected
-    return model
-
-
-def _official_name(key: str) -> str:
-    return key.replace('text_prompt.contexts', 'contexts')
-
-
-def _own_name(key: str) -> str:
-    return 'text_prompt.contexts' if key == 'contexts' else key
-
-
-def _official_weights(model: torch.nn.Module, config: dict) -> dict[str, torch.Tensor]:
-    """A checkpoint in the layout of the official release, with the case's numbers."""
-    clip = tiny_clip(config['clip'])
-    weights, filled = {}, set()
-    for own, value in model.state_dict().items():
-        key = _official_name(own)
-        source = key.replace('backbone.', 'visual.').removeprefix('text_encoder.')
-        if key in ('contexts', 'gamma'):
-            weights[key] = array(*config['init'][key])
-        elif key.startswith(('backbone.', 'text_encoder.')) and source in clip:
-            weights[key] = clip[source]
-        else:
-            weights[key] = fill(key, tuple(value.shape))
-            filled.add(key)
-    weights['text_encoder.positional_embedding'] = clip['positional_embedding'][: config['text_encoder_context_length']]
-    assert filled == set(config['filled_keys'])
-    return weights
-
-
-def _samples(labels: torch.Tensor) -> list[SegDataSample]:
-    """(B, 1, H, W) labels as mmseg samples."""
-    shape = labels.shape[2:]
-    meta = dict(img_shape=shape, ori_shape=shape, pad_shape=shape)
-    return [SegDataSample(gt_sem_seg=PixelData(data=x), metainfo=meta) for x in labels]
-
-
-def _every(x: torch.Tensor, n: int) -> torch.Tensor:
-    return x[:, :: max(x.shape[1] // n, 1)]
+    model = revert_sync_batchnorm(MODELS.build(segmentor(config, _backbone(config['model']['backbone']))))
+    load_official(model, config, tiny(config))
+    return model.eval()
 
 
 def _check_forward(case: Case, model: torch.nn.Module, images: torch.Tensor) -> None:
     features = model.backbone.encode(images, ('stages', 'global', 'dense'))
     for i, stage in enumerate(features.stages):
-        case.check(f'mid/stage{i}_slice', _every(stage, 4))
+        case.check(f'mid/stage{i}_slice', every(stage, 4))
         case.check(f'mid/stage{i}_l2', stage.norm())
     g, z = features.global_, features.dense
     case.check('mid/global_feat', g)
@@ -174,44 +81,16 @@ def _check_training(case: Case, model: torch.nn.Module, images: torch.Tensor) ->
     labels = integers(*config['gt'][1:]).reshape(len(images), 1, *images.shape[2:])
     labels[labels == len(config['classnames'])] = 255
     counted = (labels != 255).float().mean()
-    backbone = list(model.backbone.parameters())
-    others = [p for n, p in model.named_parameters() if not n.startswith(('backbone.', 'text_encoder.'))]
-    optimizer = torch.optim.SGD(
-        [dict(params=backbone, lr=config['sgd']['backbone lr']), dict(params=others, lr=config['sgd']['lr'])]
-    )
-    for key in case.keys('gradnorm/text_encoder.'):  # frozen here, learning rate 0 in the official recipe
-        model.text_encoder.get_parameter(key).requires_grad_(True)
-    model.train()
-    for step in range(config['sgd']['steps']):
-        losses = model.loss(images, _samples(labels))
-        total, _ = model.parse_losses(losses)
-        case.check(f'loss_step{step}', total)
-        optimizer.zero_grad()
-        total.backward()
-        if step == 0:
-            case.check('loss', total)
-            for name in case.keys('loss/'):
-                value = losses[name]
-                if name.endswith('acc_seg'):
-                    value = value * counted  # the official accuracy counts ignored pixels as wrong
-                case.check(f'loss/{name}', value)
-            _check_gradients(case, model)
-        optimizer.step()
-    model.eval()
+
+    def losses() -> dict:
+        found = model.loss(images, seg_samples(labels))
+        # the official accuracy counts ignored pixels as wrong
+        return {k: v * counted if k.endswith('acc_seg') else v for k, v in found.items()}
+
+    train(case, model, losses)
     with torch.no_grad():
         case.check('after3/logits', model._forward(images), rtol=1e-3)
-    state = model.state_dict()
-    for key in case.keys('after3/'):
-        if key != 'logits':
-            case.check(f'after3/{key}', state[_own_name(key)])
-
-
-def _check_gradients(case: Case, model: torch.nn.Module) -> None:
-    parameters = dict(model.named_parameters())
-    for key in case.keys('grad/'):
-        case.check_grad(f'grad/{key}', parameters[_own_name(key)].grad)
-    for key in case.keys('gradnorm/'):
-        case.check_grad(f'gradnorm/{key}', parameters[_own_name(key)].grad.norm())
+    check_weights(case, model, ('logits',))
 
 
 def _check_vit16(case: Case) -> None:
@@ -235,7 +114,7 @@ def _check_vit16(case: Case) -> None:
 
 def test_every_official_number_is_reproduced(denseclip_seg_case):
     case = Case(denseclip_seg_case)
-    model = _build(case.config).eval()
+    model = _build(case.config)
     images = inputs(case.config['images'])
     with torch.no_grad():
         _check_forward(case, model, images)

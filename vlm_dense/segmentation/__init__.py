@@ -3,6 +3,7 @@
 from vlm_dense.segmentation.context_decoder import ContextDecoder
 from vlm_dense.segmentation.deeplab_v2 import ASPPHeadV2
 from vlm_dense.segmentation.denseclip import DenseCLIP
+from vlm_dense.segmentation.denseclip_any import PooledBackbone, TorchvisionBackbone
 from vlm_dense.segmentation.heads import IdentityHead
 from vlm_dense.segmentation.inference import BatchedInference, CLIPEncoderDecoder, MixedSizeSegDataPreProcessor
 from vlm_dense.segmentation.maskclip import MaskCLIP, MaskCLIPHead
@@ -27,6 +28,8 @@ __all__ = [
     'MaskCLIPViT',
     'MixedSizeSegDataPreProcessor',
     'PAMR',
+    'PooledBackbone',
     'SeenUnseenIoUMetric',
+    'TorchvisionBackbone',
     'VariantIoU',
 ]
