@@ -1,17 +1,23 @@
 """Classification of images by class names."""
 
 from vlm_dense.classification.classifier import CLIPClassifier
+from vlm_dense.classification.data_preprocessor import ClsDataPreprocessor
+from vlm_dense.classification.datasets import ImageSetDataset
 from vlm_dense.classification.few_shot import FewShotDataset
 from vlm_dense.classification.hooks import ZeroShotComparisonHook
-from vlm_dense.classification.metrics import Accuracy
+from vlm_dense.classification.metrics import Accuracy, MultiLabelMetric
 from vlm_dense.classification.structures import ClsDataSample
-from vlm_dense.classification.transforms import PackClsInputs
+from vlm_dense.classification.transforms import PackClsInputs, TorchvisionTransforms
 
 __all__ = [
     'Accuracy',
     'CLIPClassifier',
+    'ClsDataPreprocessor',
     'ClsDataSample',
     'FewShotDataset',
+    'ImageSetDataset',
+    'MultiLabelMetric',
     'PackClsInputs',
+    'TorchvisionTransforms',
     'ZeroShotComparisonHook',
 ]

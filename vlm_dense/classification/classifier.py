@@ -7,40 +7,46 @@ from collections import Counter
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor
 
 from vlm_dense.classification.structures import ClsDataSample
-from vlm_dense.errors import DataError
+from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.errors import ConfigError
+from vlm_dense.methods.roles import Head, Step
 from vlm_dense.methods.text_prompts.guided import TextGuided
 from vlm_dense.registry import MODELS
 
 
 @MODELS.register_module()
 class CLIPClassifier(TextGuided, BaseModel):
-    """Logits are the scaled cosines of an image's feature and the class embeddings.
+    """Images to logits by the roles of the contract (docs/contract.md); knows no method.
 
     Call graph::
 
-        loss / predict / tensor --> image_features: backbone.encode, (B, D)
-                                        class_embeddings: text_prompt, text_encoder; cached in eval mode
-                                        logits = exp(logit_scale) * cosine, (B, K)
-        loss = cross-entropy of the logits + prompt.* (the text prompt's own)
+        loss / predict / tensor --> encode: image_prompt.prompt, backbone.encode --> features
+                                            text_prompt, text_encoder; cached in eval mode --> class embeddings
+                                    logits: head.logits(features, class embeddings), (B, K)
+        loss = loss(Step) + prompt.* (the text prompt's own)
+        predict, with test_time: test_time.logits, image by image
 
     Args:
         backbone: ``vlm_dense.CLIPViT`` with ``head=True`` or ``vlm_dense.CLIPResNet`` with ``attnpool=True``.
         text_encoder: ``vlm_dense.TextTower``; its ``logit_scale`` is used and never trained.
-        text_prompt: Any text prompt of the contract.
+        text_prompt: Any text prompt of the contract, also one with further roles.
+        image_prompt: Any image prompt of the contract.
+        head: Any head of the contract. Default: the text prompt if it is one, else the scaled cosine.
+        loss: Any loss of the contract.
+        test_time: Any test-time adaptation of the contract; then images to predict come as views (B, N, 3, H, W).
         class_names: Names in label order. ``tools/train.py`` and ``tools/test.py`` fill in the data set's.
         frozen_backbone: No gradients to the image tower, always in eval mode.
-        data_preprocessor: As in mmengine, ``mmengine.ImgDataPreprocessor``.
+        data_preprocessor: ``vlm_dense.ClsDataPreprocessor``, or as in mmengine.
         init_cfg: mmengine's.
 
     Raises:
         ClassNamesError: no names.
-        ConfigError: a backbone that is no CLIP image tower, or towers of different joint spaces.
+        ConfigError: a backbone that is no CLIP image tower, towers of different joint spaces, or two parts of one role.
     """
 
     def __init__(
@@ -48,6 +54,10 @@ class CLIPClassifier(TextGuided, BaseModel):
         backbone: dict,
         text_encoder: dict,
         text_prompt: dict,
+        image_prompt: dict | None = None,
+        head: dict | None = None,
+        loss: dict | None = None,
+        test_time: dict | None = None,
         class_names: Sequence[str] | None = None,
         frozen_backbone: bool = True,
         data_preprocessor: dict | None = None,
@@ -64,65 +74,89 @@ class CLIPClassifier(TextGuided, BaseModel):
             )
         self.frozen_backbone = frozen_backbone
         self.backbone = MODELS.build(backbone)
-        self.build_text(text_encoder, text_prompt, class_names)
+        self.build_text(text_encoder, text_prompt, class_names, image_prompt)
         self.class_names = tuple(class_names)
+        if head is not None and self.role(Head) is not None:
+            raise ConfigError(
+                f'CLIPClassifier: {type(self.role(Head)).__name__} already makes the logits; leave head out.'
+            )
+        if self.role(Head) is None:
+            self.head = self.build_part(head or dict(type='vlm_dense.CosineHead'), class_names)
+        self.loss_function = MODELS.build(loss or dict(type='vlm_dense.CrossEntropy'))
+        self.test_time = None if test_time is None else MODELS.build(test_time)
         if frozen_backbone:
             self.backbone.requires_grad_(False).eval()
 
-    def train(self, mode: bool = True) -> CLIPClassifier:
-        """Switch the mode; a frozen image tower stays in eval mode."""
-        super().train(mode)
-        if self.frozen_backbone:
-            self.backbone.eval()
-        return self
-
     # --- features, class embeddings, logits -----------------------------------------------------------------------
 
-    def image_features(self, inputs: Tensor) -> Tensor:
-        """Global features (B, D), not normalised, of images (B, 3, H, W)."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_backbone):
-            return self.backbone.encode(inputs, ('global',)).global_
+    def image_features(self, inputs: Tensor | ImageFeatures) -> ImageFeatures:
+        """Prompted features of images (B, 3, H, W) that head and text prompt read."""
+        return self.encode(inputs, self._names, text=False)[0]
 
-    def logits(self, image_features: Tensor, class_embeddings: Tensor) -> Tensor:
-        """Scaled cosines (B, K), float32.
+    @property
+    def _names(self) -> tuple[str, ...]:
+        names = self.role(Head).features
+        return (*names, 'global') if self.text_prompt.image_conditioned and 'global' not in names else names
+
+    def logits(self, features: ImageFeatures, class_embeddings: Tensor | None) -> Tensor:
+        """Logits (B, K), float32.
 
         Args:
-            image_features: (B, D).
-            class_embeddings: (K, D) or (B, K, D).
+            features: Of B images.
+            class_embeddings: As the text prompt gives them; (1, K, D) serves all images, as (K, D) does.
         """
-        with torch.autocast(image_features.device.type, enabled=False):  # a scale of 100 magnifies rounding
-            image = F.normalize(image_features.float(), dim=-1)
-            text = F.normalize(class_embeddings.float(), dim=-1)
-            cosine = torch.einsum('bd,bkd->bk', image, text) if text.dim() == 3 else image @ text.T
-            return self.text_encoder.logit_scale.exp() * cosine
+        prompt, text = self.text_prompt, class_embeddings
+        with torch.autocast(self.text_encoder.logit_scale.device.type, enabled=False):  # 100 magnifies rounding
+            if text is not None:
+                text = prompt.directions(text.float())
+                if prompt.num_variants is not None and text.dim() == 3:
+                    text = text[None]
+            logits = self.role(Head).logits(features.float(), text, self.text_encoder.logit_scale.exp())
+            return prompt.combine(logits) if logits.dim() == 3 else logits
 
     # --- the runner's modes ---------------------------------------------------------------------------------------
 
-    def forward(self, inputs: Tensor, data_samples: list[ClsDataSample] | None = None, mode: str = 'tensor'):
+    def forward(
+        self,
+        inputs: Tensor | ImageFeatures,
+        data_samples: list[ClsDataSample] | None = None,
+        mode: str = 'tensor',
+    ):
         """Losses, predictions or logits of normalised images.
 
         Args:
-            inputs: (B, 3, H, W).
-            data_samples: B samples, with ``gt_label`` for ``'loss'``.
+            inputs: (B, 3, H, W), features of B images, or, to predict with ``test_time``, views (B, N, 3, H, W).
+            data_samples: B samples, with labels for ``'loss'``.
             mode: ``'loss'``, ``'predict'`` or ``'tensor'`` (logits (B, K)).
         """
         if mode == 'loss':
             return self.loss(inputs, data_samples)
-        features = self.image_features(inputs)
-        logits = self.logits(features, self.class_embeddings(features))
+        if self.test_time is not None:
+            logits = torch.cat([self.test_time.logits(self, views) for views in inputs])
+        else:
+            logits = self.logits(*self.encode(inputs, self._names, text=self.role(Head).text))
         return self.predict(logits, data_samples) if mode == 'predict' else logits
 
-    def loss(self, inputs: Tensor, data_samples: list[ClsDataSample]) -> dict[str, Tensor]:
-        """``loss_ce`` and ``prompt.*``.
+    def loss(self, inputs: Tensor | ImageFeatures, data_samples: list[ClsDataSample]) -> dict[str, Tensor]:
+        """What ``loss`` gives, and ``prompt.*``.
 
         Raises:
             DataError: no label, or one outside of the classes.
         """
-        features = self.image_features(inputs)
-        text = self.class_embeddings(features)
-        logits = self.logits(features, text)
-        losses = dict(loss_ce=F.cross_entropy(logits, self._labels(data_samples)))
-        losses.update({f'prompt.{k}': v for k, v in self.text_prompt.losses(text).items()})
+        classes = self.loss_function.classes(data_samples)
+        features, text = self.encode(inputs, self._names, classes, text=self.role(Head).text)
+        step = Step(
+            images=None if isinstance(inputs, ImageFeatures) else inputs,
+            features=features,
+            text=text,
+            logits=self.logits(features, text),
+            logit_scale=self.text_encoder.logit_scale.exp(),
+            data_samples=data_samples,
+            class_names=self.class_names,
+        )
+        losses = dict(self.loss_function(step))
+        if text is not None:
+            losses.update({f'prompt.{k}': v for k, v in self.text_prompt.losses(text).items()})
         return losses
 
     def predict(self, logits: Tensor, data_samples: list[ClsDataSample] | None = None) -> list[ClsDataSample]:
@@ -132,20 +166,3 @@ class CLIPClassifier(TextGuided, BaseModel):
             sample.pred_scores = scores
             sample.pred_label = scores.argmax()
         return samples
-
-    def _labels(self, data_samples: list[ClsDataSample]) -> Tensor:
-        bare = next((sample for sample in data_samples if 'gt_label' not in sample), None)
-        if bare is not None:
-            raise DataError(
-                f'{bare.get("img_path", "An image")} has no gt_label to train with. Drawn scenes have one if '
-                'num_objects=(1, 1).'
-            )
-        labels = torch.stack([sample.gt_label for sample in data_samples])
-        wrong = (labels < 0) | (labels >= len(self.class_names))
-        if wrong.any():
-            sample = data_samples[int(wrong.nonzero()[0])]
-            raise DataError(
-                f'{sample.get("img_path", "An image")} has the label {int(sample.gt_label)}; expected 0 to '
-                f'{len(self.class_names) - 1} for {len(self.class_names)} classes. Mend the label, or name all classes.'
-            )
-        return labels

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from mmengine.logging import print_log
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from vlm_dense.clip.loading import load_clip, resize_positions
 from vlm_dense.errors import ConfigError
 
-FEATURES = ('stages', 'global', 'dense', 'patch', 'value')
+FEATURES = ('stages', 'global', 'dense', 'patch', 'value', 'regions')
 
 
 @dataclass
@@ -38,6 +38,8 @@ class ImageFeatures:
         patch: (B, C, h, w) last map before the projection.
         value: (B, D, h, w) positions through the value path of the last attention layer (MaskCLIP, section 3.2).
         key: (B, h*w, C) keys of that layer, for MaskCLIP's key smoothing. Comes with ``value``.
+        regions: (B, 1 + h*w, D) the mean token and all positions, with their rows of the position table, through the
+            value path of a ResNet's attention pool (DualCoOp, section 3.2).
     """
 
     stages: tuple[Tensor, ...] | None = None
@@ -46,6 +48,18 @@ class ImageFeatures:
     patch: Tensor | None = None
     value: Tensor | None = None
     key: Tensor | None = None
+    regions: Tensor | None = None
+
+    def float(self) -> ImageFeatures:
+        """The same in float32."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return ImageFeatures(
+            **{
+                name: tuple(t.float() for t in value) if isinstance(value, tuple) else value.float()
+                for name, value in given.items()
+                if value is not None
+            }
+        )
 
 
 @dataclass
@@ -154,14 +168,14 @@ class ImageTower(BaseModule):
 
         Args:
             images: (B, 3, H, W) normalised. Pixel prompts (VP) are added to the images before this call.
-            features: Any of ``stages``, ``global``, ``dense``, ``patch``, ``value``.
+            features: Any of ``stages``, ``global``, ``dense``, ``patch``, ``value`` and, ResNet only, ``regions``.
             prompts: Prompt tokens; ViT only.
 
         Returns:
             :class:`ImageFeatures` with just these filled.
 
         Raises:
-            ConfigError: an unknown feature, or prompt tokens for a ResNet.
+            ConfigError: an unknown feature, prompt tokens for a ResNet, or regions of a ViT.
         """
         unknown = set(features) - set(FEATURES)
         if unknown:

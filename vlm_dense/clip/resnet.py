@@ -88,7 +88,7 @@ class CLIPResNet(AttentionPooling, ImageTower):
     def _encode(self, images: Tensor, features: set[str], prompts: PromptTokens | None) -> ImageFeatures:
         if prompts is not None:
             raise ConfigError('CLIPResNet takes no prompt tokens; they exist for ViT towers only.')
-        pooled = features & {'global', 'dense', 'value'}
+        pooled = features & {'global', 'dense', 'value', 'regions'}
         if pooled and not self.with_attnpool:
             raise ConfigError(f'CLIPResNet: {sorted(pooled)} need the attention pool; set attnpool=True.')
         x = self._stem(images)
@@ -100,7 +100,7 @@ class CLIPResNet(AttentionPooling, ImageTower):
         stages = []
         for i in range(4):
             for block in getattr(self, f'layer{i + 1}'):
-                recompute = self.with_cp and torch.is_grad_enabled() and self.training
+                recompute = self.with_cp and torch.is_grad_enabled()
                 x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
             stages.append(x)
         out = ImageFeatures()
@@ -118,4 +118,6 @@ class CLIPResNet(AttentionPooling, ImageTower):
             value = self.attnpool.c_proj(self.attnpool.v_proj(positions))
             out.value = value.transpose(1, 2).unflatten(2, x.shape[2:])
             out.key = self.attnpool.k_proj(positions)
+        if 'regions' in features:
+            out.regions = self.attnpool.c_proj(self.attnpool.v_proj(self.pool_tokens(x)))
         return out

@@ -168,11 +168,13 @@ class CLIPViT(ImageTower):
 
     def _block(self, index: int, x: Tensor) -> Tensor:
         block, drop_path = self.transformer.resblocks[index], self.drop_paths[index]
-        if self.with_cp and torch.is_grad_enabled() and self.training:
+        if self.with_cp and torch.is_grad_enabled():
             return checkpoint(lambda t: block_forward(block, t, drop_path=drop_path), x, use_reentrant=False)
         return block_forward(block, x, drop_path=drop_path)
 
     def _encode(self, images: Tensor, features: set[str], prompts: PromptTokens | None) -> ImageFeatures:
+        if 'regions' in features:
+            raise ConfigError("CLIPViT has no regions, which come from a ResNet's attention pool. Use CLIPResNet.")
         projected = features & {'global', 'dense', 'value'}
         if projected and not self.with_head:
             raise ConfigError(f'CLIPViT: {sorted(projected)} need the projection; set head=True.')

@@ -1,7 +1,16 @@
 """What runs a training beyond mmengine's own: hooks, samplers, checkpoints. Importing this module registers them."""
 
 from vlm_dense.engine import quiet  # isort: skip  (first, before others import mmseg)
-from vlm_dense.engine import checkpoint, cpu_distributed, distillation, losses, pictures, pretraining, seeding
+from vlm_dense.engine import (
+    checkpoint,
+    cpu_distributed,
+    distillation,
+    losses,
+    pictures,
+    prepare,
+    pretraining,
+    seeding,
+)
 
 __all__ = [
     'checkpoint',
@@ -9,6 +18,7 @@ __all__ = [
     'distillation',
     'losses',
     'pictures',
+    'prepare',
     'pretraining',
     'quiet',
     'seeding',

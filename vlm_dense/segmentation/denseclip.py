@@ -33,6 +33,7 @@ class DenseCLIP(PixelTextMatching, BatchedInference, EncoderDecoder):
         backbone: ``vlm_dense.CLIPResNet`` with ``attnpool=True`` or ``vlm_dense.CLIPViT`` with ``head=True``.
         text_encoder: ``vlm_dense.TextTower``.
         text_prompt: Any text prompt of the contract; the published models use ``vlm_dense.DenseCLIPPrompt``.
+        image_prompt: Any image prompt of the contract; tokens need a ViT.
         context_decoder: ``vlm_dense.ContextDecoder``, or ``None`` for no post-model prompting (t' = t).
         decode_head, neck, auxiliary_head, train_cfg, test_cfg, data_preprocessor, init_cfg: As in mmseg.
         identity_head: Head of the auxiliary pixel-text loss, ``vlm_dense.IdentityHead``; ``None`` for no such loss.
@@ -51,6 +52,7 @@ class DenseCLIP(PixelTextMatching, BatchedInference, EncoderDecoder):
         text_encoder: dict,
         text_prompt: dict,
         decode_head: dict,
+        image_prompt: dict | None = None,
         context_decoder: dict | None = None,
         identity_head: dict | None = None,
         class_names: Sequence[str] | None = None,
@@ -69,6 +71,7 @@ class DenseCLIP(PixelTextMatching, BatchedInference, EncoderDecoder):
             score_concat_index,
             tau,
             gamma,
+            image_prompt,
         )
         self.identity_head = None
         if identity_head is not None:

@@ -2,7 +2,7 @@
 model = dict(
     type='vlm_dense.CLIPClassifier',
     data_preprocessor=dict(
-        type='ImgDataPreprocessor',
+        type='vlm_dense.ClsDataPreprocessor',
         mean=[122.7709383, 116.7460125, 104.09373615],
         std=[68.5005327, 66.6321375, 70.32316305],
         bgr_to_rgb=True,

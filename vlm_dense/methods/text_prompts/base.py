@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
@@ -29,9 +30,11 @@ class TextPrompt(BaseModule):
     Attributes:
         image_conditioned: The embeddings depend on the image; then ``forward`` gets image features and returns one
             set of embeddings an image, and nothing is cached at test time.
+        num_variants: V prompts of each class, samples or members of an ensemble; ``None`` for one without an axis.
     """
 
     image_conditioned = False
+    num_variants: int | None = None
 
     def __init__(self, class_names: Sequence[str], text_tower: TextTower, init_cfg: dict | None = None):
         super().__init__(init_cfg)
@@ -39,17 +42,28 @@ class TextPrompt(BaseModule):
             raise ClassNamesError('A text prompt needs at least one class name, found an empty list.')
         self.class_names = tuple(class_names)
 
-    def forward(self, text_tower: TextTower, image_features: Tensor | None = None) -> Tensor:
+    def forward(
+        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
+    ) -> Tensor:
         """Class embeddings, not normalised.
 
         Args:
             text_tower: The tower given at construction.
             image_features: (B, D) global features, not normalised; only used when ``image_conditioned``.
+            classes: int64 indices (k,) of the classes to encode, default all K.
 
         Returns:
-            (K, D), or (B, K, D) when ``image_conditioned``.
+            (K, D), or (B, K, D) when ``image_conditioned``; with ``num_variants`` (V, K, D) or (B, V, K, D).
         """
         raise NotImplementedError
+
+    def directions(self, class_embeddings: Tensor) -> Tensor:
+        """What images are compared with: unit vectors, unless the length of an embedding means something."""
+        return F.normalize(class_embeddings, dim=-1)
+
+    def combine(self, logits: Tensor) -> Tensor:
+        """Logits of all variants (B, V, K, ...) to those of the classes (B, K, ...); the mean by default."""
+        return logits.mean(dim=1)
 
     def losses(self, class_embeddings: Tensor) -> dict[str, Tensor]:
         """The method's own losses, added to the task's; none by default.

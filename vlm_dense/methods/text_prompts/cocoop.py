@@ -26,6 +26,7 @@ class CoCoOpPrompt(LearnedContext):
         class_names, text_tower: See :class:`TextPrompt`.
         words, num_contexts, std: See :class:`LearnedContext`; ``words=None`` for random vectors.
         reduction: Hidden channels of h are those of z divided by this.
+        unit_features: ``False``: z as the tower gives it. TPT's published row with CoCoOp was made so.
         pretrained: Checkpoint of the official release, see :meth:`LearnedContext.load_pretrained`.
     """
 
@@ -39,10 +40,12 @@ class CoCoOpPrompt(LearnedContext):
         num_contexts: int | None = None,
         std: float = 0.02,
         reduction: int = 16,
+        unit_features: bool = True,
         pretrained: str | None = None,
         init_cfg: dict | None = None,
     ):
         super().__init__(class_names, text_tower, num_contexts, words, std=std, init_cfg=init_cfg)
+        self.unit_features = unit_features
         channels = text_tower.embed_dim
         self.meta_net = nn.Sequential(
             OrderedDict(
@@ -53,7 +56,7 @@ class CoCoOpPrompt(LearnedContext):
         )
         self.load_pretrained(pretrained)
 
-    def forward(self, text_tower: TextTower, image_features: Tensor | None = None) -> Tensor:
-        """Class embeddings (B, K, D) for global image features (B, D)."""
-        shift = self.meta_net(F.normalize(image_features, dim=-1))
-        return self.encode(text_tower, self.ctx + shift[:, None])
+    def context(self, image_features: Tensor | None = None) -> Tensor:
+        """(B, M, d) vectors for global image features (B, D)."""
+        shift = self.meta_net(F.normalize(image_features, dim=-1) if self.unit_features else image_features)
+        return self.ctx + shift[:, None]

@@ -103,30 +103,49 @@ class LearnedContext(TextPrompt):
 
     # --- the prompt in the tower ----------------------------------------------------------------------------------
 
-    def forward(self, text_tower: TextTower, image_features: Tensor | None = None) -> Tensor:
-        """Class embeddings (K, D)."""
-        return self.encode(text_tower, self.ctx)
+    def forward(
+        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
+    ) -> Tensor:
+        """Class embeddings (K, D), or (B, K, D) if the context depends on the image."""
+        return self.encode(text_tower, self.context(image_features), classes)
 
-    def encode(self, text_tower: TextTower, context: Tensor) -> Tensor:
+    def context(self, image_features: Tensor | None = None) -> Tensor:
+        """The vectors of this iteration, see :meth:`encode`; here those that are learned."""
+        return self.ctx
+
+    def encode(
+        self,
+        text_tower: TextTower,
+        context: Tensor,
+        classes: Tensor | None = None,
+        deep: Tensor | None = None,
+    ) -> Tensor:
         """Class embeddings of prompts with these vectors.
 
         Args:
             text_tower: The tower.
             context: (M, d) for all classes, or (K, M, d) if ``class_specific``. Also, with the name at the end,
                 (G, M, d) for G variants of all prompts.
+            classes: int64 indices (k,) of the classes to encode, default all K.
+            deep: Hidden states that replace those of the vectors before later blocks, see :meth:`TextTower.encode`;
+                the name must stand at the end.
 
         Returns:
             (K, D), or (G, K, D) for G variants; not normalised.
         """
-        tokens = text_tower.embed(self.token_ids)
+        token_ids, order = self.token_ids, self._order
+        if classes is not None:
+            token_ids, order = token_ids[classes], order[classes]
+            context = context[classes] if self.class_specific else context
+        tokens = text_tower.embed(token_ids)
         start, words = tokens[0, :1], tokens[:, 1 + self.num_contexts :]
-        end = text_tower.find_eot(self.token_ids) - 1 - self._shared
+        end = text_tower.find_eot(token_ids) - 1 - self._shared
         prefix = context[..., : self._shared, :]
         prefix = torch.cat([start.expand(*prefix.shape[:-2], 1, -1), prefix], dim=-2) if self._shared else start
         if self._shared < self.num_contexts:
             parts = torch.cat([context.expand(len(words), -1, -1), words], dim=1)
-            words = parts.gather(1, self._order[..., None].expand(-1, -1, parts.shape[2]))
-        return text_tower.encode(words, end, prefix=prefix)
+            words = parts.gather(1, order[..., None].expand(-1, -1, parts.shape[2]))
+        return text_tower.encode(words, end, prefix=prefix, deep=deep)
 
     # --- official checkpoints -------------------------------------------------------------------------------------
 

@@ -60,9 +60,12 @@ class DenseCLIPPrompt(TextPrompt):
         self.contexts = nn.Parameter(torch.empty(1, num_contexts, text_tower.width))
         nn.init.trunc_normal_(self.contexts, std=std)
 
-    def forward(self, text_tower: TextTower, image_features: Tensor | None = None) -> Tensor:
+    def forward(
+        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
+    ) -> Tensor:
         """Class embeddings (K, D)."""
-        embeddings = text_tower.embed(self.token_ids)
+        token_ids = self.token_ids if classes is None else self.token_ids[classes]
+        embeddings = text_tower.embed(token_ids)
         prefix = torch.cat([embeddings[0, :1], self.contexts[0]])
-        end = text_tower.find_eot(self.token_ids) - 1  # counted without the start token
+        end = text_tower.find_eot(token_ids) - 1  # counted without the start token
         return text_tower.encode(embeddings[:, 1:], end, prefix=prefix)

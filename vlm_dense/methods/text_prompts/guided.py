@@ -1,32 +1,41 @@
-"""What a task with CLIP's image tower and a text prompt does about text, whatever it predicts."""
+"""What a task with CLIP's image tower and a text prompt does about prompts and text, whatever it predicts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vlm_dense.clip.image_tower import ImageTower
+from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
 from vlm_dense.errors import ClassNamesError, ConfigError
+from vlm_dense.methods.roles import ImagePrompt, build_part
 from vlm_dense.registry import MODELS
 
 
 class TextGuided:
-    """Mixin of models whose ``backbone`` is an image tower: builds the text side and encodes the classes.
+    """Mixin of models whose ``backbone`` is an image tower: builds the prompts, encodes the classes and the images.
 
     Goes in front of the model class: ``class Task(TextGuided, BaseModel)``. In eval mode, without gradient, the classes
     are encoded once; the embeddings are forgotten when the mode changes and when weights are loaded.
     """
 
+    frozen_backbone = False
     _class_embeddings: Tensor | None = None
 
-    def build_text(self, text_encoder: dict, text_prompt: dict, class_names: Sequence[str] | None) -> None:
-        """Set ``text_encoder`` and ``text_prompt``; call it when ``backbone`` is there.
+    def build_text(
+        self,
+        text_encoder: dict,
+        text_prompt: dict,
+        class_names: Sequence[str] | None,
+        image_prompt: dict | None = None,
+    ) -> None:
+        """Set ``text_encoder``, ``text_prompt`` and ``image_prompt``; call it when ``backbone`` is there.
 
         Raises:
             ClassNamesError: no names.
-            ConfigError: a backbone that is no CLIP image tower, or towers of different joint spaces.
+            ConfigError: a backbone that is no CLIP image tower, towers of different joint spaces, or prompts that wait
+                for each other.
         """
         owner = type(self).__name__
         if not isinstance(self.backbone, ImageTower):
@@ -46,28 +55,90 @@ class TextGuided:
                 f'{owner}: image and text tower must share one joint space, found {self.backbone.embed_dim} and '
                 f'{dim} dimensions. Use the same arch for backbone and text_encoder.'
             )
-        self.text_prompt = MODELS.build(
-            text_prompt, default_args=dict(class_names=class_names, text_tower=self.text_encoder)
-        )
+        self.text_prompt, self.image_prompt = self.build_part(text_prompt, class_names), None
+        if image_prompt is not None:
+            if self.role(ImagePrompt) is not None:
+                raise ConfigError(
+                    f'{owner}: {type(self.text_prompt).__name__} already prompts the image tower; leave image_prompt '
+                    'out, or use a text prompt that is one only.'
+                )
+            self.image_prompt = self.build_part(image_prompt, class_names)
+        prompt = self.role(ImagePrompt)
+        if prompt is not None and prompt.reads_text and self.text_prompt.image_conditioned:
+            raise ConfigError(
+                f'{owner}: {type(prompt).__name__} reads the class embeddings before the image is encoded, and '
+                f'{type(self.text_prompt).__name__} makes them of the encoded image. Change one of them.'
+            )
         self._register_load_state_dict_pre_hook(self._forget)
 
-    def class_embeddings(self, image_features: Tensor) -> Tensor:
-        """(K, D), or (B, K, D) if the prompt depends on the image; encoded once in eval mode.
+    def build_part(self, cfg: dict, class_names: Sequence[str]) -> nn.Module:
+        """Build a prompt or head from its config, with what its constructor names of names and towers."""
+        return build_part(cfg, class_names=class_names, text_tower=self.text_encoder, image_tower=self.backbone)
+
+    def role(self, kind: type) -> nn.Module | None:
+        """The part of the model that has a role of the contract; a part may have several."""
+        parts = (self.text_prompt, self.image_prompt, getattr(self, 'head', None))
+        return next((part for part in parts if isinstance(part, kind)), None)
+
+    def encode(
+        self,
+        images: Tensor | ImageFeatures,
+        names: Sequence[str],
+        classes: Tensor | None = None,
+        text: bool = True,
+    ) -> tuple[ImageFeatures, Tensor | None]:
+        """Prompted features of images, and class embeddings.
 
         Args:
-            image_features: (B, D) global features.
+            images: (B, 3, H, W) normalised, or features that were computed before and are taken as they are.
+            names: Of the features, see :meth:`ImageTower.encode`. An image-conditioned text prompt also needs
+                ``'global'``.
+            classes: Indices (k,) of classes to encode, default all.
+            text: Encode the classes, else ``None`` is returned for them.
+
+        Returns:
+            Features, and (K, D), (B, K, D), (V, K, D) or (B, V, K, D).
         """
-        if self.training or torch.is_grad_enabled() or self.text_prompt.image_conditioned:
-            return self.text_prompt(self.text_encoder, image_features)
+        prompt = self.role(ImagePrompt)
+        features, embeddings = images, None
+        if not isinstance(images, ImageFeatures):
+            tokens, plain = None, None
+            if prompt is not None:
+                if prompt.plain:
+                    with torch.no_grad():
+                        plain = self.backbone.encode(images, prompt.plain)
+                if prompt.reads_text:
+                    embeddings = self.class_embeddings(None, classes)
+                images, tokens = prompt.prompt(images, embeddings, plain)
+            needed = torch.is_grad_enabled() and not (self.frozen_backbone and prompt is None)
+            with torch.set_grad_enabled(needed):
+                features = self.backbone.encode(images, names, tokens)
+        if text and embeddings is None:
+            embeddings = self.class_embeddings(features.global_, classes)
+        return features, embeddings
+
+    def class_embeddings(self, image_features: Tensor | None = None, classes: Tensor | None = None) -> Tensor:
+        """Class embeddings as the text prompt gives them; encoded once in eval mode.
+
+        Args:
+            image_features: (B, D) global features, for prompts that depend on the image.
+            classes: Indices (k,) of classes to encode, default all.
+        """
+        kwargs = {} if classes is None else dict(classes=classes)
+        if kwargs or self.training or torch.is_grad_enabled() or self.text_prompt.image_conditioned:
+            return self.text_prompt(self.text_encoder, image_features, **kwargs)
         cached = self._class_embeddings
-        if cached is None or cached.device != image_features.device:
+        if cached is None or cached.device != self.text_encoder.logit_scale.device:
             self._class_embeddings = self.text_prompt(self.text_encoder)
         return self._class_embeddings
 
     def train(self, mode: bool = True):
-        """Switch the mode and forget the class embeddings of the last evaluation."""
+        """Switch the mode and forget the last class embeddings; a frozen image tower stays in eval mode."""
         self._forget()
-        return super().train(mode)
+        super().train(mode)
+        if self.frozen_backbone:
+            self.backbone.eval()
+        return self
 
     def _forget(self, *args) -> None:
         self._class_embeddings = None

@@ -58,11 +58,14 @@ class KgCoOpPrompt(LearnedContext):
         self._written: Tensor | None = None
         self.load_pretrained(pretrained)
 
-    def forward(self, text_tower: TextTower, image_features: Tensor | None = None) -> Tensor:
+    def forward(
+        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
+    ) -> Tensor:
         """Class embeddings (K, D)."""
         if self.training:
-            self._written = self.hand_written(text_tower)
-        return super().forward(text_tower)
+            written = self.hand_written(text_tower)
+            self._written = written if classes is None else written[classes]
+        return super().forward(text_tower, image_features, classes)
 
     def hand_written(self, text_tower: TextTower) -> Tensor:
         """t, (K, D) unit vectors; the tower keeps them until its weights change."""

@@ -36,11 +36,12 @@ class PixelTextMatching(TextGuided):
         score_concat_index: int,
         tau: float,
         gamma: float,
+        image_prompt: dict | None = None,
     ) -> None:
         """Set the text side; call it when ``backbone`` is there.
 
         Args:
-            text_encoder, text_prompt, class_names: See :meth:`TextGuided.build_text`.
+            text_encoder, text_prompt, class_names, image_prompt: See :meth:`TextGuided.build_text`.
             context_decoder: Post-model prompting, section 3.2; ``None`` for none.
             num_classes: Config key of each head -> its number of classes.
             score_concat_index: Stage that the score map joins.
@@ -57,7 +58,7 @@ class PixelTextMatching(TextGuided):
                     f'{type(self).__name__}: {len(class_names)} class names for {key}.num_classes={count}. Set '
                     f'num_classes (and the FPN in_channels, which hold one channel a class) to the number of names.'
                 )
-        self.build_text(text_encoder, text_prompt, class_names)
+        self.build_text(text_encoder, text_prompt, class_names, image_prompt)
         dim = self.text_encoder.embed_dim
         self.context_decoder = None
         if context_decoder is not None:
@@ -72,14 +73,16 @@ class PixelTextMatching(TextGuided):
 
         Args:
             features: With ``global_`` g (B, D) and ``dense`` z (B, D, h, w).
-            text: t, (K, D) or (B, K, D).
+            text: t, (K, D) or (B, K, D); with V variants (V, K, D) or (B, V, K, D), whose maps the prompt combines.
         """
         g, z = features.global_, features.dense
-        text = text.expand(len(g), -1, -1)
+        variants = self.text_prompt.num_variants
+        text = (text if variants is None else text.flatten(-3, -2)).expand(len(g), -1, -1)
         if self.context_decoder is not None:
             visual = torch.cat([g[:, None], z.flatten(2).transpose(1, 2)], dim=1)
             text = text + self.gamma * self.context_decoder(text, visual)
-        return torch.einsum('bdhw,bkd->bkhw', F.normalize(z, dim=1), F.normalize(text, dim=-1))
+        score = torch.einsum('bdhw,bkd->bkhw', F.normalize(z, dim=1), self.text_prompt.directions(text))
+        return score if variants is None else self.text_prompt.combine(score.unflatten(1, (variants, -1)))
 
     def guide(self, images: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """Maps for the neck with the score map joined, the score map s (B, K, h, w), and t.
@@ -90,8 +93,7 @@ class PixelTextMatching(TextGuided):
         Raises:
             ConfigError: the stage and the score map have different strides.
         """
-        features = self.backbone.encode(images, ('stages', 'global', 'dense'))
-        text = self.class_embeddings(features.global_)
+        features, text = self.encode(images, ('stages', 'global', 'dense'))
         score = self.match(features, text)
         stages = list(features.stages)
         stage = stages[self.score_concat_index]

@@ -42,8 +42,11 @@ class ZeroShotPrompt(TextPrompt):
         sentences = [t.format(name) for name in self.class_names for t in self.templates]
         self.register_buffer('token_ids', text_tower.tokenize(sentences), persistent=False)
 
-    def forward(self, text_tower: TextTower, image_features: Tensor | None = None) -> Tensor:
+    def forward(
+        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
+    ) -> Tensor:
         """Class embeddings (K, D) of unit length."""
         sentences = F.normalize(text_tower.encode_tokens(self.token_ids).float(), dim=-1)
-        classes = sentences.unflatten(0, (len(self.class_names), len(self.templates))).mean(dim=1)
-        return F.normalize(classes, dim=-1)
+        embeddings = sentences.unflatten(0, (len(self.class_names), len(self.templates))).mean(dim=1)
+        embeddings = F.normalize(embeddings, dim=-1)
+        return embeddings if classes is None else embeddings[classes]

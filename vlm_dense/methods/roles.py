@@ -1,0 +1,181 @@
+"""The contract of everything but text prompts: image prompts, heads, losses, test time. See docs/contract.md.
+
+The roles are mixins with one method each, so that a module may have several of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from vlm_dense.clip.image_tower import ImageFeatures, PromptTokens
+from vlm_dense.errors import DataError
+from vlm_dense.registry import MODELS
+
+
+def build_part(cfg: dict, **given) -> nn.Module:
+    """Build a module from its config and what its constructor names of ``given``; the config comes first."""
+    kind = MODELS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
+    named = inspect.signature(kind).parameters
+    return MODELS.build(cfg, default_args={name: value for name, value in given.items() if name in named})
+
+
+class ImagePrompt:
+    """Mixin of what changes images or puts tokens into the image tower; alone ``class X(ImagePrompt, BaseModule)``.
+
+    Attributes:
+        plain: Features of the tower without prompts that :meth:`prompt` wants to see.
+        reads_text: :meth:`prompt` wants to see the class embeddings.
+    """
+
+    plain: tuple[str, ...] = ()
+    reads_text = False
+
+    def prompt(
+        self, images: Tensor, text: Tensor | None = None, plain: ImageFeatures | None = None
+    ) -> tuple[Tensor, PromptTokens | None]:
+        """What enters the image tower.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            text: Class embeddings (K, D) of this iteration if ``reads_text``.
+            plain: The features named by ``plain``, without gradient.
+
+        Returns:
+            Images (B, 3, H, W), changed or not, and tokens or ``None``.
+        """
+        raise NotImplementedError
+
+
+class Head:
+    """Mixin of what turns features into logits: adapters, caches, classifiers; alone ``class X(Head, BaseModule)``.
+
+    Attributes:
+        features: Names of the image features that :meth:`logits` reads.
+        text: :meth:`logits` reads the class embeddings; else the text tower is not run.
+    """
+
+    features: tuple[str, ...] = ('global',)
+    text = True
+
+    def logits(self, features: ImageFeatures, text: Tensor | None, logit_scale: Tensor) -> Tensor:
+        """Logits of a batch, float32, with autocast switched off.
+
+        Args:
+            features: Of B images, float32.
+            text: Directions of the classes, float32, of unit length unless the prompt says otherwise: (K, D),
+                (B, K, D) if they depend on the image, (1 or B, V, K, D) for V variants of the prompt.
+            logit_scale: Scalar, the factor itself (100 for CLIP).
+
+        Returns:
+            (B, K), or (B, V, K), which the text prompt then combines.
+        """
+        raise NotImplementedError
+
+
+@MODELS.register_module()
+class CosineHead(Head, BaseModule):
+    """CLIP's own classifier: the scaled cosine of the image's feature and the class (ICML 2021, section 3.1.2)."""
+
+    def logits(self, features: ImageFeatures, text: Tensor, logit_scale: Tensor) -> Tensor:
+        """(B, K), or (B, V, K)."""
+        image = F.normalize(features.global_, dim=-1)
+        cosine = image @ text.T if text.dim() == 2 else torch.einsum('bd,b...d->b...', image, text)
+        return logit_scale * cosine
+
+
+@dataclass
+class Step:
+    """What an iteration has computed, for its loss.
+
+    Attributes:
+        images: (B, 3, H, W) as they came from the data, normalised; ``None`` if features did.
+        features: Of the images, as the head read them.
+        text: Class embeddings as the text prompt gave them; ``None`` if the head reads none.
+        logits: (B, K), or (B, k) for the k classes of :meth:`Loss.classes`.
+        logit_scale: Scalar, the factor itself.
+        data_samples: B samples.
+        class_names: All K names.
+    """
+
+    images: Tensor | None
+    features: ImageFeatures
+    text: Tensor | None
+    logits: Tensor
+    logit_scale: Tensor
+    data_samples: list
+    class_names: tuple[str, ...]
+
+    def labels(self) -> Tensor:
+        """Classes of the images, int64 (B,).
+
+        Raises:
+            DataError: an image without label, or one outside of the classes; names the image.
+        """
+        bare = next((sample for sample in self.data_samples if 'gt_label' not in sample), None)
+        if bare is not None:
+            raise DataError(
+                f'{bare.get("img_path", "An image")} has no gt_label to train with. Drawn scenes have one if '
+                'num_objects=(1, 1).'
+            )
+        labels = torch.stack([sample.gt_label for sample in self.data_samples])
+        wrong = (labels < 0) | (labels >= len(self.class_names))
+        if wrong.any():
+            sample = self.data_samples[int(wrong.nonzero()[0])]
+            raise DataError(
+                f'{sample.get("img_path", "An image")} has the label {int(sample.gt_label)}; expected 0 to '
+                f'{len(self.class_names) - 1} for {len(self.class_names)} classes. Mend the label, or name all classes.'
+            )
+        return labels
+
+
+class Loss(BaseModule):
+    """Base of what a classifier is trained with."""
+
+    def classes(self, data_samples: list) -> Tensor | None:
+        """Classes to encode in this step, int64 indices (k,); ``None``: all."""
+        return None
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        """Losses by name; names with ``loss`` in them are summed up."""
+        raise NotImplementedError
+
+
+@MODELS.register_module()
+class CrossEntropy(Loss):
+    """Mean cross-entropy of logits and labels, ``loss_ce``.
+
+    Args:
+        label_smoothing: As in torch.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0):
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        """``loss_ce``."""
+        return dict(loss_ce=F.cross_entropy(step.logits, step.labels(), label_smoothing=self.label_smoothing))
+
+
+class TestTimeAdaptation(BaseModule):
+    """Base of what adapts a classifier to one image before it classifies that image."""
+
+    __test__ = False  # pytest takes the name for a test
+
+    def logits(self, model: nn.Module, views: Tensor) -> Tensor:
+        """Logits of one image; ``model`` is afterwards as it was, also after an error.
+
+        Args:
+            model: The classifier, in eval mode.
+            views: (N, 3, H, W) normalised, the plain one first.
+
+        Returns:
+            (1, K).
+        """
+        raise NotImplementedError
