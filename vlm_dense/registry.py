@@ -8,6 +8,7 @@ registry imports its ``locations`` when a name is first looked up.
 from __future__ import annotations
 
 import difflib
+from importlib.util import find_spec
 
 from mmengine import registry as root
 
@@ -51,7 +52,9 @@ def unknown_name(name: str, where: str, known) -> str:
     return f'{name!r} is not in the {where}. {hint}'
 
 
+_DETECTION = ['vlm_dense.detection'] if find_spec('mmdet') else []
 _MODELS = [
+    *_DETECTION,
     'vlm_dense.classification',
     'vlm_dense.clip.resnet',
     'vlm_dense.clip.text_tower',
@@ -59,7 +62,7 @@ _MODELS = [
     'vlm_dense.methods',
     'vlm_dense.segmentation',
 ]
-_DATA = ['vlm_dense.classification', 'vlm_dense.datasets']
+_DATA = [*_DETECTION, 'vlm_dense.classification', 'vlm_dense.datasets']
 
 MODELS = Registry('model', parent=root.MODELS, scope='vlm_dense', locations=_MODELS)
 DATASETS = Registry('dataset', parent=root.DATASETS, scope='vlm_dense', locations=_DATA)
@@ -68,7 +71,7 @@ METRICS = Registry(
     'metric',
     parent=root.METRICS,
     scope='vlm_dense',
-    locations=['vlm_dense.classification', 'vlm_dense.engine', 'vlm_dense.segmentation'],
+    locations=[*_DETECTION, 'vlm_dense.classification', 'vlm_dense.engine', 'vlm_dense.segmentation'],
 )
 HOOKS = Registry(
     'hook', parent=root.HOOKS, scope='vlm_dense', locations=['vlm_dense.classification', 'vlm_dense.engine']

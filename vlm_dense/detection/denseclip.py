@@ -1,0 +1,169 @@
+"""DenseCLIP for mmdet.
+
+"DenseCLIP: Language-Guided Dense Prediction with Context-Aware Prompting", CVPR 2022, section 3; its detectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+from mmdet.structures.bbox import get_box_tensor
+from torch import Tensor
+
+from vlm_dense.methods.text_prompts.matching import PixelTextMatching
+from vlm_dense.registry import MODELS
+
+STRIDE = 4
+"""Of the grid on which boxes supervise the score map."""
+
+
+def box_targets(boxes: Tensor, labels: Tensor, num_classes: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Which classes have a box at each cell of the stride-4 grid.
+
+    Corners are divided by the stride, cut to integers and clamped to the last cell, the lower right one exclusive, as
+    in the official code. So a box narrower than a cell, or outside the image, has no cell.
+
+    Args:
+        boxes: (n, 4) x1 y1 x2 y2 in pixels of the batch.
+        labels: (n,) int64.
+        num_classes: K.
+        size: (h, w) of the grid.
+
+    Returns:
+        Targets (K, h, w) of 0 and 1, and (1, h, w), 1 where any box lies; float32.
+    """
+    height, width = size
+    limits = boxes.new_tensor([width - 1, height - 1] * 2)
+    cells = (boxes / STRIDE).trunc().minimum(limits).clamp(min=0).long().tolist()
+    target = boxes.new_zeros((num_classes, height, width), dtype=torch.float32)
+    for (x1, y1, x2, y2), label in zip(cells, labels.tolist(), strict=True):
+        target[label, y1:y2, x1:x2] = 1
+    return target, target.amax(dim=0, keepdim=True)
+
+
+class DenseCLIPDetection(PixelTextMatching):
+    """Mixin that turns a detector of mmdet into DenseCLIP; goes in front of the detector's class.
+
+    Call graph::
+
+        loss / predict --> extract_feat --> guide: backbone.encode --> stages, g, z
+                          |       t' = t + gamma * context_decoder(t, [g; z])              (section 3.2, eq. 4)
+                          |       s = <z/|z|, t'/|t'|>                                     (section 3.1, eq. 1)
+                          +------ stages[score_concat_index] = [stage; s / tau] --> neck --> heads of mmdet
+        s / tau against the boxes, during training                                         (section 3.3)
+
+    Heads are mmdet's, whose class scores stay their own. In contrast to segmentation the map joins the stage divided
+    by ``tau``.
+
+    Args:
+        backbone: ``vlm_dense.CLIPResNet`` with ``attnpool=True``, as published with ``attnpool_positions='crop'`` and
+            ``input_resolution=1344``; or ``vlm_dense.PooledBackbone``.
+        text_encoder, text_prompt, context_decoder, class_names, score_concat_index, tau, gamma: See
+            :class:`vlm_dense.segmentation.denseclip.DenseCLIP`.
+        seg_loss: Supervise the score map by the boxes.
+        **kwargs: As of the detector: ``neck``, heads, ``train_cfg``, ``test_cfg``, ``data_preprocessor``, ``init_cfg``.
+
+    Raises:
+        ClassNamesError: no names, or another number of names than a head has classes.
+        ConfigError: a backbone without dense features in the space of the text encoder.
+    """
+
+    join_over_tau = True
+    seg_loss_name = 'loss_seg'
+    _matched: tuple[Tensor, Tensor] | None = None
+
+    def __init__(
+        self,
+        backbone: dict,
+        text_encoder: dict,
+        text_prompt: dict,
+        context_decoder: dict | None = None,
+        class_names: Sequence[str] | None = None,
+        score_concat_index: int = 3,
+        tau: float = 0.07,
+        gamma: float = 1e-4,
+        seg_loss: bool = True,
+        **kwargs,
+    ):
+        super().__init__(backbone=backbone, **kwargs)
+        self.build_matching(
+            text_encoder,
+            text_prompt,
+            context_decoder,
+            class_names,
+            self._num_classes(),
+            score_concat_index,
+            tau,
+            gamma,
+        )
+        self.seg_loss = seg_loss
+
+    def _num_classes(self) -> dict[str, int]:
+        """Config key -> number of classes of each head that knows them."""
+        roi_head = getattr(self, 'roi_head', None)
+        heads = {'bbox_head': getattr(self, 'bbox_head', None)}
+        for name in ('bbox_head', 'mask_head'):
+            head = getattr(roi_head, name, None)
+            for i, one in enumerate(head if isinstance(head, torch.nn.ModuleList) else [head]):  # one a stage
+                heads[f'roi_head.{name}.{i}' if isinstance(head, torch.nn.ModuleList) else f'roi_head.{name}'] = one
+        return {key: head.num_classes for key, head in heads.items() if hasattr(head, 'num_classes')}
+
+    def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
+        """Maps for the heads, of images (B, 3, H, W)."""
+        stages, score, text = self.guide(batch_inputs)
+        self._matched = score, text  # for the loss that called this
+        return self.neck(stages) if self.with_neck else tuple(stages)
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> dict:
+        """Losses of the detector, ``loss_seg`` (two stages: ``loss_aux_seg``) and ``prompt.*`` (the prompt's own)."""
+        losses = super().loss(batch_inputs, batch_data_samples)
+        (score, text), self._matched = self._matched, None
+        if self.seg_loss:
+            losses[self.seg_loss_name] = self.box_loss(score, batch_data_samples, batch_inputs.shape[2:])
+        losses.update({f'prompt.{name}': value for name, value in self.text_prompt.losses(text).items()})
+        return losses
+
+    def predict(self, batch_inputs: Tensor, batch_data_samples: list, rescale: bool = True) -> list:
+        """As in mmdet: samples with ``pred_instances``."""
+        samples = super().predict(batch_inputs, batch_data_samples, rescale=rescale)
+        self._matched = None
+        return samples
+
+    def box_loss(self, score: Tensor, data_samples: list, image_size: tuple[int, int]) -> Tensor:
+        """Binary cross-entropy of the score map inside the boxes, averaged over their cells and all classes.
+
+        Cells outside every box count nowhere; without any box the loss is 0.
+
+        Args:
+            score: Score map s (B, K, h, w).
+            data_samples: B samples with ``gt_instances``.
+            image_size: (H, W) of the padded batch.
+        """
+        size = image_size[0] // STRIDE, image_size[1] // STRIDE
+        logits = F.interpolate((score / self.tau).float(), size, mode='bilinear', align_corners=False)
+        boxes = [sample.gt_instances for sample in data_samples]
+        pairs = [box_targets(get_box_tensor(b.bboxes), b.labels, score.shape[1], size) for b in boxes]
+        target, mask = (torch.stack(maps) for maps in zip(*pairs, strict=True))
+        total = F.binary_cross_entropy_with_logits(logits, target, mask.expand_as(target), reduction='sum')
+        return total / (score.shape[1] * mask.sum().clamp(min=1))
+
+
+@MODELS.register_module()
+class DenseCLIPSingleStage(DenseCLIPDetection, SingleStageDetector):
+    """DenseCLIP with any single-stage head of mmdet in ``bbox_head``: RetinaNet, FCOS, ATSS, RTMDet.
+
+    For arguments see :class:`DenseCLIPDetection` and mmdet's ``SingleStageDetector``.
+    """
+
+
+@MODELS.register_module()
+class DenseCLIPTwoStage(DenseCLIPDetection, TwoStageDetector):
+    """DenseCLIP with any two-stage heads of mmdet: Faster, Mask and Cascade R-CNN.
+
+    For arguments see :class:`DenseCLIPDetection` and mmdet's ``TwoStageDetector``.
+    """
+
+    seg_loss_name = 'loss_aux_seg'
