@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS as ROOT_DATASETS
@@ -12,52 +13,82 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import DATASETS
 
+VALIDATION_SHOTS = 4
+"""CoOp's protocol validates on min(this, shots) images of a class."""
+
+
+def draw_shots(labels: Iterable[int], shots: int, draw: random.Random, names: Sequence[str], where: str) -> list[int]:
+    """Choose images as CoOp's code does: ``draw.sample`` for each class, in the order in which classes first appear.
+
+    Args:
+        labels: Of all images, in order.
+        shots: Images of a class. A class that has fewer gives all, with a warning.
+        draw: The generator; its state goes on.
+        names: Class names in label order, for messages.
+        where: What is chosen from, for messages.
+
+    Returns:
+        Indices, class after class, in the order in which they were drawn.
+
+    Raises:
+        DataError: a class without images, or a label that is none.
+    """
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        groups[label].append(index)
+    wrong = [label for label in groups if not 0 <= label < len(names)]
+    if wrong:
+        raise DataError(
+            f'{where} has the label {wrong[0]}; expected 0 to {len(names) - 1} for {len(names)} classes. Mend the '
+            'label, or name all classes.'
+        )
+    empty = [name for label, name in enumerate(names) if label not in groups]
+    if empty:
+        raise DataError(
+            f'{len(empty)} of {len(names)} classes have no image among the {sum(map(len, groups.values()))} of '
+            f'{where}: {", ".join(empty[:5])}. Add images, or leave these classes out.'
+        )
+    few = [f'{names[label]} ({len(images)})' for label, images in groups.items() if len(images) < shots]
+    if few:
+        print_log(
+            f'{where}: {len(few)} classes have fewer than {shots} images and give all they have: '
+            f'{", ".join(few[:5])}{", ..." if len(few) > 5 else ""}.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    chosen = [draw.sample(images, shots) if len(images) >= shots else images for images in groups.values()]
+    return [index for images in chosen for index in images]
+
 
 @DATASETS.register_module()
 class FewShotDataset:
-    """K images of each class of another data set, chosen by a seed.
+    """K images of each class of another data set, chosen by a seed, see :func:`draw_shots`.
 
-    As in CoOp's code: classes in the order in which the data set first shows them, for each
-    ``random.sample(images, shots)`` of Python's generator. The images keep the order in which they were drawn.
-    Everything but length and items is the wrapped data set's.
+    Everything but length and items is the wrapped data set's. The sets of CoOp draw by themselves, see
+    :class:`~vlm_dense.classification.ImageSetDataset`.
 
     Args:
         dataset: The data set to choose from. Labels are ``gt_label`` of its data infos; where they have none (drawn
             scenes), each sample is made once and ``gt_label`` of its ``data_samples`` is taken.
-        shots: K. A class that has fewer images gives all, with a warning.
+        shots: K.
         seed: Other seeds choose other images.
+        at_most: Take min(``at_most``, ``shots``): 4 for validation.
 
     Raises:
         ConfigError: ``shots`` below 1.
         DataError: a class without images.
     """
 
-    def __init__(self, dataset: dict, shots: int, seed: int = 1):
-        if shots < 1:
-            raise ConfigError(f'FewShotDataset: shots must be at least 1, found {shots}.')
+    def __init__(self, dataset: dict, shots: int, seed: int = 1, at_most: int | None = None):
+        if shots < 1 or (at_most is not None and at_most < 1):
+            raise ConfigError(f'FewShotDataset: shots must be at least 1, found {min(shots, at_most or shots)}.')
         pool = ROOT_DATASETS.build(dataset)
         pool.full_init()
-        groups: dict[int, list[int]] = defaultdict(list)
-        for index in range(len(pool)):
-            groups[_label(pool, index)].append(index)
-        names = pool.metainfo['classes']
-        empty = [name for label, name in enumerate(names) if label not in groups]
-        if empty:
-            raise DataError(
-                f'FewShotDataset: {len(empty)} of {len(names)} classes have no image among the {len(pool)} of '
-                f'{type(pool).__name__}: {", ".join(empty[:5])}. Add images, or leave these classes out.'
-            )
-        few = [f'{names[label]} ({len(images)})' for label, images in groups.items() if len(images) < shots]
-        if few:
-            print_log(
-                f'FewShotDataset: {len(few)} classes have fewer than {shots} images and give all they have: '
-                f'{", ".join(few[:5])}{", ..." if len(few) > 5 else ""}.',
-                logger='current',
-                level=logging.WARNING,
-            )
-        draw = random.Random(seed)
-        chosen = [draw.sample(images, shots) if len(images) > shots else images for images in groups.values()]
-        object.__setattr__(self, 'indices', [index for images in chosen for index in images])
+        labels = [_label(pool, index) for index in range(len(pool))]
+        shots = min(shots, at_most or shots)
+        where = f'FewShotDataset of {type(pool).__name__}'
+        indices = draw_shots(labels, shots, random.Random(seed), pool.metainfo['classes'], where)
+        object.__setattr__(self, 'indices', indices)
         object.__setattr__(self, 'dataset', pool)
 
     def __len__(self) -> int:

@@ -85,6 +85,8 @@ def _argument(dataset: dict, kind: type, name: str, default=''):
 
 def _expected(dataset: dict, kind: type) -> list[tuple[str, str, str]]:
     """(path, what lies there, config key) of the files and folders that a data set reads."""
+    if hasattr(kind, 'expected_files'):  # a layout of its own
+        return kind.expected_files(dataset)
     root = dataset.get('data_root') or ''
     suffixes = dict(
         img_path=f'*{_argument(dataset, kind, "img_suffix")}',
@@ -164,7 +166,7 @@ def _check_pairs(key: str, dataset) -> None:
         )
     for field, what in (('img_path', 'images'), ('seg_map_path', 'masks')):
         paths = [info[field] for info in infos if info.get(field)]
-        absent = _absent(paths)
+        absent = absent_files(paths)
         if absent:
             names = ', '.join(absent[:3]) + (', ...' if len(absent) > 3 else '')
             raise DataError(
@@ -173,8 +175,8 @@ def _check_pairs(key: str, dataset) -> None:
             )
 
 
-def _absent(paths: list[str]) -> list[str]:
-    """Those that do not exist; one look per folder, for data sets of 100,000 files on a network disk."""
+def absent_files(paths: list[str]) -> list[str]:
+    """Paths that do not exist; one look per folder, for data sets of 100,000 files on a network disk."""
     listed: dict[str, set[str]] = {}
     absent = []
     for path in paths:

@@ -6,6 +6,7 @@ train_pipeline = [
     dict(type='vlm_dense.PackClsInputs'),
 ]
 test_pipeline = [dict(type='vlm_dense.DrawScene'), dict(type='vlm_dense.PackClsInputs')]
+template = 'a photo of a {}.'
 
 train_dataloader = dict(
     batch_size=32,
@@ -24,8 +25,9 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='vlm_dense.FewShotDataset',
-        shots=4,
+        shots=16,
         seed=1,
+        at_most=4,
         dataset=dict(split='val', num_scenes=200, pipeline=test_pipeline, **scene),
     ),
 )
@@ -37,3 +39,6 @@ test_dataloader = dict(
 )
 val_evaluator = dict(type='vlm_dense.Accuracy')
 test_evaluator = val_evaluator
+
+# what changes in the test set for `tools/compare.py --protocols transfer`
+targets = {domain: dict(domain=domain) for domain in ('source', 'sketch', 'inverted', 'noisy')}

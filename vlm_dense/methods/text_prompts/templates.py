@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+from vlm_dense.errors import ConfigError
+from vlm_dense.registry import unknown_name
 
 IMAGENET_TEMPLATES = tuple(template('{}') for template in OPENAI_IMAGENET_TEMPLATES)
 """CLIP's 80 for ImageNet, in their order."""
@@ -16,3 +21,28 @@ MASKCLIP_TEMPLATES = (
     'this is one {} in the scene.',
 )
 """MaskCLIP's 85."""
+
+FOLDER = Path(__file__).parents[2] / 'data' / 'templates'
+
+
+def read_templates(name: str) -> tuple[str, ...]:
+    """A list of templates by its name.
+
+    Args:
+        name: 'imagenet80', 'imagenet7', 'maskclip85', or a data set, as 'eurosat', for the sentence that CoOp uses on
+            it; the lists are files of one sentence a line in ``vlm_dense/data/templates``. Or the path of such a file.
+            Lines that start with ``#`` are left out.
+
+    Raises:
+        ConfigError: no such list; the nearest names are given.
+    """
+    known = dict(imagenet80=IMAGENET_TEMPLATES, maskclip85=MASKCLIP_TEMPLATES)
+    if name in known:
+        return known[name]
+    path = Path(name) if Path(name).suffix else FOLDER / f'{name}.txt'
+    if not path.is_file():
+        raise ConfigError(
+            unknown_name(name, 'template lists of vlm_dense', [*known, *(p.stem for p in FOLDER.glob('*.txt'))])
+        )
+    lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
+    return tuple(line for line in lines if line and not line.startswith('#'))

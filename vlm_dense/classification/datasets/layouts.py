@@ -1,0 +1,309 @@
+"""How the files of the data sets lie: one class for each kind of folder, a table of sets in ``data/classification``.
+
+A layout knows its classes, their parts ('train', 'val', 'test') and the images of each part. It reads what it is asked
+for and keeps nothing. An image is ``dict(img_path, gt_label)``, or ``dict(img_path, gt_labels, unknown_labels)`` in
+multi-label sets, both lists of labels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from torchvision.datasets import VOCDetection
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+from vlm_dense.errors import DataError
+
+SETS: dict[str, dict] = json.loads(
+    (Path(__file__).parents[2] / 'data' / 'classification' / 'sets.json').read_text(encoding='utf-8')
+)
+"""Name of a set -> its layout and where its files are below the data root."""
+
+
+class Layout:
+    """Base of all layouts.
+
+    Attributes:
+        parts: Those that the publisher gives.
+        multi_label: Whether an image may show several classes.
+        sources: Files and folders that are read.
+
+    Raises:
+        DataError: files that are absent or cannot be right; names them.
+    """
+
+    parts = ('train', 'val', 'test')
+    multi_label = False
+
+    def __init__(self, *sources: Path):
+        self.sources = sources
+
+    def classes(self) -> list[str]:
+        """Class names in label order, ``_`` turned into a space."""
+        raise NotImplementedError
+
+    def class_indices(self) -> list[int]:
+        """Place of each class in the list that its names come from: for parts of ImageNet, the label in ImageNet."""
+        return list(range(len(self.classes())))
+
+    def images(self, part: str) -> list[dict]:
+        """The images of a part, in the publisher's order."""
+        raise NotImplementedError
+
+
+def layout_of(name: str, root: str | os.PathLike) -> Layout:
+    """Layout of one of :data:`SETS` below a data root."""
+    entry = dict(SETS[name])
+    return _LAYOUTS[entry.pop('layout')](Path(root), **entry)
+
+
+# --- one label an image ---------------------------------------------------------------------------------------
+
+
+class SplitFile(Layout):
+    """The CoOp group's ``split_zhou_*.json``: lists of [path, label, class name] for train, val and test."""
+
+    def __init__(self, root: Path, split: str, images: str):
+        self.split, self.folder = root / split, root / images
+        super().__init__(self.split, self.folder)
+
+    def _read(self) -> dict[str, list]:
+        try:
+            parts = json.loads(_read(self.split))
+            return {part: [(path, int(label), name) for path, label, name in parts[part]] for part in self.parts}
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f'{self.split} is no split file: expected an object with the lists train, val and test of '
+                f'[path, label, class name]; found {type(error).__name__}: {error}. Download it again.'
+            ) from error
+
+    def classes(self) -> list[str]:
+        names: dict[int, str] = {}
+        for path, label, name in (entry for part in self._read().values() for entry in part):
+            if names.setdefault(label, name) != name:
+                raise DataError(
+                    f'{self.split} calls class {label} both {names[label]!r} and {name!r} (at {path}). Mend the file, '
+                    'or download it again.'
+                )
+        wrong = sorted(set(names) ^ set(range(len(names))))
+        if wrong:
+            raise DataError(
+                f'{self.split} names {len(names)} classes, so labels must be 0 to {len(names) - 1}; wrong or without '
+                f'image: {", ".join(map(str, wrong[:5]))}. Mend the labels, or download the file again.'
+            )
+        return [_clean(names[label]) for label in range(len(names))]
+
+    def images(self, part: str) -> list[dict]:
+        return [dict(img_path=str(self.folder / path), gt_label=label) for path, label, _ in self._read()[part]]
+
+
+class AircraftLists(Layout):
+    """FGVC-Aircraft: ``variants.txt`` and ``images_variant_{train,val,test}.txt`` of lines 'image class name'."""
+
+    def __init__(self, root: Path, folder: str):
+        self.folder = root / folder
+        lists = [self.folder / f'images_variant_{part}.txt' for part in self.parts]
+        super().__init__(self.folder / 'variants.txt', *lists, self.folder / 'images')
+
+    def classes(self) -> list[str]:
+        return [_clean(name) for name in _lines(self.folder / 'variants.txt')]
+
+    def images(self, part: str) -> list[dict]:
+        labels = {name: label for label, name in enumerate(_lines(self.folder / 'variants.txt'))}
+        listed = self.folder / f'images_variant_{part}.txt'
+        found = []
+        for line in _lines(listed):
+            image, _, name = line.partition(' ')
+            if name not in labels:
+                raise DataError(f'{listed} has the class {name!r}, which variants.txt has not. Download both again.')
+            found.append(dict(img_path=str(self.folder / 'images' / f'{image}.jpg'), gt_label=labels[name]))
+        return found
+
+
+class ClassFolders(Layout):
+    """ImageNet and what was made after it: a folder of images for each class, called by its WordNet id.
+
+    Labels count the folders in sorted order. Names come from the CoOp group's ``classnames.txt``, lines 'id name', of
+    the set or else of ImageNet.
+
+    Args:
+        names, train, test: Places.
+        numbered: Folders are called 0, 1, ..., the place of the class in the list of names (ImageNet-V2).
+    """
+
+    def __init__(self, root: Path, names: str, test: str, train: str | None = None, numbered: bool = False):
+        own, imagenet = root / names, root / SETS['imagenet']['names']
+        self.names = own if own.is_file() or not imagenet.is_file() else imagenet
+        self.folders = dict(test=root / test) | (dict(train=root / train) if train else {})
+        self.parts = tuple(self.folders)
+        self.numbered = numbered
+        super().__init__(self.names, *self.folders.values())
+
+    def _named(self) -> dict[str, tuple[int, str]]:
+        """Folder -> (place in the list of names, name)."""
+        entries = [line.split(' ', 1) for line in _lines(self.names)]
+        bare = next((entry for entry in entries if len(entry) != 2), None)
+        if bare:
+            raise DataError(f'{self.names} has the line {bare[0]!r}; expected a folder, a space and a class name.')
+        return {str(i) if self.numbered else entry[0]: (i, entry[1]) for i, entry in enumerate(entries)}
+
+    def _classes(self) -> list[tuple[str, int, str]]:
+        """(folder, place, name) of each class."""
+        named, place = self._named(), self.folders['test']
+        if not place.is_dir():
+            raise DataError(f'There is no folder {place}. Say where the data are with data_root.')
+        found = sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith('.'))
+        bare = [folder for folder in found if folder not in named]
+        if bare or not found:
+            raise DataError(
+                f'{place} has {len(found)} folders of classes, {len(bare)} of them without name in {self.names}: '
+                f'{", ".join(bare[:3])}. Take the classnames.txt of ImageNet, 1000 lines.'
+            )
+        if self.numbered:
+            found.sort(key=int)
+        return [(folder, *named[folder]) for folder in found]
+
+    def classes(self) -> list[str]:
+        return [_clean(name) for *_, name in self._classes()]
+
+    def class_indices(self) -> list[int]:
+        return [place for _, place, _ in self._classes()]
+
+    def images(self, part: str) -> list[dict]:
+        labels = {folder: label for label, (folder, *_) in enumerate(self._classes())}
+        try:
+            found = make_dataset(self.folders[part], labels, IMG_EXTENSIONS)
+        except FileNotFoundError as error:
+            raise DataError(f'{self.folders[part]}: {error} Add images, or take the empty folders away.') from error
+        return [dict(img_path=path, gt_label=label) for path, label in found]
+
+
+# --- several labels an image ----------------------------------------------------------------------------------
+
+
+class CocoBoxes(Layout):
+    """COCO: an image shows a class if a box of ``instances_*.json`` does; images without boxes are left out."""
+
+    parts = ('train', 'test')
+    multi_label = True
+
+    def __init__(self, root: Path, train: list[str], test: list[str], classes: list[str]):
+        self.places = dict(train=[root / place for place in train], test=[root / place for place in test])
+        self._names = classes
+        super().__init__(*self.places['train'], *self.places['test'])
+
+    def classes(self) -> list[str]:
+        return list(self._names)
+
+    def images(self, part: str) -> list[dict]:
+        boxes, folder = self.places[part]
+        content = json.loads(_read(boxes))
+        categories = sorted(content['categories'], key=lambda category: category['id'])
+        if [category['name'] for category in categories] != self._names:
+            raise DataError(f'{boxes} has {len(categories)} categories that are not the 80 of COCO. Download it again.')
+        labels = {category['id']: label for label, category in enumerate(categories)}
+        shown: dict[int, set[int]] = {}
+        for box in content['annotations']:
+            shown.setdefault(box['image_id'], set()).add(labels[box['category_id']])
+        files = {image['id']: image['file_name'] for image in content['images']}
+        return [dict(img_path=str(folder / files[i]), gt_labels=sorted(shown[i])) for i in files if i in shown]
+
+
+class VocObjects(Layout):
+    """PASCAL VOC 2007, trainval and test. A class that only difficult objects show is unknown, as in the devkit."""
+
+    parts = ('train', 'test')
+    multi_label = True
+
+    def __init__(self, root: Path, folder: str, classes: list[str]):
+        self.root, self.folder, self._names = root, root / folder, classes
+        lists = [self.folder / 'ImageSets' / 'Main' / f'{part}.txt' for part in ('trainval', 'test')]
+        super().__init__(*lists, self.folder / 'Annotations', self.folder / 'JPEGImages')
+
+    def classes(self) -> list[str]:
+        return list(self._names)
+
+    def images(self, part: str) -> list[dict]:
+        labels = {name.replace(' ', ''): label for label, name in enumerate(self._names)}
+        try:
+            voc = VOCDetection(str(self.root), '2007', 'trainval' if part == 'train' else 'test')
+        except (RuntimeError, FileNotFoundError) as error:
+            raise DataError(f'VOC 2007 is not complete in {self.folder}: {error}') from error
+        return [
+            dict(img_path=image, **_voc_labels(objects, labels))
+            for image, objects in zip(voc.images, voc.annotations, strict=True)
+        ]
+
+
+def _voc_labels(path: str, labels: dict[str, int]) -> dict[str, list[int]]:
+    from xml.etree import ElementTree
+
+    sure, difficult = set(), set()
+    for found in ElementTree.fromstring(_read(Path(path))).iter('object'):
+        name = found.findtext('name')
+        if name not in labels:
+            raise DataError(f'{path} has an object {name!r}, which is none of the 20 classes of VOC.')
+        (difficult if found.findtext('difficult') == '1' else sure).add(labels[name])
+    return dict(gt_labels=sorted(sure), unknown_labels=sorted(difficult - sure))
+
+
+class NusWideLists(Layout):
+    """NUS-WIDE, 81 concepts: ``ConceptsList``, ``ImageList`` and ``Groundtruth/TrainTestLabels`` of the publisher."""
+
+    parts = ('train', 'test')
+    multi_label = True
+
+    def __init__(self, root: Path, folder: str, images: str):
+        self.folder, self.pictures = root / folder, root / images
+        self.labels = self.folder / 'Groundtruth' / 'TrainTestLabels'
+        self.concepts = self.folder / 'ConceptsList' / 'Concepts81.txt'
+        super().__init__(self.concepts, self.folder / 'ImageList', self.labels, self.pictures)
+
+    def classes(self) -> list[str]:
+        return [_clean(name) for name in _lines(self.concepts)]
+
+    def images(self, part: str) -> list[dict]:
+        listed = self.folder / 'ImageList' / f'{part.capitalize()}Imagelist.txt'
+        paths = [self.pictures.joinpath(*line.split('\\')) for line in _lines(listed)]
+        shown: list[list[int]] = [[] for _ in paths]
+        for label, name in enumerate(_lines(self.concepts)):
+            source = self.labels / f'Labels_{name}_{part.capitalize()}.txt'
+            marks = _lines(source)
+            if len(marks) != len(paths) or not set(marks) <= {'0', '1'}:
+                raise DataError(f'{source} has {len(marks)} lines; expected {len(paths)} of 0 or 1, as {listed} has.')
+            for i, mark in enumerate(marks):
+                if mark == '1':
+                    shown[i].append(label)
+        return [dict(img_path=str(path), gt_labels=labels) for path, labels in zip(paths, shown, strict=True)]
+
+
+_LAYOUTS = {
+    'split': SplitFile,
+    'aircraft': AircraftLists,
+    'folders': ClassFolders,
+    'coco': CocoBoxes,
+    'voc': VocObjects,
+    'nus-wide': NusWideLists,
+}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding='utf-8')
+    except FileNotFoundError as error:
+        raise DataError(f'There is no file {path}. Say where the data are with data_root.') from error
+
+
+def _lines(path: Path) -> list[str]:
+    return list(_stripped(_read(path)))
+
+
+def _stripped(text: str) -> Iterator[str]:
+    return (line.strip() for line in text.splitlines() if line.strip())
+
+
+def _clean(name: str) -> str:
+    return ' '.join(name.replace('_', ' ').split())
