@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
+import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset
@@ -180,6 +184,47 @@ class ShapesDataset(BaseDataset):
         )
         return info
 
+    def write_coco(self, folder: str | os.PathLike) -> None:
+        """Write the scenes as a COCO data set: ``images/*.png`` and ``annotations.json``, whose ids start at 1.
+
+        Args:
+            folder: Made if it does not exist; files of the same name are replaced.
+        """
+        folder = Path(folder)
+        (folder / 'images').mkdir(parents=True, exist_ok=True)
+        draw, images, annotations = DrawScene(), [], []
+        for i in range(len(self)):
+            scene = draw(self.get_data_info(i))
+            name = f'{scene["img_id"]:06d}.png'
+            cv2.imwrite(str(folder / 'images' / name), scene['img'])
+            image_id = scene['img_id'] + 1
+            images.append(dict(id=image_id, file_name=name, height=scene['height'], width=scene['width']))
+            for (x1, y1, x2, y2), label, mask in zip(
+                scene['gt_bboxes'].tolist(), scene['gt_bboxes_labels'].tolist(), scene['gt_instance_masks'], strict=True
+            ):
+                annotations.append(
+                    dict(
+                        id=len(annotations) + 1,
+                        image_id=image_id,
+                        category_id=label + 1,
+                        bbox=[x1, y1, x2 - x1, y2 - y1],
+                        area=int(mask.sum()),
+                        segmentation=coco_mask(mask),
+                        iscrowd=0,
+                    )
+                )
+        categories = [dict(id=i, name=name) for i, name in enumerate(self.metainfo['classes'], start=1)]
+        content = dict(images=images, annotations=annotations, categories=categories)
+        (folder / 'annotations.json').write_text(json.dumps(content), encoding='utf-8')
+
+
+def coco_mask(mask: np.ndarray) -> dict:
+    """Run-length code of a mask uint8 (H, W), as COCO's annotation files hold it."""
+    from pycocotools.mask import encode
+
+    code = encode(np.asfortranarray(mask))
+    return dict(code, counts=code['counts'].decode())
+
 
 @TRANSFORMS.register_module()
 class DrawScene(BaseTransform):
@@ -197,7 +242,8 @@ class DrawScene(BaseTransform):
 
     Args:
         detection: Give ``gt_bboxes`` and ``gt_masks`` as mmdet's ``HorizontalBoxes`` and ``BitmapMasks`` and add
-            ``instances``, as mmdet's transforms and metrics expect.
+            ``instances`` in COCO's format, from which mmdet's ``CocoMetric`` takes boxes and masks when it has no
+            annotation file (``'instances'`` must be among the ``meta_keys``).
     """
 
     def __init__(self, detection: bool = False) -> None:
@@ -242,8 +288,8 @@ class DrawScene(BaseTransform):
 
         boxes, masks = results['gt_bboxes'], results.pop('gt_instance_masks')
         results['instances'] = [
-            dict(bbox=box.tolist(), bbox_label=int(label), ignore_flag=0)
-            for box, label in zip(boxes, results['gt_bboxes_labels'], strict=True)
+            dict(bbox=box.tolist(), bbox_label=int(label), mask=coco_mask(mask), ignore_flag=0)
+            for box, label, mask in zip(boxes, results['gt_bboxes_labels'], masks, strict=True)
         ]
         results['gt_bboxes'] = HorizontalBoxes(boxes)
         results['gt_masks'] = BitmapMasks(masks, results['height'], results['width'])

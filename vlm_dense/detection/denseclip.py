@@ -61,7 +61,7 @@ class DenseCLIPDetection(PixelTextMatching):
     Args:
         backbone: ``vlm_dense.CLIPResNet`` with ``attnpool=True``, as published with ``attnpool_positions='crop'`` and
             ``input_resolution=1344``; or ``vlm_dense.PooledBackbone``.
-        text_encoder, text_prompt, context_decoder, class_names, score_concat_index, tau, gamma: See
+        text_encoder, text_prompt, image_prompt, context_decoder, class_names, score_concat_index, tau, gamma: See
             :class:`vlm_dense.segmentation.denseclip.DenseCLIP`.
         seg_loss: Supervise the score map by the boxes.
         **kwargs: As of the detector: ``neck``, heads, ``train_cfg``, ``test_cfg``, ``data_preprocessor``, ``init_cfg``.
@@ -80,6 +80,7 @@ class DenseCLIPDetection(PixelTextMatching):
         backbone: dict,
         text_encoder: dict,
         text_prompt: dict,
+        image_prompt: dict | None = None,
         context_decoder: dict | None = None,
         class_names: Sequence[str] | None = None,
         score_concat_index: int = 3,
@@ -98,6 +99,7 @@ class DenseCLIPDetection(PixelTextMatching):
             score_concat_index,
             tau,
             gamma,
+            image_prompt,
         )
         self.seg_loss = seg_loss
 

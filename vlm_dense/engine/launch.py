@@ -98,7 +98,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
     Args:
         path: The file.
         options: Of ``--cfg-options``: dotted key -> value. ``data_root`` also changes every ``data_root`` inside the
-            config that had the old value.
+            config that had the old value, and every ``ann_file`` below it.
 
     Raises:
         ConfigError: the file, or one it builds on, does not exist; ``data_root`` for a config that has none.
@@ -119,22 +119,24 @@ def load_config(path: str, options: dict | None = None) -> Config:
                 f'{path} has no data_root to change. Change it where it is, with --cfg-options '
                 'train_dataloader.dataset.data_root=DIR and the same for val_dataloader and test_dataloader.'
             )
-        _replace(cfg._cfg_dict, 'data_root', cfg.data_root, options['data_root'])
+        _move_data(cfg._cfg_dict, cfg.data_root, options['data_root'])
     if options:
         cfg.merge_from_dict(options)
     return cfg
 
 
-def _replace(node, key: str, old, new) -> None:
+def _move_data(node, old: str, new: str) -> None:
     if isinstance(node, dict):
         for k, value in node.items():
-            if k == key and value == old:
+            if k == 'data_root' and value == old:
                 node[k] = new
+            elif k == 'ann_file' and isinstance(value, str) and value.startswith(os.path.join(old, '')):
+                node[k] = os.path.join(new, value[len(os.path.join(old, '')) :])  # of an evaluator, which has no root
             else:
-                _replace(value, key, old, new)
+                _move_data(value, old, new)
     elif isinstance(node, (list, tuple)):
         for value in node:
-            _replace(value, key, old, new)
+            _move_data(value, old, new)
 
 
 def fill_class_names(cfg: Config, loaders=('train_dataloader', 'test_dataloader')) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of what a segmentor predicts."""
+"""Pictures of what a segmentor or a detector predicts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.utils import mkdir_or_exist
@@ -77,23 +78,66 @@ def draw_rows(
     return picture
 
 
+def draw_instances(image: np.ndarray, instances, meta: dict, side: int) -> np.ndarray:
+    """Boxes, masks, names and scores on an image, drawn by mmdet.
+
+    Args:
+        image: RGB uint8 (H, W, 3).
+        instances: mmengine's ``InstanceData`` in pixels of the image: ``bboxes``, ``labels``, and ``masks`` (mmdet's,
+            or a tensor (n, H, W)) and ``scores`` if there are some.
+        meta: With ``classes`` and ``palette``.
+        side: Longer side in pixels of what is returned; small images are enlarged, so that names can be read.
+    """
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.bbox import get_box_tensor
+    from mmdet.visualization import DetLocalVisualizer
+    from mmengine.structures import InstanceData
+
+    height, width = image.shape[:2]
+    image = _fit(image, side, smooth=True)
+    scale = image.shape[1] / width, image.shape[0] / height
+    shown = InstanceData(
+        bboxes=get_box_tensor(instances.bboxes).cpu().float() * torch.tensor([*scale, *scale]),
+        labels=instances.labels.cpu(),
+    )
+    if 'masks' in instances:
+        masks = instances.masks
+        masks = masks.to_ndarray() if hasattr(masks, 'to_ndarray') else masks.cpu().numpy()
+        size = image.shape[1::-1]
+        masks = [cv2.resize(m.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) for m in masks]
+        shown.masks = np.array(masks, bool).reshape(-1, *image.shape[:2])
+    if 'scores' in instances:
+        shown.scores = instances.scores.cpu()
+        sample = DetDataSample(pred_instances=shown)
+    else:
+        sample = DetDataSample(gt_instances=shown)
+    visualizer = DetLocalVisualizer(alpha=0.5, line_width=2)
+    visualizer.dataset_meta = dict(classes=meta['classes'], palette=[tuple(c) for c in meta['palette']])
+    predicted = 'pred_instances' in sample
+    visualizer.add_datasample('', image, sample, draw_gt=not predicted, draw_pred=predicted, pred_score_thr=0)
+    drawn = visualizer.get_image()
+    visualizer.close()
+    return drawn
+
+
 @HOOKS.register_module()
 class PredictionPictureHook(Hook):
-    """Save what a segmentor predicts: at each validation one picture of the first samples, at test one per image.
+    """Save what a model predicts: at each validation one picture of the first samples, at test one per image.
 
-    Columns: image, ground truth, prediction. The image is what the model was given, so that data need not lie on
-    disk. Models that give no ``pred_sem_seg`` get no picture.
+    Columns: image, ground truth, prediction; of a detector what it is sure of. The image is what the model was given,
+    so that data need not lie on disk. Models that give neither ``pred_sem_seg`` nor ``pred_instances`` get no picture.
 
     Args:
         num_samples: Rows of the validation picture, ``<work_dir>/vis/iter_<n>.png``.
         test_dir: Where pictures of a test go; ``None``: nowhere. ``tools/test.py --show-dir`` sets it.
         tile: Side of a picture's tiles in pixels.
+        score_thr: Least score of an instance that is drawn.
     """
 
     priority = 'LOW'
 
-    def __init__(self, num_samples: int = 6, test_dir: str | None = None, tile: int = 256):
-        self.num_samples, self.test_dir, self.tile = num_samples, test_dir, tile
+    def __init__(self, num_samples: int = 6, test_dir: str | None = None, tile: int = 256, score_thr: float = 0.3):
+        self.num_samples, self.test_dir, self.tile, self.score_thr = num_samples, test_dir, tile, score_thr
         self._rows: list[list[np.ndarray]] = []
         self._labels: set[int] = set()
         self._tested = 0
@@ -107,7 +151,7 @@ class PredictionPictureHook(Hook):
         for sample, image in self._samples(runner, data_batch, outputs):
             if len(self._rows) >= self.num_samples:
                 return
-            row, labels = self._row(sample, image, runner.val_dataloader.dataset.metainfo['palette'])
+            row, labels = self._row(sample, image, runner.val_dataloader.dataset.metainfo)
             self._rows.append(row)
             self._labels |= labels
 
@@ -126,7 +170,7 @@ class PredictionPictureHook(Hook):
             return
         meta = runner.test_dataloader.dataset.metainfo
         for sample, image in self._samples(runner, data_batch, outputs, everywhere=True):
-            row, labels = self._row(sample, image, meta['palette'])
+            row, labels = self._row(sample, image, meta)
             stem = os.path.splitext(os.path.basename(sample.get('img_path') or 'image'))[0]
             place = self._tested * get_world_size() + get_rank()
             self._save(os.path.join(self.test_dir, f'{place:05d}_{stem}.png'), [row], labels, meta)
@@ -134,7 +178,9 @@ class PredictionPictureHook(Hook):
 
     @staticmethod
     def _samples(runner, data_batch, outputs, everywhere: bool = False):
-        if not (everywhere or is_main_process()) or not outputs or 'pred_sem_seg' not in outputs[0]:
+        if not (everywhere or is_main_process()) or not outputs:
+            return
+        if not any(key in outputs[0] for key in ('pred_sem_seg', 'pred_instances')):
             return
         model = runner.model
         while hasattr(model, 'module'):  # DDP, test-time augmentation
@@ -149,13 +195,24 @@ class PredictionPictureHook(Hook):
                 image = image[..., ::-1]
             yield sample, np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
 
-    @staticmethod
-    def _row(sample, image: np.ndarray, palette) -> tuple[list[np.ndarray], set[int]]:
+    def _row(self, sample, image: np.ndarray, meta: dict) -> tuple[list[np.ndarray], set[int]]:
+        if 'pred_instances' in sample:
+            return self._instances_row(sample, image, meta), set()
+        palette = meta['palette']
         predicted = sample.pred_sem_seg.data[0].cpu().numpy()
         image = cv2.resize(image, predicted.shape[::-1], interpolation=cv2.INTER_AREA)
         truth = sample.gt_sem_seg.data[0].cpu().numpy() if 'gt_sem_seg' in sample else np.full_like(predicted, 255)
         labels = {int(v) for v in (*np.unique(predicted), *np.unique(truth)) if v < len(palette)}
         return [image, colour(truth, palette), colour(predicted, palette)], labels
+
+    def _instances_row(self, sample, image: np.ndarray, meta: dict) -> list[np.ndarray]:
+        if 'ori_shape' in sample:  # of boxes and masks
+            image = cv2.resize(image, sample.ori_shape[1::-1], interpolation=cv2.INTER_AREA)
+        found = sample.pred_instances
+        found = found[found.scores > self.score_thr]
+        truth = sample.get('gt_instances')
+        drawn = [draw_instances(image, x, meta, self.tile) if x is not None else image for x in (truth, found)]
+        return [image, *drawn]
 
     def _save(self, path: str, rows, labels: set[int], meta: dict, title: str = '') -> None:
         legend = [(meta['classes'][v], meta['palette'][v]) for v in sorted(labels)]

@@ -1,0 +1,136 @@
+"""COCO data sets and their metric, with mistakes told where mmdet goes on with wrong labels."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections import Counter
+
+from mmdet.datasets import CocoDataset as _CocoDataset
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.evaluation import CocoMetric as _CocoMetric
+from mmengine.logging import print_log
+
+from vlm_dense.datasets.checks import absent_files
+from vlm_dense.errors import ClassNamesError, DataError
+from vlm_dense.registry import DATASETS, METRICS
+
+
+class _CheckedCOCO(COCO):
+    """An annotation file whose categories must be the classes."""
+
+    def __init__(self, annotation_file: str):
+        self.path = annotation_file
+        try:
+            super().__init__(annotation_file)
+        except (AssertionError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                f'{annotation_file} cannot be read as COCO annotations ({type(error).__name__}: {error}). Expected '
+                'JSON with images, annotations and categories.'
+            ) from error
+        if not self.cats or not self.imgs:
+            raise DataError(f'{annotation_file} lists no {"images" if self.cats else "categories"}.')
+        self._check_category_ids()
+
+    def _check_category_ids(self) -> None:
+        unknown = {a['category_id'] for a in self.anns.values()} - set(self.cats)
+        if unknown:
+            first = next(a for a in self.anns.values() if a['category_id'] in unknown)
+            raise DataError(
+                f'{self.path}: annotation {first["id"]} has category_id {first["category_id"]}, which its categories '
+                f'do not list; {len(unknown)} ids are unknown. Correct them, or add the categories.'
+            )
+
+    def get_cat_ids(self, cat_names=(), *args, **kwargs) -> list[int]:
+        """Ids of the classes, in label order."""
+        names, known = list(cat_names), [c['name'] for c in self.cats.values()]
+        absent = [n for n in names if n not in known]
+        if absent:
+            near = difflib.get_close_matches(absent[0], known, n=3)
+            hint = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
+            raise ClassNamesError(
+                f'{self.path} has no category {absent[0]!r}; {len(absent)} of the {len(names)} classes are not in it. '
+                f'It lists {", ".join(known[:10])}{", ..." if len(known) > 10 else ""}.{hint} Name the classes to use '
+                'in metainfo=dict(classes=[...]) of the data sets.'
+            )
+        ids = super().get_cat_ids(names, *args, **kwargs)
+        order = [self.cats[i]['name'] for i in ids]
+        if order != names:
+            raise ClassNamesError(
+                f'The classes must be in the order of {self.path}, since labels are counted in it: expected '
+                f'{order[:10]}, found {names[:10]}.'
+            )
+        left_out = Counter(a['category_id'] for a in self.anns.values() if a['category_id'] not in set(ids))
+        if left_out:
+            listed = ', '.join(f'{self.cats[i]["name"]} ({n})' for i, n in left_out.most_common(10))
+            print_log(
+                f'{self.path}: annotations of {len(left_out)} categories that are no classes are left out: {listed}.',
+                logger='current',
+            )
+        return ids
+
+
+@DATASETS.register_module()
+class CocoDataset(_CocoDataset):
+    """mmdet's ``CocoDataset``, which checks the annotation file when it is read.
+
+    Categories of the file that are no classes are left out, and the log says so. Boxes without area, outside the image
+    or less than a pixel wide are left out by mmdet.
+
+    Raises:
+        ClassNamesError: classes that the file lacks or lists in another order, where mmdet would give wrong labels.
+        DataError: no COCO file, unknown category ids, images that do not exist, or nothing left to train on.
+    """
+
+    COCOAPI = _CheckedCOCO
+
+    def load_data_list(self) -> list[dict]:
+        """One dict an image."""
+        infos = super().load_data_list()
+        if (self.backend_args or {}).get('backend', 'local') == 'local':
+            absent = absent_files([info['img_path'] for info in infos])
+            if absent:
+                raise DataError(
+                    f'{self.ann_file} names {len(infos)} images, of which {len(absent)} do not exist: '
+                    f'{", ".join(absent[:3])}{", ..." if len(absent) > 3 else ""}. Add them, set data_prefix.img, or '
+                    'take them out of the file.'
+                )
+        return infos
+
+    def filter_data(self) -> list[dict]:
+        """The images to train on, or all of them to test."""
+        kept = super().filter_data()
+        if not kept:
+            raise DataError(
+                f'No image of {self.ann_file} is left: none is large enough and has a box of the classes '
+                f'{", ".join(self.metainfo["classes"][:10])}. Look at metainfo.classes and filter_cfg.'
+            )
+        return kept
+
+
+@METRICS.register_module()
+class CocoMetric(_CocoMetric):
+    """mmdet's ``CocoMetric`` over the images that were tested, so that ``indices`` of the data set may choose some.
+
+    mmdet's own counts every image of ``ann_file``, and takes those that were not tested for misses. Where nothing at
+    all was found, the mean average precision is 0, and not absent.
+
+    Raises:
+        DataError: ``ann_file`` does not exist.
+    """
+
+    def __init__(self, ann_file: str | None = None, **kwargs):
+        if ann_file is not None and '://' not in ann_file and not os.path.isfile(ann_file):
+            raise DataError(
+                f'The annotation file {ann_file} of the evaluator does not exist. --data-root DIR moves it with the '
+                'data; elsewhere set val_evaluator.ann_file and test_evaluator.ann_file.'
+            )
+        super().__init__(ann_file, **kwargs)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """``<metric>_mAP`` and its parts."""
+        self.img_ids = [found['img_id'] for _, found in results]
+        metrics = super().compute_metrics(results)
+        if not self.format_only and not any(len(found['labels']) for _, found in results):
+            metrics.update({f'{m}_mAP': 0.0 for m in self.metrics if m in ('bbox', 'segm')})
+        return metrics
