@@ -1,11 +1,11 @@
-"""What the cases of learned text prompts have in common: model, parameters, three steps."""
+"""What the cases of learned prompts have in common: model, parameters, three steps."""
 
 from __future__ import annotations
 
 import re
 
 import torch
-from official import TINY, Case, array, inputs, tiny_clip
+from official import TINY, Case, array, inputs, integers, tiny_clip
 
 from vlm_dense.registry import MODELS
 
@@ -14,8 +14,8 @@ IMAGE_TOWERS = dict(
 )
 
 
-def classifier(config: dict, folder, text_prompt: dict) -> torch.nn.Module:
-    """A classifier around the case's tiny CLIP, in eval mode."""
+def classifier(config: dict, folder, text_prompt: dict, **parts) -> torch.nn.Module:
+    """A classifier around the case's tiny CLIP, in eval mode; ``parts`` are further arguments of it."""
     weights = folder / 'clip.pt'
     torch.save(tiny_clip(config['clip']), weights)
     clip = dict(arch=TINY[config['clip']], pretrained=str(weights))
@@ -26,6 +26,7 @@ def classifier(config: dict, folder, text_prompt: dict) -> torch.nn.Module:
             text_encoder=dict(type='vlm_dense.TextTower', **clip),
             text_prompt=text_prompt,
             class_names=config['classnames'],
+            **parts,
         )
     ).eval()
 
@@ -35,50 +36,86 @@ def words_of(entry) -> str | None:
     return re.search(r'"(.*)"', entry)[1] if isinstance(entry, str) else None
 
 
+def value_of(entry) -> torch.Tensor | None:
+    """Official numbers of a config entry; ``None`` for words."""
+    if isinstance(entry, dict) and 'array' in entry:
+        return array(*entry['array']) if isinstance(entry['array'], list) else array(*entry.values())
+    return array(*entry) if isinstance(entry, list) else None
+
+
 def set_parameters(prompt: torch.nn.Module, entries: dict) -> None:
-    """Give the prompt its official numbers; words are checked to be there already."""
-    for name, entry in entries.items():
-        if isinstance(entry, dict):
-            value = array(entry['array'], entry['shape'], entry['scale'], entry['shift'])
-        elif isinstance(entry, list):
-            value = array(*entry)
-        else:
-            continue
+    """Give the prompt its official numbers, by the way of its checkpoints; words are checked to be there already."""
+    values = {name: value_of(entry) for name, entry in entries.items()}
+    weights = prompt.from_release({name: value for name, value in values.items() if value is not None})
+    for name, value in weights.items():
         parameter = prompt.get_parameter(name)
         assert parameter.shape == value.shape, (name, parameter.shape, value.shape)
         parameter.data.copy_(value)
 
 
-def check_training(case: Case, model: torch.nn.Module, own_losses: dict[str, float]) -> None:
+def by_own_name(prompt: torch.nn.Module, name: str, read) -> torch.Tensor:
+    """What ``read`` gives of the parameter that the release calls ``name``."""
+    return read(prompt.get_parameter(next(iter(prompt.from_release({name: torch.zeros(())})))))
+
+
+def check_training(
+    case: Case,
+    model: torch.nn.Module,
+    own_losses: dict[str, float],
+    prompt: torch.nn.Module | None = None,
+    prefix: str = '',
+    official=by_own_name,
+) -> None:
     """Losses, gradients, and the state after three steps.
 
     Args:
         own_losses: Our name of each loss and by what its official value was multiplied.
+        prompt: What is trained; default the text prompt.
+        prefix: Of the keys.
+        official: Like :func:`by_own_name`, for other layouts of parameters.
     """
-    images, samples = inputs(case.config['images']), labelled(case.config['labels'])
-    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    assert all(n.startswith('text_prompt.') for n in parameters)
-    optimizer = torch.optim.SGD(parameters.values(), lr=case.config['sgd']['lr'])
+    prompt = prompt or model.text_prompt
+    images, labels = inputs(case.config['images']), case_labels(case)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert {id(p) for p in trained} == {id(p) for p in prompt.parameters()}
+    optimizer = torch.optim.SGD(trained, lr=case.config['sgd']['lr'])
     model.train()
     for step in range(case.config['sgd']['steps']):
-        total, values = model.parse_losses(model(images, samples, mode='loss'))
+        total, values = model.parse_losses(model(images, labelled(labels), mode='loss'))
         optimizer.zero_grad()
         total.backward()
         if step == 0:
-            case.check('loss', total)
+            case.check(f'{prefix}loss', total)
             for name, weight in own_losses.items():
-                case.check(f'loss/{name.rpartition("loss_")[2]}', values[name] / weight)
-            for name in case.keys('grad/'):
-                case.check_grad(f'grad/{name}', parameters[f'text_prompt.{name}'].grad)
+                if f'{prefix}loss/{name.rpartition("loss_")[2]}' in case:
+                    case.check(f'{prefix}loss/{name.rpartition("loss_")[2]}', values[name] / weight)
+            for name in case.keys(f'{prefix}grad/'):
+                case.check_grad(f'{prefix}grad/{name}', official(prompt, name, lambda p: p.grad))
+            for name in case.keys(f'{prefix}gradnorm/'):
+                norm = official(prompt, name, lambda p: p.grad).norm()
+                case.check(f'{prefix}gradnorm/{name}', norm, rtol=1e-3)
         optimizer.step()
     with torch.no_grad():
-        case.check('after3/loss', model.parse_losses(model(images, samples, mode='loss'))[0], rtol=1e-3)
+        if f'{prefix}after3/loss' in case:
+            after = model.parse_losses(model(images, labelled(labels), mode='loss'))[0]
+            case.check(f'{prefix}after3/loss', after, rtol=1e-3)
         model.eval()
-        case.check('after3/logits', model(images), rtol=1e-3)
-    for name in case.keys('after3/'):
-        if name not in ('loss', 'logits'):
-            case.check(f'after3/{name}', parameters[f'text_prompt.{name}'], rtol=1e-3)
+        case.check(f'{prefix}after3/logits', model(images), rtol=1e-3)
+        for name in case.keys(f'{prefix}after3/'):
+            if name not in ('loss', 'logits'):
+                case.check(f'{prefix}after3/{name}', official(prompt, name, lambda p: p), rtol=1e-3)
+        for name in case.keys(f'{prefix}after3norm/'):
+            norm = official(prompt, name, lambda p: p).norm()
+            case.check(f'{prefix}after3norm/{name}', norm, rtol=1e-3)
     case.unread.discard('mid/logits_fp16_rounded_weights')  # what half-precision weights would give; information only
+
+
+def case_labels(case: Case) -> list[int]:
+    """Labels of the case, listed or drawn."""
+    config = case.config
+    if 'labels' in config:
+        return config['labels']
+    return integers(config['labels_name'], config['batch'], len(config['classnames'])).tolist()
 
 
 def labelled(labels: list[int]) -> list:

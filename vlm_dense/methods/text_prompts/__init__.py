@@ -4,6 +4,7 @@ from vlm_dense.methods.text_prompts.base import TextPrompt
 from vlm_dense.methods.text_prompts.cocoop import CoCoOpPrompt
 from vlm_dense.methods.text_prompts.context import LearnedContext
 from vlm_dense.methods.text_prompts.coop import CoOpPrompt
+from vlm_dense.methods.text_prompts.deep_text import DeepTextPrompt
 from vlm_dense.methods.text_prompts.denseclip import DenseCLIPPrompt
 from vlm_dense.methods.text_prompts.kgcoop import KgCoOpPrompt
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
@@ -11,6 +12,7 @@ from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
 __all__ = [
     'CoCoOpPrompt',
     'CoOpPrompt',
+    'DeepTextPrompt',
     'DenseCLIPPrompt',
     'KgCoOpPrompt',
     'LearnedContext',

@@ -10,15 +10,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vlm_dense.clip.loading import allowed_in_pickles, check_fit, read_state_dict, tokenize
+from vlm_dense.clip.loading import tokenize
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
+from vlm_dense.errors import ClassNamesError, ConfigError
+from vlm_dense.methods.pretrained import Pretrained
 from vlm_dense.methods.text_prompts.base import TextPrompt
 
 POSITIONS = ('end', 'middle', 'front')
 
 
-class LearnedContext(TextPrompt):
+class LearnedContext(Pretrained, TextPrompt):
     """``[SOS] v_1 .. v_M name . [EOT]`` with M learned vectors; the name may stand elsewhere.
 
     A method decides which vectors go to :meth:`encode`, :attr:`ctx` or something computed from it; where they go in
@@ -29,7 +30,7 @@ class LearnedContext(TextPrompt):
         class_names, text_tower, init_cfg: See :class:`TextPrompt`. ``_`` in a name becomes a space.
         num_contexts: M. Default: as many as there are ``words``, else 16. With fewer vectors than words, the last
             words stay as they are.
-        words: Initial words; their embeddings are the initial vectors.
+        words: Initial words; their embeddings are the initial vectors. ``[CLS]`` among them is the place of the name.
         position: Of the name: at the ``'end'``, in the ``'middle'`` (after M // 2 vectors) or in ``'front'``.
         class_specific: Each class has vectors of its own.
         std: Standard deviation of the initial vectors where there are no ``words``.
@@ -44,7 +45,6 @@ class LearnedContext(TextPrompt):
     """
 
     rebuilt = ('token_prefix', 'token_suffix')
-    """Entries of official checkpoints that follow from the class names or are never used; left out when loading."""
 
     def __init__(
         self,
@@ -62,6 +62,9 @@ class LearnedContext(TextPrompt):
         if position not in POSITIONS:
             raise ConfigError(f'{kind}: position must be one of {POSITIONS}, found {position!r}.')
         template = words.replace('_', ' ').split() if words else ['X'] * (16 if num_contexts is None else num_contexts)
+        before = template.index('[CLS]') if '[CLS]' in template else None
+        if before is not None:
+            template.remove('[CLS]')
         self.num_contexts = len(template) if num_contexts is None else num_contexts
         if not 1 <= self.num_contexts <= len(template):
             most = f', at most as many as there are words in {words!r}' if words else ''
@@ -71,6 +74,7 @@ class LearnedContext(TextPrompt):
         ids = self._tokenize(text_tower, [' '.join([*template, f'{name}.']) for name in names], len(template))
         self.register_buffer('token_ids', ids, persistent=False)
         self._before = dict(end=self.num_contexts, middle=self.num_contexts // 2, front=0)[position]
+        self._before = self._before if before is None else min(before, self.num_contexts)
         self._shared = 0 if class_specific else self._before
         self.register_buffer('_order', self._layout(text_tower, names), persistent=False)
         shape = (len(names), 1, 1) if class_specific else (1, 1)
@@ -153,48 +157,10 @@ class LearnedContext(TextPrompt):
         for key in [k for k in state_dict if k.startswith(tuple(prefix + name for name in self.rebuilt))]:
             del state_dict[key]
 
-    def load_pretrained(self, path: str | None) -> None:
-        """Load learned weights as the official release of the method saves them; nothing for ``None``.
-
-        What follows from class names in the file is left out, so vectors that all classes share fit any names.
-
-        Raises:
-            CheckpointError: the file is for another number of classes or vectors or another tower; names both shapes.
-        """
-        if path is None:
-            return
-        with allowed_in_pickles(_TRAINER_OBJECTS):
-            weights = read_state_dict(path)
-        self._leave_out_rebuilt(weights, '')
-        try:
-            check_fit(weights, {k: v.shape for k, v in self.state_dict().items()}, path)
-        except CheckpointError as error:
-            raise CheckpointError(
-                f'{error}\nThis {type(self).__name__} has {self.num_contexts} vectors '
-                f'{"for each" if self.class_specific else "that are shared by all"} of its {len(self.class_names)} '
-                f'classes, with the {self.ctx.shape[-1]} channels of its text tower.'
-            ) from error
-        self.load_state_dict(weights)
-
-
-# --- what official trainers save beside the weights -------------------------------------------------------------------
-
-
-def _stand_in(module: str, name: str) -> type:
-    """An empty class that a pickle finds as ``module.name``; nothing of the real one runs."""
-    return type(name, (), dict(__module__=module))
-
-
-def _plain_dict(*args) -> dict:
-    return {}
-
-
-_plain_dict.__module__, _plain_dict.__name__, _plain_dict.__qualname__ = 'collections', 'defaultdict', 'defaultdict'
-
-# The CoOp family saves the state of its scheduler, which holds a whole scheduler, which holds the optimiser.
-_TRAINER_OBJECTS = [
-    dict,
-    _plain_dict,
-    *(_stand_in('torch.optim.lr_scheduler', name) for name in ('CosineAnnealingLR', 'MultiStepLR', 'StepLR')),
-    *(_stand_in(f'torch.optim.{name.lower()}', name) for name in ('SGD', 'Adam', 'AdamW')),
-]
+    def what_it_is(self) -> str:
+        """Number and width of the vectors."""
+        whose = f'for each of its {len(self.class_names)} classes' if self.class_specific else 'that all classes share'
+        return (
+            f'This {type(self).__name__} has {self.num_contexts} vectors {whose}, with the {self.ctx.shape[-1]} channels '
+            'of its text tower.'
+        )

@@ -13,6 +13,7 @@ from torch import Tensor
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.text_prompts.base import TextPrompt
+from vlm_dense.methods.text_prompts.templates import read_templates
 from vlm_dense.registry import MODELS
 
 
@@ -23,23 +24,33 @@ class ZeroShotPrompt(TextPrompt):
     Nothing is learned. The sentences are encoded once by the frozen tower and cached there.
 
     Args:
-        class_names, text_tower, init_cfg: See :class:`TextPrompt`. Names are used verbatim.
-        templates: Sentences with ``{}`` for the name.
+        class_names, text_tower, init_cfg: See :class:`TextPrompt`. Names are used verbatim, but for the two
+            options below.
+        templates: Sentences with ``{}`` for the name, or the name of a list, see
+            :func:`~vlm_dense.methods.text_prompts.templates.read_templates`.
+        separators: Characters of names that become spaces, as ``'_'``.
+        lowercase: Names are written in lower case.
     """
 
     def __init__(
         self,
         class_names: Sequence[str],
         text_tower: TextTower,
-        templates: Sequence[str] = ('a photo of a {}.',),
+        templates: str | Sequence[str] = ('a photo of a {}.',),
+        separators: str = '',
+        lowercase: bool = False,
         init_cfg: dict | None = None,
     ):
         super().__init__(class_names, text_tower, init_cfg)
+        templates = read_templates(templates) if isinstance(templates, str) else tuple(templates)
         bare = [t for t in templates if '{}' not in t]
         if bare or not templates:
             raise ConfigError(f'ZeroShotPrompt: templates need a {{}} for the class name, found {bare or templates!r}.')
-        self.templates = tuple(templates)
-        sentences = [t.format(name) for name in self.class_names for t in self.templates]
+        self.templates = templates
+        spaces = str.maketrans(separators, ' ' * len(separators))
+        names = [name.translate(spaces) for name in self.class_names]
+        names = [name.lower() for name in names] if lowercase else names
+        sentences = [t.format(name) for name in names for t in self.templates]
         self.register_buffer('token_ids', text_tower.tokenize(sentences), persistent=False)
 
     def forward(

@@ -1,0 +1,31 @@
+"""Deep language prompts equal the official code."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from official import Case, inputs
+from text_prompt_case import check_training, classifier, set_parameters
+
+
+def test_every_official_number_is_reproduced(deep_text_case, tmp_path):
+    case = Case(deep_text_case)
+    config = case.config
+    assert not config['n_ctx_vision'] and not config['depth_vision']
+    prompt = dict(
+        type='vlm_dense.DeepTextPrompt',
+        words=config['ctx_init'] or None,
+        num_contexts=config['n_ctx_text'],
+        depth=config['depth_text'],
+    )
+    model = classifier(config, tmp_path, prompt)
+    set_parameters(model.text_prompt, config['params'])
+    images = inputs(config['images'])
+    with torch.no_grad():
+        case.check('mid/ctx_init', model.text_prompt.ctx)
+        features, text = model.encode(images, ('global',))
+        case.check('mid/text_features', F.normalize(text, dim=-1))
+        case.check('mid/image_features', F.normalize(features.global_, dim=-1))
+        case.check('logits', model(images))
+    check_training(case, model, {'loss_ce': 1.0})
+    case.done()

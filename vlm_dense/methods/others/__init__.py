@@ -1,0 +1,1 @@
+"""Methods beside prompts and adapters."""

@@ -1,0 +1,119 @@
+"""VPT: learned tokens in the image tower.
+
+"Visual Prompt Tuning", ECCV 2022, section 3.2, in CLIP's frozen tower as in the code of MaPLe, UPT and DPT.
+"""
+
+from __future__ import annotations
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
+from vlm_dense.clip.vit import CLIPViT
+from vlm_dense.errors import ConfigError
+from vlm_dense.methods.pretrained import Pretrained, block_before
+from vlm_dense.methods.roles import ImagePrompt
+from vlm_dense.methods.text_prompts.deep_text import deep_vectors
+from vlm_dense.registry import MODELS
+
+
+def check_vit(image_tower: ImageTower, owner: str) -> None:
+    """Refuse towers that take no tokens.
+
+    Raises:
+        ConfigError: the tower is no ViT.
+    """
+    if not isinstance(image_tower, CLIPViT):
+        raise ConfigError(
+            f'{owner} puts tokens into the image tower, which only a ViT takes: the backbone must be '
+            f"'vlm_dense.CLIPViT', found {type(image_tower).__name__}."
+        )
+
+
+@MODELS.register_module()
+class VPTPrompt(Pretrained, ImagePrompt, BaseModule):
+    """M tokens beside the patches of the first block, and in deep prompting other ones in their place before the next.
+
+    The code bases put them at different places:
+
+    ================= ======= ========== ===================
+    code              depth   place      through_ln_pre
+    ================= ======= ========== ===================
+    MaPLe, shallow    1       ``end``    yes
+    MaPLe, deep       J       ``end``    yes (first block's)
+    UPT, shallow      1       ``front``  yes
+    UPT, deep         all     ``front``  no
+    DPT (CAVPT), deep all     ``end``    no
+    ================= ======= ========== ===================
+
+    Args:
+        image_tower: The ViT.
+        num_tokens: M.
+        depth: Blocks that have tokens of their own; 1 is VPT-shallow, the tower's number of blocks VPT-deep.
+        place, through_ln_pre: See :class:`PromptTokens`.
+        std: Standard deviation of the initial tokens.
+        pretrained: Checkpoint of one of the three releases, whole models of which the tokens are taken.
+
+    Attributes:
+        first: (M, C) tokens of the first block.
+        deep: Those of blocks 1, 2, ..., (M, C) each.
+
+    Raises:
+        ConfigError: a tower that is no ViT, a place that does not exist, a depth or number below 1.
+    """
+
+    renamed = {
+        r'^image_encoder\.VPT$': 'first',
+        **block_before(r'^image_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow$', 'deep.'),
+        r'^image_encoder\.transformer\.ctx_learner\.ctx$': 'by_block',
+        r'^visual_ctx$': 'by_token',
+    }
+
+    def __init__(
+        self,
+        image_tower: ImageTower,
+        num_tokens: int = 8,
+        depth: int = 12,
+        place: str = 'end',
+        through_ln_pre: bool = True,
+        std: float = 0.02,
+        pretrained: str | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        check_vit(image_tower, type(self).__name__)
+        if num_tokens < 1:
+            raise ConfigError(f'VPTPrompt: num_tokens must be at least 1, found {num_tokens}.')
+        self.place = place
+        self.through_ln_pre = through_ln_pre
+        self.first = nn.Parameter(std * torch.randn(num_tokens, image_tower.width))
+        self.deep = deep_vectors(depth, image_tower.transformer.resblocks, num_tokens, image_tower.width, std)
+        self.tokens()  # refuses a place that does not exist
+        self.load_pretrained(pretrained)
+
+    def tokens(self) -> PromptTokens:
+        """The tokens as the tower takes them."""
+        return PromptTokens(self.first, tuple(self.deep), self.place, self.through_ln_pre)
+
+    def prompt(
+        self, images: Tensor, text: Tensor | None = None, plain: ImageFeatures | None = None
+    ) -> tuple[Tensor, PromptTokens]:
+        """Images as they are, and the tokens."""
+        return images, self.tokens()
+
+    def from_release(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Also takes apart DPT's (L, M, C) tensor, and UPT's (M * L, C), where row t is token t // L of block t % L."""
+        weights = super().from_release(weights)
+        tokens = weights.pop('by_block', None)
+        if tokens is None and 'by_token' in weights:
+            flat = weights.pop('by_token')
+            tokens = flat.unflatten(0, (self.first.shape[0], -1)).transpose(0, 1)
+        if tokens is not None:
+            weights.update({'first': tokens[0], **{f'deep.{i}': t for i, t in enumerate(tokens[1:])}})
+        return weights
+
+    def what_it_is(self) -> str:
+        """Number and width of the tokens."""
+        count, width = self.first.shape
+        return f'This VPTPrompt has {count} tokens of {width} channels for each of {1 + len(self.deep)} blocks.'
