@@ -4,7 +4,7 @@ from vlm_dense.classification.classifier import CLIPClassifier
 from vlm_dense.classification.data_preprocessor import ClsDataPreprocessor
 from vlm_dense.classification.datasets import ImageSetDataset
 from vlm_dense.classification.few_shot import FewShotDataset
-from vlm_dense.classification.hooks import ZeroShotComparisonHook
+from vlm_dense.classification.hooks import CostHook, ZeroShotComparisonHook
 from vlm_dense.classification.metrics import Accuracy, MultiLabelMetric
 from vlm_dense.classification.structures import ClsDataSample
 from vlm_dense.classification.transforms import PackClsInputs, TorchvisionTransforms
@@ -14,6 +14,7 @@ __all__ = [
     'CLIPClassifier',
     'ClsDataPreprocessor',
     'ClsDataSample',
+    'CostHook',
     'FewShotDataset',
     'ImageSetDataset',
     'MultiLabelMetric',

@@ -1,8 +1,14 @@
-"""Where a training started and where it ended."""
+"""Where a training started, where it ended and what it cost."""
 
 from __future__ import annotations
 
+import json
+import resource
+import statistics
+import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from mmengine.hooks import Hook
@@ -20,33 +26,89 @@ class ZeroShotComparisonHook(Hook):
     after training are the last weights.
 
     Args:
-        templates: Of the hand-written prompts, see :class:`~vlm_dense.methods.text_prompts.ZeroShotPrompt`. ``_`` in
-            class names becomes a space.
+        templates: Of the hand-written prompts, sentences or the name of a list, see
+            :class:`~vlm_dense.methods.text_prompts.ZeroShotPrompt`. ``_`` in class names becomes a space.
     """
 
-    def __init__(self, templates: Sequence[str] = ('a photo of a {}.',)):
-        self.templates = tuple(templates)
+    def __init__(self, templates: str | Sequence[str] = ('a photo of a {}.',)):
+        self.templates = templates
         self.zero_shot: dict[str, float] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Test with hand-written prompts in the place of the model's own."""
+        """Test with hand-written prompts, plain towers and cosines in the place of the model's own parts."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         names = [name.replace('_', ' ') for name in model.class_names]
         prompt = MODELS.build(
             dict(type='vlm_dense.ZeroShotPrompt', templates=self.templates),
             default_args=dict(class_names=names, text_tower=model.text_encoder),
-        )
-        learned, model.text_prompt = model.text_prompt, prompt
+        ).to(model.text_encoder.logit_scale.device)
+        plain = dict(text_prompt=prompt, image_prompt=None, head=MODELS.build(dict(type='vlm_dense.CosineHead')))
+        own = {name: getattr(model, name, None) for name in plain}
+        _set(model, plain)
         try:
             self.zero_shot = _test(runner)
         finally:
-            model.text_prompt = learned
-        runner.logger.info(f'Before training, zero-shot with {", ".join(self.templates)!r}: {_line(self.zero_shot)}')
+            _set(model, own)
+        more = f' and {len(prompt.templates) - 1} more' if len(prompt.templates) > 1 else ''
+        runner.logger.info(f'Before training, zero-shot with {prompt.templates[0]!r}{more}: {_line(self.zero_shot)}')
 
     def after_train(self, runner: Runner) -> None:
         """Test the trained model."""
         trained = _test(runner)
         runner.logger.info(f'After training: {_line(trained)} (zero-shot: {_line(self.zero_shot)})')
+
+
+@HOOKS.register_module()
+class CostHook(Hook):
+    """Write what a run costs to ``cost.json`` in its work dir.
+
+    - ``trained_parameters``: numbers that training changes
+    - ``seconds_per_step``: median over the iterations of this process, data loading left out; ``null`` without any
+    - ``peak_memory_mb``: of tensors on the GPU, or of the whole process where there is none
+    """
+
+    priority = 'VERY_LOW'  # the timed span is the iteration and the hooks that belong to it
+
+    def __init__(self):
+        self.seconds: list[float] = []
+        self._start = 0.0
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Stop the clock."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds.append(time.perf_counter() - self._start)
+
+    def after_train(self, runner: Runner) -> None:
+        """Write the file."""
+        self._write(runner)
+
+    def after_test(self, runner: Runner) -> None:
+        """Write the file."""
+        self._write(runner)
+
+    def _write(self, runner: Runner) -> None:
+        if torch.cuda.is_available():
+            peak = torch.cuda.max_memory_allocated() / 2**20
+        else:
+            unit = 1 if sys.platform == 'darwin' else 1024
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+        cost = dict(
+            trained_parameters=sum(p.numel() for p in runner.model.parameters() if p.requires_grad),
+            seconds_per_step=statistics.median(self.seconds) if self.seconds else None,
+            peak_memory_mb=peak,
+        )
+        if runner.rank == 0:
+            Path(runner.work_dir, 'cost.json').write_text(json.dumps(cost), encoding='utf-8')
+
+
+def _set(model: torch.nn.Module, parts: dict) -> None:
+    for name, part in parts.items():
+        setattr(model, name, part)
 
 
 def _test(runner: Runner) -> dict[str, float]:
