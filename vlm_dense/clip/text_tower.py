@@ -171,7 +171,7 @@ class TextTower(BaseModule):
         """Same as :meth:`encode_tokens`."""
         return self.encode_tokens(ids)
 
-    def encode_tokens(self, ids: Tensor) -> Tensor:
+    def encode_tokens(self, ids: Tensor, project: bool = True) -> Tensor:
         """Class embeddings of token ids.
 
         A frozen tower computes them without gradient and remembers them until
@@ -179,35 +179,37 @@ class TextTower(BaseModule):
 
         Args:
             ids: ``(N, T)`` token ids with an EOT in every row.
+            project: Send them through the tower's last projection.
 
         Returns:
-            ``(N, D)``, not normalised.
+            ``(N, D)``, or ``(N, width)`` before the projection; not normalised.
 
         Raises:
             ClassNamesError: An EOT lies beyond ``context_length``.
         """
         ids = ids.detach().cpu()
         if not self.frozen:
-            return self._encode_ids(ids)
+            return self._encode_ids(ids, project)
         device = self.positional_embedding.device.type
         autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
-        key = (tuple(ids.shape), ids.numpy().tobytes(), autocast)
+        key = (tuple(ids.shape), ids.numpy().tobytes(), autocast, project)
         state = self._fingerprint()
         if key not in self._cache or self._cache[key][0] != state:
             with torch.no_grad():
-                encoded = torch.cat([self._encode_ids(part) for part in ids.split(self.chunk_size)])
+                encoded = torch.cat([self._encode_ids(part, project) for part in ids.split(self.chunk_size)])
             self._cache[key] = state, encoded
         self._cache.move_to_end(key)
         while len(self._cache) > _CACHED_CALLS:
             self._cache.popitem(last=False)
         return self._cache[key][1].clone()
 
-    def _encode_ids(self, ids: Tensor) -> Tensor:
+    def _encode_ids(self, ids: Tensor, project: bool) -> Tensor:
         eot = self.find_eot(ids)
         same = int((ids == ids[:1]).all(0).int().cumprod(0).sum())
         shared = min(same, int(eot.min()))
         own = self.embed(ids[:, shared : int(eot.max()) + 1])
-        return self.encode(own, eot - shared, prefix=self.embed(ids[:1, :shared])[0] if shared else None)
+        prefix = self.embed(ids[:1, :shared])[0] if shared else None
+        return self.encode(own, eot - shared, prefix=prefix, project=project)
 
     def _fingerprint(self) -> tuple:
         """What the weights are: changes with steps, loads, swaps, moves and edits of ``.data``."""
@@ -249,6 +251,7 @@ class TextTower(BaseModule):
         prefix: Tensor | None = None,
         deep: Tensor | None = None,
         chunk_size: int | None = None,
+        project: bool = True,
     ) -> Tensor:
         """Class embeddings of prompts given as embeddings.
 
@@ -270,6 +273,8 @@ class TextTower(BaseModule):
                 block l, 1 <= l < J (MaPLe, Eqs. 4-5). They lie inside the
                 prefix, or without a prefix in every sequence itself.
             chunk_size: Replaces the tower's.
+            project: Send them through the tower's last projection; without,
+                there are ``width`` channels in the place of D.
 
         Returns:
             ``(N, D)``, or ``(G, N, D)`` for a 3-D prefix; not normalised.
@@ -302,7 +307,7 @@ class TextTower(BaseModule):
             for first in range(0, groups, several):
                 count = min(several, groups - first)
                 kv = keys_values and [(k[first : first + count], v[first : first + count]) for k, v in keys_values]
-                args = own, packing, count, before, kv, deep
+                args = own, packing, count, before, kv, deep, project
                 if recompute:
                     kwargs = {'use_reentrant': False, 'preserve_rng_state': False}
                     variants.append(checkpoint(self._encode_chunk, *args, **kwargs))
@@ -351,7 +356,7 @@ class TextTower(BaseModule):
             keys_values.append(kv)
         return keys_values
 
-    def _encode_chunk(self, own, packing, groups, before, keys_values, deep) -> Tensor:
+    def _encode_chunk(self, own, packing, groups, before, keys_values, deep, project) -> Tensor:
         longest = packing.visible.shape[-1] - before
         x = own[:, :longest] + self.positional_embedding[before : before + longest].to(own.dtype)
         x = x.flatten(0, 1).index_select(0, packing.rows).expand(groups, -1, -1)
@@ -363,7 +368,7 @@ class TextTower(BaseModule):
             x = packed_block_forward(
                 block, x, packing, prefix_kv=keys_values and keys_values[layer], ends_only=block is blocks[-1]
             )
-        return self._project(x)
+        return self._project(x) if project else self.ln_final(x)
 
     def _project(self, x: Tensor) -> Tensor:
         x = self.ln_final(x)

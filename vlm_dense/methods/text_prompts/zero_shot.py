@@ -57,7 +57,15 @@ class ZeroShotPrompt(TextPrompt):
         self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
     ) -> Tensor:
         """Class embeddings (K, D) of unit length."""
-        sentences = F.normalize(text_tower.encode_tokens(self.token_ids).float(), dim=-1)
-        embeddings = sentences.unflatten(0, (len(self.class_names), len(self.templates))).mean(dim=1)
-        embeddings = F.normalize(embeddings, dim=-1)
+        embeddings = F.normalize(F.normalize(self.sentences(text_tower), dim=-1).mean(dim=1), dim=-1)
         return embeddings if classes is None else embeddings[classes]
+
+    def sentences(self, text_tower: TextTower, project: bool = True) -> Tensor:
+        """Embeddings (K, T, D) of each class in each of the T templates, float32, not normalised.
+
+        Args:
+            text_tower: The tower.
+            project: See :meth:`TextTower.encode_tokens`.
+        """
+        sentences = text_tower.encode_tokens(self.token_ids, project).float()
+        return sentences.unflatten(0, (len(self.class_names), len(self.templates)))
