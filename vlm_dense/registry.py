@@ -66,7 +66,7 @@ _DATA = [*_DETECTION, 'vlm_dense.classification', 'vlm_dense.datasets']
 
 MODELS = Registry('model', parent=root.MODELS, scope='vlm_dense', locations=_MODELS)
 DATASETS = Registry('dataset', parent=root.DATASETS, scope='vlm_dense', locations=_DATA)
-TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='vlm_dense', locations=_DATA)
+TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='vlm_dense', locations=[*_DATA, 'vlm_dense.methods'])
 METRICS = Registry(
     'metric',
     parent=root.METRICS,

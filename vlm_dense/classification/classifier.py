@@ -38,7 +38,8 @@ class CLIPClassifier(TextGuided, BaseModel):
         image_prompt: Any image prompt of the contract.
         head: Any head of the contract. Default: the text prompt if it is one, else the scaled cosine.
         loss: Any loss of the contract.
-        test_time: Any test-time adaptation of the contract; then images to predict come as views (B, N, 3, H, W).
+        test_time: Any test-time adaptation of the contract; then images to predict come as views (B, N, 3, H, W),
+            and nothing is trained.
         class_names: Names in label order. ``tools/train.py`` and ``tools/test.py`` fill in the data set's.
         frozen_backbone: No gradients to the image tower, always in eval mode.
         data_preprocessor: ``vlm_dense.ClsDataPreprocessor``, or as in mmengine.
@@ -86,6 +87,8 @@ class CLIPClassifier(TextGuided, BaseModel):
         self.test_time = None if test_time is None else MODELS.build(test_time)
         if frozen_backbone:
             self.backbone.requires_grad_(False).eval()
+        if test_time is not None:  # what is adapted is a copy
+            self.requires_grad_(False)
 
     # --- features, class embeddings, logits -----------------------------------------------------------------------
 

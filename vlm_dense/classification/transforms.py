@@ -67,8 +67,8 @@ def _transform(type: str, **kwargs) -> v2.Transform:  # noqa: A002
 class PackClsInputs(BaseTransform):
     """Pack an image and its label for :class:`~vlm_dense.classification.CLIPClassifier`.
 
-    Takes ``img``, uint8 (H, W, 3) or (H, W), and ``gt_label``, an int, if there is one. Gives ``inputs``, a tensor
-    (3, H, W) or (1, H, W), and ``data_samples``, a :class:`ClsDataSample`.
+    Takes ``img``, (H, W, 3) or (H, W) or views (N, H, W, 3), and ``gt_label``, an int, if there is one. Gives
+    ``inputs``, a tensor (3, H, W), (1, H, W) or (N, 3, H, W), and ``data_samples``, a :class:`ClsDataSample`.
 
     Args:
         meta_keys: What else is kept, as metainfo of the sample.
@@ -86,7 +86,7 @@ class PackClsInputs(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Pack."""
         image = results['img']
-        image = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+        image = image[None] if image.ndim == 2 else np.moveaxis(image, -1, -3)
         sample = ClsDataSample(metainfo={k: results[k] for k in self.meta_keys if k in results})
         if self.multi_label:
             sample.gt_labels = self._vector(results)

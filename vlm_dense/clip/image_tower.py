@@ -52,10 +52,17 @@ class ImageFeatures:
 
     def float(self) -> ImageFeatures:
         """The same in float32."""
+        return self._each(Tensor.float)
+
+    def __getitem__(self, rows) -> ImageFeatures:
+        """Those of some of the images, ``rows`` as for a tensor; the axis of images stays."""
+        return self._each(lambda t: t[rows])
+
+    def _each(self, change) -> ImageFeatures:
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         return ImageFeatures(
             **{
-                name: tuple(t.float() for t in value) if isinstance(value, tuple) else value.float()
+                name: tuple(change(t) for t in value) if isinstance(value, tuple) else change(value)
                 for name, value in given.items()
                 if value is not None
             }

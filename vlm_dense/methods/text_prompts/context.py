@@ -161,6 +161,6 @@ class LearnedContext(Pretrained, TextPrompt):
         """Number and width of the vectors."""
         whose = f'for each of its {len(self.class_names)} classes' if self.class_specific else 'that all classes share'
         return (
-            f'This {type(self).__name__} has {self.num_contexts} vectors {whose}, with the {self.ctx.shape[-1]} channels '
-            'of its text tower.'
+            f'This {type(self).__name__} has {self.num_contexts} vectors {whose}, with the {self.ctx.shape[-1]} '
+            'channels of its text tower.'
         )
