@@ -159,7 +159,8 @@ class PredictionPictureHook(Hook):
         """Save the picture."""
         if not self._rows:
             return
-        scores = ', '.join(f'{k} {v:.2f}' for k, v in (metrics or {}).items() if isinstance(v, (int, float, np.number)))
+        numbers = {k: v for k, v in (metrics or {}).items() if isinstance(v, (int, float, np.number))}
+        scores = ', '.join(f'{k} {v:.2f}' for k, v in numbers.items() if '_mAP_' not in k)  # by size and overlap
         path = os.path.join(runner.work_dir, 'vis', f'iter_{runner.iter}.png')
         self._save(path, self._rows, self._labels, runner.val_dataloader.dataset.metainfo, scores)
         runner.logger.info(f'Predictions are drawn in {path}')
