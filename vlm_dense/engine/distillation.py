@@ -59,12 +59,16 @@ class CaptionDistillation(CaptionPretraining):
     def loss(self, inputs: Tensor, present: Tensor) -> dict[str, Tensor]:
         """Losses of pictures (B, 3, H, W) in which the pairs ``present`` (B, 64) are."""
         image = F.normalize(self.clip.visual(inputs).float(), dim=-1)
+        with torch.no_grad():
+            goal = F.normalize(self.teacher[0](inputs).float(), dim=-1)
+        distance = (1 - (image * goal).sum(1)).mean()
+        return dict(self.caption_losses(image, present), loss_teacher=self.teacher_weight * distance)
+
+    def caption_losses(self, image: Tensor, present: Tensor) -> dict[str, Tensor]:
+        """Losses of unit embeddings (B, D) of pictures in which the pairs ``present`` (B, 64) are."""
         losses = {}
         for name, vocabulary in self.vocabularies.items():
             log_p = (self.scale * image @ self.classifiers[name].T).log_softmax(-1)
             weight = 1.0 if name in ('pair', 'shape') else 0.5 if name == 'colour' else 0.1
             losses[f'loss_{name}'] = -weight * (vocabulary.targets(present) * log_p).sum(1).mean()
-        with torch.no_grad():
-            goal = F.normalize(self.teacher[0](inputs).float(), dim=-1)
-        losses['loss_teacher'] = self.teacher_weight * (1 - (image * goal).sum(1)).mean()
         return losses
