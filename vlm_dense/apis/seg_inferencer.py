@@ -169,7 +169,8 @@ class SegInferencer(BaseInferencer):
 
     def _init_model(self, cfg: Config, weights: str | None, device: str = 'cpu') -> nn.Module:
         fill_class_names(cfg)
-        cfg.model.pop('variants', None)  # comparisons that only tests print
+        for comparison in ('variants', 'compare_teacher'):  # only tests print them
+            cfg.model.pop(comparison, None)
         known = class_names(cfg)
         if 'class_names' in inspect.signature(registered(MODELS, cfg.model.type)).parameters:
             known = cfg.model.get('class_names')
