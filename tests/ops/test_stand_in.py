@@ -1,0 +1,225 @@
+"""The stand-in for mmcv's compiled module: where it comes in, where it keeps out, what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import vlm_dense.ops  # noqa: F401  before mmcv.ops
+
+BOXES = 'torch.tensor([[0, 0, 9, 9], [0, 0, 9, 8], [20, 0, 29, 9.0]]), torch.tensor([0.5, 0.9, 0.7])'
+
+
+def compiled_is_installed():
+    """Whether this environment has mmcv's own kernels; then most of these tests have nothing to look at."""
+    folder = Path(importlib.util.find_spec('mmcv').origin).parent
+    return any(folder.glob('_ext.*'))
+
+
+without_compiled = pytest.mark.skipif(compiled_is_installed(), reason='mmcv has its compiled kernels')
+
+
+def run(code, *args, **env):
+    """What a new interpreter prints."""
+    code = textwrap.dedent(code)
+    command = [sys.executable, '-W', 'ignore', *args] if args else [sys.executable, '-W', 'ignore', '-c', code]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, 'OMP_NUM_THREADS': '1', **env}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_importing_anything_of_ours_puts_it_in_place_and_loads_neither_torch_nor_mmcv():
+    for module in ('vlm_dense', 'vlm_dense.ops', 'vlm_dense.errors'):
+        found = run(f"""
+            import {module}, sys
+            print(type(sys.meta_path[-1]).__name__, {{'torch', 'torchvision', 'mmcv', 'mmengine'}} & set(sys.modules))
+        """)
+        assert found.strip() == 'StandInFinder set()'
+
+
+_MMDET_FIRST = f"""
+import sys, torch
+import mmdet.structures.mask, mmdet.utils
+try:
+    import mmdet.models
+except ModuleNotFoundError as error:
+    print(error)
+import vlm_dense.ops
+import mmdet.models
+from mmdet.models.dense_heads.base_dense_head import batched_nms
+from mmdet.models.layers.transformer.deformable_detr_layers import MultiScaleDeformableAttention
+from mmdet.structures.mask import BitmapMasks
+print(batched_nms({BOXES}, torch.tensor([0, 0, 1]), dict(type='nms', iou_threshold=0.5))[1].tolist())
+print(MultiScaleDeformableAttention(8, 2).embed_dims)
+import numpy as np
+mask = BitmapMasks(np.eye(8, dtype=np.uint8)[None], 8, 8)
+print(mask.crop_and_resize(np.array([[0, 0, 8, 8.0]]), (4, 4), torch.tensor([0]), device='cpu').masks.shape)
+from mmdet.registry import MODELS
+print(MODELS.get('DCNv2').__name__, MODELS.get('MaskRCNN').__name__)
+"""
+
+
+@without_compiled
+def test_mmdet_imported_in_vain_before_it():
+    """What mmdet defined in the place of the missing kernels gives way to them."""
+    lines = run(_MMDET_FIRST).strip().split('\n')
+    assert "No module named 'mmcv._ext'" in lines[-5]
+    assert lines[-4:] == ['[1, 2]', '8', '(1, 4, 4)', 'ModulatedDeformConv2dPack MaskRCNN']
+
+
+@without_compiled
+def test_mmseg_imported_before_it():
+    found = run("""
+        import torch
+        from mmseg.models.decode_heads import PointHead, point_head
+        print(point_head.point_sample)
+        import vlm_dense
+        head = PointHead(
+            num_classes=3, in_channels=[8], channels=8, in_index=[0], dropout_ratio=0
+        )
+        points = torch.tensor([[[0.5, 0.5], [0.25, 0.75]]])
+        print(point_head.point_sample(torch.arange(16.0).view(1, 1, 4, 4), points).flatten().tolist())
+        coarse, fine = torch.rand(1, 3, 4, 4), [torch.rand(1, 8, 8, 8)]
+        cfg = type('', (), dict(num_points=8, oversample_ratio=3, importance_sample_ratio=0.75))
+        print(head.get_points_train(coarse, lambda x: -x[:, :1], cfg).shape)
+    """)
+    lines = found.strip().split('\n')
+    assert lines[-3:] == ['None', '[7.5, 10.5]', 'torch.Size([1, 8, 2])']
+
+
+_WORKERS = f"""
+import multiprocessing, sys
+
+
+def main():
+    import torch
+    import vlm_dense.ops
+    from mmcv.ops import nms
+    for method in ('spawn', 'forkserver', 'fork'):
+        context = multiprocessing.get_context(method)
+        with context.Pool(1) as pool:
+            print(method, pool.apply(nms, ({BOXES}, 0.5))[1].tolist())
+        worker = context.Process(target=nms, args=({BOXES}, 0.5))
+        worker.start()
+        worker.join()
+        print(method, worker.exitcode)
+
+
+if __name__ == '__main__':
+    main()
+"""
+
+
+@without_compiled
+def test_worker_processes_have_it(tmp_path):
+    """Also those that import nothing of ours themselves: what they are to run comes from ``mmcv.ops``."""
+    script = tmp_path / 'script.py'
+    script.write_text(_WORKERS)
+    lines = run('', str(script)).strip().split('\n')
+    assert lines == [f'{m} {found}' for m in ('spawn', 'forkserver', 'fork') for found in ('[1, 2]', 0)]
+
+
+_SPAWNED_LOADER = """
+import torch
+
+
+class Collate:
+    def __call__(self, rows):
+        from mmcv.ops import bbox_overlaps
+        rows = torch.stack(rows)
+        return bbox_overlaps(rows, rows)
+
+
+def main():
+    import vlm_dense.ops
+    rows = torch.tensor([[0, 0, 9, 9], [0, 0, 9, 3.0]])
+    loader = torch.utils.data.DataLoader(
+        rows, 2, collate_fn=Collate(), num_workers=1, multiprocessing_context='spawn', persistent_workers=True
+    )
+    print([batch.tolist() for batch in loader])
+    torch.multiprocessing.spawn(in_child, (rows,), nprocs=1)
+
+
+def in_child(rank, rows):
+    print(rank, len(Collate()(list(rows))), flush=True)
+
+
+if __name__ == '__main__':
+    main()
+"""
+
+
+@without_compiled
+def test_workers_of_a_data_loader_and_of_torch_have_it(tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(_SPAWNED_LOADER)
+    lines = run('', str(script)).strip().split('\n')
+    assert lines[0] == str([[[1.0, 3 / 9], [3 / 9, 1.0]]]).replace(str(3 / 9), str(0.3333333432674408))
+    assert lines[1] == '0 2'
+
+
+def test_a_compiled_module_comes_first(tmp_path):
+    """Any module that the installation itself has under the name wins, whenever it is looked for."""
+    (tmp_path / '_ext.py').write_text('def nms(*_, **__):\n    return "compiled"\n')
+    found = (
+        run(f"""
+        import sys
+        import vlm_dense.ops
+        import mmcv
+        mmcv.__path__.insert(0, {str(tmp_path)!r})
+        from vlm_dense.ops import __main__ as table
+        import mmcv._ext
+        print(mmcv._ext.nms(), table.is_stand_in(), mmcv._ext.__file__, 'vlm_dense.ops.extension' in sys.modules)
+        table.main()
+    """)
+        .strip()
+        .split('\n')
+    )
+    assert found[0] == f'compiled False {tmp_path / "_ext.py"} False'
+    assert re.match(r'nms +real +mmcv.ops.nms', next(line for line in found if line.startswith('nms ')))
+    assert not any('torchvision' in line for line in found)
+
+
+@without_compiled
+def test_the_table_lists_every_kernel_that_mmcv_asks_for():
+    rows = dict(line.split()[:2] for line in run('', '-m', 'vlm_dense.ops').strip().split('\n'))
+    assert rows['nms'] == rows['softnms'] == rows['roi_align_backward'] == 'torchvision'
+    assert rows['deform_conv_backward_input'] == rows['ms_deform_attn_forward'] == 'torchvision'
+    assert rows['nms_rotated'] == rows['furthest_point_sampling_forward'] == 'absent'
+    assert set(rows.values()) == {'torchvision', 'absent'}
+    sources = (Path(importlib.util.find_spec('mmcv').origin).parent / 'ops').glob('*.py')
+    called = set().union(*(re.findall(r'ext_module\.(\w+)', path.read_text()) for path in sources))
+    assert called <= set(rows)
+
+
+@without_compiled
+def test_an_absent_kernel_names_itself_and_the_way_to_a_compiled_mmcv():
+    import torch
+    from mmcv import _ext, ops
+
+    with pytest.raises(NotImplementedError, match=r'nms_rotated is a compiled kernel.*pip install .*onedl-mmcv'):
+        ops.nms_rotated(torch.rand(2, 5), torch.rand(2), 0.5)
+    with pytest.raises(NotImplementedError, match='prroi_pool_forward'):
+        ops.prroi_pool(torch.rand(1, 1, 4, 4), torch.rand(1, 5), (2, 2), 1.0)
+    with pytest.raises(AttributeError, match='__wrapped__'):
+        _ext.__wrapped__  # noqa: B018
+    with pytest.raises(NotImplementedError, match='knn_forward'):
+        pickle.loads(pickle.dumps(_ext.knn_forward))()
+    assert pickle.loads(pickle.dumps(_ext.nms)) is _ext.nms
+
+
+@without_compiled
+def test_the_environment_report_says_what_is_used():
+    from mmcv.utils import collect_env
+
+    assert 'vlm_dense.ops on torchvision' in collect_env()['MMCV Compiler']

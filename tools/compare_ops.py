@@ -1,0 +1,377 @@
+"""The stand-in for mmcv's kernels against the compiled ones: outputs, gradients, detectors.
+
+Where mmcv has its compiled kernels, this writes their figures; elsewhere it compares the stand-in's with them, prints
+a table and ends with status 1 if a difference is above its tolerance.
+
+    python tools/compare_ops.py --write tests/data/ops/compiled.npz    # with compiled mmcv
+    python tools/compare_ops.py                                        # with the stand-in
+
+The kernels are called through ``mmcv.ops``, on the CPU, on random and on degenerate inputs. Of a training step there
+are the losses, and of every parameter's gradient the norm and the product with fixed random numbers; of a prediction
+the boxes, scores and labels. The models are mmdet's own configs with few channels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import vlm_dense.ops  # noqa: F401  before mmdet
+from vlm_dense.engine import quiet  # noqa: F401
+
+ROOT = Path(__file__).parents[1]
+FIGURES = ROOT / 'tests' / 'data' / 'ops' / 'compiled.npz'
+RELATIVE = 1e-4  # of the largest figure in an array
+HALF = 4e-3  # the same, for cases in half precision
+
+
+def draw(name: str, *shape: int) -> torch.Tensor:
+    """Standard normal numbers that depend on the name only."""
+    return torch.from_numpy(np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, np.float32))
+
+
+def draw_boxes(name: str, count: int, size: float = 40) -> torch.Tensor:
+    """Corners (count, 4) of boxes up to ``size`` wide in a field of twice that."""
+    corners = draw(name, count, 4).abs() * size / 2
+    corners[:, 2:] += corners[:, :2]
+    return corners
+
+
+def of_boxes() -> dict:
+    """Non-maximum suppression and overlaps."""
+    from mmcv import ops
+
+    boxes, scores = draw_boxes('boxes', 120), draw('scores', 120).sigmoid()
+    ties = (scores * 8).round() / 8
+    labels = torch.arange(120) % 5
+    flat = boxes.clone()
+    flat[::3, 2] = flat[::3, 0]
+    flat[::6, 3] = flat[::6, 1]
+    at_threshold = torch.tensor([[0, 0, 10, 10], [0, 0, 6, 10], [0, 0, 10, 7], [20, 0, 30, 10.0], [20, 0, 30, 10]])
+    few = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.6])
+    none = torch.zeros(0, 4), torch.zeros(0)
+    found = {
+        'nms': ops.nms(boxes, scores, 0.4),
+        'nms/offset 1': ops.nms(boxes, scores, 0.4, offset=1),
+        'nms/equal scores': ops.nms(boxes, ties, 0.4),
+        'nms/no area': ops.nms(flat, scores, 0.4),
+        'nms/score above and first 10': ops.nms(boxes, scores, 0.4, score_threshold=0.4, max_num=10),
+        'nms/none': ops.nms(*none, 0.5),
+        'batched_nms': ops.batched_nms(boxes, scores, labels, dict(type='nms', iou_threshold=0.4)),
+        'batched_nms/split': ops.batched_nms(boxes, scores, labels, dict(type='nms', iou_threshold=0.4, split_thr=9)),
+        'batched_nms/none': ops.batched_nms(*none, labels[:0], dict(type='nms', iou_threshold=0.4), True),
+        'batched_nms/soft': ops.batched_nms(boxes, scores, labels, dict(type='soft_nms', iou_threshold=0.4)),
+        'nms_match': ops.nms_match(torch.cat((boxes, scores[:, None]), 1), 0.4),
+        'nms_match/equal scores': ops.nms_match(torch.cat((boxes, ties[:, None]), 1), 0.4),
+        'nms_match/no area': ops.nms_match(torch.cat((flat, scores[:, None]), 1), 0.4),
+    }
+    for threshold in (0.5, 0.6, 0.7):
+        found[f'nms/overlap at {threshold}'] = ops.nms(at_threshold, few, threshold)
+    for method in ('naive', 'linear', 'gaussian'):
+        found |= {
+            f'soft_nms/{method}': ops.soft_nms(boxes, scores, 0.3, method=method),
+            f'soft_nms/{method}, offset 1': ops.soft_nms(boxes, scores, 0.3, method=method, offset=1),
+            f'soft_nms/{method}, equal scores': ops.soft_nms(boxes, ties, 0.3, method=method),
+            f'soft_nms/{method}, no area': ops.soft_nms(flat, scores, 0.3, method=method),
+            f'soft_nms/{method}, many drop out': ops.soft_nms(boxes, ties, 0.3, method=method, min_score=0.3),
+            f'soft_nms/{method}, none drop out': ops.soft_nms(boxes, scores, 0.3, method=method, min_score=0),
+            f'soft_nms/{method}, none': ops.soft_nms(*none, 0.3, method=method),
+        }
+    for mode in ('iou', 'iof'):
+        for offset in (0, 1):
+            found[f'bbox_overlaps/{mode}, offset {offset}'] = ops.bbox_overlaps(
+                flat[:20], boxes[:30], mode, False, offset
+            )
+            found[f'bbox_overlaps/{mode}, pairs, offset {offset}'] = ops.bbox_overlaps(flat, boxes, mode, True, offset)
+    found['bbox_overlaps/none'] = ops.bbox_overlaps(none[0], boxes)
+    return found
+
+
+def _with_gradients(function, *tensors) -> list:
+    """The output and the gradients of its product with fixed numbers."""
+    inputs = [t.clone().requires_grad_() if t is not None and t.is_floating_point() else t for t in tensors]
+    output = function(*inputs)
+    wanted = [t for t in inputs if t is not None and t.requires_grad]
+    return [output, *torch.autograd.grad(output, wanted, draw('grad', *output.shape).to(output.dtype))]
+
+
+def of_regions() -> dict:
+    """roi_align."""
+    from mmcv import ops
+
+    features = draw('features', 2, 3, 8, 10)
+    rois = torch.cat((torch.arange(9)[:, None] % 2, draw_boxes('rois', 9, 8)), 1)
+    cells = rois[:, 1:]
+    cells[5, 2:] = cells[5, :2]  # no area
+    cells[6] = torch.tensor([-6, -7, 3, 2])  # partly outside
+    cells[7] = torch.tensor([70, 60, 90, 80])  # outside
+    cells[8] = torch.tensor([0, 0, 10, 8])
+    found = {}
+    for mode in ('avg', 'max'):
+        for aligned in (True, False):
+            for ratio in (0, 2):
+                for scale in (1.0, 0.25):
+
+                    def pool(x, rois=rois, how=(scale, ratio, mode, aligned)):
+                        return ops.roi_align(x, rois.to(x.dtype), (4, 3), *how)
+
+                    name = f'roi_align/{mode}, {"aligned, " * aligned}sampling {ratio}, scale {scale}'
+                    found[name] = _with_gradients(pool, features)
+        name = f'roi_align/{mode}, no region'
+        found[name] = _with_gradients(lambda x, m=mode: ops.roi_align(x, rois[:0], (4, 3), 1.0, 0, m, True), features)
+        name = f'roi_align/{mode}, half'
+        inside = rois[:5].half()
+        found[name] = _with_gradients(
+            lambda x, m=mode, r=inside: ops.roi_align(x, r, (4, 3), 1.0, 2, m, True), features.half()
+        )
+        name = f'roi_align/{mode}, double'
+        found[name] = _with_gradients(
+            lambda x, m=mode: ops.roi_align(x, rois.double(), (4, 3), 1.0, 2, m, True), features.double()
+        )
+    return found
+
+
+def of_deformable() -> dict:
+    """Deformable convolution, plain and modulated."""
+    from mmcv import ops
+
+    found = {}
+    shapes = {  # stride, padding, dilation, groups, deformable groups, spread of the offsets
+        'usual': (1, 1, 1, 1, 1, 1),
+        'stride 2': (2, 1, 1, 1, 1, 1),
+        'dilation 2, unlike sides': ((1, 2), (2, 1), (2, 1), 1, 1, 1),
+        'groups 2': (1, 1, 1, 2, 1, 1),
+        'deformable groups 2': (1, 1, 1, 1, 2, 1),
+        'both groups 2': (1, 1, 1, 2, 2, 1),
+        'far outside': (1, 1, 1, 1, 1, 12),
+        'whole offsets': (1, 1, 1, 1, 1, 0),
+    }
+    x, weight, bias = draw('x', 2, 4, 5, 6), draw('weight', 6, 4, 3, 3) / 6, draw('bias', 6)
+    for name, (*geometry, groups, deformable, spread) in shapes.items():
+        w = weight[:, : 4 // groups].contiguous()
+        size = torch.nn.functional.conv2d(x, w, None, *geometry, groups).shape[2:]
+        offset = draw('offset', 2, 18 * deformable, *size) * spread
+        mask = draw('mask', 2, 9 * deformable, *size).sigmoid()
+
+        def plain(x, offset, w, how=(*geometry, groups, deformable)):
+            return ops.deform_conv2d(x, offset, w, *how)
+
+        def modulated(x, offset, mask, w, bias=None, how=(*geometry, groups, deformable)):
+            return ops.modulated_deform_conv2d(x, offset, mask, w, bias, *how)
+
+        found[f'deform_conv2d/{name}'] = _with_gradients(plain, x, offset, w)
+        found[f'modulated_deform_conv2d/{name}'] = _with_gradients(modulated, x, offset, mask, w, bias)
+        if name == 'usual':
+            found['modulated_deform_conv2d/no bias'] = _with_gradients(modulated, x, offset, mask, w)
+            five = x[:1].repeat(5, 1, 1, 1), offset[:1].repeat(5, 1, 1, 1)
+            found['deform_conv2d/5 images'] = [plain(*five, w)]
+            wide = x.double(), offset.double(), mask.double(), w.double(), bias.double()
+            found['modulated_deform_conv2d/double'] = _with_gradients(modulated, *wide)
+            found['deform_conv2d/double'] = _with_gradients(plain, wide[0], wide[1], wide[3])
+            half = x.half(), offset.half(), mask.half(), w.half(), bias.half()
+            found['modulated_deform_conv2d/half'] = [modulated(*half)]
+            found['deform_conv2d/half'] = [plain(half[0], half[1], half[3])]
+    return found
+
+
+_TWO_STAGES = dict(
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),
+    rpn_head=dict(in_channels=16, feat_channels=16),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=16),
+        bbox_head=dict(in_channels=16, fc_out_channels=32, num_classes=3),
+        mask_roi_extractor=dict(out_channels=16),
+        mask_head=dict(in_channels=16, conv_out_channels=16, num_classes=3),
+    ),
+    test_cfg=dict(rcnn=dict(score_thr=0.0, max_per_img=20)),
+)
+_RESNET = dict(depth=18, base_channels=8, init_cfg=None)
+_ATTENTION = dict(embed_dims=32, dropout=0.0)
+_FFN = dict(embed_dims=32, feedforward_channels=64, ffn_drop=0.0)
+DETECTORS = {
+    'Mask R-CNN': ('mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', dict(backbone=_RESNET, **_TWO_STAGES)),
+    'Mask R-CNN with deformable convolution': (
+        'dcnv2/mask-rcnn_r50-mdconv-c3-c5_fpn_1x_coco.py',
+        dict(
+            backbone=dict(base_channels=4, init_cfg=None),
+            **{**_TWO_STAGES, 'neck': dict(in_channels=[16, 32, 64, 128], out_channels=16)},
+        ),
+    ),
+    'RetinaNet': (
+        'retinanet/retinanet_r50_fpn_1x_coco.py',
+        dict(
+            backbone=_RESNET,
+            neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),
+            bbox_head=dict(in_channels=16, feat_channels=16, num_classes=3),
+            test_cfg=dict(score_thr=0.0, max_per_img=20),
+        ),
+    ),
+    'Deformable DETR': (
+        'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
+        dict(
+            num_queries=20,
+            backbone=_RESNET,
+            neck=dict(in_channels=[16, 32, 64], out_channels=32, norm_cfg=dict(num_groups=4)),
+            encoder=dict(num_layers=2, layer_cfg=dict(self_attn_cfg=_ATTENTION, ffn_cfg=_FFN)),
+            decoder=dict(
+                num_layers=2,
+                layer_cfg=dict(self_attn_cfg=_ATTENTION, cross_attn_cfg=_ATTENTION, ffn_cfg=_FFN),
+            ),
+            positional_encoding=dict(num_feats=16),
+            bbox_head=dict(embed_dims=32, num_classes=3),
+            test_cfg=dict(max_per_img=20),
+        ),
+    ),
+    'RTMDet': (
+        'rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
+        dict(
+            backbone=dict(widen_factor=0.125, init_cfg=None, norm_cfg=dict(type='BN')),
+            neck=dict(in_channels=[32, 64, 128], out_channels=32, norm_cfg=dict(type='BN')),
+            bbox_head=dict(in_channels=32, feat_channels=32, norm_cfg=dict(type='BN'), num_classes=3),
+            test_cfg=dict(score_thr=0.0, max_per_img=20),
+        ),
+    ),
+}
+
+
+def of_detectors() -> dict:
+    """A training step and a prediction of small detectors."""
+    import mmdet
+    from mmdet.registry import MODELS
+    from mmdet.testing import demo_mm_inputs
+    from mmengine import Config
+    from mmengine.logging import MMLogger
+    from mmengine.registry import init_default_scope
+
+    MMLogger.get_instance('compare_ops', log_level='ERROR')  # in place of a line for every parameter
+    configs = Path(mmdet.__file__).parent / '.mim' / 'configs'
+    found = {}
+    for name, (path, small) in DETECTORS.items():
+        init_default_scope('mmdet')
+        config = Config.fromfile(configs / path)
+        config.merge_from_dict(dict(model=small))
+        torch.manual_seed(0)
+        np.random.seed(0)
+        model = MODELS.build(config.model)
+        model.init_weights()
+        for key, parameter in model.named_parameters():
+            if 'conv_offset' in key or '_cls' in key:  # all zero, all alike
+                parameter.data = draw(key, *parameter.shape) / 4
+            elif 'rtm_reg' in key and 'bias' in key:  # boxes without extent
+                parameter.data.fill_(2)
+        masks = 'Mask' in name
+        inputs = dict(image_shapes=(3, 64, 96), num_items=[3, 2], num_classes=3, with_mask=masks, use_box_type=True)
+        data = model.data_preprocessor(demo_mm_inputs(2, **inputs), True)
+        model.train()
+        loss, parts = model.parse_losses(model(**data, mode='loss'))
+        loss.backward()
+        found[f'{name}/losses'] = [torch.as_tensor(value).detach() for _, value in sorted(parts.items())]
+        summaries = []
+        for key, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                grad = parameter.grad.double()
+                summaries += [grad.norm(), (grad * draw(key, *grad.shape)).sum()]
+        found[f'{name}/gradients'] = [torch.stack(summaries)]
+        model.eval()
+        data = model.data_preprocessor(demo_mm_inputs(2, **inputs), False)
+        with torch.no_grad():
+            predictions = [sample.pred_instances for sample in model(**data, mode='predict')]
+        found[f'{name}/predictions'] = [p[key].float() for p in predictions for key in ('bboxes', 'scores', 'labels')]
+    return found
+
+
+def figures() -> dict[str, list[np.ndarray]]:
+    """Every case and its arrays."""
+    found = {}
+    for part in (of_boxes, of_regions, of_deformable, of_detectors):
+        for name, results in part().items():
+            results = [results] if isinstance(results, torch.Tensor) else results
+            found[name] = [torch.as_tensor(result).detach().numpy() for result in results]
+    return found
+
+
+def write(found: dict[str, list[np.ndarray]], path: Path) -> None:
+    """Keep cases in an npz: of each the numbers of all arrays in a row, in float32, and their types and shapes."""
+    index = {name: [(str(a.dtype), a.shape) for a in arrays] for name, arrays in found.items()}
+    rows = {name: np.concatenate([a.astype(np.float32).ravel() for a in arrays]) for name, arrays in found.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, index=np.array(json.dumps(index)), **rows)
+
+
+def read(path: Path) -> dict[str, list[np.ndarray]]:
+    """What :func:`write` kept."""
+    with np.load(path) as file:
+        found = {}
+        for name, arrays in json.loads(str(file['index'])).items():
+            parts = np.split(file[name], np.cumsum([int(np.prod(shape)) for _, shape in arrays]))
+            found[name] = [p.reshape(shape).astype(kind) for p, (kind, shape) in zip(parts[:-1], arrays, strict=True)]
+    return found
+
+
+def difference(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
+    """The largest over the arrays of: the largest difference, over the largest figure of theirs.
+
+    Infinite if shapes, types or the places of NaNs differ.
+    """
+    if [(a.shape, a.dtype) for a in ours] != [(a.shape, a.dtype) for a in theirs]:
+        return float('inf')
+    worst = 0.0
+    for a, b in zip(ours, theirs, strict=True):
+        if (np.isnan(a) != np.isnan(b)).any():
+            return float('inf')
+        a, b = (np.nan_to_num(x.astype(np.float32).astype(np.float64)) for x in (a, b))
+        worst = max(worst, np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-12))
+    return float(worst)
+
+
+def tolerance(case: str) -> float:
+    """What the difference of a case may be."""
+    return HALF if 'half' in case else RELATIVE
+
+
+def compare(ours: dict, theirs: dict) -> dict[str, float]:
+    """Difference of every case, infinite if it is missing on one side."""
+    both = {name: difference(ours[name], theirs[name]) for name in ours if name in theirs}
+    return both | dict.fromkeys(ours.keys() ^ theirs.keys(), float('inf'))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('figures', nargs='?', type=Path, default=FIGURES, help='file to compare with')
+    parser.add_argument('--write', type=Path, metavar='FILE', help='write the figures of the compiled kernels')
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    warnings.simplefilter('ignore')
+    found = figures()
+    if args.write:
+        from vlm_dense.ops.__main__ import is_stand_in
+
+        if is_stand_in():
+            parser.error('--write needs an mmcv with compiled kernels; this one has the stand-in')
+        write(found, args.write)
+        print(f'{len(found)} cases in {args.write}')
+        return 0
+    worst = compare(found, read(args.figures))
+    rows = {}
+    for case, value in worst.items():
+        rows.setdefault(case.split('/')[0], []).append((value, case, value <= tolerance(case)))
+    print('| Kernel or model | Cases | Identical | Largest relative difference | in |\n|---|---|---|---|---|')
+    for kernel, cases in rows.items():
+        value, case, _ = max(cases)
+        same = sum(value == 0 for value, *_ in cases)
+        print(f'| {kernel} | {len(cases)} | {same} | {value:.1e} | {case.partition("/")[2] if value else "-"} |')
+    off = [case for cases in rows.values() for _, case, fine in cases if not fine]
+    if off:
+        print('above tolerance: ' + '; '.join(off), file=sys.stderr)
+    return int(bool(off))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
