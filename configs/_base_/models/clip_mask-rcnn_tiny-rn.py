@@ -1,5 +1,5 @@
-# mmdet's Mask R-CNN, narrower, on the bundled tiny-rn: the baseline without text. BatchNorm statistics stay those of the
-# pretraining, so small batches change nothing. Objects of drawn scenes have sides of 12 to 50 px.
+# mmdet's Mask R-CNN, narrower, on the bundled tiny-rn: the baseline without text. BatchNorm statistics stay those of
+# the pretraining, so small batches change nothing. Objects of drawn scenes have sides of 12 to 50 px.
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 
 model = dict(

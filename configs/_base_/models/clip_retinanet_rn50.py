@@ -1,4 +1,5 @@
-# mmdet's RetinaNet on CLIP's RN50: the baseline without text. BatchNorm is synchronised and trained, no stage is frozen.
+# mmdet's RetinaNet on CLIP's RN50: the baseline without text. BatchNorm is synchronised and trained, no stage is
+# frozen.
 _base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'
 
 model = dict(
