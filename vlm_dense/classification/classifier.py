@@ -156,6 +156,7 @@ class CLIPClassifier(TextGuided, BaseModel):
             logit_scale=self.text_encoder.logit_scale.exp(),
             data_samples=data_samples,
             class_names=self.class_names,
+            classes=classes,
         )
         losses = dict(self.loss_function(step))
         if text is not None:

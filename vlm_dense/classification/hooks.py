@@ -15,6 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from vlm_dense.engine.prepare import prepare_data_set
 from vlm_dense.registry import HOOKS, MODELS
 
 
@@ -113,6 +114,7 @@ def _set(model: torch.nn.Module, parts: dict) -> None:
 
 def _test(runner: Runner) -> dict[str, float]:
     loop, mode = runner.test_loop, runner.model.training
+    prepare_data_set(loop.dataloader.dataset, runner.model.module if is_model_wrapper(runner.model) else runner.model)
     runner.model.eval()
     with torch.no_grad():
         for batch in loop.dataloader:

@@ -153,6 +153,22 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
             kind, holds code or other Python objects, or holds no state dict.
     """
     path = Path(path)
+    return _only_tensors(_read(path), path)
+
+
+def read_tensor(path: str | os.PathLike) -> Tensor:
+    """Read a file that holds one bare tensor, as ``torch.save(tensor, path)`` writes it; on the CPU.
+
+    Raises:
+        WeightsNotFoundError, CheckpointError: as :func:`read_state_dict`, or the file holds something else.
+    """
+    content = _read(Path(path))
+    if not isinstance(content, Tensor):
+        raise CheckpointError(f'{path}: expected one tensor, found an object of type {type(content).__name__}.')
+    return content.detach()
+
+
+def _read(path: Path) -> object:
     if not path.is_file():
         found = 'a folder' if path.is_dir() else 'none'
         raise WeightsNotFoundError(f'Expected a weight file at {path.absolute()}, found {found}.')
@@ -181,7 +197,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
         raise
     except Exception as error:  # damaged bytes raise anything: EOFError, struct.error, RuntimeError, KeyError, ...
         raise _damaged(path, kind, error) from error
-    return _only_tensors(content, path)
+    return content
 
 
 @contextlib.contextmanager

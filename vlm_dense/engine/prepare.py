@@ -1,15 +1,27 @@
-"""What a method makes of data before it is trained or tested."""
+"""What a method makes of data before it is trained or tested, and after training."""
 
 from __future__ import annotations
+
+import logging
 
 from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.runner import Runner, set_random_seed
+from torch import nn
 from torch.utils.data import DataLoader
 
+from vlm_dense.errors import ConfigError
 from vlm_dense.registry import HOOKS
+
+RUN = ('train', 'val', 'test')
+
+
+def prepare_data_set(dataset, model: nn.Module) -> None:
+    """Let a data set that asks for it (``prepare(model)``) see the model: features in the place of images."""
+    if hasattr(dataset, 'prepare'):
+        dataset.prepare(model)
 
 
 @HOOKS.register_module()
@@ -20,42 +32,120 @@ class PrepareHook(Hook):
     the checkpoint, so nothing is prepared after one was loaded. It sees the model in eval mode. Every process reads
     all of the data in the same order and from the same seed, so that all prepare the same.
 
+    After a training it calls ``finish(model, data)`` of every module that has it, with the weights of the best
+    checkpoint if ``CheckpointHook`` keeps it by ``save_best``, and saves the result as ``finished.pth``.
+
+    Data sets that have ``prepare(model)`` are given the model before they are used, and their ``set_epoch(epoch)`` is
+    called as that of samplers is.
+
     Args:
-        data: Loader configs by name, ``dict(support=dict(dataset=..., batch_size=32, num_workers=0))``. Which name a
-            method reads is in its documentation; ``support`` are the labelled images, ``search`` those that
-            hyper-parameters are chosen on.
+        data: By name, a loader config, ``dict(support=dict(dataset=..., batch_size=32, num_workers=0))``, or 'train',
+            'val' or 'test' for the data set of that loader of the run. Which name a method reads is in its
+            documentation; ``support`` are the labelled images, ``search`` those that hyper-parameters are chosen on.
+            The log says what was read, and warns of what is the test set.
+
+    Raises:
+        ConfigError: a loader that the run has not.
     """
 
-    priority = 'HIGH'  # before what tests the model at the start of a training
+    priority = 'HIGH'  # before what tests the model at the start and the end of a training
 
-    def __init__(self, data: dict[str, dict]):
-        self.data = data
+    def __init__(self, data: dict[str, dict | str] | None = None):
+        self.data = data or {}
         self.done = False
 
     def before_train(self, runner: Runner) -> None:
         """Prepare, unless a checkpoint was loaded."""
+        model = _bare(runner)
+        prepare_data_set(runner.train_dataloader.dataset, model)
+        if runner.val_loop is not None:
+            prepare_data_set(runner.val_dataloader.dataset, model)
+            if _config(runner, 'val') == _config(runner, 'test') is not None:
+                runner.logger.warning(
+                    'The validation set of this run is its test set: what is chosen by validation is chosen on test '
+                    'images.'
+                )
         self._prepare(runner)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Tell the data set the epoch."""
+        if hasattr(runner.train_dataloader.dataset, 'set_epoch'):
+            runner.train_dataloader.dataset.set_epoch(runner.epoch)
+
+    def before_val(self, runner: Runner) -> None:
+        """Prepare the data set."""
+        prepare_data_set(runner.val_dataloader.dataset, _bare(runner))
 
     def before_test(self, runner: Runner) -> None:
         """Prepare, unless a checkpoint was loaded or this was done before training."""
+        prepare_data_set(runner.test_dataloader.dataset, _bare(runner))
         self._prepare(runner)
 
+    def after_train(self, runner: Runner) -> None:
+        """Finish, with the best weights."""
+        best = runner.message_hub.runtime_info.get('best_ckpt')
+        if self._call(runner, 'finish', lambda: best and runner.load_checkpoint(best)):
+            runner.save_checkpoint(runner.work_dir, 'finished.pth', save_optimizer=False, save_param_scheduler=False)
+            runner.logger.info(
+                f'The finished model, from {best or "the last weights"}, is {runner.work_dir}/finished.pth'
+            )
+
     def _prepare(self, runner: Runner) -> None:
-        if self.done or runner._has_loaded:
-            return
-        self.done = True
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        data = {name: self._loader(**loader) for name, loader in self.data.items()}
+        if not self.done and not runner._has_loaded:
+            self.done = True
+            self._call(runner, 'prepare')
+
+    def _call(self, runner: Runner, method: str, before=None) -> bool:
+        """Call a method of all modules that have it; whether there was one."""
+        model = _bare(runner)
+        modules = [module for module in model.modules() if hasattr(module, method)]
+        if not modules:
+            return False
+        if before is not None:
+            before()
         training = model.training
         model.eval()
-        for module in list(model.modules()):
-            if hasattr(module, 'prepare'):
-                runner.logger.info(f'{type(module).__name__} prepares from {", ".join(data)}.')
-                set_random_seed(runner.seed)
-                module.prepare(model, data)
+        data = {name: self._loader(runner, name, model) for name in self.data}
+        for module in modules:
+            runner.logger.info(f'{type(module).__name__}: {method} with {", ".join(data) or "no data"}.')
+            set_random_seed(runner.seed)
+            getattr(module, method)(model, data)
         model.train(training)
+        return True
 
-    @staticmethod
-    def _loader(dataset: dict, batch_size: int = 32, num_workers: int = 0) -> DataLoader:
+    def _loader(self, runner: Runner, name: str, model: nn.Module) -> DataLoader:
+        loader = self.data[name]
+        if isinstance(loader, str):
+            config = _config(runner, loader) if loader in RUN else None
+            if config is None:
+                raise ConfigError(
+                    f'PrepareHook: {name}={loader!r} is no data of this run. Expected a loader config or one of '
+                    f'{", ".join(which for which in RUN if _config(runner, which))}.'
+                )
+            dataset, options, what = config, {}, f'the {loader} set'
+        else:
+            options = dict(loader)
+            dataset, what = options.pop('dataset'), 'a set of its own'
+        tested = dataset == _config(runner, 'test')
+        runner.logger.log(
+            logging.WARNING if tested else logging.INFO,
+            f'PrepareHook: {name} is {what}' + (', the one that is TESTED on.' if tested else '.'),
+        )
         dataset = ROOT_DATASETS.build(dataset)
-        return DataLoader(dataset, batch_size, num_workers=num_workers, collate_fn=pseudo_collate)
+        if hasattr(dataset, 'full_init'):
+            dataset.full_init()
+        prepare_data_set(dataset, model)
+        return DataLoader(dataset, **{'batch_size': 32, 'collate_fn': pseudo_collate, **options})
+
+
+def _bare(runner: Runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _config(runner: Runner, which: str) -> dict | None:
+    """Config of a data set of the run, without what only seeds its draws; ``None`` if there is none."""
+    loader = getattr(runner, f'_{which}_dataloader')
+    dataset = loader.get('dataset') if isinstance(loader, dict) else None
+    if not isinstance(dataset, dict):
+        return None
+    return dataset['dataset'] if dataset['type'] == 'vlm_dense.SeededDataset' else dataset

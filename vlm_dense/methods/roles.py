@@ -6,6 +6,7 @@ The roles are mixins with one method each, so that a module may have several of 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -89,6 +90,29 @@ class CosineHead(Head, BaseModule):
         return logit_scale * cosine
 
 
+def labels_of(data_samples: Sequence, num_classes: int) -> Tensor:
+    """Classes of images, int64 (B,).
+
+    Raises:
+        DataError: an image without label, or one outside of the classes; names the image.
+    """
+    bare = next((sample for sample in data_samples if 'gt_label' not in sample), None)
+    if bare is not None:
+        raise DataError(
+            f'{bare.get("img_path", "An image")} has no gt_label to train with. Drawn scenes have one if '
+            'num_objects=(1, 1).'
+        )
+    labels = torch.stack([sample.gt_label for sample in data_samples])
+    wrong = (labels < 0) | (labels >= num_classes)
+    if wrong.any():
+        sample = data_samples[int(wrong.nonzero()[0])]
+        raise DataError(
+            f'{sample.get("img_path", "An image")} has the label {int(sample.gt_label)}; expected 0 to '
+            f'{num_classes - 1} for {num_classes} classes. Mend the label, or name all classes.'
+        )
+    return labels
+
+
 @dataclass
 class Step:
     """What an iteration has computed, for its loss.
@@ -101,6 +125,7 @@ class Step:
         logit_scale: Scalar, the factor itself.
         data_samples: B samples.
         class_names: All K names.
+        classes: What :meth:`Loss.classes` chose, int64 (k,); ``None``: all.
     """
 
     images: Tensor | None
@@ -110,28 +135,28 @@ class Step:
     logit_scale: Tensor
     data_samples: list
     class_names: tuple[str, ...]
+    classes: Tensor | None = None
 
     def labels(self) -> Tensor:
-        """Classes of the images, int64 (B,).
+        """Classes of the images, int64 (B,), checked by :func:`labels_of`."""
+        return labels_of(self.data_samples, len(self.class_names))
+
+    def several_labels(self) -> Tensor:
+        """Whether each class of the step is shown: int64 (B, K) or (B, k) of 1, 0 and -1 for unknown.
 
         Raises:
-            DataError: an image without label, or one outside of the classes; names the image.
+            DataError: an image without ``gt_labels``, or with a wrong number of them; names the image.
         """
-        bare = next((sample for sample in self.data_samples if 'gt_label' not in sample), None)
-        if bare is not None:
-            raise DataError(
-                f'{bare.get("img_path", "An image")} has no gt_label to train with. Drawn scenes have one if '
-                'num_objects=(1, 1).'
-            )
-        labels = torch.stack([sample.gt_label for sample in self.data_samples])
-        wrong = (labels < 0) | (labels >= len(self.class_names))
-        if wrong.any():
-            sample = self.data_samples[int(wrong.nonzero()[0])]
-            raise DataError(
-                f'{sample.get("img_path", "An image")} has the label {int(sample.gt_label)}; expected 0 to '
-                f'{len(self.class_names) - 1} for {len(self.class_names)} classes. Mend the label, or name all classes.'
-            )
-        return labels
+        for sample in self.data_samples:
+            found = len(sample.gt_labels) if 'gt_labels' in sample else 'no'
+            if found != len(self.class_names):
+                raise DataError(
+                    f'{sample.get("img_path", "An image")} has {found} gt_labels, expected one for each of '
+                    f'{len(self.class_names)} classes. Data with several labels an image are packed by '
+                    'PackClsInputs(multi_label=True).'
+                )
+        labels = torch.stack([sample.gt_labels for sample in self.data_samples])
+        return labels if self.classes is None else labels[:, self.classes]
 
 
 class Loss(BaseModule):

@@ -1,0 +1,83 @@
+"""What methods share that look at data before they are used: the caches, probes and searches of frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from vlm_dense.errors import ConfigError
+from vlm_dense.methods.roles import labels_of
+
+
+class Prepared:
+    """Mixin of modules that ``vlm_dense.PrepareHook`` fills from data; goes in front of the module class.
+
+    Attributes:
+        prepared: Data were seen, or weights were loaded. :meth:`prepare` sets it.
+    """
+
+    prepared = False
+
+    def prepare(self, model: nn.Module, data: Mapping[str, DataLoader]) -> None:
+        """Fill persistent buffers and parameters; ``model`` is the classifier, in eval mode."""
+        raise NotImplementedError
+
+    def check_prepared(self) -> None:
+        """Refuse to work without data.
+
+        Raises:
+            ConfigError: nothing was prepared or loaded.
+        """
+        if not self.prepared:
+            raise ConfigError(
+                f'{type(self).__name__} has not seen its data. Add dict(type="vlm_dense.PrepareHook", data=dict(...)) '
+                'to custom_hooks, see the documentation of the class on what it reads, or load a checkpoint.'
+            )
+
+    def needed(self, data: Mapping[str, DataLoader], name: str) -> DataLoader:
+        """The loader of that name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if name not in data:
+            raise ConfigError(
+                f'{type(self).__name__} reads the data {name!r}; the data of PrepareHook are {sorted(data)}.'
+            )
+        return data[name]
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        self.prepared = self.prepared or any(key.startswith(prefix) for key in state_dict)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+@torch.no_grad()
+def read_features(model: nn.Module, loader: DataLoader, passes: int = 1) -> tuple[Tensor, Tensor]:
+    """Global features and labels of a data set, in its order.
+
+    Args:
+        model: The classifier, in eval mode.
+        loader: Of images or of features, not shuffled.
+        passes: Number of times that the data are read; the mean feature is returned. Each pass is an epoch: random
+            transforms change from one to the next.
+
+    Returns:
+        Float32 (N, D), not normalised, and int64 (N,).
+
+    Raises:
+        DataError: a label that is none.
+    """
+    total = 0
+    for number in range(passes):
+        if hasattr(loader.dataset, 'set_epoch'):
+            loader.dataset.set_epoch(number)
+        features, labels = [], []
+        for batch in loader:
+            batch = model.data_preprocessor(batch)
+            features.append(model.image_features(batch['inputs']).global_.float())
+            labels.append(labels_of(batch['data_samples'], len(model.class_names)))
+        total = total + torch.cat(features)
+    return total / passes, torch.cat(labels)
