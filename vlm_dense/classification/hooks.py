@@ -93,6 +93,9 @@ class CostHook(Hook):
         self._write(runner)
 
     def _write(self, runner: Runner) -> None:
+        path = Path(runner.work_dir, 'cost.json')
+        if runner.rank != 0 or (path.is_file() and not self.seconds):  # nothing was left to train when it was resumed
+            return
         if torch.cuda.is_available():
             peak = torch.cuda.max_memory_allocated() / 2**20
         else:
@@ -103,8 +106,7 @@ class CostHook(Hook):
             seconds_per_step=statistics.median(self.seconds) if self.seconds else None,
             peak_memory_mb=peak,
         )
-        if runner.rank == 0:
-            Path(runner.work_dir, 'cost.json').write_text(json.dumps(cost), encoding='utf-8')
+        path.write_text(json.dumps(cost), encoding='utf-8')
 
 
 def _set(model: torch.nn.Module, parts: dict) -> None:

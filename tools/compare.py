@@ -1,0 +1,84 @@
+"""Compare methods: python tools/compare.py --methods coop kgcoop --datasets shapes --shots 1 4 16 --seeds 1 2 3
+
+Runs what is missing, in several processes, and writes results.csv, results.md and results.png into the folder of --out.
+Stop it as you like, also with kill -9: the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # a cell is a process; its threads would fight with the others'
+
+import torch  # noqa: E402
+from mmengine.config import DictAction  # noqa: E402
+from mmengine.utils import ProgressBar  # noqa: E402
+
+from vlm_dense.classification.comparison import report  # noqa: E402
+from vlm_dense.classification.comparison.cells import PROTOCOLS, plan  # noqa: E402
+from vlm_dense.classification.comparison.runs import results, run_cells  # noqa: E402
+from vlm_dense.engine.launch import user_errors  # noqa: E402
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Compare methods on data sets, by shots and seeds.')
+    parser.add_argument('--methods', nargs='+', required=True, help='as in configs/<method>_<dataset>.py')
+    parser.add_argument('--datasets', nargs='+', default=['shapes'], help='as there, or a set of CoOp, as caltech101')
+    parser.add_argument('--shots', nargs='+', type=int, default=[1, 2, 4, 8, 16], help='training images of a class')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[1, 2, 3], help='of the choice of images and the run')
+    parser.add_argument(
+        '--protocols', nargs='+', default=['few-shot'], metavar='PROTOCOL', help=f'of {", ".join(PROTOCOLS)}'
+    )
+    parser.add_argument('--out', default='work_dirs/compare', type=Path, help='folder of cells and results')
+    parser.add_argument('--workers', type=int, help='processes (default: one a core, or one where there is a GPU)')
+    parser.add_argument('--data-root', metavar='DIR', help='where the data lie, if not where the configs say')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change all configs')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns 1 if a cell failed."""
+    args = parse_args(argv)
+    command = shlex.join(['python', 'tools/compare.py', *(sys.argv[1:] if argv is None else argv)])
+    with user_errors():
+        options = dict(args.cfg_options or {}, **(dict(data_root=args.data_root) if args.data_root else {}))
+        cells = plan(CONFIGS, args.methods, args.datasets, args.protocols, args.shots, args.seeds, options)
+    args.out.mkdir(parents=True, exist_ok=True)
+    failed = run_cells(cells, args.out, args.workers or _default_workers(), _progress())
+    found = results(cells, args.out)
+    rows = report.rows_of(found)
+    report.write_csv(rows, args.out / 'results.csv')
+    text = report.markdown(rows, report.skipped_of(found), failed, command)
+    (args.out / 'results.md').write_text(text, encoding='utf-8')
+    report.draw(rows, args.out / 'results.png')
+    print(f'\n\n{text}\nWritten: {args.out}/results.csv, results.md, results.png')
+    return 1 if failed else 0
+
+
+def _default_workers() -> int:
+    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+
+
+def _progress():
+    bar = None
+
+    def told(finished: int, every: int) -> None:
+        nonlocal bar
+        if every and bar is None:
+            bar = ProgressBar(every)
+        for _ in range(finished - (bar.completed if bar else 0)):
+            bar.update()
+
+    return told
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""What a comparison runs: a cell is a method on a data set, by a protocol, with a number of shots and a seed."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import inspect
+import pprint
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmengine.runner import Runner
+
+from vlm_dense.classification.datasets import SETS
+from vlm_dense.engine.launch import load_config
+from vlm_dense.errors import ConfigError
+from vlm_dense.methods.text_prompts.templates import read_templates
+from vlm_dense.registry import unknown_name
+
+PROTOCOLS = ('few-shot', 'base-to-new', 'transfer')
+"""Test on the same classes; on the half of the classes that training never saw; on other sets and domains."""
+
+_OF_TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
+_OF_VALIDATION = ('val_dataloader', 'val_cfg', 'val_evaluator')
+_KEYS = {*inspect.signature(Runner.__init__).parameters, 'data_root', 'custom_imports', 'find_unused_parameters'}
+_DROPPED_HOOKS = ('ZeroShotComparisonHook', 'PredictionPictureHook')  # they test or draw on top of what is asked
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison.
+
+    Attributes:
+        train: Config of the training, ``None`` if nothing is trained.
+        tests: Test set name -> config of that test.
+        selection: On what the training or the preparation chooses: 'none', 'validation' or 'test'.
+        tower: ``arch`` of the image tower.
+    """
+
+    method: str
+    dataset: str
+    protocol: str
+    shots: int
+    seed: int
+    train: dict | None = field(hash=False)
+    tests: dict[str, dict] = field(hash=False)
+    selection: str
+    tower: str
+
+    def __str__(self) -> str:
+        return f'{self.method}, {self.dataset}, {self.protocol}, {self.shots} shots, seed {self.seed}'
+
+    @functools.cached_property
+    def folder(self) -> str:
+        """Name of the folder of the training: the same for what trains alike, and for nothing else.
+
+        Tests without training share a folder if they differ in their test sets only.
+        """
+        alike = self.train or {**next(iter(self.tests.values())), 'test_dataloader': None}
+        return f'{self.method}_{self.dataset}-{_digest(alike)}'
+
+    @functools.cached_property
+    def files(self) -> dict[str, str]:
+        """Test set name -> name, without suffix, of the files of that test; another config has another name."""
+        return {name: f'test_{name}-{_digest(cfg)}' for name, cfg in self.tests.items()}
+
+
+def _digest(cfg: dict) -> str:
+    return hashlib.sha256(pprint.pformat(cfg, sort_dicts=True).encode()).hexdigest()[:10]
+
+
+def plan(
+    configs: Path,
+    methods: list[str],
+    datasets: list[str],
+    protocols: list[str],
+    shots: list[int],
+    seeds: list[int],
+    options: dict | None = None,
+) -> list[Cell]:
+    """All cells, those of one method and data set together.
+
+    Args:
+        configs: Folder of ``<method>_<dataset>.py``. A set of CoOp's without such a file takes
+            ``<method>_imagenet.py`` with the set's name and template in the place of ImageNet's.
+        options: As of ``--cfg-options``, for every config.
+
+    Raises:
+        ConfigError: a method or protocol that does not exist, with the nearest ones; shots below 1.
+    """
+    for protocol in protocols:
+        if protocol not in PROTOCOLS:
+            raise ConfigError(unknown_name(protocol, 'protocols', PROTOCOLS))
+    if min(shots) < 1:
+        raise ConfigError(f'--shots must be at least 1, found {min(shots)}.')
+    return [
+        make_cell(_config(configs, method, dataset, options), method, dataset, protocol, count, seed)
+        for method in methods
+        for dataset in datasets
+        for protocol in protocols
+        for count in shots
+        for seed in seeds
+    ]
+
+
+def make_cell(cfg: dict, method: str, dataset: str, protocol: str, shots: int, seed: int) -> Cell:
+    """A cell from the config of a method on a data set, as it is read from the file.
+
+    Every data set with ``shots`` gets shots and seed. Nothing is tested but what the cell asks for, and there is no
+    validation unless the config keeps the best weights by it.
+    """
+    cfg, targets = copy.deepcopy(cfg), cfg.get('targets') or {}
+    cfg = {key: value for key, value in cfg.items() if key in _KEYS}
+    for node in _dicts(cfg):
+        if node.get('shots') is not None:
+            node.update(shots=shots, seed=seed)
+    cfg['randomness'] = dict(cfg.get('randomness') or {}, seed=seed)
+    hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook['type'].split('.')[-1] not in _DROPPED_HOOKS]
+    cfg['custom_hooks'] = [*hooks, dict(type='vlm_dense.CostHook')]
+    cfg['visualizer'] = dict(type='Visualizer', vis_backends=[])
+    chosen_on = selection(cfg)
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if not checkpoint.get('save_best'):
+        cfg.update(dict.fromkeys(_OF_VALIDATION))
+    if protocol == 'base-to-new':
+        _use_classes(cfg, 'base')
+    test = {**cfg, **dict.fromkeys((*_OF_TRAINING, *_OF_VALIDATION))}
+    changes = {
+        'few-shot': dict(test={}),
+        'base-to-new': dict(base=dict(classes='base'), new=dict(classes='new')),
+        'transfer': dict(test={}, **targets),
+    }[protocol]
+    if len(changes) < 2 and protocol == 'transfer':
+        raise ConfigError(f'{method} on {dataset}: its config has no targets, so --protocols transfer has no test set.')
+    tests = {}
+    for name, change in changes.items():
+        tests[name] = copy.deepcopy(test)
+        for leaf in _leaves(tests[name]['test_dataloader']):
+            leaf.update(change)
+        if 'name' in change:
+            tests[name] = _with_template(tests[name], dataset, change['name'])
+    trained = cfg if cfg.get('train_cfg') is not None else None
+    tower = str(cfg['model'].get('backbone', {}).get('arch'))
+    return Cell(method, dataset, protocol, shots, seed, trained, tests, chosen_on, tower)
+
+
+def selection(cfg: dict) -> str:
+    """What a config chooses hyper-parameters or weights on: 'test', 'validation' or 'none'.
+
+    It chooses weights if ``default_hooks.checkpoint`` has ``save_best``, and hyper-parameters if its ``PrepareHook``
+    has ``search`` data.
+    """
+    loaders = [
+        (hook.get('data') or {}).get('search')
+        for hook in cfg.get('custom_hooks') or []
+        if hook['type'].split('.')[-1] == 'PrepareHook'
+    ]
+    if ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best'):
+        loaders.append(cfg.get('val_dataloader'))
+    loaders = [loader for loader in loaders if loader]
+    splits = {leaf.get('split') for leaf in _leaves(cfg['test_dataloader'])}
+    if any(leaf.get('split') in splits for loader in loaders for leaf in _leaves(loader)):
+        return 'test'
+    return 'validation' if loaders else 'none'
+
+
+@functools.cache
+def _read(path: Path, options: tuple) -> dict:
+    options = dict(options)
+    if 'data_root' in options and load_config(str(path)).get('data_root') is None:
+        del options['data_root']  # drawn, not read
+    return load_config(str(path), options)._cfg_dict.to_dict()
+
+
+def _config(folder: Path, method: str, dataset: str, options: dict | None) -> dict:
+    path, general = folder / f'{method}_{dataset}.py', folder / f'{method}_imagenet.py'
+    options = tuple((options or {}).items())
+    if path.is_file():
+        return _read(path, options)
+    if dataset in SETS and general.is_file():
+        return _with_set(_read(general, options), 'imagenet', dataset)
+    known = [p.stem.removesuffix(f'_{dataset}') for p in folder.glob(f'*_{dataset}.py')]
+    if not known and dataset not in SETS:
+        sets = {p.stem.split('_', 1)[-1] for p in folder.glob('*_*.py')} | set(SETS)
+        raise ConfigError(unknown_name(dataset, f'data sets with a config in {folder}', sets))
+    known += [p.stem.removesuffix('_imagenet') for p in folder.glob('*_imagenet.py')] if dataset in SETS else []
+    raise ConfigError(unknown_name(method, f'methods with a config for {dataset} in {folder}', set(known)))
+
+
+def _with_set(cfg: dict, old: str, new: str) -> dict:
+    """Another of CoOp's sets, with its template, in the place of one."""
+    cfg = copy.deepcopy(cfg)
+    for node in _dicts(cfg):
+        if str(node.get('type')).endswith('ImageSetDataset'):
+            node['name'] = new
+    return _with_template(cfg, old, new)
+
+
+def _with_template(cfg: dict, old: str, new: str) -> dict:
+    (old, *_), (new, *_) = read_templates(old), read_templates(new)
+    return dict(cfg, **{key: _replaced(cfg[key], old, new) for key in ('model', 'custom_hooks') if key in cfg})
+
+
+def _replaced(node, old: str, new: str):
+    if isinstance(node, dict):
+        return {key: _replaced(value, old, new) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return type(node)(_replaced(value, old, new) for value in node)
+    return new if node == old else node
+
+
+def _dicts(node) -> Iterator[dict]:
+    """All dicts inside of a config."""
+    if isinstance(node, dict):
+        yield node
+        node = node.values()
+    if not isinstance(node, str) and hasattr(node, '__iter__'):
+        for value in node:
+            yield from _dicts(value)
+
+
+def _leaves(loader) -> list[dict]:
+    """Data sets inside of a loader, or of anything else, that wrap no other."""
+    found = [node['dataset'] for node in _dicts(loader) if isinstance(node.get('dataset'), dict)]
+    return [dataset for dataset in found if not isinstance(dataset.get('dataset'), dict)]
+
+
+def _use_classes(cfg: dict, classes: str) -> None:
+    for leaf in _leaves(cfg):
+        leaf['classes'] = classes

@@ -1,0 +1,246 @@
+"""What a comparison found, as CSV, Markdown and a picture."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from vlm_dense.classification.comparison.cells import Cell
+
+FIELDS = (
+    'method',
+    'dataset',
+    'protocol',
+    'test',
+    'shots',
+    'seed',
+    'metric',
+    'value',
+    'tower',
+    'selection',
+    'transductive',
+    'trained_parameters',
+    'seconds_per_step',
+    'peak_memory_mb',
+    'minutes',
+)
+"""Columns of the CSV; a row is one test of one cell. ``value`` is in percent."""
+
+_METRICS = ('top1', 'mAP')
+
+
+def rows_of(found: dict[Cell, dict[str, dict]]) -> list[dict]:
+    """Rows of the CSV."""
+    rows = []
+    for cell, tests in found.items():
+        for test, result in tests.items():
+            if 'metrics' not in result:
+                continue
+            metrics = result['metrics']
+            metric = next((name for name in _METRICS if name in metrics), next(iter(metrics)))
+            of_cell = {name: getattr(cell, name) for name in FIELDS if hasattr(cell, name)}
+            of_result = {name: result[name] for name in FIELDS if name in result}
+            rows.append(dict(test=test, metric=metric, value=metrics[metric], **of_cell, **of_result))
+    return rows
+
+
+def skipped_of(found: dict[Cell, dict[str, dict]]) -> list[str]:
+    """Lines on the tests that are not defined, and why."""
+    return _unique(
+        f'{cell.method}, {cell.dataset}, {cell.protocol}, {test}: {result["skipped"]}'
+        for cell, tests in found.items()
+        for test, result in tests.items()
+        if 'skipped' in result
+    )
+
+
+def write_csv(rows: list[dict], path: Path) -> None:
+    """Write :data:`FIELDS`."""
+    with path.open('w', newline='', encoding='utf-8') as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[dict]:
+    """Rows as :func:`rows_of` gives them."""
+    with path.open(newline='', encoding='utf-8') as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        for name in ('shots', 'seed', 'trained_parameters'):
+            row[name] = int(row[name])
+        for name in ('value', 'seconds_per_step', 'peak_memory_mb', 'minutes'):
+            row[name] = float(row[name]) if row[name] else None
+        row['transductive'] = row['transductive'] == 'True'
+    return rows
+
+
+def harmonic(base: float, new: float) -> float:
+    """Harmonic mean, 0 if one of them is."""
+    return 2 * base * new / (base + new) if base + new else 0.0
+
+
+# --- Markdown -------------------------------------------------------------------------------------------------
+
+
+def markdown(rows: list[dict], skipped: list[str], failed: dict[Cell, str], command: str) -> str:
+    """The tables, each with methods as rows; transductive methods have columns of their own."""
+    parts = ['# Comparison', f'`{command}`', 'Percent, mean over seeds and standard deviation where there are several.']
+    for dataset in _unique(row['dataset'] for row in rows):
+        of_set = [row for row in rows if row['dataset'] == dataset]
+        metric = of_set[0]['metric']
+        for protocol in _unique(row['protocol'] for row in of_set):
+            chosen = [row for row in of_set if row['protocol'] == protocol]
+            parts.append(f'## {dataset}, {protocol}, {metric}')
+            parts += [_few_shot(chosen)] if protocol == 'few-shot' else _by_test(chosen, protocol)
+    if rows:
+        parts += ['## Cost and selection', _costs(rows)]
+    if skipped:
+        parts.append('## Not defined')
+        parts.append('\n'.join(f'- {line}' for line in skipped))
+    if failed:
+        parts.append('## Failed')
+        parts.append('\n'.join(f'- {cell}: {why} (`cells/{cell.folder}/log.txt`)' for cell, why in failed.items()))
+    return '\n\n'.join(parts) + '\n'
+
+
+def _few_shot(rows: list[dict]) -> str:
+    return _table(rows, _unique(sorted(row['shots'] for row in rows)), lambda row: row['shots'], '{} shots')
+
+
+def _by_test(rows: list[dict], protocol: str) -> list[str]:
+    parts = []
+    for shots in _unique(sorted(row['shots'] for row in rows)):
+        chosen = [row for row in rows if row['shots'] == shots]
+        if protocol == 'base-to-new':
+            chosen = chosen + harmonic_rows(chosen)
+        parts += [f'{shots} shots:', _table(chosen, _unique(row['test'] for row in chosen), lambda row: row['test'])]
+    return parts
+
+
+def harmonic_rows(rows: list[dict]) -> list[dict]:
+    """For each method, set, shots and seed with both, a row whose test is 'harmonic mean' of 'base' and 'new'."""
+    pairs = defaultdict(dict)
+    for row in rows:
+        if row['protocol'] == 'base-to-new':
+            pairs[row['method'], row['dataset'], row['shots'], row['seed']][row['test']] = row
+    return [
+        dict(pair['new'], test='harmonic mean', value=harmonic(pair['base']['value'], pair['new']['value']))
+        for pair in pairs.values()
+        if len(pair) == 2
+    ]
+
+
+def _table(rows: list[dict], columns: list, column_of, title: str = '{}') -> str:
+    kinds = _unique(sorted(row['transductive'] for row in rows))
+    heads = [title.format(c) + (', transductive' if kind else '') for kind in kinds for c in columns]
+    lines = ['| method | ' + ' | '.join(heads) + ' |', '|---|' + '---|' * len(heads)]
+    for method in _unique(row['method'] for row in rows):
+        own = [row for row in rows if row['method'] == method]
+        cells = [
+            _mean([row['value'] for row in own if row['transductive'] == kind and column_of(row) == column])
+            for kind in kinds
+            for column in columns
+        ]
+        lines.append(f'| {method} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+def _costs(rows: list[dict]) -> str:
+    lines = [
+        '| method | data set | tower | chosen on | trained parameters | seconds a step | peak memory, MB |',
+        '|---|---|---|---|---|---|---|',
+    ]
+    for method, dataset in _unique((row['method'], row['dataset']) for row in rows):
+        own = [row for row in rows if (row['method'], row['dataset']) == (method, dataset)]
+        chosen_on = ', '.join(_unique(sorted(row['selection'] for row in own)))
+        trained = _span(row['trained_parameters'] for row in own)
+        seconds = [row['seconds_per_step'] for row in own if row['seconds_per_step'] is not None]
+        step = f'{statistics.median(seconds):.3g}' if seconds else '-'
+        memory = f'{max(row["peak_memory_mb"] for row in own):.0f}'
+        towers = ', '.join(_unique(row['tower'] for row in own))
+        lines.append(f'| {method} | {dataset} | {towers} | {chosen_on} | {trained} | {step} | {memory} |')
+    return '\n'.join(lines)
+
+
+def _mean(values: list[float]) -> str:
+    if not values:
+        return '-'
+    spread = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
+    return f'{statistics.mean(values):.1f}{spread}'
+
+
+def _span(numbers: Iterable[int]) -> str:
+    numbers = list(numbers)
+    low, high = min(numbers), max(numbers)
+    return f'{low:,}' if low == high else f'{low:,} to {high:,}'
+
+
+def _unique(values: Iterable) -> list:
+    return list(dict.fromkeys(values))
+
+
+# --- picture --------------------------------------------------------------------------------------------------
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Accuracy over shots, one line a method and dashed if transductive; below, bars of base, new and their mean."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = _unique((row['protocol'], row['dataset']) for row in rows if row['protocol'] != 'transfer')
+    panels.sort(key=lambda panel: panel[0] != 'few-shot')
+    if not panels:
+        return
+    columns = max(sum(p == protocol for p, _ in panels) for protocol in ('few-shot', 'base-to-new'))
+    heights = [protocol for protocol in ('few-shot', 'base-to-new') if any(p == protocol for p, _ in panels)]
+    figure = Figure((max(5.5 * columns, 7), 4 * len(heights)), layout='constrained')
+    FigureCanvasAgg(figure)
+    methods = _unique(row['method'] for row in rows)
+    colours = {method: f'C{i % 10}' for i, method in enumerate(methods)}
+    marks = {method: 'osD^vPX*'[i // 10 % 8] for i, method in enumerate(methods)}
+    for line, protocol in enumerate(heights):
+        sets = [dataset for p, dataset in panels if p == protocol]
+        for column, dataset in enumerate(sets):
+            axes = figure.add_subplot(len(heights), columns, line * columns + column + 1)
+            own = [row for row in rows if (row['protocol'], row['dataset']) == (protocol, dataset)]
+            axes.set_title(f'{dataset}, {protocol}')
+            axes.set_ylabel(f'{own[0]["metric"]}, %')
+            if protocol == 'few-shot':
+                _lines(axes, own, colours, marks)
+            else:
+                _bars(axes, own)
+    figure.savefig(path, dpi=110)
+
+
+def _lines(axes, rows: list[dict], colours: dict, marks: dict) -> None:
+    for method in _unique(row['method'] for row in rows):
+        own = [row for row in rows if row['method'] == method]
+        shots = sorted({row['shots'] for row in own})
+        means = [statistics.mean(row['value'] for row in own if row['shots'] == count) for count in shots]
+        style = '--' if own[0]['transductive'] else '-'
+        axes.plot(shots, means, style, marker=marks[method], color=colours[method], label=method)
+    ticks = sorted({row['shots'] for row in rows})
+    axes.set_xscale('log', base=2)
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel('images of a class')
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize='small', ncols=2)
+
+
+def _bars(axes, rows: list[dict]) -> None:
+    shots = max(row['shots'] for row in rows)
+    rows = [row for row in rows if row['shots'] == shots]
+    rows = rows + harmonic_rows(rows)
+    methods = _unique(row['method'] for row in rows)
+    for i, (test, colour) in enumerate((('base', '0.75'), ('new', '0.55'), ('harmonic mean', 'C0'))):
+        values = [[row['value'] for row in rows if (row['method'], row['test']) == (m, test)] for m in methods]
+        heights = [statistics.mean(v) if v else 0.0 for v in values]
+        axes.bar([x + 0.28 * (i - 1) for x in range(len(methods))], heights, 0.26, color=colour, label=test)
+    axes.set_xticks(range(len(methods)), methods, rotation=30, ha='right')
+    axes.set_xlabel(f'{shots} images of a class')
+    axes.legend(fontsize='small', ncols=3)

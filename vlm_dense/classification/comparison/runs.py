@@ -1,0 +1,200 @@
+"""Run the cells of a comparison: what is missing, in processes of their own, going on where a killed one stopped."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import inspect
+import json
+import multiprocessing
+import os
+import pprint
+import re
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import find_latest_checkpoint
+
+from vlm_dense.classification.comparison.cells import Cell
+from vlm_dense.datasets.checks import class_names, registered
+from vlm_dense.engine import launch
+from vlm_dense.errors import ConfigError
+
+_PRELOADED = ['vlm_dense.classification.comparison.runs', 'vlm_dense.segmentation', 'vlm_dense.methods']
+
+
+def run_cells(cells: list[Cell], out: Path, workers: int, told: Callable[[int, int], None]) -> dict[Cell, str]:
+    """Run what has no result yet.
+
+    Cells that train alike are one process, forked from one that has imported everything, so that it starts at once,
+    owns its memory and takes nobody along when it dies.
+
+    Args:
+        cells: What shall have a result.
+        out: Folder of the comparison; cells are in ``out/cells``.
+        workers: Number of processes.
+        told: Called with (finished, all) of the processes to run.
+
+    Returns:
+        Cells that failed -> why, in one line; the whole story is in ``log.txt`` of the cell.
+    """
+    missing: dict[Path, None] = {}
+    for cell in cells:
+        folder = out / 'cells' / cell.folder
+        if not all((folder / f'{name}.json').is_file() for name in cell.files.values()):
+            write_cell(cell, folder)
+            missing[folder] = None
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(_PRELOADED)
+    waiting, running, failed = deque(missing), {}, {}
+    told(0, len(missing))
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                folder = waiting.popleft()
+                process = context.Process(target=run_cell, args=(folder,), name=folder.name)
+                process.start()
+                running[process.sentinel] = (process, folder)
+            for sentinel in wait(list(running)):
+                process, folder = running.pop(sentinel)
+                process.join()
+                if process.exitcode != 0:
+                    failed[folder.name] = _reason(folder, process.exitcode)
+                told(len(missing) - len(waiting) - len(running), len(missing))
+    finally:
+        for process, _ in running.values():  # an error or Ctrl-C: nothing goes on behind the user's back
+            process.terminate()
+            process.join()
+    return {cell: failed[cell.folder] for cell in cells if cell.folder in failed}
+
+
+def results(cells: list[Cell], out: Path) -> dict[Cell, dict[str, dict]]:
+    """What the tests found that have been made, test set name -> result, see :func:`run_cell`."""
+    found: dict[Cell, dict[str, dict]] = {}
+    for cell in cells:
+        paths = {name: out / 'cells' / cell.folder / f'{file}.json' for name, file in cell.files.items()}
+        found[cell] = {name: json.loads(path.read_text('utf-8')) for name, path in paths.items() if path.is_file()}
+    return found
+
+
+def write_cell(cell: Cell, folder: Path) -> None:
+    """Write the configs of a cell for tools/train.py and tools/test.py: ``train.py``, ``test_<name>-<digest>.py``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    configs = {cell.files[name]: cfg for name, cfg in cell.tests.items()}
+    for name, cfg in dict(configs, **(dict(train=cell.train) if cell.train else {})).items():
+        lines = (f'{key} = {pprint.pformat(value, width=118, sort_dicts=False)}\n' for key, value in cfg.items())
+        _write_whole(folder / f'{name}.py', f'# {cell}\n' + ''.join(lines))
+
+
+def run_cell(folder: Path) -> None:
+    """Train and test what is in a folder in this process; what is printed goes into ``log.txt``.
+
+    Leaves a file ``test_<name>-<digest>.json`` for each test: ``metrics``, or ``skipped`` and why; ``transductive``,
+    ``minutes`` of the training and the test, and what ``CostHook`` measured. A training that was killed goes on from
+    its last checkpoint. Of two processes with the same folder the second waits for the first, and finds its results.
+    """
+    with (folder / 'lock').open('w') as lock, (folder / 'log.txt').open('a', encoding='utf-8') as log:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        lock.write(f'{os.getpid()}')
+        lock.flush()
+        with _errors_told(), launch.user_errors():
+            _train_and_test(folder)
+
+
+def _train_and_test(folder: Path) -> None:
+    tests = [path for path in sorted(folder.glob('test_*.py')) if not path.with_suffix('.json').is_file()]
+    if not tests:
+        return
+    start, train, checkpoint, cost, broken = time.perf_counter(), folder / 'train.py', None, {}, False
+    first = Config.fromfile(train if train.is_file() else tests[0])
+    names = _names(first)
+    model = _model(first, names)
+    transductive = any(getattr(module, 'transductive', False) for module in model.modules())
+    if train.is_file():
+        launch.train(_arguments(train, folder / 'train', resume='auto', load_from=None, amp=False))
+        checkpoint = find_latest_checkpoint(str(folder / 'train'))
+        cost = _cost(folder / 'train')
+    minutes = (time.perf_counter() - start) / 60
+    for config in tests:
+        start, found = time.perf_counter(), dict(transductive=transductive)
+        try:
+            with _errors_told(), launch.user_errors():
+                fitted = [] if _names(Config.fromfile(config)) == names else _of_each_class(first, model, names)
+                if fitted:
+                    found['skipped'] = f'{", ".join(fitted[:3])} belong to the classes of the training'
+                else:
+                    more = dict(checkpoint=checkpoint, tta=False, show_dir=None, out=None)
+                    found['metrics'] = launch.test(_arguments(config, folder / config.stem, **more))
+                    found.update(cost or _cost(folder / config.stem))
+        except SystemExit:  # one test set is not there: the others are
+            broken = True
+            continue
+        found['minutes'] = minutes + (time.perf_counter() - start) / 60
+        _write_whole(config.with_suffix('.json'), json.dumps(found))
+    if broken:
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def _errors_told() -> Iterator[None]:
+    """Print an error with its traceback and leave with status 1."""
+    try:
+        yield
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that is either whole or not there."""
+    partial = path.with_name(f'{path.name}.part')
+    partial.write_text(text, encoding='utf-8')
+    os.replace(partial, path)
+
+
+def _arguments(config: Path, work_dir: Path, **more) -> argparse.Namespace:
+    given = dict(launcher='none', local_rank=None, data_root=None, cfg_options=None)
+    return argparse.Namespace(config=str(config), work_dir=str(work_dir), **given, **more)
+
+
+def _cost(work_dir: Path) -> dict:
+    return json.loads((work_dir / 'cost.json').read_text(encoding='utf-8'))
+
+
+def _names(cfg: Config) -> tuple[str, ...]:
+    """Class names of the training, or of the test where nothing is trained."""
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    names = class_names(cfg, ('train_dataloader', 'test_dataloader'))
+    if names is None:
+        raise ConfigError('The data sets of a comparison need class names in their metainfo.')
+    return names
+
+
+def _model(cfg: Config, names: tuple[str, ...]):
+    kind = registered(MODELS, cfg.model['type'])
+    given = dict(class_names=list(names)) if 'class_names' in inspect.signature(kind).parameters else {}
+    return MODELS.build({**cfg.model, **given})
+
+
+def _of_each_class(cfg: Config, model, names: tuple[str, ...]) -> list[str]:
+    """Entries of the state dict that change with the number of classes: they mean nothing to other classes."""
+    some, more = model.state_dict(), _model(cfg, (*names, 'something else')).state_dict()
+    return [key for key in some if some[key].shape != more[key].shape]
+
+
+def _reason(folder: Path, code: int | None) -> str:
+    if code is not None and code < 0:
+        return f'killed by signal {-code}'
+    lines = (folder / 'log.txt').read_text(encoding='utf-8').splitlines() if (folder / 'log.txt').is_file() else []
+    errors = [line for line in lines if re.match(r'[\w.]*(Error|Exception|Interrupt)\b', line)]
+    return (errors or [f'left with status {code}'])[-1].strip()
