@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
+from mmengine.dataset import pseudo_collate
 from official import Case, array, inputs
-from text_prompt_case import labelled
+from text_prompt_case import classifier, labelled
+from torch.utils.data import DataLoader
 
 
 def pictures(entry) -> torch.Tensor:
@@ -53,3 +55,58 @@ def check_steps(
         case.check(f'{prefix}after3/{name}', parameter)
     case.unread.discard('fp16w/logits')  # what half-precision weights would give; information only
     model.eval()
+
+
+class Passes(list):
+    """A data set of images that changes from pass to pass.
+
+    Args:
+        passes: Images (N, 3, H, W) of each pass.
+        labels: Of the N.
+    """
+
+    def __init__(self, passes: list[torch.Tensor], labels: list[int]):
+        super().__init__(labels)
+        self.passes, self.labels, self.epoch = passes, labels, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> dict:
+        return dict(inputs=self.passes[self.epoch][index], data_samples=labelled([self.labels[index]])[0])
+
+
+def loader(images: torch.Tensor | list[torch.Tensor], labels: list[int], batch_size: int) -> DataLoader:
+    """Loader of labelled images, in order."""
+    passes = images if isinstance(images, list) else [images]
+    return DataLoader(Passes(passes, labels), batch_size, collate_fn=pseudo_collate)
+
+
+def accuracy(logits: torch.Tensor, labels: list[int]) -> torch.Tensor:
+    """Percent of images whose greatest logit, the first of equals, is the label's."""
+    return 100 * (logits.argmax(1) == torch.tensor(labels)).float().mean()
+
+
+def tip_adapter(config: dict, folder, kind: str) -> tuple[torch.nn.Module, dict[str, DataLoader]]:
+    """A classifier with the case's cache, not yet filled, and the loaders of support and search."""
+    model = classifier(
+        config,
+        folder,
+        dict(type='vlm_dense.ZeroShotPrompt', templates=config['templates'], separators='_'),
+        data_preprocessor=dict(type='vlm_dense.ClsDataPreprocessor'),
+        head=dict(
+            type=kind,
+            shots=config['shots'],
+            passes=config['augment_epoch'],
+            alpha=config['init_alpha'],
+            beta=config['init_beta'],
+            search_scale=config['search_scale'],
+            search_step=config['search_step'],
+        ),
+    )
+    images = {name: pictures(entry) for name, entry in config['images'].items()}
+    support = [images[f'train/aug{number}'] for number in range(config['augment_epoch'])]
+    return model, dict(
+        support=loader(support, config['train_labels'], config['feature_batch']),
+        search=loader(images['val'], config['val_labels'], config['feature_batch']),
+    )

@@ -2,9 +2,13 @@
 
 from vlm_dense.methods.adapters.clip_adapter import CLIPAdapter, CLIPTextAdapter
 from vlm_dense.methods.adapters.taskres import TaskRes
+from vlm_dense.methods.adapters.tip_adapter import TipAdapter
+from vlm_dense.methods.adapters.tip_adapter_f import TipAdapterF
 
 __all__ = [
     'CLIPAdapter',
     'CLIPTextAdapter',
     'TaskRes',
+    'TipAdapter',
+    'TipAdapterF',
 ]

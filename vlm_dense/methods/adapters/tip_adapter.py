@@ -1,0 +1,184 @@
+"""Tip-Adapter: the few labelled images as a cache that a new image is compared with; nothing is trained.
+
+"Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification", ECCV 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
+from vlm_dense.clip.loading import read_tensor
+from vlm_dense.errors import CheckpointError, ConfigError, DataError
+from vlm_dense.methods.prepared import Prepared, read_features
+from vlm_dense.methods.roles import CosineHead
+from vlm_dense.registry import MODELS
+
+_CHUNK = 256  # images of a search that are compared with the cache at once
+
+
+@MODELS.register_module()
+class TipAdapter(Prepared, CosineHead):
+    """``scale * q W + alpha * exp(-beta * (1 - q F)) V`` (section 3.1).
+
+    q is the unit feature of the image and W the unit class embeddings. F holds the N = shots * K features of the
+    labelled images, each the mean over augmented copies, then of unit length, and V their one-hot labels. A class with
+    fewer images leaves rows of zeros.
+
+    From data: ``support``, the labelled images with the augmentation of training, fills the cache; ``search``, if
+    given, is what alpha and beta are searched on. The official code searches on the whole validation split, and on the
+    test set of ImageNet.
+
+    Args:
+        class_names, image_tower: The classifier's; give K and D.
+        shots: Images of a class in the cache.
+        passes: Augmented copies of each image.
+        alpha, beta: Mixing factor and sharpness without search. (The first version of the paper exchanges the names.)
+        search_scale: The search ends below this (beta, alpha); it begins at 0.1.
+        search_step: Numbers of values of beta and of alpha.
+        pretrained: ``dict(keys=..., values=...)``, files of the official code's cache: F (D, N) and V (N, K).
+
+    Attributes:
+        keys: F transposed, (N, D).
+        values: V, (N, K).
+        search_accuracy: Percent of the last search's images, float64 (betas, alphas).
+
+    Raises:
+        ConfigError: counts below 1, or a cache that was never filled.
+        CheckpointError: files for other classes, shots or another tower.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        image_tower: ImageTower,
+        shots: int = 16,
+        passes: int = 10,
+        alpha: float = 1.17,
+        beta: float = 1.0,
+        search_scale: Sequence[float] = (7.0, 3.0),
+        search_step: Sequence[int] = (200, 20),
+        pretrained: Mapping[str, str] | None = None,
+    ):
+        super().__init__()
+        if min(shots, passes, *search_step) < 1:
+            raise ConfigError(
+                f'{type(self).__name__}: shots, passes and search_step must be at least 1, found {shots}, {passes} and '
+                f'{tuple(search_step)}.'
+            )
+        self.class_names = tuple(class_names)
+        self.shots, self.passes = shots, passes
+        self.search_scale, self.search_step = tuple(search_scale), tuple(search_step)
+        self._make_keys(torch.zeros(shots * len(self.class_names), image_tower.embed_dim))
+        self.register_buffer('values', torch.zeros(len(self.keys), len(self.class_names)))
+        self.register_buffer('alpha', torch.tensor(float(alpha)))
+        self.register_buffer('beta', torch.tensor(float(beta)))
+        self.search_accuracy: Tensor | None = None
+        if pretrained is not None:
+            self._fill(self._read(pretrained['keys'], self.keys.T).T, self._read(pretrained['values'], self.values))
+
+    def _make_keys(self, keys: Tensor) -> None:
+        self.register_buffer('keys', keys)
+
+    def logits(self, features: ImageFeatures, text: Tensor, logit_scale: Tensor) -> Tensor:
+        """(B, K)."""
+        self.check_prepared()
+        affinity = F.normalize(features.global_, dim=-1) @ self.keys.T
+        return super().logits(features, text, logit_scale) + self.alpha * self.retrieved(affinity, self.beta)
+
+    def retrieved(self, affinity: Tensor, beta: float | Tensor) -> Tensor:
+        """What the cache says, (B, K), of images with this affinity (B, N) to its keys."""
+        return (-beta * (1 - affinity)).exp() @ self.values
+
+    # --- the cache ------------------------------------------------------------------------------------------------
+
+    def prepare(self, model: nn.Module, data: Mapping[str, DataLoader]) -> None:
+        """Fill the cache from ``support`` and search alpha and beta on ``search``.
+
+        Raises:
+            DataError: a class without image, or more images than the cache has room for.
+        """
+        self.fill(model, self.needed(data, 'support'))
+        if 'search' in data:
+            self.search(model, data['search'])
+
+    def fill(self, model: nn.Module, loader: DataLoader) -> None:
+        """Fill the cache from a data set; see :meth:`prepare`."""
+        features, labels = read_features(model, loader, self.passes)
+        kind, room = type(self).__name__, len(self.keys)
+        if len(features) > room:
+            raise DataError(
+                f'{kind} has room for {self.shots} images of each of {len(self.class_names)} classes, {room} in all, '
+                f'and its support set has {len(features)}. Set shots to that of the data.'
+            )
+        absent = sorted(set(range(len(self.class_names))) - set(labels.tolist()))
+        if absent:
+            raise DataError(
+                f'{kind}: {len(absent)} of {len(self.class_names)} classes have no image in the support set: '
+                f'{", ".join(self.class_names[label] for label in absent[:5])}. Add images, or leave them out.'
+            )
+        self._fill(F.normalize(features, dim=-1), F.one_hot(labels, len(self.class_names)).float())
+
+    def _fill(self, keys: Tensor, values: Tensor) -> None:
+        with torch.no_grad():
+            for stored, rows in ((self.keys, keys), (self.values, values)):
+                stored.zero_()
+                stored[: len(rows)] = rows
+        self.prepared = True
+
+    def _read(self, path: str, own: Tensor) -> Tensor:
+        found = read_tensor(path).float()
+        if found.shape != own.shape:
+            raise CheckpointError(
+                f'{path} does not fit: expected {tuple(own.shape)}, found {tuple(found.shape)}. This '
+                f'{type(self).__name__} has {self.shots} shots of {len(self.class_names)} classes and the '
+                f'{self.keys.shape[1]} channels of its tower.'
+            )
+        return found
+
+    # --- the search -----------------------------------------------------------------------------------------------
+
+    @property
+    def grid(self) -> tuple[list[float], list[float]]:
+        """Values of beta and of alpha that are searched."""
+        return tuple(
+            [i * (scale - 0.1) / steps + 0.1 for i in range(steps)]
+            for scale, steps in zip(self.search_scale, self.search_step, strict=True)
+        )
+
+    @torch.no_grad()
+    def search(self, model: nn.Module, loader: DataLoader) -> None:
+        """Set alpha and beta to the first pair, beta by beta, that classifies most images of a data set.
+
+        Args:
+            model: The classifier, in eval mode.
+            loader: The labelled images.
+        """
+        features, labels = read_features(model, loader)
+        text = model.text_prompt.directions(model.class_embeddings().float())
+        scale = model.text_encoder.logit_scale.exp()
+        betas, alphas = self.grid
+        mixing = torch.tensor(alphas, device=features.device)[:, None, None]
+        right = torch.zeros(len(betas), len(alphas), dtype=torch.int64, device=features.device)
+        for images, truth in zip(features.split(_CHUNK), labels.split(_CHUNK), strict=True):
+            clip = super().logits(ImageFeatures(global_=images), text, scale)
+            affinity = F.normalize(images, dim=-1) @ self.keys.T
+            for number, beta in enumerate(betas):
+                logits = clip + mixing * self.retrieved(affinity, beta)
+                right[number] += (logits.argmax(dim=-1) == truth).sum(dim=-1)
+        self.search_accuracy = 100 * right.double().cpu() / len(labels)
+        best = int(right.flatten().argmax())
+        if right.max() > 0:
+            self.beta.fill_(betas[best // len(alphas)])
+            self.alpha.fill_(alphas[best % len(alphas)])
+        print_log(
+            f'{type(self).__name__}: alpha {self.alpha:.4g} and beta {self.beta:.4g} classify '
+            f'{self.search_accuracy.max():.2f} % of {len(labels)} images, most of {right.numel()} pairs.',
+            logger='current',
+        )
