@@ -1,0 +1,324 @@
+"""The comparison on toy methods: what is run, what is not run twice, a failing cell, kill -9, tables and picture."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vlm_dense.classification.comparison import report
+from vlm_dense.classification.comparison.cells import make_cell, plan
+from vlm_dense.classification.comparison.runs import run_cells
+from vlm_dense.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / 'tools'))
+import compare  # noqa: E402
+
+TOY = f"""
+_base_ = '{ROOT}/configs/_base_/classification_runtime.py'
+arch = dict(
+    embed_dim=16,
+    quick_gelu=True,
+    vision_cfg=dict(image_size=32, layers=[1, 1, 1, 1], width=8, head_width=32),
+    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=1),
+)
+model = dict(
+    type='vlm_dense.CLIPClassifier',
+    data_preprocessor=dict(type='mmengine.ImgDataPreprocessor', mean=[100.0] * 3, std=[50.0] * 3, bgr_to_rgb=True),
+    backbone=dict(type='vlm_dense.CLIPResNet', arch=arch, attnpool=True),
+    text_encoder=dict(type='vlm_dense.TextTower', arch=arch),
+    text_prompt=dict(type='vlm_dense.CoOpPrompt', num_contexts=2),
+)
+scene = dict(
+    type='vlm_dense.ShapesDataset', size=32, num_objects=(1, 1), label='colour',
+    pipeline=[dict(type='vlm_dense.DrawScene'), dict(type='vlm_dense.PackClsInputs')],
+)
+loader = dict(batch_size=8, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
+train_dataloader = dict(
+    **loader, dataset=dict(type='vlm_dense.FewShotDataset', shots=16, dataset=dict(num_scenes=60, **scene))
+)
+val_dataloader = dict(**loader, dataset=dict(type='vlm_dense.FewShotDataset', shots=16, at_most=4,
+                                             dataset=dict(num_scenes=60, split='val', **scene)))
+test_dataloader = dict(**loader, dataset=dict(num_scenes=16, split='test', **scene))
+val_evaluator = test_evaluator = dict(type='vlm_dense.Accuracy')
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2)
+val_cfg, test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
+targets = dict(night=dict(domain='night'))
+"""
+METHODS = dict(
+    good='',
+    zero='model.update(text_prompt=dict(type="vlm_dense.ZeroShotPrompt"))\ndel train_cfg',
+    broken='scene.update(colour="red")\ntrain_dataloader["dataset"]["dataset"].update(size=-1)',
+    csc='model["text_prompt"].update(class_specific=True)',
+    slow='train_cfg.update(max_epochs=150)\ndefault_hooks = dict(checkpoint=dict(by_epoch=True, interval=5))',
+)
+
+
+@pytest.fixture(scope='module')
+def configs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('configs')
+    for method, change in METHODS.items():
+        (folder / f'{method}_toy.py').write_text(TOY + change)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _here(configs, monkeypatch):
+    monkeypatch.setattr(compare, 'CONFIGS', configs)
+
+
+def run(out, *methods, shots=(1, 2), protocols=('few-shot', 'base-to-new'), more=()):
+    arguments = ['--datasets', 'toy', '--seeds', '1', '--out', str(out), '--workers', '2', '--shots', *map(str, shots)]
+    return compare.main([*arguments, '--protocols', *protocols, '--methods', *methods, *more])
+
+
+def files(out, pattern) -> dict[str, float]:
+    return {str(path): path.stat().st_mtime_ns for path in Path(out).glob(pattern)}
+
+
+@pytest.fixture(scope='module')
+def compared(tmp_path_factory, configs):
+    out = tmp_path_factory.mktemp('compare')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, 'CONFIGS', configs)
+        return out, run(out, 'good', 'zero', 'broken', 'csc')
+
+
+# --- runs -----------------------------------------------------------------------------------------------------
+
+
+def test_every_cell_has_its_row_and_a_failed_one_stops_no_other(compared):
+    out, status = compared
+    assert status == 1
+    rows = report.read_csv(out / 'results.csv')
+    found = {(r['method'], r['protocol'], r['test'], r['shots']) for r in rows}
+    every = {('few-shot', 'test'), ('base-to-new', 'base'), ('base-to-new', 'new')}
+    assert found == {
+        (method, protocol, test, shots)
+        for method in ('good', 'zero', 'csc')
+        for protocol, test in every
+        for shots in (1, 2)
+        if (method, test) != ('csc', 'new')
+    }
+    assert all(0 <= row['value'] <= 100 and row['metric'] == 'top1' for row in rows)
+    text = (out / 'results.md').read_text()
+    assert '- broken, toy, few-shot, 1 shots, seed 1: ConfigError: ' in text
+    assert '- csc, toy, base-to-new, new: text_prompt.ctx belong to the classes of the training' in text
+
+
+def test_cost_and_selection_are_told(compared):
+    rows = report.read_csv(compared[0] / 'results.csv')
+    trained = {row['method']: row['trained_parameters'] for row in rows}
+    assert trained['good'] == 2 * 32 and trained['zero'] == 0 and trained['csc'] in (2 * 32 * 8, 2 * 32 * 4)
+    for row in rows:
+        assert (row['seconds_per_step'] is None) == (row['method'] == 'zero')
+        assert row['peak_memory_mb'] > 50 and row['selection'] == 'none' and row['transductive'] is False
+
+
+def test_the_picture_can_be_opened(compared):
+    with Image.open(compared[0] / 'results.png') as picture:
+        assert picture.size[0] > 500 and len(picture.convert('RGB').getcolors(1 << 20)) > 10
+
+
+def test_a_second_call_runs_what_failed_and_nothing_else(compared):
+    out, _ = compared
+    before = files(out, 'cells/*/test_*.json'), files(out, 'cells/[gzc]*/log.txt'), files(out, 'cells/broken*/log.txt')
+    assert run(out, 'good', 'zero', 'broken', 'csc') == 1
+    after = files(out, 'cells/*/test_*.json'), files(out, 'cells/[gzc]*/log.txt'), files(out, 'cells/broken*/log.txt')
+    assert before[:2] == after[:2]
+    assert all(after[2][name] > when for name, when in before[2].items()) and len(before[2]) == 4
+
+
+def test_what_trains_alike_trains_once(compared):
+    out, _ = compared
+    logs = files(out, 'cells/good*/log.txt')
+    assert run(out, 'good', shots=[1], protocols=['transfer']) == 0
+    assert files(out, 'cells/good*/train/*/*.log').keys() and len(files(out, 'cells/good*/train')) == len(logs) == 4
+    rows = report.read_csv(out / 'results.csv')
+    assert [row['test'] for row in rows] == ['test', 'night']
+
+
+def test_a_cell_can_be_repeated_by_hand(compared):
+    import test as test_tool
+
+    folder = next(path for path in compared[0].glob('cells/zero*') if list(path.glob('test_new*.json')))
+    config = next(folder.glob('test_new*.py'))
+    metrics = test_tool.main([str(config), '--work-dir', str(folder / 'again')])
+    wanted = [row for row in csv.DictReader((compared[0] / 'results.csv').open()) if row['test'] == 'new']
+    assert {f'{metrics["top1"]}'} >= {row['value'] for row in wanted if row['method'] == 'zero'}
+
+
+def killed(arguments: list[str], seen, folder: Path) -> None:
+    """Start the program, wait until ``seen``, and kill it and its cells with SIGKILL."""
+    code = f'import sys; sys.path.insert(0, {str(ROOT / "tools")!r}); import compare, pathlib\n'
+    code += f'compare.CONFIGS = pathlib.Path({str(compare.CONFIGS)!r}); compare.main({arguments!r})'
+    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL, start_new_session=True)
+    end = time.time() + 240
+    while not seen() and process.poll() is None and time.time() < end:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for lock in folder.glob('cells/*/lock'):
+        with contextlib.suppress(ProcessLookupError):  # it had finished
+            os.kill(int(lock.read_text()), signal.SIGKILL)
+    assert seen()
+
+
+def test_a_killed_comparison_goes_on_where_it_was(tmp_path):
+    arguments = ['--datasets', 'toy', '--seeds', '1', '--shots', '1', '--out', str(tmp_path), '--workers', '1']
+    arguments += ['--methods', 'zero', 'slow']
+    killed(arguments, lambda: list(tmp_path.glob('cells/slow*/train/epoch_*.pth')), tmp_path)
+    done = files(tmp_path, 'cells/*/test_*.json')
+    assert len(done) == 1  # zero; slow was in the middle
+    reached = (next(tmp_path.glob('cells/slow*')) / 'train/last_checkpoint').read_text().rpartition('_')[2]
+    assert compare.main(arguments) == 0
+    assert done.items() <= files(tmp_path, 'cells/*/test_*.json').items()
+    log = next(tmp_path.glob('cells/slow*/log.txt')).read_text()
+    assert f'resumed epoch: {int(reached.removesuffix(".pth"))}' in log
+    assert {row['method'] for row in report.read_csv(tmp_path / 'results.csv')} == {'zero', 'slow'}
+
+
+def test_a_cell_that_dies_is_told(configs, tmp_path, monkeypatch):
+    (tmp_path / 'deadly.py').write_text(
+        'import os, signal\nfrom vlm_dense.registry import HOOKS\nfrom mmengine.hooks import Hook\n'
+        '@HOOKS.register_module()\nclass DeadlyHook(Hook):\n'
+        '    def before_train(self, runner): os.kill(os.getpid(), signal.SIGKILL)\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (configs / 'deadly_toy.py').write_text(
+        TOY + 'custom_imports = dict(imports="deadly")\ncustom_hooks = [dict(type="vlm_dense.DeadlyHook")]\n'
+    )
+    cells = plan(configs, ['deadly', 'zero'], ['toy'], ['few-shot'], [1], [1])
+    assert run_cells(cells, tmp_path / 'out', 1, lambda *_: None) == {cells[0]: 'killed by signal 9'}
+    assert len(files(tmp_path, 'out/cells/zero*/test_*.json')) == 1
+
+
+# --- plan -----------------------------------------------------------------------------------------------------
+
+
+def leaf(cfg: dict, loader: str) -> dict:
+    dataset = cfg[loader]['dataset']
+    return dataset.get('dataset', dataset)
+
+
+def test_shots_seeds_and_classes_reach_every_data_set(configs):
+    cells = plan(configs, ['good'], ['toy'], ['few-shot', 'base-to-new'], [2], [5])
+    for cell, classes in zip(cells, (None, 'base'), strict=True):
+        assert cell.train['train_dataloader']['dataset']['shots'] == 2
+        assert cell.train['train_dataloader']['dataset']['seed'] == cell.train['randomness']['seed'] == 5
+        assert leaf(cell.train, 'train_dataloader').get('classes') == classes
+        assert cell.train['val_dataloader'] is None and cell.selection == 'none'
+    tests = cells[1].tests
+    assert {name: leaf(cfg, 'test_dataloader')['classes'] for name, cfg in tests.items()} == dict(
+        base='base', new='new'
+    )
+
+
+def config(**changes) -> dict:
+    dataset = dict(type='vlm_dense.ImageSetDataset', name='imagenet', data_root='d')
+    few = dict(dataset, shots=16, seed=1)
+    return dict(
+        model=dict(backbone=dict(arch='RN50'), text_prompt=dict(templates=['a photo of a {}.'])),
+        train_dataloader=dict(dataset=dict(few, split='train')),
+        val_dataloader=dict(dataset=dict(few, split='val')),
+        test_dataloader=dict(dataset=dict(dataset, split='test')),
+        train_cfg=dict(),
+        targets=dict(eurosat=dict(name='eurosat')),
+        **changes,
+    )
+
+
+def search(split: str) -> list[dict]:
+    return [dict(type='vlm_dense.PrepareHook', data=dict(search=dict(dataset=dict(split=split, shots=16, seed=1))))]
+
+
+def test_what_is_chosen_on_which_data_is_read_from_the_config():
+    def chosen_on(**changes):
+        return make_cell(config(**changes), 'm', 'imagenet', 'few-shot', 4, 1).selection
+
+    assert chosen_on() == 'none'
+    assert chosen_on(custom_hooks=search('val')) == 'validation'
+    assert chosen_on(custom_hooks=search('test')) == 'test'
+    best = dict(default_hooks=dict(checkpoint=dict(save_best='top1')))
+    assert chosen_on(**best) == 'validation'
+    cell = make_cell(config(**best, custom_hooks=search('val')), 'm', 'imagenet', 'few-shot', 4, 2)
+    assert cell.train['val_dataloader']['dataset']['shots'] == 4
+    assert cell.train['custom_hooks'][0]['data']['search']['dataset'] == dict(split='val', shots=4, seed=2)
+
+
+def test_other_sets_bring_their_templates():
+    cell = make_cell(config(), 'm', 'imagenet', 'transfer', 16, 1)
+    assert set(cell.tests) == {'test', 'eurosat'}
+    assert leaf(cell.tests['eurosat'], 'test_dataloader')['name'] == 'eurosat'
+    assert cell.tests['eurosat']['model']['text_prompt']['templates'] == ['a centered satellite photo of {}.']
+    assert cell.tests['test']['model']['text_prompt']['templates'] == ['a photo of a {}.']
+
+
+def test_a_set_without_config_takes_that_of_imagenet(tmp_path):
+    (tmp_path / 'some_imagenet.py').write_text(''.join(f'{k} = {v!r}\n' for k, v in config().items()))
+    (cell,) = plan(tmp_path, ['some'], ['eurosat'], ['few-shot'], [1], [1], dict(data_root='elsewhere'))
+    assert {leaf(cell.train, name)['name'] for name in ('train_dataloader',)} == {'eurosat'}
+    assert cell.train['model']['text_prompt']['templates'] == ['a centered satellite photo of {}.']
+
+
+def test_unknown_names_get_the_nearest(configs):
+    with pytest.raises(ConfigError, match="'god' is not in the methods with a config for toy .* Did you mean 'good'"):
+        plan(configs, ['god'], ['toy'], ['few-shot'], [1], [1])
+    with pytest.raises(ConfigError, match="'toys' is not in the data sets with a config .* Did you mean 'toy'"):
+        plan(configs, ['good'], ['toys'], ['few-shot'], [1], [1])
+    with pytest.raises(ConfigError, match="'fewshot' is not in the protocols. Did you mean 'few-shot'"):
+        plan(configs, ['good'], ['toy'], ['fewshot'], [1], [1])
+    with pytest.raises(ConfigError, match='--shots must be at least 1, found 0'):
+        plan(configs, ['good'], ['toy'], ['few-shot'], [0], [1])
+
+
+# --- report ---------------------------------------------------------------------------------------------------
+
+
+def row(method='a', value=50.0, **changes) -> dict:
+    plain = dict(dataset='toy', protocol='few-shot', test='test', shots=1, seed=1, metric='top1', tower='RN50')
+    plain |= dict(selection='none', transductive=False, trained_parameters=1000, seconds_per_step=0.5)
+    return plain | dict(method=method, value=value, peak_memory_mb=100.0, minutes=1.0) | changes
+
+
+def test_transductive_methods_have_columns_of_their_own():
+    rows = [row(value=40.0), row(value=50.0, seed=2), row(shots=4, value=60.0), row('b', 70.0, transductive=True)]
+    text = report.markdown(rows, [], {}, 'command')
+    assert '| method | 1 shots | 4 shots | 1 shots, transductive | 4 shots, transductive |' in text
+    assert '| a | 45.0 ± 7.1 | 60.0 | - | - |' in text and '| b | - | - | 70.0 | - |' in text
+    assert 'transductive' not in report.markdown(rows[:3], [], {}, 'command')
+
+
+def test_the_harmonic_mean_is_that_of_each_seed():
+    pair = [(80.0, 60.0), (70.0, 50.0)]
+    rows = [
+        row(value=value, seed=seed, test=test, protocol='base-to-new')
+        for seed, values in enumerate(pair)
+        for test, value in zip(('base', 'new'), values, strict=True)
+    ]
+    found = [r['value'] for r in report.harmonic_rows(rows)]
+    assert found == pytest.approx([2 / (1 / 80 + 1 / 60), 2 / (1 / 70 + 1 / 50)])
+    assert '| a | 75.0 ± 7.1 | 55.0 ± 7.1 | 63.5 ± 7.2 |' in report.markdown(rows, [], {}, 'command')
+    assert report.harmonic(0.0, 0.0) == 0.0
+
+
+def test_the_csv_gives_back_what_was_written(tmp_path):
+    rows = [row(), row('b', seconds_per_step=None, transductive=True)]
+    report.write_csv(rows, tmp_path / 'r.csv')
+    assert report.read_csv(tmp_path / 'r.csv') == rows
+
+
+def test_without_a_result_nothing_is_drawn(tmp_path):
+    report.draw([], tmp_path / 'r.png')
+    assert not (tmp_path / 'r.png').exists()
+    assert '## Cost' not in report.markdown([], [], {}, 'command')
