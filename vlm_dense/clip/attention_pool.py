@@ -17,7 +17,8 @@ class AttentionPooling:
 
     Attributes:
         attnpool_positions: ``'interpolate'`` resizes the stored grid of positions to the map's size (DenseCLIP
-            segmentation); ``'crop'`` takes its top left part (DenseCLIP detection).
+            segmentation), ``'bicubic'`` does so as its name says (DualCoOp); ``'crop'`` takes its top left part
+            (DenseCLIP detection).
     """
 
     position_key = 'attnpool.positional_embedding'
@@ -40,8 +41,10 @@ class AttentionPooling:
     def _positions(self, size: torch.Size) -> Tensor:
         table = self.attnpool.positional_embedding
         h, w = size
-        if self.attnpool_positions == 'interpolate':
-            return resize_positions(table, (h, w))
+        if self.attnpool_positions != 'crop':
+            return resize_positions(
+                table, (h, w), dict(interpolate='bilinear', bicubic='bicubic')[self.attnpool_positions]
+            )
         side = math.isqrt(len(table) - 1)
         if h > side or w > side:
             raise ConfigError(

@@ -27,8 +27,8 @@ class CLIPResNet(AttentionPooling, ImageTower):
         norm_cfg: ``dict(type='SyncBN')`` turns every BatchNorm into one that is synchronised between processes.
         attnpool: Keep the attention pool. Without it (plain mm backbones that only need stage maps) its parameters do
             not exist, so distributed training has no unused parameters.
-        attnpool_positions: ``'interpolate'`` resizes the stored grid to the map's size (DenseCLIP segmentation);
-            ``'crop'`` takes its top left part (DenseCLIP detection).
+        attnpool_positions: ``'interpolate'`` resizes the stored grid to the map's size (DenseCLIP segmentation),
+            ``'bicubic'`` does so as its name says (DualCoOp); ``'crop'`` takes its top left part (DenseCLIP detection).
     """
 
     visual_type = ModifiedResNet
@@ -48,8 +48,10 @@ class CLIPResNet(AttentionPooling, ImageTower):
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
-        if attnpool_positions not in ('interpolate', 'crop'):
-            raise ConfigError(f"attnpool_positions must be 'interpolate' or 'crop', found {attnpool_positions!r}.")
+        if attnpool_positions not in ('interpolate', 'bicubic', 'crop'):
+            raise ConfigError(
+                f"attnpool_positions must be 'interpolate', 'bicubic' or 'crop', found {attnpool_positions!r}."
+            )
         if not all(0 <= i <= 3 for i in out_indices) or not -1 <= frozen_stages <= 4:
             raise ConfigError(
                 'CLIPResNet has stages 0..3: out_indices must lie in 0..3 and frozen_stages in -1..4, found '

@@ -6,14 +6,17 @@ from vlm_dense.methods.text_prompts.context import LearnedContext
 from vlm_dense.methods.text_prompts.coop import CoOpPrompt
 from vlm_dense.methods.text_prompts.deep_text import DeepTextPrompt
 from vlm_dense.methods.text_prompts.denseclip import DenseCLIPPrompt
+from vlm_dense.methods.text_prompts.dualcoop import AsymmetricLoss, DualCoOpPrompt
 from vlm_dense.methods.text_prompts.kgcoop import KgCoOpPrompt
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
 
 __all__ = [
+    'AsymmetricLoss',
     'CoCoOpPrompt',
     'CoOpPrompt',
     'DeepTextPrompt',
     'DenseCLIPPrompt',
+    'DualCoOpPrompt',
     'KgCoOpPrompt',
     'LearnedContext',
     'TextPrompt',
