@@ -14,7 +14,8 @@ VERSION = next(
 # The maintained OpenMMLab line. An extra of its own: it has the import names of the original mmengine, mmcv, mmseg and
 # mmdet, and must not be written over an environment that already holds those.
 MM = ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3', 'onedl-mmsegmentation>=1.4', 'onedl-mmdetection>=3.5']
-TESTS = [*MM, 'pytest', 'scipy']
+PROBE = ['scikit-learn']
+TESTS = [*MM, *PROBE, 'pytest', 'scipy']
 DEMO = ['gradio>=6,<7']
 DEV = [*TESTS, *DEMO, 'ruff', 'pre-commit', 'selenium']
 
@@ -37,5 +38,5 @@ setup(
         'pillow',
         'matplotlib',
     ],
-    extras_require={'mm': MM, 'tests': TESTS, 'demo': DEMO, 'dev': DEV},
+    extras_require={'mm': MM, 'probe': PROBE, 'tests': TESTS, 'demo': DEMO, 'dev': DEV},
 )

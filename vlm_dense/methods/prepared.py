@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from vlm_dense.errors import ConfigError
+from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.methods.roles import labels_of
 
 
@@ -52,6 +52,20 @@ class Prepared:
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         self.prepared = self.prepared or any(key.startswith(prefix) for key in state_dict)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def check_classes_present(labels: Tensor, class_names: Sequence[str], where: str) -> None:
+    """Refuse labelled images (N,) that leave classes out; ``where`` begins the message.
+
+    Raises:
+        DataError: a class without image.
+    """
+    absent = sorted(set(range(len(class_names))) - set(labels.tolist()))
+    if absent:
+        raise DataError(
+            f'{where} has no image of {len(absent)} of {len(class_names)} classes: '
+            f'{", ".join(class_names[label] for label in absent[:5])}. Add images, or leave these classes out.'
+        )
 
 
 @torch.no_grad()

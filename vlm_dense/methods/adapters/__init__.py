@@ -1,6 +1,7 @@
 """How features become logits: adapters, caches, classifiers."""
 
 from vlm_dense.methods.adapters.clip_adapter import CLIPAdapter, CLIPTextAdapter
+from vlm_dense.methods.adapters.linear_probe import LinearProbe
 from vlm_dense.methods.adapters.taskres import TaskRes
 from vlm_dense.methods.adapters.tip_adapter import TipAdapter
 from vlm_dense.methods.adapters.tip_adapter_f import TipAdapterF
@@ -8,6 +9,7 @@ from vlm_dense.methods.adapters.tip_adapter_f import TipAdapterF
 __all__ = [
     'CLIPAdapter',
     'CLIPTextAdapter',
+    'LinearProbe',
     'TaskRes',
     'TipAdapter',
     'TipAdapterF',

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
 from vlm_dense.clip.loading import read_tensor
 from vlm_dense.errors import CheckpointError, ConfigError, DataError
-from vlm_dense.methods.prepared import Prepared, read_features
+from vlm_dense.methods.prepared import Prepared, check_classes_present, read_features
 from vlm_dense.methods.roles import CosineHead
 from vlm_dense.registry import MODELS
 
@@ -117,12 +117,7 @@ class TipAdapter(Prepared, CosineHead):
                 f'{kind} has room for {self.shots} images of each of {len(self.class_names)} classes, {room} in all, '
                 f'and its support set has {len(features)}. Set shots to that of the data.'
             )
-        absent = sorted(set(range(len(self.class_names))) - set(labels.tolist()))
-        if absent:
-            raise DataError(
-                f'{kind}: {len(absent)} of {len(self.class_names)} classes have no image in the support set: '
-                f'{", ".join(self.class_names[label] for label in absent[:5])}. Add images, or leave them out.'
-            )
+        check_classes_present(labels, self.class_names, f'{kind}: the support set')
         self._fill(F.normalize(features, dim=-1), F.one_hot(labels, len(self.class_names)).float())
 
     def _fill(self, keys: Tensor, values: Tensor) -> None:
