@@ -9,6 +9,7 @@ from vlm_dense.classification.metrics import Accuracy, MultiLabelMetric
 from vlm_dense.classification.structures import ClsDataSample
 from vlm_dense.classification.transforms import PackClsInputs, TorchvisionTransforms
 
+from vlm_dense.classification.wise_ft import WiSEFTHook
 __all__ = [
     'Accuracy',
     'CLIPClassifier',
@@ -22,3 +23,4 @@ __all__ = [
     'TorchvisionTransforms',
     'ZeroShotComparisonHook',
 ]
+    'WiSEFTHook',

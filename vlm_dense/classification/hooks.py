@@ -14,6 +14,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from vlm_dense.engine.prepare import prepare_data_set
 from vlm_dense.registry import HOOKS, MODELS
@@ -47,7 +48,7 @@ class ZeroShotComparisonHook(Hook):
         own = {name: getattr(model, name, None) for name in plain}
         _set(model, plain)
         try:
-            self.zero_shot = _test(runner)
+            self.zero_shot = evaluate(runner)
         finally:
             _set(model, own)
         more = f' and {len(prompt.templates) - 1} more' if len(prompt.templates) > 1 else ''
@@ -55,7 +56,7 @@ class ZeroShotComparisonHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Test the trained model."""
-        trained = _test(runner)
+        trained = evaluate(runner)
         runner.logger.info(f'After training: {_line(trained)} (zero-shot: {_line(self.zero_shot)})')
 
 
@@ -114,15 +115,17 @@ def _set(model: torch.nn.Module, parts: dict) -> None:
         setattr(model, name, part)
 
 
-def _test(runner: Runner) -> dict[str, float]:
+def evaluate(runner: Runner, dataloader: DataLoader | None = None) -> dict[str, float]:
+    """Metrics of the model on a data set, by ``test_evaluator``; the test loop's if none is given."""
     loop, mode = runner.test_loop, runner.model.training
-    prepare_data_set(loop.dataloader.dataset, runner.model.module if is_model_wrapper(runner.model) else runner.model)
+    dataloader = loop.dataloader if dataloader is None else dataloader
+    prepare_data_set(dataloader.dataset, runner.model.module if is_model_wrapper(runner.model) else runner.model)
     runner.model.eval()
     with torch.no_grad():
-        for batch in loop.dataloader:
+        for batch in dataloader:
             loop.evaluator.process(data_samples=runner.model.test_step(batch), data_batch=batch)
     runner.model.train(mode)
-    return loop.evaluator.evaluate(len(loop.dataloader.dataset))
+    return loop.evaluator.evaluate(len(dataloader.dataset))
 
 
 def _line(metrics: dict[str, float]) -> str:
