@@ -287,10 +287,13 @@ def of_detectors() -> dict:
     return found
 
 
-def figures() -> dict[str, list[np.ndarray]]:
-    """Every case and its arrays."""
+PARTS = dict(boxes=of_boxes, regions=of_regions, deformable=of_deformable, detectors=of_detectors)
+
+
+def figures(*parts: str) -> dict[str, list[np.ndarray]]:
+    """The cases of ``PARTS``, all or those named, and their arrays."""
     found = {}
-    for part in (of_boxes, of_regions, of_deformable, of_detectors):
+    for part in (PARTS[name] for name in parts or PARTS):
         for name, results in part().items():
             results = [results] if isinstance(results, torch.Tensor) else results
             found[name] = [torch.as_tensor(result).detach().numpy() for result in results]

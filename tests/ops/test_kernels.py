@@ -304,6 +304,12 @@ def test_soft_nms(method, dtype):
     torch.testing.assert_close(dets[:, 4].float(), torch.tensor([s for _, s in reference]), rtol=2e-3, atol=1e-4)
 
 
+def test_boxes_and_scores_that_carry_gradients():
+    boxes, scores = torch.tensor([[0, 0, 9, 9], [0, 0, 9, 8.0]]).requires_grad_(), torch.tensor([0.5, 0.9])
+    for function in (ops.nms, ops.soft_nms):
+        assert function(boxes, scores.requires_grad_(), 0.5)[1].tolist()[0] == 1
+
+
 def test_soft_nms_of_equal_boxes_and_scores_ends():
     boxes, scores = torch.tensor([[0, 0, 0, 0.0]] * 3 + [[0, 0, 5, 5]] * 3), torch.full((6,), 0.5)
     for method in ('naive', 'linear', 'gaussian'):

@@ -50,12 +50,10 @@ def softnms(
         Indices (K,) int64 of the boxes kept, in the order of choice. Of equal scores the one nearest the front is
         chosen, where a box that was chosen makes room for the front one and one that drops out for the last one.
     """
-    corners = wide(boxes).numpy()
-    x1, y1, x2, y2 = np.ascontiguousarray(corners.T)
-    areas = (x2 - x1 + offset) * (y2 - y1 + offset)
+    overlap = _Overlap(boxes, offset)
     threshold, sigma, min_score = np.float32(iou_threshold), np.float32(sigma), np.float32(min_score)
-    scores = wide(scores).numpy().copy()
-    left = np.arange(len(corners))
+    scores = wide(scores).detach().numpy().copy()
+    left = np.arange(len(boxes))
     kept = []
     while len(left):
         at = 0 if np.isnan(scores[left[0]]) else np.nanargmax(scores[left])
@@ -63,11 +61,7 @@ def softnms(
         kept.append(best)
         left[at] = left[0]
         left = left[1:]
-        w = np.minimum(x2[left], x2[best]) - np.maximum(x1[left], x1[best]) + offset
-        h = np.minimum(y2[left], y2[best]) - np.maximum(y1[left], y1[best]) + offset
-        overlap = np.maximum(w, 0) * np.maximum(h, 0)
-        with np.errstate(invalid='ignore', divide='ignore'):
-            iou = overlap / (areas[left] + areas[best] - overlap)
+        iou = overlap(best, left)
         if method == 2:
             new = scores[left] * np.exp(-(iou * iou) / sigma)
         else:
@@ -94,13 +88,28 @@ def nms_match(dets: torch.Tensor, iou_threshold: float) -> list[list[int]]:
         dets: (N, 5) corners and score.
         iou_threshold: A box goes to the first better one that it overlaps by this much.
     """
-    boxes, scores = wide(dets[:, :4]), dets[:, 4]
-    threshold = float(np.float32(iou_threshold))
-    left = scores.argsort(descending=True, stable=True)
+    overlap, threshold = _Overlap(dets, 0), np.float32(iou_threshold)
+    left = dets[:, 4].argsort(descending=True, stable=True).numpy()
     groups = []
     while len(left):
-        near = torchvision.ops.box_iou(boxes[left[:1]], boxes[left])[0] >= threshold
+        near = overlap(left[0], left) >= threshold
         near[0] = True
         groups.append(left[near].tolist())
         left = left[~near]
     return groups
+
+
+class _Overlap:
+    """IoU of one box with others; NaN where both have no area."""
+
+    def __init__(self, boxes, offset):
+        self.offset = offset
+        self.x1, self.y1, self.x2, self.y2 = np.ascontiguousarray(wide(boxes).detach().numpy().T[:4])
+        self.areas = (self.x2 - self.x1 + offset) * (self.y2 - self.y1 + offset)
+
+    def __call__(self, one, others):
+        w = np.minimum(self.x2[others], self.x2[one]) - np.maximum(self.x1[others], self.x1[one]) + self.offset
+        h = np.minimum(self.y2[others], self.y2[one]) - np.maximum(self.y1[others], self.y1[one]) + self.offset
+        shared = np.maximum(w, 0) * np.maximum(h, 0)
+        with np.errstate(invalid='ignore', divide='ignore'):
+            return shared / (self.areas[others] + self.areas[one] - shared)
