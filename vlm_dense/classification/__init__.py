@@ -3,24 +3,29 @@
 from vlm_dense.classification.classifier import CLIPClassifier
 from vlm_dense.classification.data_preprocessor import ClsDataPreprocessor
 from vlm_dense.classification.datasets import ImageSetDataset
+from vlm_dense.classification.feature_cache import FeatureDataset
 from vlm_dense.classification.few_shot import FewShotDataset
 from vlm_dense.classification.hooks import CostHook, ZeroShotComparisonHook
 from vlm_dense.classification.metrics import Accuracy, MultiLabelMetric
 from vlm_dense.classification.structures import ClsDataSample
+from vlm_dense.classification.taxonomy import Taxonomy, TaxonomyMetric
 from vlm_dense.classification.transforms import PackClsInputs, TorchvisionTransforms
-
 from vlm_dense.classification.wise_ft import WiSEFTHook
+
 __all__ = [
     'Accuracy',
     'CLIPClassifier',
     'ClsDataPreprocessor',
     'ClsDataSample',
     'CostHook',
+    'FeatureDataset',
     'FewShotDataset',
     'ImageSetDataset',
     'MultiLabelMetric',
     'PackClsInputs',
+    'Taxonomy',
+    'TaxonomyMetric',
     'TorchvisionTransforms',
+    'WiSEFTHook',
     'ZeroShotComparisonHook',
 ]
-    'WiSEFTHook',
