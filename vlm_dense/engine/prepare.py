@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -12,10 +10,7 @@ from mmengine.runner import Runner, set_random_seed
 from torch import nn
 from torch.utils.data import DataLoader
 
-from vlm_dense.errors import ConfigError
 from vlm_dense.registry import HOOKS
-
-RUN = ('train', 'val', 'test')
 
 
 def prepare_data_set(dataset, model: nn.Module) -> None:
@@ -39,18 +34,14 @@ class PrepareHook(Hook):
     called as that of samplers is.
 
     Args:
-        data: By name, a loader config, ``dict(support=dict(dataset=..., batch_size=32, num_workers=0))``, or 'train',
-            'val' or 'test' for the data set of that loader of the run. Which name a method reads is in its
-            documentation; ``support`` are the labelled images, ``search`` those that hyper-parameters are chosen on.
-            The log says what was read, and warns of what is the test set.
-
-    Raises:
-        ConfigError: a loader that the run has not.
+        data: Loader configs by name, ``dict(support=dict(dataset=..., batch_size=32, num_workers=0))``. Which name a
+            method reads is in its documentation; ``support`` are the labelled images, ``search`` those that
+            hyper-parameters are chosen on. The log says what was read, and warns of what is the test set.
     """
 
     priority = 'HIGH'  # before what tests the model at the start and the end of a training
 
-    def __init__(self, data: dict[str, dict | str] | None = None):
+    def __init__(self, data: dict[str, dict] | None = None):
         self.data = data or {}
         self.done = False
 
@@ -114,27 +105,15 @@ class PrepareHook(Hook):
         return True
 
     def _loader(self, runner: Runner, name: str, model: nn.Module) -> DataLoader:
-        loader = self.data[name]
-        if isinstance(loader, str):
-            config = _config(runner, loader) if loader in RUN else None
-            if config is None:
-                raise ConfigError(
-                    f'PrepareHook: {name}={loader!r} is no data of this run. Expected a loader config or one of '
-                    f'{", ".join(which for which in RUN if _config(runner, which))}.'
-                )
-            dataset, options, what = config, {}, f'the {loader} set'
-        else:
-            options = dict(loader)
-            dataset, what = options.pop('dataset'), 'a set of its own'
-        tested = dataset == _config(runner, 'test')
-        runner.logger.log(
-            logging.WARNING if tested else logging.INFO,
-            f'PrepareHook: {name} is {what}' + (', the one that is TESTED on.' if tested else '.'),
-        )
+        options = dict(self.data[name])
+        dataset = options.pop('dataset')
+        if dataset == _config(runner, 'test'):
+            runner.logger.warning(f'PrepareHook: {name} is the data set that is TESTED on.')
         dataset = ROOT_DATASETS.build(dataset)
         if hasattr(dataset, 'full_init'):
             dataset.full_init()
         prepare_data_set(dataset, model)
+        runner.logger.info(f'PrepareHook: {name} is {_kind(self.data[name]["dataset"])}, {len(dataset)} images.')
         return DataLoader(dataset, **{'batch_size': 32, 'collate_fn': pseudo_collate, **options})
 
 
@@ -149,3 +128,10 @@ def _config(runner: Runner, which: str) -> dict | None:
     if not isinstance(dataset, dict):
         return None
     return dataset['dataset'] if dataset['type'] == 'vlm_dense.SeededDataset' else dataset
+
+
+def _kind(dataset: dict) -> str:
+    """Type and split of what a data set config wraps."""
+    while isinstance(dataset.get('dataset'), dict):
+        dataset = dataset['dataset']
+    return ' '.join(str(v) for v in (dataset['type'], dataset.get('name'), dataset.get('split')) if v)

@@ -30,7 +30,8 @@ def _key(*place: int) -> int:
     return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1) | 1
 
 
-def _seed(key: int) -> None:
+def seed_generators(key: int) -> None:
+    """Seed Python, numpy and torch on the CPU."""
     random.seed(key)
     np.random.seed(key & 0xFFFFFFFF)
     torch.default_generator.manual_seed(key)
@@ -104,7 +105,7 @@ class SeededDataset:
     def __getitem__(self, index: int):
         key, index = index >> _INDEX_BITS, index & (1 << _INDEX_BITS) - 1
         if key:
-            _seed(key)
+            seed_generators(key)
         return self.dataset[index]
 
     def __len__(self) -> int:
@@ -141,7 +142,7 @@ class SeedIterationHook(Hook):
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Seed Python, numpy and torch on all devices."""
         key = _key(runner.seed, runner.iter, runner.rank)
-        _seed(key)
+        seed_generators(key)
         torch.manual_seed(key)
 
 

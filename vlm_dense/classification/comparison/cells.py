@@ -154,8 +154,8 @@ def selection(cfg: dict) -> str:
     """
     loaders = [
         (hook.get('data') or {}).get('search')
-        for hook in cfg.get('custom_hooks') or []
-        if hook['type'].split('.')[-1] == 'PrepareHook'
+        for hook in (*(cfg.get('custom_hooks') or []), *(cfg.get('default_hooks') or {}).values())
+        if hook and str(hook.get('type')).split('.')[-1] == 'PrepareHook'
     ]
     if ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best'):
         loaders.append(cfg.get('val_dataloader'))
