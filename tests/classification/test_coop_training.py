@@ -3,56 +3,10 @@
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import DefaultScope
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / 'tools'))
-import test as test_tool  # noqa: E402
-import train as train_tool  # noqa: E402
-
-SMALL = [
-    'train_dataloader.dataset.shots=4',
-    'train_dataloader.dataset.dataset.num_scenes=200',
-    'val_dataloader.dataset.shots=1',
-    'val_dataloader.dataset.dataset.num_scenes=60',
-    'test_dataloader.dataset.num_scenes=60',
-    'train_cfg.max_epochs=4',
-    'train_cfg.val_interval=2',
-    'default_hooks.checkpoint.interval=2',
-]
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _scope_of_other_tests():
-    """A run sets mmengine's default scope for the whole process."""
-    before = DefaultScope._instance_dict.copy()
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
-
-
-def train(work_dir, *options, config='coop', resume=()):
-    train_tool.main(
-        [
-            str(ROOT / f'configs/{config}_shapes.py'),
-            '--work-dir',
-            str(work_dir),
-            *resume,
-            '--cfg-options',
-            *SMALL,
-            *options,
-        ]
-    )
-    return work_dir
-
-
-def weights(path) -> dict:
-    return torch.load(path, weights_only=False)['state_dict']
+from classification.small_runs import SMALL, evaluate, train, weights
 
 
 @pytest.fixture(scope='module')
@@ -69,16 +23,7 @@ def test_zero_shot_before_and_accuracy_after_are_told(run):
 
 def test_the_checkpoint_holds_the_prompt_alone_and_can_be_tested(run):
     assert set(weights(run / 'epoch_4.pth')) == {'text_prompt.ctx'}
-    test_tool.main(
-        [
-            str(ROOT / 'configs/coop_shapes.py'),
-            str(run / 'epoch_4.pth'),
-            '--work-dir',
-            str(run / 'test'),
-            '--cfg-options',
-            *SMALL,
-        ]
-    )
+    evaluate(run / 'test', *SMALL, config='coop', more=(str(run / 'epoch_4.pth'),))
     after = re.search(r'After training: top1 (\S+),', next(run.glob('*/*.log')).read_text())[1]
     tested = re.search(r'top1: (\S+)', next((run / 'test').glob('*/*.log')).read_text())[1]
     assert float(tested) == pytest.approx(float(after), abs=0.01)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
@@ -61,11 +60,7 @@ class Toy(BaseModel):
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    before = DefaultScope._instance_dict.copy()
     Collector.calls = 0
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 def runner(folder, name, **kwargs):

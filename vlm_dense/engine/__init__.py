@@ -10,6 +10,7 @@ from vlm_dense.engine import (
     pictures,
     prepare,
     pretraining,
+    resumable_test,
     seeding,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     'prepare',
     'pretraining',
     'quiet',
+    'resumable_test',
     'seeding',
 ]

@@ -1,0 +1,6 @@
+# Tip-Adapter as the official code reports it on ImageNet: alpha and beta are searched on the images it is tested on.
+_base_ = './tip_adapter_imagenet.py'
+
+default_hooks = dict(
+    prepare=dict(data=dict(search=dict(_delete_=True, dataset={{_base_.test_dataloader.dataset}}, batch_size=256)))
+)

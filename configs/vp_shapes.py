@@ -1,0 +1,12 @@
+# VP, a frame of 8 px, 16 shots, on drawn scenes by night.
+_base_ = [
+    './_base_/models/clip_classifier_tiny-vit.py',
+    './_base_/datasets/shapes_few-shot.py',
+    './_base_/schedules/coop_50e.py',
+    './_base_/classification_runtime.py',
+]
+
+model = dict(
+    text_prompt=dict(type='vlm_dense.ZeroShotPrompt'),
+    image_prompt=dict(type='vlm_dense.VPPrompt', kind='padding', prompt_size=8, image_size=64),
+)

@@ -1,0 +1,94 @@
+"""Runs that were killed go on as if nothing had been; two processes compute what one does."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from classification.small_runs import ROOT, evaluate, killed, train, train_tool, two_processes, weights
+from engine.toy import scalars
+
+from vlm_dense.methods.others.tpt import TPT
+
+QUICK = [
+    'train_dataloader.dataset.shots=2',
+    'train_dataloader.dataset.dataset.num_scenes=100',
+    'train_dataloader.batch_size=4',
+    'val_dataloader.dataset.dataset.num_scenes=60',
+    'val_dataloader.dataset.shots=1',
+    'test_dataloader.dataset.num_scenes=20',
+    'train_cfg.max_epochs=4',
+    'train_cfg.val_interval=4',
+    'default_hooks.checkpoint.interval=1',
+]
+
+
+@pytest.mark.parametrize('config', ['coop', 'maple'])
+def test_a_killed_training_goes_on_bit_for_bit(config, tmp_path):
+    whole = train(tmp_path / 'whole', config=config, small=QUICK)
+    killed('train', tmp_path, tmp_path / 'killed', *QUICK, config=config, after=10)
+    assert (tmp_path / 'killed' / 'last_checkpoint').read_text().endswith('epoch_2.pth')
+    train(tmp_path / 'killed', config=config, small=QUICK, resume=('--resume',))
+    expected, found = (weights(folder / 'epoch_4.pth') for folder in (whole, tmp_path / 'killed'))
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def predictions(path) -> torch.Tensor:
+    """Scores of all images that ``--out`` has kept."""
+    with path.open('rb') as file:
+        return torch.stack([torch.as_tensor(sample['pred_scores']) for sample in pickle.load(file)])
+
+
+def test_a_killed_evaluation_by_tpt_goes_on_and_equals_an_uninterrupted_one(tmp_path, monkeypatch):
+    small = [
+        'test_dataloader.dataset.num_scenes=11',
+        'test_dataloader.batch_size=3',
+        'test_dataloader.dataset.pipeline.1.num_views=8',
+        'model.test_time.selection=0.25',
+    ]
+    outs = [tmp_path / f'{name}.pkl' for name in ('whole', 'killed', 'other')]
+    whole = evaluate(tmp_path / 'whole', *small, config='tpt', more=('--out', str(outs[0])))
+    assert not list((tmp_path / 'whole').glob('test_progress*'))
+    killed('test', tmp_path, tmp_path / 'killed', *small, config='tpt', after=2)
+    progress = tmp_path / 'killed' / 'test_progress_0.bin'
+    progress.write_bytes(progress.read_bytes() + b'half of a record')
+
+    adapted = []
+    logits = TPT.logits
+    monkeypatch.setattr(TPT, 'logits', lambda *args: adapted.append(1) or logits(*args))
+    other = [*small, 'model.test_time.steps=2']
+    started = progress.read_bytes()
+    evaluate(tmp_path / 'killed', *other, config='tpt', more=('--out', str(outs[2])))
+    assert len(adapted) == 11  # another model starts anew
+    assert not torch.equal(predictions(outs[2]), predictions(outs[0]))
+
+    adapted.clear()
+    progress.write_bytes(started)
+    again = evaluate(tmp_path / 'killed', *small, config='tpt', more=('--out', str(outs[1])))
+    assert len(adapted) == 11 - 2 * 3
+    assert again == whole
+    assert torch.equal(predictions(outs[1]), predictions(outs[0]))
+
+
+@pytest.mark.parametrize('config', ['coop', 'maple'])
+def test_two_processes_give_the_curve_and_the_weights_of_one(config, tmp_path):
+    for name, batch in (('one', 8), ('two', 4)):
+        (tmp_path / f'{config}_{name}.py').write_text(
+            f'_base_ = {str(ROOT / f"configs/{config}_shapes.py")!r}\n'
+            f'train_dataloader = dict(batch_size={batch}, dataset=dict(shots=4, dataset=dict(num_scenes=200)))\n'
+            'train_cfg = dict(max_epochs=5)\n'
+            f'visualizer = dict(vis_backends=[dict(type="LocalVisBackend")], name="two-{config}-{name}")\n'
+            'val_dataloader = val_cfg = val_evaluator = None\n'
+            'default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=5))\n'
+            'custom_hooks = [dict(type=f"vlm_dense.{name}") for name in '
+            '("SeedIterationHook", "AverageLossesHook", "CheckpointFitHook", "FrozenWeightsHook")]\n'
+        )
+    train_tool.main([str(tmp_path / f'{config}_one.py'), '--work-dir', str(tmp_path / 'one')])
+    two_processes(tmp_path / f'{config}_two.py', tmp_path / 'two')
+    curves = [[row['loss'] for row in scalars(tmp_path / name) if 'loss' in row] for name in ('one', 'two')]
+    assert len(curves[0]) == 20 and curves[0] == pytest.approx(curves[1], abs=1e-4)
+    one, two = (weights(tmp_path / name / 'epoch_5.pth') for name in ('one', 'two'))
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-5)
