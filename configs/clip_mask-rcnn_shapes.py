@@ -9,5 +9,5 @@ _base_ = [
 log_processor = dict(by_epoch=False)
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False, interval=300),
+    checkpoint=dict(by_epoch=False, interval=400),
 )

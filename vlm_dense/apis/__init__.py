@@ -1,6 +1,13 @@
-"""Inferencers: picture in, labels and picture out."""
+"""Inferencers: picture in, labels or boxes and picture out."""
+
+from importlib.util import find_spec
 
 from vlm_dense.engine import quiet  # isort: skip  # noqa: F401  (first, before others import mmseg)
 from vlm_dense.apis.seg_inferencer import SegInferencer, maskclip_config
 
 __all__ = ['SegInferencer', 'maskclip_config']
+
+if find_spec('mmdet'):
+    from vlm_dense.apis.det_inferencer import DetInferencer
+
+    __all__ += ['DetInferencer']

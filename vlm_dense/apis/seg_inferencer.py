@@ -8,9 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from textwrap import shorten
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -20,22 +18,28 @@ from mmengine.config import Config
 from mmengine.infer.infer import BaseInferencer
 from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import CheckpointLoader
 from mmseg.structures import SegDataSample
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
 from rich.progress import track
 from torch import nn
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from vlm_dense.apis.common import (
+    file_names,
+    load_picture,
+    load_weights,
+    named_config,
+    picture_list,
+    preparing_steps,
+    save,
+    view_side,
+)
 from vlm_dense.clip.loading import model_config
-from vlm_dense.datasets.checks import LoadImage, class_names, registered
+from vlm_dense.datasets.checks import class_names, registered
 from vlm_dense.datasets.scenes import SHAPES
-from vlm_dense.engine.checkpoint import CheckpointFitHook
-from vlm_dense.engine.launch import fill_class_names, load_config
+from vlm_dense.engine.launch import fill_class_names
 from vlm_dense.engine.pictures import draw_rows
-from vlm_dense.errors import ClassNamesError, ConfigError, DataError
-from vlm_dense.registry import unknown_name
+from vlm_dense.errors import ClassNamesError, DataError
 from vlm_dense.segmentation.class_names import as_class_names
 from vlm_dense.segmentation.inference import BatchedInference
 from vlm_dense.segmentation.maskclip import ClassNames, MaskCLIPHead
@@ -49,17 +53,11 @@ MASKCLIP = {
 }
 """Model names -> (arch, pretrained)."""
 
-DEFAULT_MODEL = 'maskclip_tiny-rn'  # the bundled model whose values tell objects apart
+DEFAULT_MODEL = 'maskclip_tiny-vit'
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
-"""The repository's configs; absent where only the package is installed."""
-
-_LOADING = ('DrawScene', 'LoadImage', 'LoadImageFromFile', 'LoadAnnotations', 'CheckSeg')
 _PUBLISHED_MEAN, _PUBLISHED_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _NO_NAMES = ('any', 'names', 'until a call gives some')
 _LEGEND_WIDTH = 40
-_VIEW = 480, 1600
-"""Least and greatest length in pixels of the longer side of a saved picture."""
 
 
 def maskclip_config(arch: str | dict, pretrained: str | None) -> Config:
@@ -67,7 +65,7 @@ def maskclip_config(arch: str | dict, pretrained: str | None) -> Config:
 
     The published settings, as in ``configs/_base_/models/maskclip_vit-b16.py``: exact GELU, epsilon 1e-6, ImageNet's
     mean and deviation, pictures resized to a short side of 512 px, their long side at most 2048. Bundled models get
-    those of their training, and a short side of 96 px.
+    those of their training, a short side of 96 px, and masks refined on the picture's own pixels (PAMR).
 
     Args:
         arch: As for :func:`vlm_dense.clip.load_clip`.
@@ -98,6 +96,7 @@ def maskclip_config(arch: str | dict, pretrained: str | None) -> Config:
                 ),
                 backbone=dict(type=f'vlm_dense.MaskCLIP{"ResNet" if resnet else "ViT"}', **clip, **settings),
                 text_encoder=dict(type='vlm_dense.TextTower', **clip),
+                pamr=dict(iterations=10) if bundled else None,
                 test_cfg=dict(mode='whole', keep_logits=False),
             ),
             test_pipeline=[
@@ -178,17 +177,7 @@ class SegInferencer(BaseInferencer):
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', module='mmseg')  # advice on losses
             model = MODELS.build(cfg.model)
-        if weights is None:
-            trained = [name for name, p in model.named_parameters() if p.requires_grad]
-            if trained:
-                raise ConfigError(
-                    f'The model has {len(trained)} weights that training sets ({", ".join(trained[:3])}, ...): name a '
-                    'checkpoint, as in SegInferencer(CONFIG, weights=CHECKPOINT).'
-                )
-        else:
-            checkpoint = CheckpointLoader.load_checkpoint(weights, map_location='cpu')
-            known = (checkpoint.get('meta') or {}).get('dataset_meta', {}).get('classes') or known
-            CheckpointFitHook().after_load_checkpoint(SimpleNamespace(model=model), checkpoint)
+        known = load_weights(model, weights, 'SegInferencer') or known
         if hasattr(model, 'set_class_names'):
             self._own_classes = known
         else:
@@ -223,37 +212,10 @@ class SegInferencer(BaseInferencer):
     # --- pictures in ------------------------------------------------------------------------------------------
 
     def _init_pipeline(self, cfg: Config) -> Compose:
-        dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-        steps = dataset.get('pipeline') or cfg.get('test_pipeline')
-        if not steps:
-            raise ConfigError('The config has no test_pipeline, so it is unknown how pictures are to be prepared.')
-        steps = [t for t in steps if t['type'].rpartition('.')[2] not in _LOADING]
-        return Compose([dict(type='LoadImageFromNDArray'), *steps])
+        return Compose([dict(type='LoadImageFromNDArray'), *preparing_steps(cfg)])
 
     def _inputs_to_list(self, inputs) -> list[str | np.ndarray]:
-        """Paths and arrays; a folder stands for the pictures in it, in the order of their names."""
-        inputs = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-        inputs = [os.fspath(x) if isinstance(x, os.PathLike) else x for x in inputs]
-        if len(inputs) == 1 and isinstance(inputs[0], str) and os.path.isdir(inputs[0]):
-            folder = inputs[0]
-            names = sorted(f for f in os.listdir(folder) if f.lower().endswith(IMG_EXTENSIONS))
-            inputs = [os.path.join(folder, f) for f in names]
-            if not inputs:
-                raise DataError(f'{folder} holds no picture; looked for files ending in {", ".join(IMG_EXTENSIONS)}.')
-        if not inputs:
-            raise DataError('Expected a picture, found an empty list.')
-        return inputs
-
-    @staticmethod
-    def _load(source: str | np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) BGR as a viewer shows it: turned as its EXIF entry says."""
-        if isinstance(source, str):
-            return LoadImage().transform(dict(img_path=source))['img']
-        if not isinstance(source, np.ndarray):
-            raise DataError(f'Expected the path of a picture or an array, found {type(source).__name__}.')
-        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
-            raise DataError(f'Expected a picture as uint8 (H, W, 3), BGR, found {source.dtype} {source.shape}.')
-        return source
+        return picture_list(inputs)
 
     def preprocess(self, inputs: Sequence[np.ndarray], batch_size: int = 1) -> dict:
         """A batch of pictures, ready for ``forward``.
@@ -315,11 +277,11 @@ class SegInferencer(BaseInferencer):
         """
         self._set_classes(classes)
         inputs = self._inputs_to_list(inputs)
-        names = _file_names(inputs)
+        names = file_names(inputs)
         samples, results = [], []
         starts = range(0, len(inputs), batch_size)
         for start in track(starts, description='Inference') if self.show_progress else starts:
-            images = [self._load(x) for x in inputs[start : start + batch_size]]
+            images = [load_picture(x) for x in inputs[start : start + batch_size]]
             batch = self.forward(self.preprocess(images), return_scores)
             if return_datasamples:
                 samples += batch
@@ -333,8 +295,8 @@ class SegInferencer(BaseInferencer):
                         one['visualization'] = np.asarray(picture)
                     if out_dir:
                         paths = [os.path.join(out_dir, folder, f'{name}.png') for folder in (img_out_dir, pred_out_dir)]
-                        _save(picture, paths[0])
-                        _save(Image.fromarray(one['predictions']), paths[1])
+                        save(picture.save, paths[0])
+                        save(Image.fromarray(one['predictions']).save, paths[1])
                         one['files'] = dict(zip(('vis', 'pred'), paths, strict=True))
                     if show:
                         picture.show(name)
@@ -378,8 +340,7 @@ class SegInferencer(BaseInferencer):
                 (f'{shorten(self.class_names[k], _LEGEND_WIDTH, placeholder="...")} {share:.1%}', colours[k].tolist())
                 for k, share in shares(labels)
             ]
-            side = min(max(*labels.shape, _VIEW[0]), _VIEW[1])
-            pictures.append(draw_rows([[overlay]], [title], legend, tile=side))
+            pictures.append(draw_rows([[overlay]], [title], legend, tile=view_side(labels.shape)))
         return pictures
 
     def postprocess(self, preds: Sequence[SegDataSample], return_scores: bool = False) -> list[dict]:
@@ -408,15 +369,7 @@ def shares(labels: np.ndarray) -> list[tuple[int, float]]:
 
 
 def _named_config(name: str) -> Config:
-    if name in MASKCLIP:
-        return maskclip_config(*MASKCLIP[name])
-    if name.endswith('.py'):
-        return load_config(name)
-    path = CONFIGS / f'{name}.py'
-    if not path.is_file():
-        known = {*MASKCLIP, *(p.stem for p in CONFIGS.glob('*.py') if not p.stem.startswith('pretrain'))}
-        raise ConfigError(unknown_name(name, 'list of models of vlm_dense', known))
-    return load_config(str(path))
+    return maskclip_config(*MASKCLIP[name]) if name in MASKCLIP else named_config(name, MASKCLIP)
 
 
 def _limits(cfg: Config) -> str | None:
@@ -427,24 +380,3 @@ def _limits(cfg: Config) -> str | None:
         f'The bundled {clip.arch} only knows drawn shapes: {", ".join(SHAPES)}. On photographs its masks mean nothing; '
         'use a large CLIP for them, such as the model maskclip_vit-b16.'
     )
-
-
-def _file_names(inputs: Sequence[str | np.ndarray]) -> list[str]:
-    """Name without suffix of the files of each picture; those that would share a name are numbered."""
-    names: dict[str, None] = {}
-    for i, source in enumerate(inputs):
-        stem = name = Path(source).stem if isinstance(source, str) else f'{i:08d}'
-        number = 1
-        while name in names:
-            number += 1
-            name = f'{stem}_{number}'
-        names[name] = None
-    return list(names)
-
-
-def _save(picture: Image.Image, path: str) -> None:
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        picture.save(path)
-    except OSError as error:
-        raise DataError(f'{path} cannot be written: {error.strerror}.') from error

@@ -8,6 +8,7 @@ import contextlib
 import io
 import logging
 import warnings
+from importlib.util import find_spec
 
 from mmengine.logging import MMLogger
 
@@ -18,6 +19,9 @@ try:
         warnings.simplefilter('ignore')
         import mmseg.datasets
         import mmseg.models  # noqa: F401
+
+        if find_spec('mmdet'):
+            import mmdet.apis  # noqa: F401
 finally:
     logging.disable(logging.NOTSET)
     _logger.setLevel(_logger.level)  # forgets that warnings were off
