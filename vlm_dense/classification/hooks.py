@@ -67,6 +67,7 @@ class CostHook(Hook):
     - ``trained_parameters``: numbers that training changes
     - ``seconds_per_step``: median over the iterations of this process, data loading left out; ``null`` without any
     - ``peak_memory_mb``: of tensors on the GPU, or of the whole process where there is none
+    - ``transductive``: whether a part of the model reads unlabelled test images, and says so
     """
 
     priority = 'VERY_LOW'  # the timed span is the iteration and the hooks that belong to it
@@ -106,6 +107,7 @@ class CostHook(Hook):
             trained_parameters=sum(p.numel() for p in runner.model.parameters() if p.requires_grad),
             seconds_per_step=statistics.median(self.seconds) if self.seconds else None,
             peak_memory_mb=peak,
+            transductive=any(getattr(module, 'transductive', False) for module in runner.model.modules()),
         )
         path.write_text(json.dumps(cost), encoding='utf-8')
 

@@ -87,8 +87,20 @@ def harmonic(base: float, new: float) -> float:
 
 
 def markdown(rows: list[dict], skipped: list[str], failed: dict[Cell, str], command: str) -> str:
-    """The tables, each with methods as rows; transductive methods have columns of their own."""
-    parts = ['# Comparison', f'`{command}`', 'Percent, mean over seeds and standard deviation where there are several.']
+    """The page of a comparison: its tables, what is not defined, what failed."""
+    parts = ['# Comparison', f'`{command}`', *tables(rows)]
+    if skipped:
+        parts.append('## Not defined')
+        parts.append('\n'.join(f'- {line}' for line in skipped))
+    if failed:
+        parts.append('## Failed')
+        parts.append('\n'.join(f'- {cell}: {why} (`cells/{cell.folder}/log.txt`)' for cell, why in failed.items()))
+    return '\n\n'.join(parts) + '\n'
+
+
+def tables(rows: list[dict]) -> list[str]:
+    """Headings and tables in Markdown, with methods as rows; transductive methods have columns of their own."""
+    parts = ['Percent, mean over seeds and standard deviation where there are several.']
     for dataset in _unique(row['dataset'] for row in rows):
         of_set = [row for row in rows if row['dataset'] == dataset]
         metric = of_set[0]['metric']
@@ -98,13 +110,7 @@ def markdown(rows: list[dict], skipped: list[str], failed: dict[Cell, str], comm
             parts += [_few_shot(chosen)] if protocol == 'few-shot' else _by_test(chosen, protocol)
     if rows:
         parts += ['## Cost and selection', _costs(rows)]
-    if skipped:
-        parts.append('## Not defined')
-        parts.append('\n'.join(f'- {line}' for line in skipped))
-    if failed:
-        parts.append('## Failed')
-        parts.append('\n'.join(f'- {cell}: {why} (`cells/{cell.folder}/log.txt`)' for cell, why in failed.items()))
-    return '\n\n'.join(parts) + '\n'
+    return parts
 
 
 def _few_shot(rows: list[dict]) -> str:
@@ -141,7 +147,7 @@ def _table(rows: list[dict], columns: list, column_of, title: str = '{}') -> str
     for method in _unique(row['method'] for row in rows):
         own = [row for row in rows if row['method'] == method]
         cells = [
-            _mean([row['value'] for row in own if row['transductive'] == kind and column_of(row) == column])
+            mean_of([row['value'] for row in own if row['transductive'] == kind and column_of(row) == column])
             for kind in kinds
             for column in columns
         ]
@@ -166,7 +172,8 @@ def _costs(rows: list[dict]) -> str:
     return '\n'.join(lines)
 
 
-def _mean(values: list[float]) -> str:
+def mean_of(values: list[float]) -> str:
+    """'45.0 ± 7.1', the mean and the standard deviation over seeds, or '-' of nothing."""
     if not values:
         return '-'
     spread = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
@@ -243,4 +250,5 @@ def _bars(axes, rows: list[dict]) -> None:
         axes.bar([x + 0.28 * (i - 1) for x in range(len(methods))], heights, 0.26, color=colour, label=test)
     axes.set_xticks(range(len(methods)), methods, rotation=30, ha='right')
     axes.set_xlabel(f'{shots} images of a class')
+    axes.margins(y=0.2)
     axes.legend(fontsize='small', ncols=3)

@@ -102,8 +102,8 @@ def write_cell(cell: Cell, folder: Path) -> None:
 def run_cell(folder: Path) -> None:
     """Train and test what is in a folder in this process; what is printed goes into ``log.txt``.
 
-    Leaves a file ``test_<name>-<digest>.json`` for each test: ``metrics``, or ``skipped`` and why; ``transductive``,
-    ``minutes`` of the training and the test, and what ``CostHook`` measured. A training that was killed goes on from
+    Leaves a file ``test_<name>-<digest>.json`` for each test: ``metrics`` and what ``CostHook`` found, or ``skipped``
+    and why; ``minutes`` of the training and the test. A training that was killed goes on from
     its last checkpoint. Of two processes with the same folder the second waits for the first, and finds its results.
     """
     with (folder / 'lock').open('w') as lock, (folder / 'log.txt').open('a', encoding='utf-8') as log:
@@ -123,18 +123,16 @@ def _train_and_test(folder: Path) -> None:
     start, train, checkpoint, cost, broken = time.perf_counter(), folder / 'train.py', None, {}, False
     first = Config.fromfile(train if train.is_file() else tests[0])
     names = _names(first)
-    model = _model(first, names)
-    transductive = any(getattr(module, 'transductive', False) for module in model.modules())
     if train.is_file():
         launch.train(_arguments(train, folder / 'train', resume='auto', load_from=None, amp=False))
         checkpoint = find_latest_checkpoint(str(folder / 'train'))
         cost = _cost(folder / 'train')
     minutes = (time.perf_counter() - start) / 60
     for config in tests:
-        start, found = time.perf_counter(), dict(transductive=transductive)
+        start, found = time.perf_counter(), {}
         try:
             with _errors_told(), launch.user_errors():
-                fitted = [] if _names(Config.fromfile(config)) == names else _of_each_class(first, model, names)
+                fitted = [] if _names(Config.fromfile(config)) == names else _of_each_class(first, names)
                 if fitted:
                     found['skipped'] = f'{", ".join(fitted[:3])} belong to the classes of the training'
                 else:
@@ -191,9 +189,9 @@ def _model(cfg: Config, names: tuple[str, ...]):
     return MODELS.build({**cfg.model, **given})
 
 
-def _of_each_class(cfg: Config, model, names: tuple[str, ...]) -> list[str]:
+def _of_each_class(cfg: Config, names: tuple[str, ...]) -> list[str]:
     """Entries of the state dict that change with the number of classes: they mean nothing to other classes."""
-    some, more = model.state_dict(), _model(cfg, (*names, 'something else')).state_dict()
+    some, more = (_model(cfg, n).state_dict() for n in (names, (*names, 'something else')))
     return [key for key in some if some[key].shape != more[key].shape]
 
 

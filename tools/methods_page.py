@@ -1,0 +1,84 @@
+"""Write docs/methods.md: python tools/methods_page.py [work_dirs/compare]
+
+From what the methods are (docs/data/methods.json) and what a comparison of them on Shapes found. With the folder of a
+comparison its figures are first copied to docs/data, else those that are there are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlm_dense.classification.comparison import report
+
+ROOT = Path(__file__).parents[1]
+FIGURES = 'compare_shapes'
+"""Name of the figures in docs/data (CSV, and the command as text) and of the picture in docs/images."""
+
+HEAD = """# Methods of classification
+
+<!-- written by tools/methods_page.py; change docs/data/methods.json instead -->
+
+`python tools/train.py CONFIG`, or `python tools/test.py CONFIG` where nothing is trained. **Ours** are runs on drawn
+scenes with the small bundled models, top-1 in percent: the greatest number of shots, and base / new / harmonic mean of
+the base-to-new protocol. **Published** figures are the authors', on other data with other models; they were not run
+again here. Data and protocols: [classification_data.md](classification_data.md).
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
+    parser = argparse.ArgumentParser(description='Write docs/methods.md.')
+    parser.add_argument('comparison', nargs='?', type=Path, help='--out folder of tools/compare.py')
+    args = parser.parse_args(argv)
+    docs = ROOT / 'docs'
+    if args.comparison:
+        keep_figures(args.comparison, docs)
+    (docs / 'methods.md').write_text(page(docs, ROOT / 'configs'), encoding='utf-8')
+
+
+def keep_figures(comparison: Path, docs: Path) -> None:
+    """Copy what a comparison found into the documentation."""
+    shutil.copy(comparison / 'results.csv', docs / 'data' / f'{FIGURES}.csv')
+    shutil.copy(comparison / 'results.png', docs / 'images' / f'{FIGURES}.png')
+    command = next(line for line in (comparison / 'results.md').read_text('utf-8').splitlines() if line.startswith('`'))
+    (docs / 'data' / f'{FIGURES}.txt').write_text(command.strip('`') + '\n', encoding='utf-8')
+
+
+def page(docs: Path, configs: Path) -> str:
+    """The text of docs/methods.md."""
+    methods = json.loads((docs / 'data' / 'methods.json').read_text('utf-8'))
+    figures = docs / 'data' / f'{FIGURES}.csv'
+    rows = report.read_csv(figures) if figures.is_file() else []
+    lines = ['| method | paper | trains | configs | ours | published |', '|---|---|---|---|---|---|']
+    for name, method in methods.items():
+        found = [path for path in (configs / f'{name}_{s}.py' for s in ('shapes', 'imagenet')) if path.is_file()]
+        links = ', '.join(f'[{path.stem.rpartition("_")[2]}](../configs/{path.name})' for path in found)
+        own = [row for row in rows if row['method'] == name]
+        entries = (name, method['paper'], method['trains'], links or '-', _ours(own), method.get('published', '-'))
+        lines.append(f'| {" | ".join(entries)} |')
+    parts = [HEAD, '\n'.join(lines)]
+    if rows:
+        command = (docs / 'data' / f'{FIGURES}.txt').read_text('utf-8').strip()
+        parts += ['\n## Ours in full', f'```bash\n{command}\n```', f'![The figures below](images/{FIGURES}.png)']
+        parts += [part.replace('## ', '### ') if part.startswith('## ') else part for part in report.tables(rows)]
+    return '\n\n'.join(parts).replace('\n\n\n', '\n\n') + '\n'
+
+
+def _ours(rows: list[dict]) -> str:
+    shots = max((row['shots'] for row in rows), default=0)
+    rows = [row for row in rows if row['shots'] == shots]
+    rows = rows + report.harmonic_rows(rows)
+    few = [row['value'] for row in rows if row['protocol'] == 'few-shot']
+    halves = [[r['value'] for r in rows if r['test'] == test] for test in ('base', 'new', 'harmonic mean')]
+    told = [report.mean_of(few)] if few else []
+    if all(halves):
+        told.append(' / '.join(report.mean_of(half).split(' ')[0] for half in halves))
+    return '; '.join(told) or '-'
+
+
+if __name__ == '__main__':
+    main()
