@@ -80,12 +80,17 @@ def killed(program: str, folder: Path, work_dir: Path, *options: str, config: st
     assert done.returncode == -9, done.stderr[-2000:]
 
 
-def two_processes(config: Path, work_dir: Path) -> None:
-    """``tools/dist_train.sh`` with two processes."""
+def two_processes(*runs: tuple[Path, Path]) -> None:
+    """Train each (config, work dir) with two processes, one run after the other."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    env = dict(_environment(), PYTHON=sys.executable, PORT=str(port))
-    command = ['bash', str(TOOLS / 'dist_train.sh'), str(config), '2', '--work-dir', str(work_dir)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={port}', __file__]
+    arguments = [str(path) for run in runs for path in run]
+    done = subprocess.run([*command, *arguments], env=_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+if __name__ == '__main__':
+    for config, folder in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        train_tool.main([config, '--work-dir', folder, '--launcher', 'pytorch'])
