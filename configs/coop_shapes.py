@@ -1,6 +1,6 @@
 # CoOp, 16 shots, on drawn scenes by night: half a minute.
 _base_ = [
-    './_base_/models/clip_classifier_tiny-rn.py',
+    './_base_/models/clip_classifier_tiny-vit.py',
     './_base_/datasets/shapes_few-shot.py',
     './_base_/schedules/coop_50e.py',
     './_base_/classification_runtime.py',

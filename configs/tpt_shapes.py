@@ -1,7 +1,7 @@
 # TPT on drawn scenes by night: 64 views of each test image, one step. A test that was stopped goes on.
 #   python tools/test.py configs/tpt_shapes.py
 _base_ = [
-    './_base_/models/clip_classifier_tiny-rn.py',
+    './_base_/models/clip_classifier_tiny-vit.py',
     './_base_/datasets/shapes_few-shot.py',
     './_base_/classification_runtime.py',
 ]

@@ -1,5 +1,5 @@
-# 16 drawn scenes of each of 8 colours by night, a domain that the bundled models have never seen.
-scene = dict(type='vlm_dense.ShapesDataset', size=64, num_objects=(1, 1), label='colour', domain='night')
+# 16 drawn scenes of each of 8 shapes by night, a domain that the bundled models have never seen.
+scene = dict(type='vlm_dense.ShapesDataset', size=64, num_objects=(1, 1), label='shape', domain='night')
 train_pipeline = [
     dict(type='vlm_dense.DrawScene'),
     dict(type='RandomFlip', prob=0.5),
@@ -40,5 +40,5 @@ test_dataloader = dict(
 val_evaluator = dict(type='vlm_dense.Accuracy')
 test_evaluator = val_evaluator
 
-# what changes in the test set for `tools/compare.py --protocols transfer`; colours of negatives are other colours
-targets = {domain: dict(domain=domain) for domain in ('source', 'sketch', 'noisy')}
+# what changes in the test set for `tools/compare.py --protocols transfer`
+targets = {domain: dict(domain=domain) for domain in ('source', 'sketch', 'inverted', 'noisy')}
