@@ -29,7 +29,7 @@ from vlm_dense.engine import quiet  # noqa: F401
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / 'tests' / 'data' / 'ops' / 'compiled.npz'
 RELATIVE = 1e-4  # of the largest figure in an array
-HALF = 4e-3  # the same, for cases in half precision
+HALF = 2e-2  # the same, for cases in half precision, where the compiled kernels also add up in it
 
 
 def draw(name: str, *shape: int) -> torch.Tensor:
@@ -266,6 +266,8 @@ def of_detectors() -> dict:
                 parameter.data = draw(key, *parameter.shape) / 4
             elif 'rtm_reg' in key and 'bias' in key:  # boxes without extent
                 parameter.data.fill_(2)
+            elif 'bn' in key and 'weight' in key:  # zero at the end of residual blocks
+                parameter.data.fill_(1)
         masks = 'Mask' in name
         inputs = dict(image_shapes=(3, 64, 96), num_items=[3, 2], num_classes=3, with_mask=masks, use_box_type=True)
         data = model.data_preprocessor(demo_mm_inputs(2, **inputs), True)

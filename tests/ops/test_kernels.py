@@ -332,6 +332,21 @@ def test_nms_keeps_a_box_whose_overlap_is_the_threshold():
     assert torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8]), 0.6).tolist() == [0]
 
 
+def test_equal_scores_come_in_the_order_of_torchs_sort():
+    boxes = features(60, 4).abs() * 20
+    boxes[:, 2:] += boxes[:, :2]
+    scores = (features(60, seed=1).sigmoid() * 4).round() / 4
+    left, kept, groups = scores.argsort(descending=True).tolist(), [], []
+    iou = torchvision.ops.box_iou(boxes, boxes)
+    while left:
+        kept.append(left[0])
+        groups.append([i for i in left if i == left[0] or iou[left[0], i] >= 0.3])
+        left = [i for i in left if i not in groups[-1]]
+    assert ops.nms(boxes, scores, 0.3)[1].tolist() == kept and len(kept) < 60
+    matched = ops.nms_match(torch.cat((boxes, scores[:, None]), 1), 0.3)
+    assert [m.tolist() for m in matched] == groups
+
+
 def test_numpy_arrays_are_served():
     boxes, scores = np.array([[0, 0, 9, 9], [0, 0, 9, 8]], np.float32), np.array([0.5, 0.9], np.float32)
     dets, kept = ops.nms(boxes, scores, 0.5)

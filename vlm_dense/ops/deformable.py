@@ -110,9 +110,25 @@ def _convolve(input, weight, offset, mask, bias, geometry):
 
 
 def _gradients(grad, input, weight, offset, mask, bias, geometry):
-    """Of input, weight, offset, mask and bias."""
+    """Of input, weight, offset, mask and bias.
+
+    A sample exactly one cell before the first, where a tap without offset in a padding of one lies, is outside in mmcv
+    and has no slope; torchvision gives it that of the side towards the map.
+    """
     operands = _operands(input, weight, offset, mask, bias)
-    return torch.ops.torchvision._deform_conv2d_backward(wide(grad), *operands, *geometry, mask is not None)
+    grads = torch.ops.torchvision._deform_conv2d_backward(wide(grad), *operands, *geometry, mask is not None)
+    grads[2].masked_fill_(_before_first(operands[2], weight.shape[2:], *geometry), 0)
+    return grads
+
+
+def _before_first(offset, kernel, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group):
+    """Whether the coordinate that each of ``offset`` moves is -1 or less."""
+    at = torch.arange(max(*kernel, *offset.shape[2:]), device=offset.device)
+    rows = at[: kernel[0], None] * dilation_h + at[: offset.shape[2]] * stride_h - pad_h  # (kh, h)
+    columns = at[: kernel[1], None] * dilation_w + at[: offset.shape[3]] * stride_w - pad_w  # (kw, w)
+    moved = offset.view(-1, *kernel, 2, *offset.shape[2:])  # a row and a column for every tap
+    rows, columns = moved[:, :, :, 0] + rows[:, None, :, None], moved[:, :, :, 1] + columns[:, None, :]
+    return (torch.stack((rows, columns), 3) <= -1).view_as(offset)
 
 
 def ms_deform_attn_forward(

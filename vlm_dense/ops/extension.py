@@ -25,8 +25,8 @@ def absent(name: str):
 
 def _refuse(name, *_, **__):
     raise NotImplementedError(
-        f'{name} is a compiled kernel of mmcv. This installation of mmcv comes without compiled kernels, and the '
-        f'stand-in vlm_dense.ops does not have this one. Build mmcv with its kernels (with a C++ compiler, setuptools, '
-        f'wheel, ninja and psutil at hand, in about ten minutes): MMCV_WITH_OPS=1 pip install --force-reinstall '
-        f'--no-deps --no-build-isolation --no-binary :all: onedl-mmcv'
+        f'{name} is a compiled kernel of mmcv. This installation of mmcv has no compiled kernels, and the stand-in '
+        f'vlm_dense.ops does not have this one. Build mmcv with its kernels: pip install setuptools wheel ninja, then '
+        f'pip install --force-reinstall --no-deps --no-build-isolation --no-cache-dir onedl-mmcv (about ten minutes; '
+        f'needs a C++ compiler, and nvcc for GPUs)'
     )

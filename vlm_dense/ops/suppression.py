@@ -18,9 +18,11 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset:
         iou_threshold: Compared in float32, as mmcv does.
         offset: Added to widths and heights, 0 or 1.
     """
-    boxes = wide(boxes)
+    order = scores.argsort(descending=True)  # mmcv sorts so, and equal scores come in this order
+    boxes = wide(boxes)[order]
     boxes = torch.cat((boxes[:, :2], boxes[:, 2:] + offset), 1)
-    return torchvision.ops.nms(boxes, wide(scores).to(boxes.dtype), float(np.float32(iou_threshold)))
+    kept = torchvision.ops.nms(boxes, wide(scores)[order].to(boxes.dtype), float(np.float32(iou_threshold)))
+    return order[kept]
 
 
 def softnms(
@@ -89,7 +91,7 @@ def nms_match(dets: torch.Tensor, iou_threshold: float) -> list[list[int]]:
         iou_threshold: A box goes to the first better one that it overlaps by this much.
     """
     overlap, threshold = _Overlap(dets, 0), np.float32(iou_threshold)
-    left = dets[:, 4].argsort(descending=True, stable=True).numpy()
+    left = dets[:, 4].argsort(descending=True).numpy()
     groups = []
     while len(left):
         near = overlap(left[0], left) >= threshold

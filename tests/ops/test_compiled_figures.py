@@ -1,0 +1,59 @@
+"""The stand-in gives what mmcv's compiled kernels gave: their figures are kept in ``tests/data/ops/compiled.npz``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TOOLS = Path(__file__).parents[2] / 'tools'
+sys.path.insert(0, str(TOOLS))
+import compare_ops as tool  # noqa: E402
+
+
+@pytest.fixture(scope='module')
+def compiled():
+    return tool.read(tool.FIGURES)
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    """The detectors set mmdet's default scope; other tests keep theirs."""
+    from mmengine.registry import DefaultScope
+
+    instances = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(instances)
+
+
+# The order in which torch sorts equal scores is the processor's; nms and nms_match follow it as the compiled ones do.
+OF_THIS_PROCESSOR = {'nms/equal scores', 'nms_match/equal scores'}
+
+
+@pytest.mark.parametrize('part', tool.PARTS)
+def test_every_case_agrees_with_the_compiled_kernels(part, compiled):
+    ours = {case: arrays for case, arrays in tool.figures(part).items() if case not in OF_THIS_PROCESSOR}
+    assert len(ours) >= 15
+    differences = {}
+    for case, arrays in ours.items():
+        theirs = compiled[case]
+        if case.endswith('predictions'):  # boxes, scores and labels of two images; rounding may swap two near scores
+            arrays, theirs = arrays[1::3], theirs[1::3]
+        differences[case] = tool.difference(arrays, theirs)
+    assert {case: d for case, d in differences.items() if d > tool.tolerance(case)} == {}
+
+
+def test_every_kept_case_is_compared(compiled):
+    """Nothing was left out when the figures were written, and the comparison tells when something differs."""
+    kernels = {case.split('/')[0] for case in compiled}
+    assert kernels >= {'nms', 'batched_nms', 'soft_nms', 'nms_match', 'bbox_overlaps', 'roi_align', *tool.DETECTORS}
+    assert kernels >= {'deform_conv2d', 'modulated_deform_conv2d'}
+    case = 'soft_nms/linear'
+    dets, kept = compiled[case]
+    assert tool.difference([dets * 1.001, kept], compiled[case]) == pytest.approx(1e-3, rel=0.01)
+    assert tool.difference([dets, kept[::-1]], compiled[case]) > 0.1
+    assert tool.difference([dets[:-1], kept[:-1]], compiled[case]) == np.inf
+    assert tool.compare({case: compiled[case]}, compiled)['nms'] == np.inf
