@@ -1,0 +1,210 @@
+"""Time of a step of classification methods against the plain formulation, in one run.
+
+The plain formulation is that of the official codes: every prompt, of every class and for CoCoOp of every image, is a
+sequence of 77 tokens, and all of them are one batch of CLIP's text transformer. Both ways run the same classifier, loss
+and optimiser, in turn, with the same random weights of ViT-B/16's text size; images come as features, so that what is
+compared is what the prompts cost.
+
+    python tools/benchmarks/classification_step.py                # all parts
+    python tools/benchmarks/classification_step.py coop tpt --classes 100
+
+Parts: coop (shared vectors), csc (vectors of each class), cocoop (one prompt an image and class, and its memory), tpt
+(one image of 64 views). Other programs on the same cores disturb the figures; see tools/benchmarks/text_tower.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlm_dense.classification import ClsDataSample
+from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.registry import MODELS
+
+ARCH = dict(
+    embed_dim=512,
+    quick_gelu=True,
+    vision_cfg=dict(image_size=32, layers=1, width=64, patch_size=16),
+    text_cfg=dict(context_length=77, vocab_size=49408, width=512, heads=8, layers=12),
+)
+COOP = dict(type='vlm_dense.CoOpPrompt', num_contexts=16)
+COCOOP = dict(type='vlm_dense.CoCoOpPrompt', words='a photo of a')
+TPT = dict(type='vlm_dense.CoOpPrompt', words='a photo of a')
+
+
+class PlainTower(TextTower):
+    """Text tower that computes 77 tokens of every prompt, all prompts in one batch."""
+
+    def encode(self, embeddings: Tensor, eot: Tensor, *, prefix: Tensor, deep=None, chunk_size=None) -> Tensor:
+        """As :meth:`TextTower.encode`."""
+        groups = prefix if prefix.dim() == 3 else prefix[None]
+        count, before = len(embeddings), groups.shape[1]
+        own = F.pad(embeddings, (0, 0, 0, self.context_length - before - embeddings.shape[1]))
+        front = groups[:, None].expand(-1, count, -1, -1).flatten(0, 1)
+        x = torch.cat([front, own.repeat(len(groups), 1, 1)], dim=1) + self.positional_embedding
+        mask = torch.full((len(self.positional_embedding),) * 2, -torch.inf).triu(1)
+        for block in self.transformer.resblocks:
+            x = block(x, attn_mask=mask)
+        last = x[torch.arange(len(x)), before + eot.repeat(len(groups))]
+        encoded = (self.ln_final(last) @ self.text_projection).unflatten(0, (len(groups), count))
+        return encoded if prefix.dim() == 3 else encoded[0]
+
+
+def build(text_prompt: dict, classes: int, plain: bool, **parts) -> torch.nn.Module:
+    """A classifier; both ways get the same weights."""
+    torch.manual_seed(0)
+    return MODELS.build(
+        dict(
+            type='vlm_dense.CLIPClassifier',
+            backbone=dict(type='vlm_dense.CLIPViT', arch=ARCH, head=True),
+            text_encoder=dict(type=PlainTower if plain else TextTower, arch=ARCH),
+            text_prompt=text_prompt,
+            class_names=list(open_clip.IMAGENET_CLASSNAMES[:classes]),
+            **parts,
+        )
+    )
+
+
+def images(count: int) -> ImageFeatures:
+    """Random image features."""
+    return ImageFeatures(global_=torch.randn(count, 512, generator=torch.Generator().manual_seed(1)))
+
+
+def train_step(model, batch: int) -> tuple[Tensor, Tensor]:
+    """Forward, backward and step: cosines (B, K), and the gradients of all that is trained."""
+    model.train()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0)
+    features, kept = images(batch), []
+    hook = model.loss_function.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
+    samples = [ClsDataSample().set_label(i % len(model.class_names)) for i in range(batch)]
+    model.parse_losses(model(features, samples, mode='loss'))[0].backward()
+    optimizer.step()
+    hook.remove()
+    gradients = torch.cat([p.grad.flatten() for p in trained])
+    optimizer.zero_grad()
+    return kept[0].logits.detach() / kept[0].logit_scale, gradients
+
+
+def adapt(model, views: int) -> tuple[Tensor, Tensor]:
+    """TPT on one image: cosines (1, K), and by how much the context moved, in learning rates."""
+    tpt, prompt = model.test_time, model.text_prompt
+    features = images(views)
+    with torch.no_grad():
+        context = tpt.tune(model, features, prompt.context(features.global_[:1]))
+        logits = model.logits(features[:1], prompt.encode(model.text_encoder, context))
+    return logits / model.text_encoder.logit_scale.exp(), (context - prompt.ctx) / tpt.optimizer['lr']
+
+
+def compare(name: str, step: Callable, models: tuple, size: int, repeats: int, aim: float) -> bool:
+    """Print time and differences of the two ways; whether they meet the aim."""
+    plain, ours = models
+    step(ours, size)
+    times: dict[str, list[float]] = dict(plain=[], ours=[])
+    results = {}
+    for _ in range(repeats):
+        for way, model in (('plain', plain), ('ours', ours)):
+            start = time.perf_counter()
+            results[way] = step(model, size)
+            times[way].append(time.perf_counter() - start)
+    median = {way: statistics.median(values) for way, values in times.items()}
+    ratio = median['plain'] / median['ours']
+    (cosines, moved), (expected, expected_moved) = results['ours'], results['plain']
+    differences = (
+        (cosines - expected).abs().max().item(),
+        ((moved - expected_moved).abs().max() / expected_moved.abs().max()).item(),
+    )
+    print(
+        f'{name}: plain {median["plain"] * 1e3:.0f} ms, here {median["ours"] * 1e3:.0f} ms, '
+        f'ratio {ratio:.1f} (aim: at least {aim}); difference of cosines {differences[0]:.1e}, of gradients '
+        f'{differences[1]:.1e} of the largest (aim: at most 1e-5)',
+        flush=True,
+    )
+    return ratio >= aim and max(differences) <= 1e-5
+
+
+def two_ways(text_prompt: dict, classes: int, **parts) -> tuple:
+    return tuple(build(text_prompt, classes, plain, **parts) for plain in (True, False))
+
+
+def coop(args) -> bool:
+    """CoOp, vectors that all classes share."""
+    return compare('CoOp, shared', train_step, two_ways(COOP, args.classes), 32, args.repeats, 5)
+
+
+def csc(args) -> bool:
+    """CoOp, vectors of each class."""
+    models = two_ways(dict(COOP, class_specific=True), args.classes)
+    return compare('CoOp, class-specific', train_step, models, 32, args.repeats, 3)
+
+
+def cocoop(args) -> bool:
+    """CoCoOp, and its memory for other batch sizes."""
+    models = two_ways(COCOOP, args.classes)
+    fast = compare(f'CoCoOp, {args.batch} images', train_step, models, args.batch, args.repeats, 3)
+    del models
+    peaks = []
+    for batch in (args.batch, 8 * args.batch):
+        command = [sys.executable, __file__, '--memory-of', str(batch), '--classes', str(args.classes)]
+        before, after = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        peaks.append(after - before)
+    print(
+        f'CoCoOp, peak memory above the loaded model: {peaks[0]:.0f} MiB for {args.batch} images, {peaks[1]:.0f} MiB '
+        f'for {8 * args.batch}, ratio {peaks[1] / peaks[0]:.2f} (aim: at most 1.5)',
+        flush=True,
+    )
+    return fast and peaks[1] <= 1.5 * peaks[0]
+
+
+def tpt(args) -> bool:
+    """TPT, one image of 64 views."""
+    models = two_ways(TPT, args.classes, test_time=dict(type='vlm_dense.TPT'))
+    return compare('TPT, 64 views', adapt, models, 64, args.repeats, 2)
+
+
+PARTS = dict(coop=coop, csc=csc, cocoop=cocoop, tpt=tpt)
+
+
+def measure_memory(batch: int, classes: int) -> None:
+    """Print, as JSON, this process's peak MiB before and after two steps of CoCoOp."""
+    model = build(COCOOP, classes, plain=False)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    for _ in range(2):
+        train_step(model, batch)
+    print(json.dumps([before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('parts', nargs='*', default=list(PARTS), help=f'of {", ".join(PARTS)}')
+    parser.add_argument('--classes', type=int, default=100)
+    parser.add_argument('--batch', type=int, default=2, help='images of a step of CoCoOp')
+    parser.add_argument('--repeats', type=int, default=5, help='steps of each way')
+    parser.add_argument('--threads', type=int, help="torch's threads; default: its own choice")
+    parser.add_argument('--memory-of', type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    unknown = set(args.parts) - set(PARTS)
+    if unknown:
+        parser.error(f'unknown parts {", ".join(sorted(unknown))}; there are {", ".join(PARTS)}')
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.memory_of:
+        measure_memory(args.memory_of, args.classes)
+        return 0
+    return 0 if all([PARTS[part](args) for part in args.parts]) else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
