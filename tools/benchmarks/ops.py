@@ -1,9 +1,10 @@
 """Time of every stand-in kernel over that of mmcv's compiled one, on the CPU.
 
-Both run in one process, in turn, on the same inputs; the compiled kernels are ``mmcv._ext`` and the stand-in's are
-called from ``vlm_dense.ops``. Sizes are those of a detector at 800 x 1,333 pixels. Needs an mmcv with compiled kernels.
+Both run in one process, in turn, on the same inputs, in one thread; the compiled kernels are ``mmcv._ext`` and the
+stand-in's are called from ``vlm_dense.ops``. The time is that of the processor, so other programs hardly count. Sizes
+are those of a detector at 800 x 1,333 pixels. Needs an mmcv with compiled kernels.
 
-    python tools/benchmarks/ops.py [--threads 1]
+    python tools/benchmarks/ops.py
 """
 
 from __future__ import annotations
@@ -90,12 +91,11 @@ def cases() -> dict:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--threads', type=int, default=1, help='threads of torch')
     parser.add_argument('--rounds', type=int, default=7, help='times are medians over this many')
     args = parser.parse_args(argv)
     if is_stand_in():
         parser.error('this mmcv has no compiled kernels to compare with')
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     warnings.simplefilter('ignore')
     kernels = Kernels()
     print('| Kernel | Compiled, ms | Stand-in, ms | Ratio |\n|---|---|---|---|')
@@ -104,10 +104,10 @@ def main(argv: list[str] | None = None) -> int:
         for i in range(args.rounds + 1):
             for stand_in in times:
                 kernels.use(stand_in)
-                start = time.perf_counter()
+                start = time.process_time()
                 function()
                 if i:  # the first is a warm-up
-                    times[stand_in].append(time.perf_counter() - start)
+                    times[stand_in].append(time.process_time() - start)
         kernels.use(False)
         theirs, ours = (statistics.median(t) * 1000 for t in times.values())
         print(f'| {name} | {theirs:.1f} | {ours:.1f} | {ours / theirs:.2f} |', flush=True)
