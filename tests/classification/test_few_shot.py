@@ -25,9 +25,9 @@ class ListedLabels(BaseDataset):
         return [dict(gt_label=y, number=i) for i, y in enumerate(LABELS)]
 
 
-def build(shots: int, seed: int = 1, **kwargs):
+def build(shots: int, seed: int = 1, at_most: int | None = None, **kwargs):
     inner = dict(type='vlm_dense.ListedLabels') | kwargs
-    return DATASETS.build(dict(type='vlm_dense.FewShotDataset', shots=shots, seed=seed, dataset=inner))
+    return DATASETS.build(dict(type='vlm_dense.FewShotDataset', shots=shots, seed=seed, at_most=at_most, dataset=inner))
 
 
 def numbers(dataset) -> list[int]:
@@ -48,6 +48,18 @@ def test_a_class_with_fewer_images_gives_all_and_says_so(monkeypatch):
     dataset = build(3)
     assert '1 classes have fewer than 3 images and give all they have: b (2)' in said[0]
     assert Counter(dataset.get_data_info(i)['gt_label'] for i in range(len(dataset))) == {2: 3, 0: 3, 1: 2}
+
+
+def test_validation_takes_at_most_so_many():
+    assert Counter(LABELS[i] for i in numbers(build(3, at_most=1))) == dict.fromkeys(range(3), 1)
+    assert numbers(build(1, at_most=4)) == numbers(build(1))
+    with pytest.raises(ConfigError, match='shots must be at least 1, found 0'):
+        build(3, at_most=0)
+
+
+def test_labels_out_of_range_are_refused():
+    with pytest.raises(DataError, match='has the label 2; expected 0 to 1 for 2 classes'):
+        build(1, metainfo=dict(classes=('a', 'b')))
 
 
 def test_a_class_without_images_and_no_shots_are_refused():

@@ -254,6 +254,14 @@ def test_what_is_chosen_on_which_data_is_read_from_the_config():
     assert cell.train['custom_hooks'][0]['data']['search']['dataset'] == dict(split='val', shots=4, seed=2)
 
 
+def test_a_head_that_keeps_shots_gets_their_number_and_no_seed():
+    cfg = config()
+    cfg['model']['head'] = dict(type='vlm_dense.TipAdapter', shots=16)
+    assert make_cell(cfg, 'm', 'imagenet', 'few-shot', 4, 2).train['model']['head'] == dict(
+        type='vlm_dense.TipAdapter', shots=4
+    )
+
+
 def test_other_sets_bring_their_templates():
     cell = make_cell(config(), 'm', 'imagenet', 'transfer', 16, 1)
     assert set(cell.tests) == {'test', 'eurosat'}

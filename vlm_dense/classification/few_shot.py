@@ -80,12 +80,12 @@ class FewShotDataset:
     """
 
     def __init__(self, dataset: dict, shots: int, seed: int = 1, at_most: int | None = None):
-        if shots < 1 or (at_most is not None and at_most < 1):
-            raise ConfigError(f'FewShotDataset: shots must be at least 1, found {min(shots, at_most or shots)}.')
+        shots = shots if at_most is None else min(shots, at_most)
+        if shots < 1:
+            raise ConfigError(f'FewShotDataset: shots must be at least 1, found {shots}.')
         pool = ROOT_DATASETS.build(dataset)
         pool.full_init()
         labels = [_label(pool, index) for index in range(len(pool))]
-        shots = min(shots, at_most or shots)
         where = f'FewShotDataset of {type(pool).__name__}'
         indices = draw_shots(labels, shots, random.Random(seed), pool.metainfo['classes'], where)
         object.__setattr__(self, 'indices', indices)

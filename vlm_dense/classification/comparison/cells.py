@@ -114,8 +114,10 @@ def make_cell(cfg: dict, method: str, dataset: str, protocol: str, shots: int, s
     cfg, targets = copy.deepcopy(cfg), cfg.get('targets') or {}
     cfg = {key: value for key, value in cfg.items() if key in _KEYS}
     for node in _dicts(cfg):
-        if node.get('shots') is not None:
-            node.update(shots=shots, seed=seed)
+        if node.get('shots') is not None:  # of a data set, or of a head that keeps or draws so many images of a class
+            node['shots'] = shots
+            if 'seed' in node or str(node.get('type')).endswith('Dataset'):
+                node['seed'] = seed
     cfg['randomness'] = dict(cfg.get('randomness') or {}, seed=seed)
     hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook['type'].split('.')[-1] not in _DROPPED_HOOKS]
     cfg['custom_hooks'] = [*hooks, dict(type='vlm_dense.CostHook')]
