@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vlm_dense.classification.hooks import evaluate
 from vlm_dense.clip.loading import read_state_dict
+from vlm_dense.engine.prepare import save_result
 from vlm_dense.errors import CheckpointError
 from vlm_dense.methods.others.wise_ft import from_release, interpolate
 from vlm_dense.registry import HOOKS
@@ -55,10 +56,12 @@ class WiSEFTHook(Hook):
         floor: float = 1e-8,
     ):
         self.alpha, self.alphas, self.shifts, self.floor = alpha, tuple(alphas), shifts or {}, floor
+        self.mixed = False
         self.fishers = None if fisher is None else [_fisher(path) for path in fisher]
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Rename what the official code saved; the text tower is that of the model."""
+        self.mixed = 'wise_ft' in checkpoint.get('meta', {})
         weights = checkpoint.get('state_dict', checkpoint)
         if 'classification_head.weight' not in weights:
             return
@@ -73,7 +76,9 @@ class WiSEFTHook(Hook):
             torch.save(_mixed_part(_bare(runner)), os.path.join(runner.work_dir, ZERO_SHOT))
 
     def after_train(self, runner: Runner) -> None:
-        """Test the mixtures and keep one."""
+        """Test the mixtures and keep one; nothing if the run was resumed from one."""
+        if self.mixed:
+            return
         path = os.path.join(runner.work_dir, ZERO_SHOT)
         if not os.path.isfile(path):
             raise CheckpointError(
@@ -102,7 +107,7 @@ class WiSEFTHook(Hook):
             with open(os.path.join(runner.work_dir, CURVE), 'w', encoding='utf-8') as file:
                 json.dump(curve, file, indent=1)
         mix(self.alpha)
-        runner.save_checkpoint(runner.work_dir, 'wise_ft.pth', save_optimizer=False, save_param_scheduler=False)
+        save_result(runner, 'wise_ft.pth', dict(wise_ft=self.alpha))
         runner.logger.info(f'WiSE-FT: the model with alpha {self.alpha} is {runner.work_dir}/wise_ft.pth')
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -17,6 +19,13 @@ def prepare_data_set(dataset, model: nn.Module) -> None:
     """Let a data set that asks for it (``prepare(model)``) see the model: features in the place of images."""
     if hasattr(dataset, 'prepare'):
         dataset.prepare(model)
+
+
+def save_result(runner: Runner, name: str, meta: dict | None = None) -> None:
+    """Save what was made of a trained model, as the last checkpoint of the run."""
+    runner.save_checkpoint(runner.work_dir, name, meta=meta)
+    if runner.rank == 0:
+        Path(runner.work_dir, 'last_checkpoint').write_text(str(Path(runner.work_dir, name)), encoding='utf-8')
 
 
 @HOOKS.register_module()
@@ -76,10 +85,8 @@ class PrepareHook(Hook):
         """Finish, with the best weights."""
         best = runner.message_hub.runtime_info.get('best_ckpt')
         if self._call(runner, 'finish', lambda: best and runner.load_checkpoint(best)):
-            runner.save_checkpoint(runner.work_dir, 'finished.pth', save_optimizer=False, save_param_scheduler=False)
-            runner.logger.info(
-                f'The finished model, from {best or "the last weights"}, is {runner.work_dir}/finished.pth'
-            )
+            save_result(runner, 'finished.pth')
+            runner.logger.info(f'Finished {best or "the last weights"}: {runner.work_dir}/finished.pth')
 
     def _prepare(self, runner: Runner) -> None:
         if not self.done and not runner._has_loaded:

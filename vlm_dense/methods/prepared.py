@@ -82,8 +82,15 @@ def read_features(model: nn.Module, loader: DataLoader, passes: int = 1) -> tupl
         Float32 (N, D), not normalised, and int64 (N,).
 
     Raises:
-        DataError: a label that is none.
+        DataError: other classes than those of the model, or a label that is none.
     """
+    classes = tuple(getattr(loader.dataset, 'metainfo', {}).get('classes') or model.class_names)
+    if classes != tuple(model.class_names):
+        raise DataError(
+            f'The {len(classes)} classes {", ".join(classes[:3])}, ... of {type(loader.dataset).__name__} are not the '
+            f'{len(model.class_names)} classes {", ".join(model.class_names[:3])}, ... of the model. Prepare it with '
+            'images of its own classes.'
+        )
     total = 0
     for number in range(passes):
         if hasattr(loader.dataset, 'set_epoch'):
