@@ -14,6 +14,7 @@ the boxes, scores and labels. The models are mmdet's own configs with few channe
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 import warnings
@@ -241,8 +242,8 @@ DETECTORS = {
 }
 
 
-def of_detectors() -> dict:
-    """A training step and a prediction of small detectors."""
+def build(name: str) -> tuple:
+    """A detector of ``DETECTORS``, always with the same parameters, and two images with boxes for it."""
     import mmdet
     from mmdet.registry import MODELS
     from mmdet.testing import demo_mm_inputs
@@ -251,28 +252,32 @@ def of_detectors() -> dict:
     from mmengine.registry import init_default_scope
 
     MMLogger.get_instance('compare_ops', log_level='ERROR')  # in place of a line for every parameter
-    configs = Path(mmdet.__file__).parent / '.mim' / 'configs'
+    init_default_scope('mmdet')
+    path, small = DETECTORS[name]
+    config = Config.fromfile(Path(mmdet.__file__).parent / '.mim' / 'configs' / path)
+    config.merge_from_dict(dict(model=small))
+    torch.manual_seed(0)
+    np.random.seed(0)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    for key, parameter in model.named_parameters():
+        if 'conv_offset' in key or '_cls' in key:  # all zero, all alike
+            parameter.data = draw(key, *parameter.shape) / 4
+        elif 'rtm_reg' in key and 'bias' in key:  # boxes without extent
+            parameter.data.fill_(2)
+        elif 'bn' in key and 'weight' in key:  # zero at the end of residual blocks
+            parameter.data.fill_(1)
+    sizes = dict(image_shapes=(3, 64, 96), num_items=[3, 2], num_classes=3)
+    return model, demo_mm_inputs(2, with_mask='Mask' in name, use_box_type=True, **sizes)
+
+
+def of_detectors() -> dict:
+    """A training step and a prediction of small detectors."""
     found = {}
-    for name, (path, small) in DETECTORS.items():
-        init_default_scope('mmdet')
-        config = Config.fromfile(configs / path)
-        config.merge_from_dict(dict(model=small))
-        torch.manual_seed(0)
-        np.random.seed(0)
-        model = MODELS.build(config.model)
-        model.init_weights()
-        for key, parameter in model.named_parameters():
-            if 'conv_offset' in key or '_cls' in key:  # all zero, all alike
-                parameter.data = draw(key, *parameter.shape) / 4
-            elif 'rtm_reg' in key and 'bias' in key:  # boxes without extent
-                parameter.data.fill_(2)
-            elif 'bn' in key and 'weight' in key:  # zero at the end of residual blocks
-                parameter.data.fill_(1)
-        masks = 'Mask' in name
-        inputs = dict(image_shapes=(3, 64, 96), num_items=[3, 2], num_classes=3, with_mask=masks, use_box_type=True)
-        data = model.data_preprocessor(demo_mm_inputs(2, **inputs), True)
+    for name in DETECTORS:
+        model, data = build(name)
         model.train()
-        loss, parts = model.parse_losses(model(**data, mode='loss'))
+        loss, parts = model.parse_losses(model(**model.data_preprocessor(copy.deepcopy(data), True), mode='loss'))
         loss.backward()
         found[f'{name}/losses'] = [torch.as_tensor(value).detach() for _, value in sorted(parts.items())]
         summaries = []
@@ -282,9 +287,7 @@ def of_detectors() -> dict:
                 summaries += [grad.norm(), (grad * draw(key, *grad.shape)).sum()]
         found[f'{name}/gradients'] = [torch.stack(summaries)]
         model.eval()
-        data = model.data_preprocessor(demo_mm_inputs(2, **inputs), False)
-        with torch.no_grad():
-            predictions = [sample.pred_instances for sample in model(**data, mode='predict')]
+        predictions = [sample.pred_instances for sample in model.test_step(data)]
         found[f'{name}/predictions'] = [p[key].float() for p in predictions for key in ('bboxes', 'scores', 'labels')]
     return found
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+from vlm_dense.ops.__main__ import is_stand_in
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 sys.path.insert(0, str(TOOLS))
@@ -19,14 +22,16 @@ def compiled():
 
 
 @pytest.fixture(autouse=True)
-def _scope():
-    """The detectors set mmdet's default scope; other tests keep theirs."""
+def _leave_no_trace():
+    """The detectors set mmdet's default scope and a quiet logger; other tests keep theirs."""
+    from mmengine.logging import MMLogger
     from mmengine.registry import DefaultScope
 
-    instances = DefaultScope._instance_dict.copy()
+    before = [(kind._instance_dict, kind._instance_dict.copy()) for kind in (DefaultScope, MMLogger)]
     yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(instances)
+    for instances, kept in before:
+        instances.clear()
+        instances.update(kept)
 
 
 # The order in which torch sorts equal scores is the processor's; nms and nms_match follow it as the compiled ones do.
@@ -57,3 +62,32 @@ def test_every_kept_case_is_compared(compiled):
     assert tool.difference([dets, kept[::-1]], compiled[case]) > 0.1
     assert tool.difference([dets[:-1], kept[:-1]], compiled[case]) == np.inf
     assert tool.compare({case: compiled[case]}, compiled)['nms'] == np.inf
+
+
+@pytest.mark.skipif(not is_stand_in(), reason='the compiled kernels take no bfloat16 on the CPU')
+@pytest.mark.parametrize('name', tool.DETECTORS)
+def test_detectors_train_in_mixed_precision(name, compiled):
+    model, data = tool.build(name)
+    with torch.autocast('cpu', torch.bfloat16):
+        loss, parts = model.parse_losses(model.train()(**model.data_preprocessor(data, True), mode='loss'))
+    loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    kept = dict(zip(sorted(parts), compiled[f'{name}/losses'], strict=True))
+    assert loss.item() == pytest.approx(kept['loss'].item(), rel=0.1)
+
+
+@pytest.mark.parametrize('name', tool.DETECTORS)
+def test_detectors_train_and_test_without_any_box(name):
+    """Empty images give finite losses, and a threshold above every score gives empty predictions."""
+    model, data = tool.build(name)
+    for sample in data['data_samples']:
+        sample.gt_instances = sample.gt_instances[:0]
+    loss, _ = model.parse_losses(model.train()(**model.data_preprocessor(data, True), mode='loss'))
+    loss.backward()
+    assert loss.isfinite() and all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    for part in model.modules():
+        if (settings := getattr(part, 'test_cfg', None)) and 'score_thr' in settings:
+            settings.score_thr = 1.1
+    model.eval()
+    found = [sample.pred_instances for sample in model.test_step(tool.build(name)[1])]
+    assert all(len(p) == 0 for p in found) or name == 'Deformable DETR'  # which always keeps its best queries
