@@ -30,7 +30,7 @@ class Pretrained:
         renamed: Regular expression -> replacement, as in :func:`re.sub`, of the release's names that differ from ours.
     """
 
-    rebuilt: tuple[str, ...] = ()
+    rebuilt: tuple[str, ...] = ('token_prefix', 'token_suffix')
     renamed: Mapping[str, str | Callable] = {}
 
     def from_release(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -44,7 +44,6 @@ class LearnedContext(Pretrained, TextPrompt):
         ConfigError: an unknown ``position``, or a number of vectors that cannot be.
     """
 
-    rebuilt = ('token_prefix', 'token_suffix')
 
     def __init__(
         self,
