@@ -208,7 +208,7 @@ class CLIPViT(ImageTower):
         if 'stages' in features:
             out.stages = tuple(stages[i] for i in self.out_indices)
             if self.with_pyramid:
-                # contiguous, since above frozen blocks torch's GroupNorm on the CPU crashes in backward with other strides
+                # contiguous: above frozen blocks, torch's GroupNorm on the CPU crashes in backward with other strides
                 out.stages = tuple(getattr(self, f'fpn{i + 1}')(s.contiguous()) for i, s in enumerate(out.stages))
         if 'patch' in features:
             out.patch = as_map(x)
