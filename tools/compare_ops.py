@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import vlm_dense.ops  # noqa: F401  before mmdet
 from vlm_dense.engine import quiet  # noqa: F401
+from vlm_dense.ops import is_stand_in  # before mmdet
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / 'tests' / 'data' / 'ops' / 'compiled.npz'
@@ -359,8 +359,6 @@ def main(argv: list[str] | None = None) -> int:
     warnings.simplefilter('ignore')
     found = figures()
     if args.write:
-        from vlm_dense.ops.__main__ import is_stand_in
-
         if is_stand_in():
             parser.error('--write needs an mmcv with compiled kernels; this one has the stand-in')
         write(found, args.write)

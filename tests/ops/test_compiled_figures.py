@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlm_dense.ops.__main__ import is_stand_in
+from vlm_dense.ops import is_stand_in
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 sys.path.insert(0, str(TOOLS))

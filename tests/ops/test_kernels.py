@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from vlm_dense.ops.__main__ import is_stand_in  # before mmcv.ops
+from vlm_dense.ops import is_stand_in  # before mmcv.ops
 
 # isort: split
 from mmcv import ops

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from vlm_dense.ops.__main__ import is_stand_in  # before mmcv.ops
+from vlm_dense.ops import is_stand_in  # before mmcv.ops
 
 BOXES = 'torch.tensor([[0, 0, 9, 9], [0, 0, 9, 8], [20, 0, 29, 9.0]]), torch.tensor([0.5, 0.9, 0.7])'
 

@@ -16,11 +16,12 @@ import time
 import warnings
 
 import torch
+
+from vlm_dense.ops import extension, is_stand_in  # before mmcv.ops
+
+# isort: split
 from mmcv import _ext as compiled
 from mmcv import ops
-
-from vlm_dense.ops import extension
-from vlm_dense.ops.__main__ import is_stand_in
 
 
 class Kernels:

@@ -6,6 +6,7 @@ that multiprocessing starts from it. mmdet and mmseg need no change, and a compi
 ``python -m vlm_dense.ops`` lists what is provided.
 """
 
+import importlib.util
 import multiprocessing
 import sys
 from importlib.machinery import ModuleSpec
@@ -35,6 +36,15 @@ class StandInFinder:
         module.__dict__.update(extension.KERNELS)
 
 
+def is_stand_in() -> bool:
+    """Whether ``mmcv._ext`` is the stand-in; imports mmcv.
+
+    Raises:
+        ModuleNotFoundError: There is no mmcv.
+    """
+    return isinstance(importlib.util.find_spec(NAME).loader, StandInFinder)
+
+
 def _install():
     if any(isinstance(finder, StandInFinder) for finder in sys.meta_path):
         return
@@ -42,7 +52,7 @@ def _install():
     sys.meta_path.append(finder)
     # A spawned worker unpickles this before its arguments, and so imports this package before any class of mmdet.
     multiprocessing.current_process()._config[__name__] = finder
-    if NAME not in sys.modules and any(package in sys.modules for package in ('mmdet', 'mmseg')):
+    if NAME not in sys.modules and sys.modules.keys() & {'mmdet', 'mmseg'} and is_stand_in():
         from vlm_dense.ops import late
 
         late.replace_fallbacks()

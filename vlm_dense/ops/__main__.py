@@ -10,12 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from vlm_dense.ops import NAME, StandInFinder
-
-
-def is_stand_in() -> bool:
-    """Whether ``mmcv._ext`` is the stand-in."""
-    return isinstance(importlib.util.find_spec(NAME).loader, StandInFinder)
+from vlm_dense.ops import NAME, is_stand_in
 
 
 def wanted() -> dict[str, str]:

@@ -15,8 +15,9 @@ def replace_fallbacks():
         if name.split('.')[0] in ('mmdet', 'mmseg') and (file := getattr(module, '__file__', None)):
             for wanted in _tried(file):
                 source = importlib.import_module(wanted.module)
-                for alias in wanted.names:
-                    setattr(module, alias.asname or alias.name, getattr(source, alias.name))
+                if all(hasattr(source, alias.name) for alias in wanted.names):
+                    for alias in wanted.names:
+                        setattr(module, alias.asname or alias.name, getattr(source, alias.name))
 
 
 def _tried(file):
@@ -27,4 +28,4 @@ def _tried(file):
         return []
     tries = [statement for statement in ast.parse(source).body if isinstance(statement, ast.Try)]
     inner = [statement for each in tries for statement in each.body]
-    return [s for s in inner if isinstance(s, ast.ImportFrom) and s.module.startswith('mmcv.ops')]
+    return [s for s in inner if isinstance(s, ast.ImportFrom) and (s.module or '').startswith('mmcv.ops')]
