@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import DefaultScope
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from toy_detector import ARCH, CHANNELS, NAMES, TEXT, build, samples
 
 from vlm_dense.detection.denseclip import box_targets
+from vlm_dense.engine.launch import fill_class_names
 from vlm_dense.errors import ClassNamesError, ConfigError
 
 SIZE = (64, 64)
@@ -75,6 +80,25 @@ def test_a_backbone_without_clip_serves():
     model = build('retinanet', backbone=pooled, neck=neck).train()
     total, _ = step(model)
     assert torch.isfinite(total) and model.backbone.attnpool.c_proj.weight.grad.abs().sum() > 0
+
+
+def test_the_documented_change_of_an_mmdet_config_trains(tmp_path):
+    text = (Path(__file__).parents[2] / 'docs' / 'detection.md').read_text(encoding='utf-8')
+    snippet = next(b for b in re.findall(r'```python\n(.*?)```', text, re.S) if '_base_' in b)
+    for old, new in (
+        ("'RN50'", "'tiny-rn'"),
+        ("'openai'", "'bundled'"),
+        ('[256, 512, 1024, 2048 + 80]', '[96, 192, 384, 768 + 80]'),
+    ):
+        assert old in snippet
+        snippet = snippet.replace(old, new)
+    (tmp_path / 'config.py').write_text(snippet)
+    cfg = Config.fromfile(tmp_path / 'config.py')
+    init_default_scope('mmdet')
+    fill_class_names(cfg)
+    assert len(cfg.model.class_names) == 80
+    total, terms = step(MODELS.build(cfg.model).train())
+    assert torch.isfinite(total) and terms['loss_seg'] > 0 and terms['loss_centerness'] > 0
 
 
 # --- the loss of the boxes ------------------------------------------------------------------------------------

@@ -1,0 +1,38 @@
+"""The embedded default of detection: it trains, validates, draws, and is tested on a part of the scenes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from engine.toy import scalars
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / 'tools'))
+import test as test_tool  # noqa: E402
+import train as train_tool  # noqa: E402
+
+SMALL = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.logger.interval=1']
+SMALL += ['train_dataloader.batch_size=2', 'val_dataloader.dataset.indices=4', 'test_dataloader.dataset.indices=3']
+
+
+@pytest.mark.parametrize('name', ['denseclip_mask-rcnn', 'clip_mask-rcnn', 'denseclip_retinanet', 'clip_retinanet'])
+def test_it_trains_and_tests_on_a_part_of_the_scenes(name, tmp_path):
+    config, work = str(ROOT / 'configs' / f'{name}_shapes.py'), tmp_path / 'work'
+    options = ['--cfg-options', *SMALL, f'visualizer.name={name}']
+    train_tool.main([config, '--work-dir', str(work), *options])
+    rows = scalars(work)
+    text_loss = {'denseclip_mask-rcnn': 'loss_aux_seg', 'denseclip_retinanet': 'loss_seg'}.get(name)
+    assert all(('loss_aux_seg' in r or 'loss_seg' in r) == (text_loss is not None) for r in rows if 'loss' in r)
+    assert ('coco/segm_mAP' in rows[-1]) == ('mask' in name) and 'coco/bbox_mAP' in rows[-1]
+    if name != 'denseclip_mask-rcnn':
+        return
+    with Image.open(work / 'vis' / 'iter_2.png') as picture:
+        assert picture.width > 3 * 256 and picture.height > 4 * 256
+    show = tmp_path / 'show'
+    checkpoint = str(work / 'iter_2.pth')
+    options = ['--cfg-options', *SMALL, 'visualizer.name=tested']
+    metrics = test_tool.main([config, checkpoint, '--work-dir', str(work), '--show-dir', str(show), *options])
+    assert 0 <= metrics['coco/bbox_mAP'] <= 1 and len(list(show.iterdir())) == 3
