@@ -117,6 +117,34 @@ def test_kgcoop_starts_without_penalty_and_pays_for_distance(tower):
     torch.testing.assert_close(prompt.losses(F.normalize(w, dim=-1))['loss_kg'], wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_a_marker_among_the_words_is_the_place_of_the_name(tower):
+    prompt = build(tower, words='a [CLS] on the table')
+    sentences = [f'a {name.replace("_", " ")} on the table.' for name in NAMES]
+    assert prompt.ctx.shape == (4, 32)
+    torch.testing.assert_close(prompt(tower), tower.encode_tokens(tower.tokenize(sentences)))
+    with pytest.raises(ConfigError, match='as many as there are words'):
+        build(tower, words='a [CLS] on the table', num_contexts=5)
+
+
+@pytest.mark.parametrize(
+    'kind, options',
+    [
+        ('CoOpPrompt', dict(num_contexts=4, class_specific=True, position='middle')),
+        ('CoCoOpPrompt', dict(reduction=2)),
+        ('KgCoOpPrompt', {}),
+        ('DeepTextPrompt', dict(depth=2)),
+        ('DenseCLIPPrompt', dict(name_length=12)),
+        ('ZeroShotPrompt', dict(templates=['a photo of a {}.', 'a {}.'])),
+    ],
+)
+def test_some_of_the_classes_are_encoded_as_among_all(tower, kind, options):
+    prompt, classes = build(tower, kind, **options), torch.tensor([3, 1])
+    images = torch.randn(2, D) if prompt.image_conditioned else None
+    with torch.no_grad():
+        some, all_ = (prompt(tower, images, classes=which) for which in (classes, None))
+    torch.testing.assert_close(some, all_[..., classes, :])
+
+
 # --- official checkpoints ---------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,75 @@
+"""Every classification config is whole: its model, its pipelines, its optimiser and its hooks can be built."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from classification.small_runs import ROOT
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import HOOKS, LOOPS, METRICS, DefaultScope
+from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
+
+from vlm_dense.registry import MODELS
+
+TEXT = dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2)
+TINY = {
+    'ViT': dict(image_size=32, patch_size=8, width=32, head_width=16, layers=2),
+    'RN': dict(image_size=32, layers=[1, 1, 1, 1], width=8, head_width=32),
+}
+CONFIGS = sorted(
+    path.name
+    for path in (ROOT / 'configs').glob('*.py')
+    if Config.fromfile(path).get('model', {}).get('type') == 'vlm_dense.CLIPClassifier'
+)
+
+
+def shrink(node) -> None:
+    """Tiny towers with random weights wherever a published architecture is named."""
+    if isinstance(node, dict):
+        arch = node.get('arch')
+        if isinstance(arch, str) and not arch.startswith('tiny'):
+            kind = next(vision for name, vision in TINY.items() if arch.startswith(name))
+            node.update(arch=dict(embed_dim=16, quick_gelu=True, vision_cfg=dict(kind), text_cfg=dict(TEXT)))
+            node.update(pretrained=None)
+        for value in node.values():
+            shrink(value)
+
+
+def pipelines(node):
+    """All pipelines in a data loader's config."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == 'pipeline':
+                yield value
+            else:
+                yield from pipelines(value)
+
+
+def test_there_are_configs():
+    prompts = ('zero_shot', 'coop', 'cocoop', 'kgcoop', 'deep_text', 'vp', 'vpt', 'vpt_deep', 'ivlp', 'maple', 'tpt')
+    assert {f'{name}_{data}.py' for name in prompts for data in ('shapes', 'imagenet')} <= set(CONFIGS)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_a_config_can_be_built(name):
+    config = Config.fromfile(ROOT / 'configs' / name)
+    shrink(config._cfg_dict)
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        torch.manual_seed(0)
+        model = MODELS.build(dict(config.model, class_names=['circle', 'star']))
+        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            for pipeline in pipelines(config.get(loader)):
+                assert [ROOT_TRANSFORMS.build(step) for step in pipeline]
+        for hook in config.custom_hooks:
+            HOOKS.build(hook)
+        METRICS.build(config.test_evaluator)
+        assert LOOPS.get(config.test_cfg.type)
+        trained = [key for key, p in model.named_parameters() if p.requires_grad]
+        if config.get('optim_wrapper'):
+            assert trained
+            groups = build_optim_wrapper(model, config.optim_wrapper).param_groups
+            assert groups[0]['lr'] == config.optim_wrapper.optimizer.lr
+            assert config.train_cfg.val_interval <= config.train_cfg.max_epochs
+        elif 'test_time' not in config.model and 'head' not in config.model:
+            assert not trained
