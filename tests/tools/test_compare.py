@@ -18,6 +18,7 @@ from vlm_dense.classification.comparison import report
 from vlm_dense.classification.comparison.cells import make_cell, plan
 from vlm_dense.classification.comparison.runs import run_cells
 from vlm_dense.errors import ConfigError
+from vlm_dense.methods.text_prompts.templates import read_templates
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / 'tools'))
@@ -268,6 +269,15 @@ def test_other_sets_bring_their_templates():
     assert leaf(cell.tests['eurosat'], 'test_dataloader')['name'] == 'eurosat'
     assert cell.tests['eurosat']['model']['text_prompt']['templates'] == ['a centered satellite photo of {}.']
     assert cell.tests['test']['model']['text_prompt']['templates'] == ['a photo of a {}.']
+
+
+@pytest.mark.parametrize('ensemble', ['imagenet7', list(read_templates('imagenet80'))])
+def test_ensembles_of_imagenet_stay_in_its_family(ensemble):
+    cfg = config() | dict(targets={name: dict(name=name) for name in ('caltech101', 'imagenet-a')})
+    cfg['model']['text_prompt'] = dict(templates=ensemble)
+    tests = make_cell(cfg, 'm', 'imagenet', 'transfer', 16, 1).tests
+    assert tests['imagenet-a']['model']['text_prompt']['templates'] == ensemble
+    assert tests['caltech101']['model']['text_prompt']['templates'] == ['a photo of a {}.']
 
 
 def test_a_set_without_config_takes_that_of_imagenet(tmp_path):

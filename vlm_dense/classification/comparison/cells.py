@@ -24,6 +24,7 @@ PROTOCOLS = ('few-shot', 'base-to-new', 'transfer')
 
 _OF_TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
 _OF_VALIDATION = ('val_dataloader', 'val_cfg', 'val_evaluator')
+_ENSEMBLES = ('imagenet7', 'imagenet80')
 _KEYS = {*inspect.signature(Runner.__init__).parameters, 'data_root', 'custom_imports', 'find_unused_parameters'}
 _DROPPED_HOOKS = ('ZeroShotComparisonHook', 'PredictionPictureHook')  # they test or draw on top of what is asked
 
@@ -201,16 +202,22 @@ def _with_set(cfg: dict, old: str, new: str) -> dict:
 
 
 def _with_template(cfg: dict, old: str, new: str) -> dict:
-    (old, *_), (new, *_) = read_templates(old), read_templates(new)
-    return dict(cfg, **{key: _replaced(cfg[key], old, new) for key in ('model', 'custom_hooks') if key in cfg})
+    """CoOp's sentence for one set in the place of that for another; outside of ImageNet also of ImageNet's lists."""
+    ((old_sentence, *_), (sentence, *_)) = read_templates(old), read_templates(new)
+    lists = {} if new.startswith('imagenet') else {name: read_templates(name) for name in _ENSEMBLES}
 
+    def replaced(node):
+        if node == old_sentence:
+            return sentence
+        if isinstance(node, str):
+            return [sentence] if node in lists else node
+        if isinstance(node, dict):
+            return {key: replaced(value) for key, value in node.items()}
+        if isinstance(node, (list, tuple)):
+            return [sentence] if tuple(node) in lists.values() else type(node)(map(replaced, node))
+        return node
 
-def _replaced(node, old: str, new: str):
-    if isinstance(node, dict):
-        return {key: _replaced(value, old, new) for key, value in node.items()}
-    if isinstance(node, (list, tuple)):
-        return type(node)(_replaced(value, old, new) for value in node)
-    return new if node == old else node
+    return dict(cfg, **{key: replaced(cfg[key]) for key in ('model', 'custom_hooks') if key in cfg})
 
 
 def _dicts(node) -> Iterator[dict]:
