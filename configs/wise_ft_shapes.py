@@ -39,7 +39,10 @@ default_hooks = dict(
         type='vlm_dense.WiSEFTHook',
         alpha=0.5,
         alphas=(0, 0.25, 0.5, 0.75, 1),
-        shifts={domain: dict(loader, dataset=dict(other, domain=domain)) for domain in ('source', 'sketch', 'inverted', 'noisy')},
+        shifts={
+            domain: dict(loader, dataset=dict(other, domain=domain))
+            for domain in ('source', 'sketch', 'inverted', 'noisy')
+        },
     ),
     checkpoint=dict(interval=5),
 )

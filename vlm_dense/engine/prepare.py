@@ -84,7 +84,7 @@ class PrepareHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Finish, with the best weights."""
         best = runner.message_hub.runtime_info.get('best_ckpt')
-        if self._call(runner, 'finish', lambda: best and runner.load_checkpoint(best)):
+        if self._call(runner, 'finish', lambda: best and _load(runner, best)):
             save_result(runner, 'finished.pth')
             runner.logger.info(f'Finished {best or "the last weights"}: {runner.work_dir}/finished.pth')
 
@@ -122,6 +122,13 @@ class PrepareHook(Hook):
         prepare_data_set(dataset, model)
         runner.logger.info(f'PrepareHook: {name} is {_kind(self.data[name]["dataset"])}, {len(dataset)} images.')
         return DataLoader(dataset, **{'batch_size': 32, 'collate_fn': pseudo_collate, **options})
+
+
+def _load(runner: Runner, path: str) -> None:
+    """Load weights into a run that is over."""
+    resumed, runner._resume = runner._resume, False  # the best checkpoint holds weights only
+    runner.load_checkpoint(path)
+    runner._resume = resumed
 
 
 def _bare(runner: Runner) -> nn.Module:
