@@ -183,6 +183,29 @@ def test_recomputed_activations_give_the_same_gradients_in_a_frozen_tower():
         torch.testing.assert_close(recomputed, plain)
 
 
+@pytest.mark.parametrize('kind', ['MaPLePrompt', 'IVLPPrompt', 'DeepTextPrompt'])
+def test_mixed_precision_changes_the_loss_by_rounding_only(kind):
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(
+            type='vlm_dense.CLIPClassifier',
+            backbone=dict(type='vlm_dense.CLIPViT', arch=ARCH, head=True),
+            text_encoder=dict(type='vlm_dense.TextTower', arch=ARCH),
+            text_prompt=dict(type=f'vlm_dense.{kind}'),
+            class_names=NAMES,
+        )
+    ).train()
+    images = torch.randn(4, 3, 32, 32)
+    model.text_encoder.logit_scale.zero_()
+    exact = model(images)
+    with torch.autocast('cpu', torch.bfloat16):
+        rounded = model(images)
+    assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=0.03)
+    rounded.logsumexp(1).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.text_prompt.parameters())
+
+
 # --- segmentors -------------------------------------------------------------------------------------------------------
 
 
