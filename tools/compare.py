@@ -15,7 +15,7 @@ from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # a cell is a process; its threads would fight with the others'
 
-from vlm_dense.engine import quiet  # noqa: E402, F401, I001  (first, before others import mmseg)
+from vlm_dense.engine import quiet  # isort: skip  # noqa: E402, F401  (first, before others import mmseg)
 import torch  # noqa: E402
 from mmengine.config import DictAction  # noqa: E402
 from mmengine.utils import ProgressBar  # noqa: E402

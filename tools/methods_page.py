@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from vlm_dense.engine import quiet  # noqa: F401, I001  (first, before others import mmseg)
+from vlm_dense.engine import quiet  # isort: skip  # noqa: F401  (first, before others import mmseg)
 from vlm_dense.classification.comparison import report
 
 ROOT = Path(__file__).parents[1]
