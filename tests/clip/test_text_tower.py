@@ -202,6 +202,15 @@ def test_what_the_backward_pass_keeps_does_not_grow_with_the_classes(tower):
     assert kept_bytes(tower, *many) > 4 * kept_bytes(tower, *few)
 
 
+def test_what_the_backward_pass_keeps_of_variants_are_keys_and_values(tower):
+    own, eot, prefix = split(tower, make_ids([4] * 8, context_length=6), random(4, WIDTH))
+    few, many = (prefix.detach().expand(n, -1, -1).clone().requires_grad_() for n in (4, 32))
+    growth = kept_bytes(tower, own, eot, many, chunk_size=8) - kept_bytes(tower, own, eot, few, chunk_size=8)
+    layers, floats = len(tower.transformer.resblocks), 28 * prefix.numel()
+    result = 28 * len(eot) * tower.embed_dim
+    assert growth <= 4 * (floats * (2 * layers + 2) + 2 * result)
+
+
 # --- deep prompts ------------------------------------------------------------------------------------------------
 
 

@@ -292,10 +292,16 @@ class TextTower(BaseModule):
         if prefix is not None:
             prefix = prefix.to(self.dtype).unsqueeze(0) if single else prefix.to(self.dtype)
             groups, before = prefix.shape[:2]
-            keys_values, deep = self._prefix_keys_values(prefix, deep), None
 
         limit = chunk_size or self.chunk_size
         recompute = groups * len(lengths) > limit and torch.is_grad_enabled()
+        once_more = dict(use_reentrant=False, preserve_rng_state=False)
+        if prefix is not None:
+            if recompute and groups > 1:  # else what the backward pass keeps would grow with the images
+                keys_values = checkpoint(self._prefix_keys_values, prefix, deep, **once_more)
+            else:
+                keys_values = self._prefix_keys_values(prefix, deep)
+            deep = None
         if recompute:  # leaves room for what grows with the classes, so that the peak stays below one full chunk's
             limit = max(1, limit // 2)
         encoded = []
@@ -309,8 +315,7 @@ class TextTower(BaseModule):
                 kv = keys_values and [(k[first : first + count], v[first : first + count]) for k, v in keys_values]
                 args = own, packing, count, before, kv, deep, project
                 if recompute:
-                    kwargs = {'use_reentrant': False, 'preserve_rng_state': False}
-                    variants.append(checkpoint(self._encode_chunk, *args, **kwargs))
+                    variants.append(checkpoint(self._encode_chunk, *args, **once_more))
                 else:
                     variants.append(self._encode_chunk(*args))
             encoded.append(torch.cat(variants))
