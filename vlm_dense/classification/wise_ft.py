@@ -67,8 +67,9 @@ class WiSEFTHook(Hook):
             return
         own = _bare(runner).state_dict()
         text = {key: value for key, value in own.items() if not key.startswith(('backbone.', 'head.'))}
+        weights = text | from_release(weights)
         checkpoint.clear()
-        checkpoint.update(meta={}, state_dict=text | from_release(weights))
+        checkpoint.update(meta={}, state_dict=weights)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Keep the weights from before the first iteration."""
