@@ -16,7 +16,7 @@ from PIL import Image
 
 from vlm_dense.classification.comparison import report
 from vlm_dense.classification.comparison.cells import make_cell, plan
-from vlm_dense.classification.comparison.runs import run_cells
+from vlm_dense.classification.comparison.runs import result_of, run_cells
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.text_prompts.templates import read_templates
 
@@ -200,6 +200,21 @@ def test_a_cell_that_dies_is_told(configs, tmp_path, monkeypatch):
     cells = plan(configs, ['deadly', 'zero'], ['toy'], ['few-shot'], [1], [1])
     assert run_cells(cells, tmp_path / 'out', 1, lambda *_: None) == {cells[0]: 'killed by signal 9'}
     assert len(files(tmp_path, 'out/cells/zero*/test_*.json')) == 1
+
+
+@pytest.mark.parametrize(
+    'saved, last, wanted',
+    [
+        (['epoch_2.pth'], 'epoch_2.pth', 'epoch_2.pth'),
+        (['epoch_2.pth', 'best_top1_epoch_1.pth'], 'epoch_2.pth', 'best_top1_epoch_1.pth'),
+        (['epoch_2.pth', 'best_top1_epoch_1.pth', 'finished.pth'], 'finished.pth', 'finished.pth'),
+    ],
+)
+def test_the_result_of_a_training_is_its_best_or_what_was_made_of_it(saved, last, wanted, tmp_path):
+    for name in saved:
+        (tmp_path / name).write_bytes(b'')
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / last))
+    assert result_of(tmp_path) == str(tmp_path / wanted)
 
 
 # --- plan -----------------------------------------------------------------------------------------------------

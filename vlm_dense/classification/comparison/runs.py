@@ -125,7 +125,7 @@ def _train_and_test(folder: Path) -> None:
     names = _names(first)
     if train.is_file():
         launch.train(_arguments(train, folder / 'train', resume='auto', load_from=None, amp=False))
-        checkpoint = find_latest_checkpoint(str(folder / 'train'))
+        checkpoint = result_of(folder / 'train')
         cost = _cost(folder / 'train')
     minutes = (time.perf_counter() - start) / 60
     for config in tests:
@@ -156,6 +156,13 @@ def _errors_told() -> Iterator[None]:
     except Exception:
         traceback.print_exc()
         sys.exit(1)
+
+
+def result_of(work_dir: Path) -> str:
+    """Checkpoint that a training leaves as its result: the best one if it kept one and nothing was made of it."""
+    last = Path(find_latest_checkpoint(str(work_dir)))
+    best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+    return str(best[-1] if best and re.match('(epoch|iter)_', last.name) else last)
 
 
 def _write_whole(path: Path, text: str) -> None:
