@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
+from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,8 +27,13 @@ def count_flops(model: nn.Module, height: int, width: int) -> int:
     """Floating-point operations (2 a multiply-add) of one forward pass of an image, text included."""
     model.eval()
     image = torch.zeros(1, 3, height, width)
+    kwargs = {}
+    if hasattr(model, 'roi_head'):  # a two-stage detector cuts its proposals at the image's border
+        from mmdet.structures import DetDataSample
+
+        kwargs['data_samples'] = [DetDataSample(metainfo=dict(img_shape=(height, width), scale_factor=(1.0, 1.0)))]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(image, mode='tensor')
+        model(image, mode='tensor', **kwargs)
     return counter.get_total_flops()
 
 
@@ -49,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = launch.load_config(args.config, args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         launch.fill_class_names(cfg)
-        model = MODELS.build(without_weights(cfg.model.to_dict()))
+        model = MODELS.build(ConfigDict(without_weights(cfg.model.to_dict())))
     counts = count_parameters(model)
     total = {k: sum(c[k] for c in counts.values()) for k in ('trained', 'frozen')}
     print(f'{"module":24}{"parameters":>14}{"trained":>14}{"frozen":>14}')

@@ -11,6 +11,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / 'tools'))
+import model_info  # noqa: E402
 import test as test_tool  # noqa: E402
 import train as train_tool  # noqa: E402
 
@@ -36,3 +37,11 @@ def test_it_trains_and_tests_on_a_part_of_the_scenes(name, tmp_path):
     options = ['--cfg-options', *SMALL, 'visualizer.name=tested']
     metrics = test_tool.main([config, checkpoint, '--work-dir', str(work), '--show-dir', str(show), *options])
     assert 0 <= metrics['coco/bbox_mAP'] <= 1 and len(list(show.iterdir())) == 3
+
+
+@pytest.mark.parametrize('name', ['denseclip_mask-rcnn_shapes', 'denseclip_retinanet_shapes'])
+def test_parameters_and_operations_of_detectors_are_counted(name, capsys):
+    model_info.main([str(ROOT / 'configs' / f'{name}.py'), '--shape', '96', '96'])
+    out = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
+    assert rows['text_encoder'][1] == '0' and float(out.splitlines()[-1].split()[0]) > 0.1
