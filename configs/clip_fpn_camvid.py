@@ -9,7 +9,4 @@ _base_ = [
 model = dict(data_preprocessor=dict(size=(256, 256)), decode_head=dict(num_classes=11))
 
 train_dataloader = dict(batch_size=4)
-default_hooks = dict(
-    logger=dict(interval=50),
-    checkpoint=dict(interval=400, save_best='mIoU'),
-)
+default_hooks = dict(checkpoint=dict(interval=400, save_best='mIoU'))

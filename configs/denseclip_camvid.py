@@ -15,7 +15,4 @@ model = dict(
 )
 
 train_dataloader = dict(batch_size=4)
-default_hooks = dict(
-    logger=dict(interval=50),
-    checkpoint=dict(interval=400, save_best='mIoU'),
-)
+default_hooks = dict(checkpoint=dict(interval=400, save_best='mIoU'))

@@ -3,13 +3,8 @@ _base_ = [
     './_base_/models/denseclip_retinanet_tiny-rn.py',
     './_base_/datasets/shapes_instance.py',
     './_base_/schedules/tiny_det.py',
-    './_base_/detection_runtime.py',
+    './_base_/detection_runtime_iters.py',
 ]
 
-log_processor = dict(by_epoch=False)
-default_hooks = dict(
-    logger=dict(log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False, interval=400),
-)
 val_evaluator = dict(metric=['bbox'])
 test_evaluator = val_evaluator

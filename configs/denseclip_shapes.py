@@ -6,7 +6,4 @@ _base_ = [
     './_base_/default_runtime.py',
 ]
 
-default_hooks = dict(
-    logger=dict(interval=50),
-    checkpoint=dict(interval=400, save_best='mIoU'),
-)
+default_hooks = dict(checkpoint=dict(interval=400, save_best='mIoU'))

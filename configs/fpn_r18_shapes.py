@@ -7,7 +7,4 @@ _base_ = [
 ]
 
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=1.0)}))  # it learns from scratch
-default_hooks = dict(
-    logger=dict(interval=50),
-    checkpoint=dict(interval=400, save_best='mIoU'),
-)
+default_hooks = dict(checkpoint=dict(interval=400, save_best='mIoU'))

@@ -1,11 +1,4 @@
 # TaskRes with 8 or 16 shots; 100 epochs with fewer, a rate of 2e-4 on ImageNet.
-max_epochs = 200
-lr = 0.002
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=lr, weight_decay=5e-4))
-param_scheduler = [
-    dict(type='ConstantLR', factor=1e-5 / lr, by_epoch=True, begin=0, end=2),  # ends by restoring the rate
-    dict(type='CosineAnnealingLR', T_max=max_epochs, by_epoch=True, begin=1, end=max_epochs),
-]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=50)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+_base_ = './clip_adapter_200e.py'
+
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='Adam', lr={{_base_.lr}}, weight_decay=5e-4))

@@ -1,4 +1,5 @@
 # Tip-Adapter-F's: a cosine to 0 in each iteration. eps is large for half precision; other values train otherwise.
+# Stands beside tip_adapter_*.py, which have the test loop.
 max_epochs = 20
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, eps=1e-4, weight_decay=0.01))
 param_scheduler = [
@@ -8,4 +9,3 @@ param_scheduler = [
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')

@@ -1,11 +1,9 @@
-# Of prompts of one tower in MaPLe's code: like CoOp's, with few images a step.
-max_epochs = 5
+# Of prompts of one tower in MaPLe's code: like MaPLe's, at another rate.
+_base_ = './maple_5e.py'
+
 lr = 0.0025
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=lr, momentum=0.9, weight_decay=5e-4))
+optim_wrapper = dict(optimizer=dict(lr=lr))
 param_scheduler = [
-    dict(type='ConstantLR', factor=1e-5 / lr, by_epoch=True, begin=0, end=2),  # ends by restoring the rate
-    dict(type='CosineAnnealingLR', T_max=max_epochs, by_epoch=True, begin=1, end=max_epochs),
+    dict(type='ConstantLR', factor=1e-5 / lr, by_epoch=True, begin=0, end=2),
+    dict(type='CosineAnnealingLR', T_max=5, by_epoch=True, begin=1, end=5),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
