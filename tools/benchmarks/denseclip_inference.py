@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 
+from vlm_dense.engine import quiet  # isort: skip  # noqa: F401  (first, before others import mmseg)
 import torch
 from mmengine import ConfigDict
 from mmengine.structures import PixelData
