@@ -1,5 +1,5 @@
-# DualCoOp on COCO 2014, RN101 at 448 px, vectors of each class. Published for 10 to 90 % of the labels; which of them are
-# known is the annotations' business, unknown ones count nowhere.
+# DualCoOp on COCO 2014, RN101 at 448 px, vectors of each class. Published for 10 to 90 % of the labels; which are known
+# is the business of the annotations, unknown ones count nowhere.
 _base_ = [
     './_base_/models/clip_classifier_rn50.py',
     './_base_/datasets/coco2014_multi-label.py',

@@ -3,9 +3,7 @@
 _base_ = './shapes_few-shot.py'
 
 train_dataloader = dict(
-    dataset=dict(
-        _delete_=True, type='vlm_dense.FeatureDataset', copies=4, dataset={{_base_.train_dataloader.dataset}}
-    )
+    dataset=dict(_delete_=True, type='vlm_dense.FeatureDataset', copies=4, dataset={{_base_.train_dataloader.dataset}})
 )
 val_dataloader = dict(
     dataset=dict(_delete_=True, type='vlm_dense.FeatureDataset', dataset={{_base_.val_dataloader.dataset}})

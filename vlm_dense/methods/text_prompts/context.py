@@ -44,7 +44,6 @@ class LearnedContext(Pretrained, TextPrompt):
         ConfigError: an unknown ``position``, or a number of vectors that cannot be.
     """
 
-
     def __init__(
         self,
         class_names: Sequence[str],
