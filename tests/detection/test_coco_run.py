@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
-import open_clip
 import pytest
-import torch
-from engine.toy import scalars
+from engine.published import NO_WORKERS, ROOT, message, trained, weights_at, write_rn50
 from mmdet.datasets import CocoDataset
 
 from vlm_dense.datasets import ShapesDataset
 from vlm_dense.engine.launch import load_config
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / 'tools'))
-import train as train_tool  # noqa: E402
-
 CONFIG = str(ROOT / 'configs' / 'denseclip_mask-rcnn_r50_coco.py')
 SMALL = [
-    'train_dataloader.num_workers=0',
-    'train_dataloader.persistent_workers=False',
-    'val_dataloader.num_workers=0',
-    'val_dataloader.persistent_workers=False',
+    *NO_WORKERS,
     'val_dataloader.dataset.indices=2',
     'train_dataloader.dataset.pipeline.2.scale=(96,64)',
     'val_dataloader.dataset.pipeline.1.scale=(96,64)',
@@ -51,35 +40,22 @@ def data(tmp_path_factory):
     return root
 
 
-def weights_at(path) -> list[str]:
-    return [f'model.backbone.pretrained={path}', f'model.text_encoder.pretrained={path}']
-
-
-def message(capsys, *argv) -> str:
-    with pytest.raises(SystemExit) as left:
-        train_tool.main([CONFIG, *argv])
-    assert left.value.code == 2
-    out = capsys.readouterr()
-    assert 'Traceback' not in out.out + out.err
-    return out.err
-
-
 def test_without_data_the_files_that_are_missing_are_named(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = message(capsys, '--work-dir', str(tmp_path / 'work'))
+    text = message(capsys, CONFIG, '--work-dir', str(tmp_path / 'work'))
     assert 'annotations/instances_train2017.json' in text and 'train2017' in text and '--data-root DIR' in text
 
 
 def test_without_weights_the_file_and_a_bundled_model_are_named(capsys, data, tmp_path):
     absent = str(tmp_path / 'RN50.pt')
     options = ['--cfg-options', *SMALL, *weights_at(absent), 'visualizer.name=coco_absent']
-    text = message(capsys, '--data-root', str(data), '--work-dir', str(tmp_path / 'work'), *options)
+    text = message(capsys, CONFIG, '--data-root', str(data), '--work-dir', str(tmp_path / 'work'), *options)
     assert absent in text and 'tiny-rn' in text
 
 
 def test_another_number_of_classes_is_explained(capsys, data, tmp_path):
     options = ['--cfg-options', *SMALL, 'train_dataloader.dataset.metainfo.classes=("person","bicycle")']
-    text = message(capsys, '--data-root', str(data), '--work-dir', str(tmp_path / 'work'), *options)
+    text = message(capsys, CONFIG, '--data-root', str(data), '--work-dir', str(tmp_path / 'work'), *options)
     assert 'The data set has 2 classes' in text and 'model.roi_head.mask_head.num_classes=2' in text
 
 
@@ -91,7 +67,7 @@ def test_images_that_the_annotations_name_and_that_do_not_exist_are_told(capsys,
     tiny = ['model.backbone.arch=tiny-rn', 'model.text_encoder.arch=tiny-rn', *weights_at('bundled')]
     tiny.append('model.neck.in_channels=[96,192,384,848]')
     options = ['--cfg-options', *SMALL, *tiny, f'train_dataloader.dataset.ann_file={odd}', 'visualizer.name=coco_lost']
-    text = message(capsys, '--data-root', str(data), '--work-dir', str(tmp_path / 'work'), *options)
+    text = message(capsys, CONFIG, '--data-root', str(data), '--work-dir', str(tmp_path / 'work'), *options)
     assert 'of which 1 do not exist' in text and 'lost.png' in text
 
 
@@ -104,17 +80,8 @@ def test_data_root_moves_the_evaluators_annotations_too(tmp_path):
 
 
 def test_it_trains_and_validates_on_openais_layout(data, tmp_path):
-    torch.manual_seed(0)
-    clip = open_clip.model.CLIP(**open_clip.get_model_config('RN50'))
-    weights = {k: v.half() if v.is_floating_point() else v for k, v in clip.state_dict().items() if k != 'attn_mask'}
-    weights.update(input_resolution=torch.tensor(224), context_length=torch.tensor(77), vocab_size=torch.tensor(49408))
-    path = tmp_path / 'RN50.pt'
-    torch.save(weights, path)
-    del clip, weights
-    work = tmp_path / 'work'
-    options = ['--cfg-options', *SMALL, *weights_at(path), 'visualizer.name=coco_present']
-    train_tool.main([CONFIG, '--data-root', str(data), '--work-dir', str(work), *options])
-    rows = scalars(work)
+    work, weights = tmp_path / 'work', weights_at(write_rn50(tmp_path / 'RN50.pt'))
+    rows = trained(CONFIG, data, work, *SMALL, *weights, 'visualizer.name=coco_present')
     losses = [r for r in rows if 'loss' in r]
     assert len(losses) == 2 and all(r['loss_aux_seg'] > 0 and r['loss_mask'] > 0 for r in losses)
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(rows[-1])

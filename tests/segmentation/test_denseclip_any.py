@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 import torchvision
-from engine.toy import scalars
+from engine.published import ROOT, SMALL_ADE20K, trained, write_ade20k
 from mmengine.optim import build_optim_wrapper
 from open_clip.modified_resnet import AttentionPool2d
-from PIL import Image
 from torch import nn
 
 from vlm_dense.engine.launch import load_config
 from vlm_dense.errors import CheckpointError, ConfigError, WeightsNotFoundError
 from vlm_dense.registry import MODELS
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / 'tools'))
-import train as train_tool  # noqa: E402
 
 LAYERS = ['layer1', 'layer2', 'layer3', 'layer4']
 RESNET = dict(type='vlm_dense.TorchvisionBackbone', model='resnet18', nodes=LAYERS)
@@ -144,41 +135,16 @@ def test_the_new_pool_learns_at_full_rate_and_the_backbone_at_a_tenth():
 
 
 def test_it_trains_and_validates_on_ade20ks_layout(tmp_path):
-    rng = np.random.RandomState(0)
-    for split in ('training', 'validation'):
-        for kind in ('images', 'annotations'):
-            (tmp_path / 'ade' / kind / split).mkdir(parents=True)
-        for i in range(2):
-            mask = rng.randint(0, 151, (4, 6)).repeat(20, 0).repeat(20, 1).astype(np.uint8)
-            image = rng.randint(0, 255, (80, 120, 3)).astype(np.uint8)
-            Image.fromarray(image).save(tmp_path / 'ade' / 'images' / split / f'ADE_{i}.jpg')
-            Image.fromarray(mask).save(tmp_path / 'ade' / 'annotations' / split / f'ADE_{i}.png')
+    data = write_ade20k(tmp_path / 'ade')
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / 'r18.pth')
     options = [
+        *SMALL_ADE20K,
         f'model.backbone.backbone.weights={tmp_path / "r18.pth"}',
         'model.backbone.embed_dim=128',
         'model.text_encoder.arch=tiny-rn',
         'model.text_encoder.pretrained=bundled',
-        'train_dataloader.batch_size=2',
-        'train_dataloader.num_workers=0',
-        'train_dataloader.persistent_workers=False',
-        'val_dataloader.num_workers=0',
-        'val_dataloader.persistent_workers=False',
-        'train_dataloader.dataset.pipeline.3.scale=(128,64)',
-        'train_dataloader.dataset.pipeline.4.crop_size=(64,64)',
-        'val_dataloader.dataset.pipeline.1.scale=(128,64)',
-        'model.data_preprocessor.size=(64,64)',
-        'model.test_cfg.crop_size=(64,64)',
-        'model.test_cfg.stride=(64,64)',
-        'train_cfg.max_iters=2',
-        'train_cfg.val_interval=2',
-        'default_hooks.logger.interval=1',
-        'default_hooks.checkpoint.save_last=False',
         'visualizer.name=denseclip_any',
     ]
-    work = tmp_path / 'work'
-    config = str(ROOT / 'configs' / 'denseclip_any_r18_ade20k.py')
-    train_tool.main([config, '--data-root', str(tmp_path / 'ade'), '--work-dir', str(work), '--cfg-options', *options])
-    rows = scalars(work)
+    rows = trained(str(ROOT / 'configs' / 'denseclip_any_r18_ade20k.py'), data, tmp_path / 'work', *options)
     assert [r['step'] for r in rows if 'loss' in r] == [1, 2]
     assert all(r['aux_identity.loss_ce'] > 0 for r in rows if 'loss' in r) and 'mIoU' in rows[-1]
