@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from official import Case, inputs
-from text_prompt_case import check_training, classifier, set_parameters
+from official import Case
+from text_prompt_case import check_forward, check_training, classifier, set_parameters
 
 
 def test_every_official_number_is_reproduced(ivlp_case, tmp_path):
@@ -21,12 +19,6 @@ def test_every_official_number_is_reproduced(ivlp_case, tmp_path):
     )
     model = classifier(config, tmp_path, prompt)
     set_parameters(model.text_prompt, config['params'])
-    images = inputs(config['images'])
-    with torch.no_grad():
-        case.check('mid/ctx_init', model.text_prompt.ctx)
-        features, text = model.encode(images, ('global',))
-        case.check('mid/text_features', F.normalize(text, dim=-1))
-        case.check('mid/image_features', F.normalize(features.global_, dim=-1))
-        case.check('logits', model(images))
+    check_forward(case, model)
     check_training(case, model, {'loss_ce': 1.0})
     case.done()

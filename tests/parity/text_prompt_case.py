@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import torch
+import torch.nn.functional as F
 from official import TINY, Case, array, inputs, integers, tiny_clip
 
 from vlm_dense.registry import MODELS
@@ -56,6 +57,17 @@ def set_parameters(prompt: torch.nn.Module, entries: dict) -> None:
 def by_own_name(prompt: torch.nn.Module, name: str, read) -> torch.Tensor:
     """What ``read`` gives of the parameter that the release calls ``name``."""
     return read(prompt.get_parameter(next(iter(prompt.from_release({name: torch.zeros(())})))))
+
+
+@torch.no_grad()
+def check_forward(case: Case, model: torch.nn.Module) -> None:
+    """Initial context, unit features of both towers, and logits."""
+    images = inputs(case.config['images'])
+    case.check('mid/ctx_init', model.text_prompt.ctx)
+    features, text = model.encode(images, ('global',))
+    case.check('mid/text_features', F.normalize(text, dim=-1))
+    case.check('mid/image_features', F.normalize(features.global_, dim=-1))
+    case.check('logits', model(images))
 
 
 def check_training(
