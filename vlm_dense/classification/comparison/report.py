@@ -236,7 +236,7 @@ def _lines(axes, rows: list[dict], colours: dict, marks: dict) -> None:
     axes.minorticks_off()
     axes.set_xlabel('images of a class')
     axes.grid(alpha=0.3)
-    axes.legend(fontsize='small', ncols=2)
+    axes.legend(fontsize='small', loc='center left', bbox_to_anchor=(1.01, 0.5))  # beside the lines, not over them
 
 
 def _bars(axes, rows: list[dict]) -> None:
