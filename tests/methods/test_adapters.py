@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from classification.small_runs import weights
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
@@ -80,10 +81,6 @@ def small(config: str, folder: Path, epochs: int = 4) -> str:
 
 def log_of(work_dir: Path) -> str:
     return next(work_dir.glob('*/*.log')).read_text()
-
-
-def weights(path: Path) -> dict:
-    return torch.load(path, weights_only=False)['state_dict']
 
 
 def train(config: str, work_dir: Path, *more) -> Path:

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from vlm_dense.engine.prepare import prepare_data_set
+from vlm_dense.engine.prepare import bare_model, prepare_data_set
 from vlm_dense.registry import HOOKS, MODELS
 
 
@@ -38,7 +37,7 @@ class ZeroShotComparisonHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Test with hand-written prompts, plain towers and cosines in the place of the model's own parts."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner)
         names = [name.replace('_', ' ') for name in model.class_names]
         prompt = MODELS.build(
             dict(type='vlm_dense.ZeroShotPrompt', templates=self.templates),
@@ -121,7 +120,7 @@ def evaluate(runner: Runner, dataloader: DataLoader | None = None) -> dict[str, 
     """Metrics of the model on a data set, by ``test_evaluator``; the test loop's if none is given."""
     loop, mode = runner.test_loop, runner.model.training
     dataloader = loop.dataloader if dataloader is None else dataloader
-    prepare_data_set(dataloader.dataset, runner.model.module if is_model_wrapper(runner.model) else runner.model)
+    prepare_data_set(dataloader.dataset, bare_model(runner))
     runner.model.eval()
     with torch.no_grad():
         for batch in dataloader:

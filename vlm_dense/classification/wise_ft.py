@@ -8,13 +8,12 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from vlm_dense.classification.hooks import evaluate
 from vlm_dense.clip.loading import read_state_dict
-from vlm_dense.engine.prepare import save_result
+from vlm_dense.engine.prepare import bare_model, save_result
 from vlm_dense.errors import CheckpointError
 from vlm_dense.methods.others.wise_ft import from_release, interpolate
 from vlm_dense.registry import HOOKS
@@ -65,7 +64,7 @@ class WiSEFTHook(Hook):
         weights = checkpoint.get('state_dict', checkpoint)
         if 'classification_head.weight' not in weights:
             return
-        own = _bare(runner).state_dict()
+        own = bare_model(runner).state_dict()
         text = {key: value for key, value in own.items() if not key.startswith(('backbone.', 'head.'))}
         weights = text | from_release(weights)
         checkpoint.clear()
@@ -74,7 +73,7 @@ class WiSEFTHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Keep the weights from before the first iteration."""
         if runner.iter == 0 and runner.rank == 0:
-            torch.save(_mixed_part(_bare(runner)), os.path.join(runner.work_dir, ZERO_SHOT))
+            torch.save(_mixed_part(bare_model(runner)), os.path.join(runner.work_dir, ZERO_SHOT))
 
     def after_train(self, runner: Runner) -> None:
         """Test the mixtures and keep one; nothing if the run was resumed from one."""
@@ -86,7 +85,7 @@ class WiSEFTHook(Hook):
                 f'WiSE-FT mixes with the weights from before training, and {path} does not exist. Resume in the work '
                 'dir in which the training began.'
             )
-        model = _bare(runner)
+        model = bare_model(runner)
         zero_shot = torch.load(path, weights_only=True, map_location='cpu')
         tuned = {key: value.clone() for key, value in _mixed_part(model).items()}
 
@@ -110,10 +109,6 @@ class WiSEFTHook(Hook):
         mix(self.alpha)
         save_result(runner, 'wise_ft.pth', dict(wise_ft=self.alpha))
         runner.logger.info(f'WiSE-FT: the model with alpha {self.alpha} is {runner.work_dir}/wise_ft.pth')
-
-
-def _bare(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _mixed_part(model: nn.Module) -> dict[str, Tensor]:

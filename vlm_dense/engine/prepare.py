@@ -15,6 +15,11 @@ from torch.utils.data import DataLoader
 from vlm_dense.registry import HOOKS
 
 
+def bare_model(runner: Runner) -> nn.Module:
+    """The model of a run, out of what distributes it."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
 def prepare_data_set(dataset, model: nn.Module) -> None:
     """Let a data set that asks for it (``prepare(model)``) see the model: features in the place of images."""
     if hasattr(dataset, 'prepare'):
@@ -56,7 +61,7 @@ class PrepareHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Prepare, unless a checkpoint was loaded."""
-        model = _bare(runner)
+        model = bare_model(runner)
         prepare_data_set(runner.train_dataloader.dataset, model)
         if runner.val_loop is not None:
             prepare_data_set(runner.val_dataloader.dataset, model)
@@ -74,11 +79,11 @@ class PrepareHook(Hook):
 
     def before_val(self, runner: Runner) -> None:
         """Prepare the data set."""
-        prepare_data_set(runner.val_dataloader.dataset, _bare(runner))
+        prepare_data_set(runner.val_dataloader.dataset, bare_model(runner))
 
     def before_test(self, runner: Runner) -> None:
         """Prepare, unless a checkpoint was loaded or this was done before training."""
-        prepare_data_set(runner.test_dataloader.dataset, _bare(runner))
+        prepare_data_set(runner.test_dataloader.dataset, bare_model(runner))
         self._prepare(runner)
 
     def after_train(self, runner: Runner) -> None:
@@ -95,7 +100,7 @@ class PrepareHook(Hook):
 
     def _call(self, runner: Runner, method: str, before=None) -> bool:
         """Call a method of all modules that have it; whether there was one."""
-        model = _bare(runner)
+        model = bare_model(runner)
         modules = [module for module in model.modules() if hasattr(module, method)]
         if not modules:
             return False
@@ -129,10 +134,6 @@ def _load(runner: Runner, path: str) -> None:
     resumed, runner._resume = runner._resume, False  # the best checkpoint holds weights only
     runner.load_checkpoint(path)
     runner._resume = resumed
-
-
-def _bare(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _config(runner: Runner, which: str) -> dict | None:
