@@ -7,6 +7,7 @@ import torch
 from mmengine import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from segmentation.small_heads import fpn_head
 
 from vlm_dense.clip.image_tower import PromptTokens
 from vlm_dense.errors import CheckpointError, ConfigError, DataError
@@ -210,17 +211,6 @@ def test_mixed_precision_changes_the_loss_by_rounding_only(kind):
 
 
 def denseclip(**kwargs) -> torch.nn.Module:
-    head = dict(
-        type='mmseg.FPNHead',
-        in_channels=[8] * 4,
-        in_index=[0, 1, 2, 3],
-        feature_strides=[4, 8, 16, 32],
-        channels=8,
-        num_classes=len(NAMES),
-        norm_cfg=dict(type='BN'),
-        align_corners=False,
-        loss_decode=dict(type='mmseg.CrossEntropyLoss'),
-    )
     cfg = dict(
         type='vlm_dense.DenseCLIP',
         class_names=NAMES,
@@ -228,7 +218,7 @@ def denseclip(**kwargs) -> torch.nn.Module:
         text_encoder=dict(type='vlm_dense.TextTower', arch=ARCH, context_length=24),
         text_prompt=dict(type='vlm_dense.DenseCLIPPrompt', num_contexts=2),
         neck=dict(type='mmseg.FPN', in_channels=[32, 32 + len(NAMES), 32, 32], out_channels=8, num_outs=4),
-        decode_head=head,
+        decode_head=fpn_head(len(NAMES), 8),
         score_concat_index=1,
         test_cfg=dict(mode='whole'),
     )

@@ -7,6 +7,7 @@ import torch
 from mmengine import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from segmentation.small_heads import fpn_head
 
 from vlm_dense.registry import MODELS
 
@@ -31,24 +32,13 @@ COMMON = dict(
 
 
 def denseclip(text_prompt: dict) -> torch.nn.Module:
-    head = dict(
-        type='mmseg.FPNHead',
-        in_channels=[8] * 4,
-        in_index=[0, 1, 2, 3],
-        feature_strides=[4, 8, 16, 32],
-        channels=8,
-        num_classes=len(NAMES),
-        norm_cfg=dict(type='BN'),
-        align_corners=False,
-        loss_decode=dict(type='mmseg.CrossEntropyLoss'),
-    )
     return MODELS.build(
         ConfigDict(
             type='vlm_dense.DenseCLIP',
             backbone=dict(type='vlm_dense.CLIPResNet', arch=ARCH, attnpool=True),
             text_prompt=text_prompt,
             neck=dict(type='mmseg.FPN', in_channels=[32, 64, 128, 256 + len(NAMES)], out_channels=8, num_outs=4),
-            decode_head=head,
+            decode_head=fpn_head(len(NAMES), 8),
             identity_head=dict(
                 type='vlm_dense.IdentityHead',
                 align_corners=False,

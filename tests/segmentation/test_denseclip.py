@@ -7,6 +7,7 @@ import torch
 from mmengine import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from segmentation.small_heads import fpn_head
 
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.registry import MODELS
@@ -30,17 +31,7 @@ def config(**kwargs) -> ConfigDict:
         text_prompt=dict(type='vlm_dense.DenseCLIPPrompt', num_contexts=4),
         context_decoder=dict(type='vlm_dense.ContextDecoder', width=16, heads=2, layers=1),
         neck=dict(type='mmseg.FPN', in_channels=[32, 64, 128, 256 + len(NAMES)], out_channels=16, num_outs=4),
-        decode_head=dict(
-            type='mmseg.FPNHead',
-            in_channels=[16] * 4,
-            in_index=[0, 1, 2, 3],
-            feature_strides=[4, 8, 16, 32],
-            channels=16,
-            num_classes=len(NAMES),
-            norm_cfg=dict(type='BN'),
-            align_corners=False,
-            loss_decode=dict(type='mmseg.CrossEntropyLoss'),
-        ),
+        decode_head=fpn_head(len(NAMES), 16),
         identity_head=dict(
             type='vlm_dense.IdentityHead',
             align_corners=False,
