@@ -10,7 +10,7 @@ import torch
 from mmengine.model import BaseModule
 
 from vlm_dense.classification import ClsDataSample
-from vlm_dense.methods.roles import Head, ImagePrompt
+from vlm_dense.methods.base.roles import Head, ImagePrompt
 from vlm_dense.registry import HOOKS, METRICS, MODELS
 
 ARCH = dict(

@@ -16,7 +16,7 @@ from PIL import Image
 from vlm_dense.classification.datasets import SETS
 from vlm_dense.datasets.checks import check_data, class_names
 from vlm_dense.errors import ConfigError, DataError
-from vlm_dense.methods.text_prompts.templates import read_templates
+from vlm_dense.methods.base.templates import read_templates
 from vlm_dense.registry import DATASETS
 
 LIST_SETS = [name for name, entry in SETS.items() if entry['layout'] == 'split']

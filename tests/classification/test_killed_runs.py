@@ -9,7 +9,7 @@ import torch
 from classification.small_runs import ROOT, evaluate, killed, train, train_tool, two_processes, weights
 from engine.toy import scalars
 
-from vlm_dense.methods.others.tpt import TPT
+from vlm_dense.methods.test_time.tpt import TPT
 
 QUICK = [
     'train_dataloader.dataset.shots=2',

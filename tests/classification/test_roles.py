@@ -12,8 +12,8 @@ from mmengine.model import BaseModule
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.clip.image_tower import ImageFeatures, PromptTokens
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.roles import Head, ImagePrompt, Loss, TestTimeAdaptation
-from vlm_dense.methods.text_prompts import LearnedContext, TextPrompt
+from vlm_dense.methods.base import LearnedContext, TextPrompt
+from vlm_dense.methods.base.roles import Head, ImagePrompt, Loss, TestTimeAdaptation
 from vlm_dense.registry import MODELS
 
 ARCH = dict(

@@ -12,9 +12,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from toy_detector import ARCH, CHANNELS, NAMES, TEXT, build, samples
 
-from vlm_dense.detection.denseclip import box_targets
 from vlm_dense.engine.launch import fill_class_names
 from vlm_dense.errors import ClassNamesError, ConfigError
+from vlm_dense.methods.denseclip.detector import box_targets
 
 SIZE = (64, 64)
 BOXES = [[[4, 6, 40, 50], [30, 8, 60, 63]], [[10, 12, 52, 44]]]

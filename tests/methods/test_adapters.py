@@ -17,12 +17,13 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from torch.utils.data import DataLoader
 
-from vlm_dense.classification import ClsDataSample, WiSEFTHook
+from vlm_dense.classification import ClsDataSample
 from vlm_dense.classification.comparison.cells import selection
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.errors import CheckpointError, ConfigError, DataError
 from vlm_dense.methods.adapters.linear_probe import minimise
-from vlm_dense.methods.others.wise_ft import interpolate
+from vlm_dense.methods.fine_tuning import WiSEFTHook
+from vlm_dense.methods.fine_tuning.wise_ft import interpolate
 from vlm_dense.registry import MODELS
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import torch
 
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.errors import CheckpointError, ConfigError, DataError
-from vlm_dense.methods.roles import Step
+from vlm_dense.methods.base.roles import Step
 from vlm_dense.registry import MODELS
 
 ARCH = dict(

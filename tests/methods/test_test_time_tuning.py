@@ -9,7 +9,7 @@ from numpy.random import RandomState
 from PIL import Image
 
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.others.augmix import OPERATIONS, augmix
+from vlm_dense.methods.test_time.augmix import OPERATIONS, augmix
 from vlm_dense.registry import MODELS, TRANSFORMS
 
 NAMES = ['circle', 'tiger_shark', 'red star']

@@ -10,7 +10,7 @@ from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.structures import InstanceData
 from official import Case, inputs
 
-from vlm_dense.detection.denseclip import STRIDE, box_targets
+from vlm_dense.methods.denseclip.detector import STRIDE, box_targets
 from vlm_dense.registry import MODELS
 
 

@@ -9,8 +9,8 @@ from official import Case, array, inputs
 from PIL import Image
 from text_prompt_case import classifier, set_parameters
 
-from vlm_dense.methods.others.augmix import OPERATIONS, augmix
-from vlm_dense.methods.others.tpt import TPT, entropy, mean_entropy
+from vlm_dense.methods.test_time.augmix import OPERATIONS, augmix
+from vlm_dense.methods.test_time.tpt import TPT, entropy, mean_entropy
 from vlm_dense.registry import MODELS
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

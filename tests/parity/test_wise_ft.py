@@ -10,7 +10,7 @@ from mmengine.registry import OPTIM_WRAPPERS, PARAM_SCHEDULERS
 from official import Case, array
 from text_prompt_case import case_labels, classifier, labelled
 
-from vlm_dense.methods.others.wise_ft import from_release, interpolate
+from vlm_dense.methods.fine_tuning.wise_ft import from_release, interpolate
 
 
 def schedule(optimizer: torch.optim.Optimizer, warmup: int, total: int) -> list:

@@ -14,7 +14,7 @@ from torch import nn
 
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError, WeightsNotFoundError
-from vlm_dense.methods.text_prompts import TextPrompt
+from vlm_dense.methods.base import TextPrompt
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.inference import _CLASSES_AT_ONCE
 

@@ -18,7 +18,7 @@ from vlm_dense.classification.comparison import report
 from vlm_dense.classification.comparison.cells import make_cell, plan
 from vlm_dense.classification.comparison.runs import result_of, run_cells
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.text_prompts.templates import read_templates
+from vlm_dense.methods.base.templates import read_templates
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / 'tools'))

@@ -29,8 +29,8 @@ from mmengine import ConfigDict
 from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
 
+from vlm_dense.methods.maskclip import MaskCLIP
 from vlm_dense.registry import MODELS
-from vlm_dense.segmentation import MaskCLIP
 from vlm_dense.segmentation.class_names import read_class_names
 
 KINDS = ('plain', 'full-logits', 'ours')

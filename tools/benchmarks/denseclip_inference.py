@@ -27,8 +27,8 @@ from mmseg.datasets import ADE20KDataset
 from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
 
+from vlm_dense.methods.denseclip import DenseCLIP
 from vlm_dense.registry import MODELS
-from vlm_dense.segmentation import DenseCLIP
 
 CROPS = {'RN50': (512, 341), 'RN101': (512, 341), 'ViT-B-16': (640, 426)}
 

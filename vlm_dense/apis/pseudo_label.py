@@ -20,7 +20,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from vlm_dense.apis.seg_inferencer import SegInferencer
 from vlm_dense.datasets.checks import LoadImage
 from vlm_dense.errors import ConfigError, DataError, UserError
-from vlm_dense.segmentation.maskclip import ClassNames
+from vlm_dense.methods.maskclip.head import ClassNames
 
 IGNORE = 255
 SUMMARY, LIST = 'pseudo_labels.json', 'labelled.txt'

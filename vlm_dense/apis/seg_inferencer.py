@@ -40,9 +40,9 @@ from vlm_dense.datasets.scenes import SHAPES
 from vlm_dense.engine.launch import fill_class_names
 from vlm_dense.engine.pictures import draw_rows
 from vlm_dense.errors import ClassNamesError, DataError
+from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
 from vlm_dense.segmentation.class_names import as_class_names
 from vlm_dense.segmentation.inference import BatchedInference
-from vlm_dense.segmentation.maskclip import ClassNames, MaskCLIPHead
 
 MASKCLIP = {
     'maskclip_tiny-vit': ('tiny-vit', 'bundled'),

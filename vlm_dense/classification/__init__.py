@@ -10,7 +10,6 @@ from vlm_dense.classification.metrics import Accuracy, MultiLabelMetric
 from vlm_dense.classification.structures import ClsDataSample
 from vlm_dense.classification.taxonomy import Taxonomy, TaxonomyMetric
 from vlm_dense.classification.transforms import PackClsInputs, TorchvisionTransforms
-from vlm_dense.classification.wise_ft import WiSEFTHook
 
 __all__ = [
     'Accuracy',
@@ -26,6 +25,5 @@ __all__ = [
     'Taxonomy',
     'TaxonomyMetric',
     'TorchvisionTransforms',
-    'WiSEFTHook',
     'ZeroShotComparisonHook',
 ]

@@ -14,8 +14,8 @@ from torch import Tensor
 from vlm_dense.classification.structures import ClsDataSample
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.roles import Head, Step
-from vlm_dense.methods.text_prompts.guided import TextGuided
+from vlm_dense.methods.base.roles import Head, Step
+from vlm_dense.methods.base.text_guided import TextGuided
 from vlm_dense.registry import MODELS
 
 

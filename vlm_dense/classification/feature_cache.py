@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from vlm_dense.classification.structures import ClsDataSample
 from vlm_dense.engine.seeding import seed_generators
 from vlm_dense.errors import ConfigError, DataError
-from vlm_dense.methods.roles import Head, ImagePrompt
+from vlm_dense.methods.base.roles import Head, ImagePrompt
 from vlm_dense.registry import DATASETS
 
 _CHECKED = 4  # features of each set that are computed anew in every run, to see that they still come out

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
 
-from vlm_dense.engine.prepare import bare_model, prepare_data_set
+from vlm_dense.engine.evaluation import evaluate
+from vlm_dense.engine.prepare import bare_model
 from vlm_dense.registry import HOOKS, MODELS
 
 
@@ -114,19 +114,6 @@ class CostHook(Hook):
 def _set(model: torch.nn.Module, parts: dict) -> None:
     for name, part in parts.items():
         setattr(model, name, part)
-
-
-def evaluate(runner: Runner, dataloader: DataLoader | None = None) -> dict[str, float]:
-    """Metrics of the model on a data set, by ``test_evaluator``; the test loop's if none is given."""
-    loop, mode = runner.test_loop, runner.model.training
-    dataloader = loop.dataloader if dataloader is None else dataloader
-    prepare_data_set(dataloader.dataset, bare_model(runner))
-    runner.model.eval()
-    with torch.no_grad():
-        for batch in dataloader:
-            loop.evaluator.process(data_samples=runner.model.test_step(batch), data_batch=batch)
-    runner.model.train(mode)
-    return loop.evaluator.evaluate(len(dataloader.dataset))
 
 
 def _line(metrics: dict[str, float]) -> str:

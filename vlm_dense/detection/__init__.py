@@ -1,7 +1,6 @@
-"""Detection: DenseCLIP for mmdet, COCO data sets and their metric. Importing this module registers them."""
+"""Detection beyond the methods: COCO data sets and their metric. Importing this module registers them."""
 
 from vlm_dense.engine import quiet  # isort: skip  # noqa: F401  (first, before others import mmdet)
 from vlm_dense.detection.coco import CocoDataset, CocoMetric
-from vlm_dense.detection.denseclip import DenseCLIPDetection, DenseCLIPSingleStage, DenseCLIPTwoStage
 
-__all__ = ['CocoDataset', 'CocoMetric', 'DenseCLIPDetection', 'DenseCLIPSingleStage', 'DenseCLIPTwoStage']
+__all__ = ['CocoDataset', 'CocoMetric']

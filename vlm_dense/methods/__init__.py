@@ -1,5 +1,32 @@
-"""Published methods; one method is one file that reads like its paper."""
+"""Published methods; one method is one file, or one folder where it has parts, and reads like its paper."""
 
-from vlm_dense.methods import adapters, joint_prompts, others, roles, text_prompts, visual_prompts
+from importlib.util import find_spec
 
-__all__ = ['adapters', 'joint_prompts', 'others', 'roles', 'text_prompts', 'visual_prompts']
+from vlm_dense.methods import (
+    adapters,
+    base,
+    denseclip,
+    fine_tuning,
+    joint_prompts,
+    maskclip,
+    maskclip_plus,
+    test_time,
+    text_prompts,
+    visual_prompts,
+)
+
+__all__ = [
+    'adapters',
+    'base',
+    'denseclip',
+    'fine_tuning',
+    'joint_prompts',
+    'maskclip',
+    'maskclip_plus',
+    'test_time',
+    'text_prompts',
+    'visual_prompts',
+]
+
+if find_spec('mmdet'):
+    from vlm_dense.methods.denseclip import detector  # noqa: F401

@@ -1,14 +1,7 @@
-"""Segmentation: segmentors, heads and decoders for mmseg configs."""
+"""Segmentation beyond the methods: inference by windows, refinement, baselines, metrics."""
 
-from vlm_dense.segmentation.context_decoder import ContextDecoder
 from vlm_dense.segmentation.deeplab_v2 import ASPPHeadV2
-from vlm_dense.segmentation.denseclip import DenseCLIP
-from vlm_dense.segmentation.denseclip_any import PooledBackbone, TorchvisionBackbone
-from vlm_dense.segmentation.heads import IdentityHead
 from vlm_dense.segmentation.inference import BatchedInference, CLIPEncoderDecoder, MixedSizeSegDataPreProcessor
-from vlm_dense.segmentation.maskclip import MaskCLIP, MaskCLIPHead
-from vlm_dense.segmentation.maskclip_plus import MaskCLIPPlus, MaskCLIPPlusHead
-from vlm_dense.segmentation.maskclip_towers import MaskCLIPResNet, MaskCLIPViT
 from vlm_dense.segmentation.metrics import VariantIoU
 from vlm_dense.segmentation.pamr import PAMR
 from vlm_dense.segmentation.seen_unseen import SeenUnseenIoUMetric
@@ -17,19 +10,8 @@ __all__ = [
     'ASPPHeadV2',
     'BatchedInference',
     'CLIPEncoderDecoder',
-    'ContextDecoder',
-    'DenseCLIP',
-    'IdentityHead',
-    'MaskCLIP',
-    'MaskCLIPHead',
-    'MaskCLIPPlus',
-    'MaskCLIPPlusHead',
-    'MaskCLIPResNet',
-    'MaskCLIPViT',
     'MixedSizeSegDataPreProcessor',
     'PAMR',
-    'PooledBackbone',
     'SeenUnseenIoUMetric',
-    'TorchvisionBackbone',
     'VariantIoU',
 ]

@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from vlm_dense.classification.datasets import SETS
 from vlm_dense.engine.launch import load_config
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.text_prompts.templates import read_templates
+from vlm_dense.methods.base.templates import read_templates
 from vlm_dense.registry import unknown_name
 
 PROTOCOLS = ('few-shot', 'base-to-new', 'transfer')

@@ -11,7 +11,7 @@ from vlm_dense.classification.datasets.layouts import SETS, Layout, layout_of
 from vlm_dense.classification.few_shot import VALIDATION_SHOTS, draw_shots
 from vlm_dense.datasets.checks import absent_files
 from vlm_dense.errors import ConfigError, DataError
-from vlm_dense.methods.text_prompts.templates import read_templates
+from vlm_dense.methods.base.templates import read_templates
 from vlm_dense.registry import DATASETS, unknown_name
 
 

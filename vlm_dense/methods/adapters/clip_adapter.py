@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.pretrained import Pretrained
-from vlm_dense.methods.roles import CosineHead
+from vlm_dense.methods.base.release import Pretrained
+from vlm_dense.methods.base.roles import CosineHead
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
 from vlm_dense.registry import MODELS
 

@@ -1,11 +1,8 @@
 """How class names become class embeddings."""
 
-from vlm_dense.methods.text_prompts.base import TextPrompt
 from vlm_dense.methods.text_prompts.cocoop import CoCoOpPrompt
-from vlm_dense.methods.text_prompts.context import LearnedContext
 from vlm_dense.methods.text_prompts.coop import CoOpPrompt
 from vlm_dense.methods.text_prompts.deep_text import DeepTextPrompt
-from vlm_dense.methods.text_prompts.denseclip import DenseCLIPPrompt
 from vlm_dense.methods.text_prompts.dualcoop import AsymmetricLoss, DualCoOpPrompt
 from vlm_dense.methods.text_prompts.kgcoop import KgCoOpPrompt
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
@@ -15,10 +12,7 @@ __all__ = [
     'CoCoOpPrompt',
     'CoOpPrompt',
     'DeepTextPrompt',
-    'DenseCLIPPrompt',
     'DualCoOpPrompt',
     'KgCoOpPrompt',
-    'LearnedContext',
-    'TextPrompt',
     'ZeroShotPrompt',
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.methods.text_prompts.context import LearnedContext
+from vlm_dense.methods.base.learned_context import LearnedContext
 from vlm_dense.registry import MODELS
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.pretrained import block_before
-from vlm_dense.methods.text_prompts.context import LearnedContext
+from vlm_dense.methods.base.learned_context import LearnedContext
+from vlm_dense.methods.base.release import block_before
 from vlm_dense.registry import MODELS
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.pretrained import Pretrained
-from vlm_dense.methods.roles import Head, Loss, Step
-from vlm_dense.methods.text_prompts.base import TextPrompt
+from vlm_dense.methods.base.release import Pretrained
+from vlm_dense.methods.base.roles import Head, Loss, Step
+from vlm_dense.methods.base.text_prompt import TextPrompt
 from vlm_dense.methods.text_prompts.coop import CoOpPrompt
 from vlm_dense.registry import MODELS
 

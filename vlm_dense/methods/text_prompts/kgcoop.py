@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.text_prompts.context import LearnedContext
+from vlm_dense.methods.base.learned_context import LearnedContext
 from vlm_dense.registry import MODELS
 
 

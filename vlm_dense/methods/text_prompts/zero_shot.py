@@ -12,8 +12,8 @@ from torch import Tensor
 
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.text_prompts.base import TextPrompt
-from vlm_dense.methods.text_prompts.templates import read_templates
+from vlm_dense.methods.base.templates import read_templates
+from vlm_dense.methods.base.text_prompt import TextPrompt
 from vlm_dense.registry import MODELS
 
 
@@ -27,7 +27,7 @@ class ZeroShotPrompt(TextPrompt):
         class_names, text_tower, init_cfg: See :class:`TextPrompt`. Names are used verbatim, but for the two
             options below.
         templates: Sentences with ``{}`` for the name, or the name of a list, see
-            :func:`~vlm_dense.methods.text_prompts.templates.read_templates`.
+            :func:`~vlm_dense.methods.base.templates.read_templates`.
         separators: Characters of names that become spaces, as ``'_'``.
         lowercase: Names are written in lower case.
     """

@@ -11,7 +11,7 @@ from mmseg.models import EncoderDecoder
 from mmseg.utils import add_prefix
 from torch import Tensor
 
-from vlm_dense.methods.text_prompts.matching import PixelTextMatching
+from vlm_dense.methods.denseclip.matching import PixelTextMatching
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.inference import BatchedInference
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from vlm_dense.clip.loading import tokenize
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.errors import ClassNamesError, ConfigError
-from vlm_dense.methods.pretrained import Pretrained
-from vlm_dense.methods.text_prompts.base import TextPrompt
+from vlm_dense.methods.base.release import Pretrained
+from vlm_dense.methods.base.text_prompt import TextPrompt
 
 POSITIONS = ('end', 'middle', 'front')
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vlm_dense.errors import ConfigError, DataError
-from vlm_dense.methods.roles import labels_of
+from vlm_dense.methods.base.roles import labels_of
 
 
 class Prepared:

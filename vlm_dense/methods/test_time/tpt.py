@@ -18,9 +18,9 @@ from torchvision.transforms import InterpolationMode, v2
 
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.others.augmix import augmix
-from vlm_dense.methods.roles import TestTimeAdaptation
-from vlm_dense.methods.text_prompts.context import LearnedContext
+from vlm_dense.methods.base.learned_context import LearnedContext
+from vlm_dense.methods.base.roles import TestTimeAdaptation
+from vlm_dense.methods.test_time.augmix import augmix
 from vlm_dense.registry import MODELS, TRANSFORMS
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.errors import ClassNamesError, ConfigError
-from vlm_dense.methods.text_prompts.guided import TextGuided
+from vlm_dense.methods.base.text_guided import TextGuided
 from vlm_dense.registry import MODELS
 
 

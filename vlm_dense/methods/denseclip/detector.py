@@ -13,7 +13,7 @@ from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
-from vlm_dense.methods.text_prompts.matching import PixelTextMatching
+from vlm_dense.methods.denseclip.matching import PixelTextMatching
 from vlm_dense.registry import MODELS
 
 STRIDE = 4
@@ -62,7 +62,7 @@ class DenseCLIPDetection(PixelTextMatching):
         backbone: ``vlm_dense.CLIPResNet`` with ``attnpool=True``, as published with ``attnpool_positions='crop'`` and
             ``input_resolution=1344``; or ``vlm_dense.PooledBackbone``.
         text_encoder, text_prompt, image_prompt, context_decoder, class_names, score_concat_index, tau, gamma: See
-            :class:`vlm_dense.segmentation.denseclip.DenseCLIP`.
+            :class:`vlm_dense.methods.denseclip.segmentor.DenseCLIP`.
         seg_loss: Supervise the score map by the boxes.
         **kwargs: As of the detector: ``neck``, heads, ``train_cfg``, ``test_cfg``, ``data_preprocessor``, ``init_cfg``.
 

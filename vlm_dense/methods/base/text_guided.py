@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
 from vlm_dense.errors import ClassNamesError, ConfigError
-from vlm_dense.methods.roles import ImagePrompt, build_part
+from vlm_dense.methods.base.roles import ImagePrompt, build_part
 from vlm_dense.registry import MODELS
 
 

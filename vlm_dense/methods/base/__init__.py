@@ -1,0 +1,23 @@
+"""The contract that all methods keep, and the one text side that every task uses; see docs/contract.md."""
+
+from vlm_dense.methods.base.learned_context import LearnedContext
+from vlm_dense.methods.base.preparation import Prepared
+from vlm_dense.methods.base.release import Pretrained
+from vlm_dense.methods.base.roles import CosineHead, CrossEntropy, Head, ImagePrompt, Loss, Step, TestTimeAdaptation
+from vlm_dense.methods.base.text_guided import TextGuided
+from vlm_dense.methods.base.text_prompt import TextPrompt
+
+__all__ = [
+    'CosineHead',
+    'CrossEntropy',
+    'Head',
+    'ImagePrompt',
+    'LearnedContext',
+    'Loss',
+    'Prepared',
+    'Pretrained',
+    'Step',
+    'TestTimeAdaptation',
+    'TextGuided',
+    'TextPrompt',
+]

@@ -1,0 +1,9 @@
+"""DenseCLIP: pixel-text matching as guidance; the detectors are in ``detector.py``, which needs mmdet."""
+
+from vlm_dense.methods.denseclip.any_backbone import PooledBackbone, TorchvisionBackbone
+from vlm_dense.methods.denseclip.context_decoder import ContextDecoder
+from vlm_dense.methods.denseclip.identity_head import IdentityHead
+from vlm_dense.methods.denseclip.prompt import DenseCLIPPrompt
+from vlm_dense.methods.denseclip.segmentor import DenseCLIP
+
+__all__ = ['ContextDecoder', 'DenseCLIP', 'DenseCLIPPrompt', 'IdentityHead', 'PooledBackbone', 'TorchvisionBackbone']

@@ -1,0 +1,5 @@
+"""How the weights of the towers are tuned and mixed."""
+
+from vlm_dense.methods.fine_tuning.wise_ft import WiSEFTHead, WiSEFTHook
+
+__all__ = ['WiSEFTHead', 'WiSEFTHook']

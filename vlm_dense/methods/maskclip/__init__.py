@@ -1,0 +1,7 @@
+"""MaskCLIP: segmentation by a frozen CLIP, with no training."""
+
+from vlm_dense.methods.maskclip.head import MaskCLIPHead
+from vlm_dense.methods.maskclip.segmentor import MaskCLIP
+from vlm_dense.methods.maskclip.towers import MaskCLIPResNet, MaskCLIPViT
+
+__all__ = ['MaskCLIP', 'MaskCLIPHead', 'MaskCLIPResNet', 'MaskCLIPViT']

@@ -1,0 +1,152 @@
+"""MaskCLIP: segmentation by a frozen CLIP, with no training.
+
+"Extract Free Dense Labels from CLIP", ECCV 2022, section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from mmengine.structures import PixelData
+from mmseg.models import EncoderDecoder
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
+from vlm_dense.errors import ConfigError
+from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
+from vlm_dense.registry import MODELS
+from vlm_dense.segmentation.class_names import Aliases
+from vlm_dense.segmentation.inference import BatchedInference, own_sizes
+from vlm_dense.segmentation.pamr import PAMR
+
+
+@MODELS.register_module()
+class MaskCLIP(BatchedInference, EncoderDecoder):
+    """MaskCLIP as a segmentor: ``backbone`` (frozen tower), :class:`MaskCLIPHead`, and refinement on the pixels.
+
+    Call graph::
+
+        predict --> backbone.encode: value, key --> decode_head: cosines, denoise, smooth --> (B, K, h, w)
+                    --> bilinear to image size, windows averaged --> pamr --> original size --> argmax
+
+    Args:
+        backbone: ``vlm_dense.MaskCLIPViT`` or ``vlm_dense.MaskCLIPResNet`` (published settings); the plain towers,
+            ``vlm_dense.CLIPViT`` with ``head=True`` and ``vlm_dense.CLIPResNet`` with ``attnpool=True``, do as well.
+        class_names, text_encoder, text_prompt: See :class:`MaskCLIPHead`. ``tools/train.py`` and ``tools/test.py``
+            fill in the data set's names if none are given.
+        decode_head: Further arguments of :class:`MaskCLIPHead`.
+        pamr: Arguments of :class:`~vlm_dense.segmentation.pamr.PAMR`, which then refines the probabilities at image
+            size.
+        variants: Options of the head to be compared, ``{name: options}`` as for :meth:`MaskCLIPHead.variant`. Each adds
+            its labels as ``pred_<name>`` to the samples, from the same image features, for
+            ``vlm_dense.VariantIoU``; logits are not kept then.
+        data_preprocessor, train_cfg, test_cfg, init_cfg: As in mmseg; ``test_cfg`` see :class:`BatchedInference`.
+
+    Raises:
+        ClassNamesError, ConfigError: see :class:`MaskCLIPHead`; a backbone that is no CLIP image tower.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        class_names: ClassNames | None = None,
+        text_encoder: dict | None = None,
+        text_prompt: dict | None = None,
+        decode_head: dict | None = None,
+        pamr: dict | None = None,
+        variants: dict[str, dict] | None = None,
+        **kwargs,
+    ):
+        own = dict(class_names=class_names, text_encoder=text_encoder, text_prompt=text_prompt)
+        own = {k: v for k, v in own.items() if v is not None}
+        super().__init__(backbone, dict(type='vlm_dense.MaskCLIPHead') | own | dict(decode_head or {}), **kwargs)
+        if not isinstance(self.backbone, ImageTower):
+            raise ConfigError(
+                f"MaskCLIP: the backbone must be 'vlm_dense.MaskCLIPResNet' or 'vlm_dense.MaskCLIPViT', found "
+                f'{type(self.backbone).__name__}.'
+            )
+        self.pamr = None if pamr is None else PAMR(**pamr)
+        self.variants = dict(variants or {})
+        for options in self.variants.values():
+            self.decode_head.variant(**options)  # refuses what cannot be
+
+    def extract_feat(self, inputs: Tensor) -> ImageFeatures:
+        """Values, keys, and the global feature if the prompt needs it, of images (B, 3, H, W)."""
+        return self.backbone.encode(inputs, ('value', 'global') if self.decode_head.image_conditioned else ('value',))
+
+    def set_class_names(self, class_names: ClassNames) -> None:
+        """Segment by other classes from now on, see :meth:`MaskCLIPHead.set_class_names`."""
+        self.decode_head.set_class_names(class_names)
+        self.num_classes = self.out_channels = self.decode_head.num_classes
+
+    def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
+        """As in :class:`BatchedInference`, with ``pred_<name>`` for each of ``variants``."""
+        if not self.variants or data_samples is None:
+            return super().predict(inputs, data_samples)
+        heads = [self.decode_head, *(self.decode_head.variant(**options) for options in self.variants.values())]
+        forwards = [lambda features, head=head: self._maps_of(features, head) for head in heads]
+        for i, labels in self._several(inputs, data_samples, forwards):
+            names = ['sem_seg', *self.variants]
+            data_samples[i].set_data({f'pred_{n}': PixelData(data=x[None]) for n, x in zip(names, labels, strict=True)})
+        return data_samples
+
+    def predict_lists(
+        self, inputs: Tensor, data_samples: list, class_lists: Sequence[ClassNames]
+    ) -> list[list[SegDataSample]]:
+        """Segment a batch by several lists of classes; the image features are computed once.
+
+        Args:
+            inputs, data_samples: As in :meth:`predict`.
+            class_lists: Each as ``class_names``.
+
+        Returns:
+            For each list B samples with ``pred_sem_seg`` and the metainfo of ``data_samples``.
+        """
+        lists = [self.decode_head.parse_classes(names) for names in class_lists]
+        forwards = [lambda features, names=names: self._maps_of(features, self.decode_head, names) for names in lists]
+        results = [[SegDataSample(metainfo=sample.metainfo) for sample in data_samples] for _ in lists]
+        for i, labels in self._several(inputs, data_samples, forwards):
+            for samples, found in zip(results, labels, strict=True):
+                samples[i].set_data(dict(pred_sem_seg=PixelData(data=found[None])))
+        return results
+
+    def _several(
+        self, inputs: Tensor, data_samples: list, forwards: Sequence[Callable[[ImageFeatures], Tensor]]
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """Index of each sample and its label maps (H, W), one of each function of the image features."""
+        order, images = own_sizes(inputs, data_samples)
+        counts: list[int] = []
+
+        def forward(crops: Tensor) -> Tensor:
+            features = self.extract_feat(crops)
+            maps = [f(features) for f in forwards]
+            counts[:] = [m.shape[1] for m in maps]
+            return torch.cat(maps, dim=1)
+
+        for n, pieces in self._maps(images, forward):
+            refine, meta = self._refinement(images[n]), data_samples[order[n]].metainfo
+            parts = zip(*(maps.split(counts) for _, maps in pieces), strict=True)
+            boxes = [box for box, _ in pieces]
+            yield order[n], [self._label_map(list(zip(boxes, maps, strict=True)), meta, refine) for maps in parts]
+
+    # --- refinement on the pixels ---------------------------------------------------------------------------------
+
+    def _maps_of(
+        self, features: ImageFeatures, head: MaskCLIPHead, classes: tuple[Aliases, ...] | None = None
+    ) -> Tensor:
+        maps = head(features, classes)
+        return maps if self.pamr is None else head.probabilities(maps)
+
+    def _window_map(self, crops: Tensor) -> Tensor:
+        return self._maps_of(self.extract_feat(crops), self.decode_head)
+
+    def _refinement(self, image: Tensor) -> Callable[[Tensor], Tensor] | None:
+        return None if self.pamr is None else self.pamr(image)
+
+    def _whole(self, images: Tensor) -> Tensor:
+        if self.pamr is None:
+            return super()._whole(images)
+        maps = self._maps(list(images), self._window_map)
+        return torch.stack([self._join(pieces, self._refinement(images[i])) for i, pieces in maps])

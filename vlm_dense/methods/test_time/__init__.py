@@ -1,0 +1,5 @@
+"""How a classifier adapts to one image before it classifies that image."""
+
+from vlm_dense.methods.test_time.tpt import TPT, TPTViews
+
+__all__ = ['TPT', 'TPTViews']
