@@ -296,7 +296,7 @@ def test_frozen_prompts_are_encoded_once(tower, monkeypatch):
 def test_the_cache_is_bounded(tower):
     for length in range(2, 40):
         tower.encode_tokens(make_ids([length]))
-    assert len(tower._cache) == 16
+    assert len(tower._encoded) == 16
 
 
 def test_a_result_cached_in_inference_mode_can_be_trained_on(tower):

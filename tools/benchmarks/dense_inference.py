@@ -24,7 +24,6 @@ from pathlib import Path
 
 from vlm_dense.engine import quiet  # isort: skip  # noqa: F401  (first, before others import mmseg)
 import torch
-import torch.nn.functional as F
 from mmengine import ConfigDict
 from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
@@ -56,7 +55,7 @@ class Plain(FullLogits):
         for block in tower.transformer.resblocks:
             x = block(x, attn_mask=mask)
         text = tower.ln_final(x)[torch.arange(len(x)), tower.find_eot(ids)] @ tower.text_projection
-        logits = head.cosines(self.extract_feat(inputs).value, F.normalize(text, dim=-1))
+        logits = head.scores(self.extract_feat(inputs).value, text)
         return head.predict_by_feat(logits, batch_img_metas)
 
 

@@ -75,7 +75,7 @@ class CLIPClassifier(TextGuided, BaseModel):
             )
         self.frozen_backbone = frozen_backbone
         self.backbone = MODELS.build(backbone)
-        self.build_text(text_encoder, text_prompt, class_names, image_prompt)
+        self.build_text(text_encoder, text_prompt, class_names, image_prompt, self.backbone)
         self.class_names = tuple(class_names)
         if head is not None and self.role(Head) is not None:
             raise ConfigError(
@@ -98,8 +98,7 @@ class CLIPClassifier(TextGuided, BaseModel):
 
     @property
     def _names(self) -> tuple[str, ...]:
-        names = self.role(Head).features
-        return (*names, 'global') if self.text_prompt.image_conditioned and 'global' not in names else names
+        return self.role(Head).features
 
     def logits(self, features: ImageFeatures, class_embeddings: Tensor | None) -> Tensor:
         """Logits (B, K), float32.

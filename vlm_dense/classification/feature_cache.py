@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vlm_dense.classification.structures import ClsDataSample
+from vlm_dense.clip.digest import weights_digest
 from vlm_dense.engine.seeding import seed_generators
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.methods.base.roles import Head, ImagePrompt
@@ -127,7 +128,7 @@ class FeatureDataset:
         if not len(self):
             raise DataError('FeatureDataset: there is no image in the data set. Check its split and filters.')
         names = sorted({'global', *model.role(Head).features})
-        tower = [fingerprint(model.backbone), fingerprint(model.data_preprocessor), names, self._pipelines]
+        tower = [weights_digest(model.backbone), weights_digest(model.data_preprocessor), names, self._pipelines]
         key = _digest(tower)
         if key == self._key:
             return
@@ -256,26 +257,6 @@ def _generators_kept() -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
-
-
-def fingerprint(module: nn.Module) -> str:
-    """Digest of the structure, the settings and all numbers of a module: changes whenever one of them does."""
-    settings = [
-        (name, type(part).__name__, {k: v for k, v in vars(part).items() if _is_setting(k, v)})
-        for name, part in module.named_modules()
-    ]
-    found = hashlib.blake2b(_json(settings).encode(), digest_size=16)
-    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        found.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
-
-
-def _is_setting(name: str, value) -> bool:
-    if name in ('training', '_is_init', '_is_full_backward_hook'):  # what a run changes
-        return False
-    plain = bool | int | float | str | None
-    return isinstance(value, plain) or (isinstance(value, (tuple, list)) and all(isinstance(v, plain) for v in value))
 
 
 def _json(value) -> str:

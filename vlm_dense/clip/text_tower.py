@@ -15,8 +15,6 @@ change nothing beyond rounding:
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -24,11 +22,9 @@ from torch.utils.checkpoint import checkpoint
 
 from vlm_dense.clip import loading
 from vlm_dense.clip.blocks import Packing, block_forward, check_block, packed_block_forward
+from vlm_dense.clip.digest import BoundedCache, precision, tensor_digest, weights_digest
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.registry import MODELS
-
-_CACHED_CALLS = 16
-_SAMPLES = 1024  # values of each parameter that the cache compares
 
 
 @MODELS.register_module()
@@ -120,7 +116,7 @@ class TextTower(BaseModule):
         self.register_buffer('logit_scale', clip.logit_scale.detach().clone().squeeze(), persistent=False)
         # CLIP's EOT is the largest id; towers with pool_type 'eos' name it
         self._eos_id = None if pool == 'argmax' else getattr(text, 'eos_id', None) or text.text_eos_id
-        self._cache: OrderedDict[tuple, tuple[tuple, Tensor]] = OrderedDict()
+        self._encoded = BoundedCache()
         self.requires_grad_(not frozen)
         self.train(not frozen)
 
@@ -190,18 +186,11 @@ class TextTower(BaseModule):
         ids = ids.detach().cpu()
         if not self.frozen:
             return self._encode_ids(ids, project)
-        device = self.positional_embedding.device.type
-        autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
-        key = (tuple(ids.shape), ids.numpy().tobytes(), autocast, project)
-        state = self._fingerprint()
-        if key not in self._cache or self._cache[key][0] != state:
-            with torch.no_grad():
-                encoded = torch.cat([self._encode_ids(part, project) for part in ids.split(self.chunk_size)])
-            self._cache[key] = state, encoded
-        self._cache.move_to_end(key)
-        while len(self._cache) > _CACHED_CALLS:
-            self._cache.popitem(last=False)
-        return self._cache[key][1].clone()
+        device = self.positional_embedding.device
+        key = (tensor_digest(ids), weights_digest(self), str(device), precision(device), project)
+        return self._encoded.get(
+            key, lambda: torch.cat([self._encode_ids(part, project) for part in ids.split(self.chunk_size)])
+        )
 
     def _encode_ids(self, ids: Tensor, project: bool) -> Tensor:
         eot = self.find_eot(ids)
@@ -210,16 +199,6 @@ class TextTower(BaseModule):
         own = self.embed(ids[:, shared : int(eot.max()) + 1])
         prefix = self.embed(ids[:1, :shared])[0] if shared else None
         return self.encode(own, eot - shared, prefix=prefix, project=project)
-
-    def _fingerprint(self) -> tuple:
-        """What the weights are: changes with steps, loads, swaps, moves and edits of ``.data``."""
-        weights = list(self.parameters())
-        with torch.no_grad():
-            samples = torch.cat([w.flatten()[:: w.numel() // _SAMPLES | 1] for w in weights]).cpu()
-        return (
-            tuple((w.data_ptr(), w._version, w.dtype, w.device) for w in weights),
-            samples.view(torch.uint8).numpy().tobytes(),
-        )
 
     def token_features(self, ids: Tensor) -> Tensor:
         """Projected features at every position, not only at EOT (TaI-DPT compares captions token by token).

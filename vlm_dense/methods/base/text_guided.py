@@ -1,27 +1,30 @@
-"""What a task with CLIP's image tower and a text prompt does about prompts and text, whatever it predicts."""
+"""Shared by classifier, segmentors and detectors: text encoder, prompts, and the comparison of images and classes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlm_dense.clip.digest import BoundedCache, precision, weights_digest
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.methods.base.roles import ImagePrompt, build_part
+from vlm_dense.methods.base.text_prompt import TextPrompt
 from vlm_dense.registry import MODELS
 
 
 class TextGuided:
-    """Mixin of models whose ``backbone`` is an image tower: builds the prompts, encodes the classes and the images.
+    """Mixin of every task's model: builds text encoder and prompts, encodes images and class names, compares them.
 
-    Goes in front of the model class: ``class Task(TextGuided, BaseModel)``. In eval mode, without gradient, the classes
-    are encoded once; the embeddings are forgotten when the mode changes and when weights are loaded.
+    Goes in front of the model class: ``class Task(TextGuided, BaseModule)``. The model has a ``backbone``, CLIP's image
+    tower, if it encodes images itself. In eval mode, without gradient, class embeddings are remembered by a digest of
+    the weights that they were computed from, so nobody has to say that weights changed.
     """
 
     frozen_backbone = False
-    _class_embeddings: Tensor | None = None
 
     def build_text(
         self,
@@ -29,8 +32,16 @@ class TextGuided:
         text_prompt: dict,
         class_names: Sequence[str] | None,
         image_prompt: dict | None = None,
+        image_tower: nn.Module | None = None,
     ) -> None:
-        """Set ``text_encoder``, ``text_prompt`` and ``image_prompt``; call it when ``backbone`` is there.
+        """Set ``text_encoder``, ``text_prompt`` and ``image_prompt``.
+
+        Args:
+            text_encoder: ``vlm_dense.TextTower``.
+            text_prompt: Any text prompt of the contract.
+            class_names: Names in label order.
+            image_prompt: Any image prompt of the contract.
+            image_tower: CLIP's image tower; it is looked at and not kept. ``None`` for a head that gets features only.
 
         Raises:
             ClassNamesError: no names.
@@ -38,10 +49,10 @@ class TextGuided:
                 for each other.
         """
         owner = type(self).__name__
-        if not isinstance(self.backbone, ImageTower):
+        if image_tower is not None and not isinstance(image_tower, ImageTower):
             raise ConfigError(
                 f"{owner}: the backbone must be 'vlm_dense.CLIPResNet' or 'vlm_dense.CLIPViT', found "
-                f'{type(self.backbone).__name__}.'
+                f'{type(image_tower).__name__}.'
             )
         if class_names is None:
             raise ClassNamesError(
@@ -50,33 +61,38 @@ class TextGuided:
             )
         self.text_encoder = MODELS.build(text_encoder)
         dim = self.text_encoder.embed_dim
-        if dim != self.backbone.embed_dim:
+        if image_tower is not None and dim != image_tower.embed_dim:
             raise ConfigError(
-                f'{owner}: image and text tower must share one joint space, found {self.backbone.embed_dim} and '
+                f'{owner}: image and text tower must share one joint space, found {image_tower.embed_dim} and '
                 f'{dim} dimensions. Use the same arch for backbone and text_encoder.'
             )
-        self.text_prompt, self.image_prompt = self.build_part(text_prompt, class_names), None
+        self._known = BoundedCache()
+        self.text_prompt, self.image_prompt = self.build_part(text_prompt, class_names, image_tower), None
         if image_prompt is not None:
             if self.role(ImagePrompt) is not None:
                 raise ConfigError(
                     f'{owner}: {type(self.text_prompt).__name__} already prompts the image tower; leave image_prompt '
                     'out, or use a text prompt that is one only.'
                 )
-            self.image_prompt = self.build_part(image_prompt, class_names)
+            self.image_prompt = self.build_part(image_prompt, class_names, image_tower)
         prompt = self.role(ImagePrompt)
         if prompt is not None and prompt.reads_text and self.text_prompt.image_conditioned:
             raise ConfigError(
                 f'{owner}: {type(prompt).__name__} reads the class embeddings before the image is encoded, and '
                 f'{type(self.text_prompt).__name__} makes them of the encoded image. Change one of them.'
             )
-        self._register_load_state_dict_pre_hook(self._forget)
 
-    def build_part(self, cfg: dict, class_names: Sequence[str]) -> nn.Module:
-        """Build a prompt or head from its config, with what its constructor names of names and towers."""
-        return build_part(cfg, class_names=class_names, text_tower=self.text_encoder, image_tower=self.backbone)
+    def build_part(self, cfg: dict, class_names: Sequence[str], image_tower: nn.Module | None = None) -> nn.Module:
+        """Build a prompt or head from its config, with what its constructor names of names and towers.
+
+        Raises:
+            ConfigError: it needs the image tower, and there is none here.
+        """
+        tower = getattr(self, 'backbone', None) if image_tower is None else image_tower
+        return build_part(cfg, class_names=class_names, text_tower=self.text_encoder, image_tower=tower)
 
     def role(self, kind: type) -> nn.Module | None:
-        """The part of the model that has a role of the contract; a part may have several."""
+        """The first of ``text_prompt``, ``image_prompt`` and ``head`` that is an instance of ``kind``."""
         parts = (self.text_prompt, self.image_prompt, getattr(self, 'head', None))
         return next((part for part in parts if isinstance(part, kind)), None)
 
@@ -91,8 +107,8 @@ class TextGuided:
 
         Args:
             images: (B, 3, H, W) normalised, or features that were computed before and are taken as they are.
-            names: Of the features, see :meth:`ImageTower.encode`. An image-conditioned text prompt also needs
-                ``'global'``.
+            names: Of the features, see :meth:`ImageTower.encode`; ``'global'`` is added for a text prompt that is
+                image-conditioned.
             classes: Indices (k,) of classes to encode, default all.
             text: Encode the classes, else ``None`` is returned for them.
 
@@ -101,6 +117,8 @@ class TextGuided:
         """
         prompt = self.role(ImagePrompt)
         features, embeddings = images, None
+        if self.text_prompt.image_conditioned and 'global' not in names:
+            names = (*names, 'global')
         if not isinstance(images, ImageFeatures):
             tokens, plain = None, None
             if prompt is not None:
@@ -117,28 +135,65 @@ class TextGuided:
             embeddings = self.class_embeddings(features.global_, classes)
         return features, embeddings
 
-    def class_embeddings(self, image_features: Tensor | None = None, classes: Tensor | None = None) -> Tensor:
+    def class_embeddings(
+        self,
+        image_features: Tensor | None = None,
+        classes: Tensor | None = None,
+        prompt: TextPrompt | None = None,
+    ) -> Tensor:
         """Class embeddings as the text prompt gives them; encoded once in eval mode.
 
         Args:
             image_features: (B, D) global features, for prompts that depend on the image.
             classes: Indices (k,) of classes to encode, default all.
+            prompt: In the place of the model's own, for other names.
         """
+        prompt = prompt or self.text_prompt
         kwargs = {} if classes is None else dict(classes=classes)
-        if kwargs or self.training or torch.is_grad_enabled() or self.text_prompt.image_conditioned:
-            return self.text_prompt(self.text_encoder, image_features, **kwargs)
-        cached = self._class_embeddings
-        if cached is None or cached.device != self.text_encoder.logit_scale.device:
-            self._class_embeddings = self.text_prompt(self.text_encoder)
-        return self._class_embeddings
+        fleeting = self.training or torch.is_grad_enabled() or prompt.image_conditioned or self.text_encoder is None
+        if kwargs or fleeting:
+            self._check_image_features(prompt, image_features)
+            return prompt(self.text_encoder, image_features, **kwargs)
+        device = self.text_encoder.logit_scale.device
+        key = (weights_digest(prompt, self.text_encoder), str(device), precision(device))
+        return self._known.get(key, lambda: prompt(self.text_encoder))
+
+    def _check_image_features(self, prompt: TextPrompt, image_features: Tensor | None) -> None:
+        if prompt.image_conditioned and image_features is None:
+            raise ConfigError(
+                f'{type(self).__name__}: {type(prompt).__name__} depends on the image; the backbone must give its '
+                "global feature: features=('value', 'global')."
+            )
+
+    def similarity(self, dense: Tensor, class_embeddings: Tensor, prompt: TextPrompt | None = None) -> Tensor:
+        """Scores (B, K, h, w) of positions and classes, float32: cosines, unless the prompt says otherwise.
+
+        They are computed in float32, as half precision would round a cosine by more than what tells classes apart.
+
+        Args:
+            dense: (B, D, h, w), not normalised.
+            class_embeddings: (K, D) or (B, K, D); with V variants (V, K, D) or (B, V, K, D), whose scores the prompt
+                combines.
+            prompt: The one that the embeddings come from, default the model's own.
+
+        Raises:
+            ConfigError: images and classes are not in one joint space.
+        """
+        prompt = prompt or self.text_prompt
+        if dense.shape[1] != class_embeddings.shape[-1]:
+            raise ConfigError(
+                f'{type(self).__name__}: image and text tower must share one joint space, found {dense.shape[1]} and '
+                f'{class_embeddings.shape[-1]} dimensions. Use the same arch for backbone and text_encoder.'
+            )
+        with torch.autocast(dense.device.type, enabled=False):
+            text = prompt.directions(class_embeddings.float())
+            text = text.expand(len(dense), *text.shape[-2 if prompt.num_variants is None else -3 :])
+            scores = torch.einsum('bdhw,b...d->b...hw', F.normalize(dense.float(), dim=1), text)
+            return scores if prompt.num_variants is None else prompt.combine(scores)
 
     def train(self, mode: bool = True):
-        """Switch the mode and forget the last class embeddings; a frozen image tower stays in eval mode."""
-        self._forget()
+        """Switch the mode; a frozen image tower stays in eval mode."""
         super().train(mode)
         if self.frozen_backbone:
             self.backbone.eval()
         return self
-
-    def _forget(self, *args) -> None:
-        self._class_embeddings = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures
@@ -58,7 +57,7 @@ class PixelTextMatching(TextGuided):
                     f'{type(self).__name__}: {len(class_names)} class names for {key}.num_classes={count}. Set '
                     f'num_classes (and the FPN in_channels, which hold one channel a class) to the number of names.'
                 )
-        self.build_text(text_encoder, text_prompt, class_names, image_prompt)
+        self.build_text(text_encoder, text_prompt, class_names, image_prompt, self.backbone)
         dim = self.text_encoder.embed_dim
         self.context_decoder = None
         if context_decoder is not None:
@@ -76,13 +75,13 @@ class PixelTextMatching(TextGuided):
             text: t, (K, D) or (B, K, D); with V variants (V, K, D) or (B, V, K, D), whose maps the prompt combines.
         """
         g, z = features.global_, features.dense
-        variants = self.text_prompt.num_variants
-        text = (text if variants is None else text.flatten(-3, -2)).expand(len(g), -1, -1)
         if self.context_decoder is not None:
+            variants = self.text_prompt.num_variants
+            text = (text if variants is None else text.flatten(-3, -2)).expand(len(g), -1, -1)
             visual = torch.cat([g[:, None], z.flatten(2).transpose(1, 2)], dim=1)
             text = text + self.gamma * self.context_decoder(text, visual)
-        score = torch.einsum('bdhw,bkd->bkhw', F.normalize(z, dim=1), self.text_prompt.directions(text))
-        return score if variants is None else self.text_prompt.combine(score.unflatten(1, (variants, -1)))
+            text = text if variants is None else text.unflatten(1, (variants, -1))
+        return self.similarity(z, text)
 
     def guide(self, images: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """Maps for the neck with the score map joined, the score map s (B, K, h, w), and t.

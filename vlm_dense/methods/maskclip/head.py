@@ -13,11 +13,15 @@ import torch
 import torch.nn.functional as F
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import add_prefix
-from torch import Tensor
+from torch import Tensor, nn
 
+from vlm_dense.clip.digest import precision, weights_digest
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
+from vlm_dense.methods.base.roles import ImagePrompt
 from vlm_dense.methods.base.templates import MASKCLIP_TEMPLATES
+from vlm_dense.methods.base.text_guided import TextGuided
+from vlm_dense.methods.base.text_prompt import TextPrompt
 from vlm_dense.methods.maskclip.release import read_published
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.class_names import Aliases, as_class_names
@@ -29,7 +33,7 @@ ClassNames = str | Sequence[str | Sequence[str]]
 
 
 @MODELS.register_module()
-class MaskCLIPHead(BaseDecodeHead):
+class MaskCLIPHead(TextGuided, BaseDecodeHead):
     """Classifies positions by their cosine with the class embeddings; has no weights of its own.
 
     Works in any mmseg segmentor over ``vlm_dense.MaskCLIPViT`` or ``vlm_dense.MaskCLIPResNet``. Outside of training the
@@ -41,6 +45,9 @@ class MaskCLIPHead(BaseDecodeHead):
         text_encoder: ``vlm_dense.TextTower``.
         text_prompt: Any text prompt of the contract. Default: ``vlm_dense.ZeroShotPrompt`` with MaskCLIP's 85
             templates.
+        image_prompt, image_tower: Any image prompt of the contract, and the tower that it prompts;
+            :class:`~vlm_dense.methods.maskclip.MaskCLIP` gives them and applies the prompt. A head in another
+            segmentor gets features only and refuses prompts of images.
         text_embeddings_path: In place of the two: the release's ``<set>_<model>_clip_text.pth``, a tensor with one
             row a name.
         num_classes: K; default: as many as there are ``class_names``.
@@ -71,6 +78,8 @@ class MaskCLIPHead(BaseDecodeHead):
         class_names: ClassNames | None = None,
         text_encoder: dict | None = None,
         text_prompt: dict | None = None,
+        image_prompt: dict | None = None,
+        image_tower: nn.Module | None = None,
         text_embeddings_path: str | None = None,
         num_classes: int | None = None,
         aliases: str = 'max',
@@ -112,46 +121,22 @@ class MaskCLIPHead(BaseDecodeHead):
         self.scale = scale
         self.random_text = random_text
         self.class_names = classes
-        self.text_encoder = self.text_prompt = None
-        self._embeddings: dict[tuple[Aliases, ...], Tensor] = {}
+        names = _flat(classes)
+        self._tower = (image_tower,)  # in a tuple, so that it is no part of this module
         if text_embeddings_path is not None:
-            embeddings = _text_file(text_embeddings_path, classes)
-            self.register_buffer('text_embeddings', embeddings, persistent=False)
+            self.text_encoder = self.image_prompt = None
+            self.text_prompt = GivenText(names, _text_file(text_embeddings_path, classes))
         else:
-            self.text_encoder = MODELS.build(text_encoder)
             self._prompt_cfg = text_prompt or dict(type='vlm_dense.ZeroShotPrompt', templates=MASKCLIP_TEMPLATES)
-            self.text_prompt = self._build_prompt(classes)
-        self._register_load_state_dict_pre_hook(self._forget)
+            self.build_text(text_encoder, self._prompt_cfg, names, image_prompt, image_tower)
+        prompt = self.role(ImagePrompt)
+        if prompt is not None and image_tower is None:
+            raise ConfigError(
+                f'MaskCLIPHead: {type(prompt).__name__} prompts the image tower, which a head alone does not see. Use '
+                "it in type='vlm_dense.MaskCLIP'."
+            )
 
     # --- text -------------------------------------------------------------------------------------------------
-
-    @property
-    def image_conditioned(self) -> bool:
-        """Whether the class embeddings depend on the image's global feature."""
-        return self.text_prompt is not None and self.text_prompt.image_conditioned
-
-    def _build_prompt(self, classes: tuple[Aliases, ...]):
-        names = [name for aliases in classes for name in aliases]
-        return MODELS.build(self._prompt_cfg, default_args=dict(class_names=names, text_tower=self.text_encoder))
-
-    def _prompt_of(self, classes: tuple[Aliases, ...]):
-        """The prompt for other classes, with what the prompt of the model has learned."""
-        if classes == self.class_names:
-            return self.text_prompt
-        if self.text_prompt is None:
-            raise ClassNamesError(
-                'MaskCLIPHead: the class embeddings come from text_embeddings_path, so there are no other classes. '
-                'Build the head with a text_encoder to segment by any names.'
-            )
-        prompt = self._build_prompt(classes).to(next(self.text_encoder.parameters()).device)
-        try:
-            prompt.load_state_dict(self.text_prompt.state_dict())
-        except RuntimeError as error:
-            raise ClassNamesError(
-                f'{type(prompt).__name__} has learned something for each of its {self.num_classes} classes and cannot '
-                f'be used for others: {str(error).splitlines()[1].strip()}'
-            ) from error
-        return prompt.train(self.training)
 
     def parse_classes(self, class_names: ClassNames) -> tuple[Aliases, ...]:
         """Names of each class, none for a background that is found by threshold alone."""
@@ -164,44 +149,66 @@ class MaskCLIPHead(BaseDecodeHead):
             ClassNamesError: the names cannot be used; the old ones stay.
         """
         classes = self.parse_classes(class_names)
-        self.text_prompt = self._prompt_of(classes)
+        self.text_prompt = self._prompt_for(classes)
         self.class_names = classes
         self.num_classes = self.out_channels = len(classes)
 
-    def embed_classes(self, features: ImageFeatures, classes: tuple[Aliases, ...] | None = None) -> Tensor:
-        """Unit embeddings (N, D) of the N names of all classes; (B, N, D) if they depend on the image.
+    def embed_classes(self, image_features: Tensor | None = None, classes: tuple[Aliases, ...] | None = None) -> Tensor:
+        """Embeddings of the N names of all classes, as the text prompt gives them.
 
         In eval mode without gradient they are encoded once a list of classes.
+
+        Args:
+            image_features: (B, D) global features, for prompts that depend on the image.
+            classes: Of :meth:`parse_classes`; default: the head's own.
+
+        Returns:
+            (N, D), (B, N, D), (V, N, D) or (B, V, N, D), not normalised.
         """
-        classes = classes or self.class_names
         if self.random_text is not None:
-            shape = sum(len(names) for names in classes), features.value.shape[1]
+            shape = len(_flat(classes or self.class_names)), self._embed_dim
             drawn = torch.randn(shape, generator=torch.Generator().manual_seed(self.random_text))
-            return F.normalize(drawn, dim=-1).to(features.value)
-        if self.text_encoder is None and classes == self.class_names:
-            return F.normalize(self.text_embeddings, dim=-1)
-        if self.image_conditioned:
-            if features.global_ is None:
-                raise ConfigError(
-                    f'MaskCLIPHead: {type(self.text_prompt).__name__} depends on the image; the backbone must give its '
-                    "global feature: features=('value', 'global')."
-                )
-            return F.normalize(self._prompt_of(classes)(self.text_encoder, features.global_), dim=-1)
-        if self.training or torch.is_grad_enabled():
-            return F.normalize(self._prompt_of(classes)(self.text_encoder), dim=-1)
-        cached = self._embeddings.get(classes)
-        if cached is None or cached.device != features.value.device:
-            cached = F.normalize(self._prompt_of(classes)(self.text_encoder), dim=-1)
-            self._embeddings[classes] = cached
-        return cached
+            return drawn.to(next(iter((*self.parameters(), *self.buffers()))).device)
+        self._check_given(classes)
+        if classes is None or classes == self.class_names:
+            return self.class_embeddings(image_features)
+        if self.training or torch.is_grad_enabled() or self.image_conditioned:
+            return self.class_embeddings(image_features, prompt=self._prompt_for(classes))
+        device = self.text_encoder.logit_scale.device
+        key = (classes, weights_digest(self.text_prompt, self.text_encoder), str(device), precision(device))
+        return self._known.get(key, lambda: self._prompt_for(classes)(self.text_encoder))
 
-    def _forget(self, *args) -> None:
-        self._embeddings.clear()
+    @property
+    def image_conditioned(self) -> bool:
+        """Whether the class embeddings depend on the image's global feature."""
+        return self.random_text is None and self.text_prompt.image_conditioned
 
-    def train(self, mode: bool = True):
-        """Switch the mode and forget the embeddings of the last evaluation."""
-        self._forget()
-        return super().train(mode)
+    @property
+    def _embed_dim(self) -> int:
+        return self.text_prompt.embeddings.shape[-1] if self.text_encoder is None else self.text_encoder.embed_dim
+
+    def _check_given(self, classes: tuple[Aliases, ...] | None) -> None:
+        if self.text_encoder is None and classes not in (None, self.class_names):
+            raise ClassNamesError(
+                'MaskCLIPHead: the class embeddings come from text_embeddings_path, so there are no other classes. '
+                'Build the head with a text_encoder to segment by any names.'
+            )
+
+    def _prompt_for(self, classes: tuple[Aliases, ...]) -> TextPrompt:
+        """The prompt for other classes, with what the prompt of the model has learned."""
+        if classes == self.class_names:
+            return self.text_prompt
+        self._check_given(classes)
+        prompt = self.build_part(self._prompt_cfg, _flat(classes), self._tower[0])
+        prompt = prompt.to(self.text_encoder.logit_scale.device)
+        try:
+            prompt.load_state_dict(self.text_prompt.state_dict())
+        except RuntimeError as error:
+            raise ClassNamesError(
+                f'{type(prompt).__name__} has learned something for each of its {self.num_classes} classes and cannot '
+                f'be used for others: {str(error).splitlines()[1].strip()}'
+            ) from error
+        return prompt.train(self.training)
 
     def variant(self, **options) -> MaskCLIPHead:
         """This head with other options, for comparisons on the same features; it shares all modules with this one.
@@ -218,15 +225,19 @@ class MaskCLIPHead(BaseDecodeHead):
 
     # --- logits -----------------------------------------------------------------------------------------------
 
-    def forward(self, features: ImageFeatures, classes: tuple[Aliases, ...] | None = None) -> Tensor:
+    def forward(
+        self, features: ImageFeatures, classes: tuple[Aliases, ...] | None = None, text: Tensor | None = None
+    ) -> Tensor:
         """Maps (B, K, h, w): cosines; after key smoothing, weighted sums of probabilities.
 
         Args:
             features: With ``value`` (B, D, h, w), and ``key`` (B, h*w, C) for key smoothing.
             classes: Of :meth:`parse_classes`; default: the head's own.
+            text: Embeddings of their names, where they are known; default: of :meth:`embed_classes`.
         """
         classes = classes or self.class_names
-        maps = self.cosines(features.value, self.embed_classes(features, classes), classes)
+        text = self.embed_classes(features.global_, classes) if text is None else text
+        maps = self.scores(features.value, text, classes)
         if not self.training:
             if self.pd_thresh > 0:
                 maps = self.denoise(maps)
@@ -234,28 +245,24 @@ class MaskCLIPHead(BaseDecodeHead):
                 maps = self.smooth(maps, features.key)
         return self._add_background(maps)
 
-    def cosines(self, value: Tensor, text: Tensor, classes: tuple[Aliases, ...] | None = None) -> Tensor:
-        """Cosines (B, K, h, w) of positions and classes; -inf for a class without name.
+    def scores(self, value: Tensor, text: Tensor, classes: tuple[Aliases, ...] | None = None) -> Tensor:
+        """Cosines (B, K, h, w) of positions and classes, float32; -inf for a class without name.
 
         Args:
             value: (B, D, h, w).
-            text: Unit embeddings of all names, (N, D) or (B, N, D).
+            text: Embeddings of all names as the text prompt gives them, see :meth:`embed_classes`.
             classes: The names of each class; default: the head's own.
         """
-        if value.shape[1] != text.shape[-1]:
-            raise ConfigError(
-                f'MaskCLIP: image and text tower must share one joint space, found {value.shape[1]} and '
-                f'{text.shape[-1]} dimensions. Use the same arch for backbone and text_encoder.'
-            )
         classes = classes or self.class_names
-        cosines = torch.einsum('bdhw,bnd->bnhw', F.normalize(value, dim=1), text.expand(len(value), -1, -1))
+        plain = None if self.random_text is None else TextPrompt(('random',), None)
+        scores = self.similarity(value, text, plain)
         if all(len(names) == 1 for names in classes):
-            return cosines
+            return scores
         background = None if self.background is None else self.background['index']
         maps = []
-        for k, each in enumerate(cosines.split([len(names) for names in classes], dim=1)):
+        for k, each in enumerate(scores.split([len(names) for names in classes], dim=1)):
             if each.shape[1] == 0:
-                maps.append(torch.full_like(cosines[:, 0], -math.inf))
+                maps.append(torch.full_like(scores[:, 0], -math.inf))
             elif self.aliases == 'mean' and k != background:
                 maps.append(each.mean(dim=1))
             else:
@@ -314,13 +321,14 @@ class MaskCLIPHead(BaseDecodeHead):
 
     # --- training, for prompts that learn -----------------------------------------------------------------------
 
-    def loss(self, inputs: ImageFeatures, batch_data_samples: list, train_cfg: dict) -> dict[str, Tensor]:
-        """Losses of the scaled cosines, and ``prompt.*``, the prompt's own."""
-        text = self.embed_classes(inputs)
-        maps = self._add_background(self.cosines(inputs.value, text))
+    def loss(
+        self, inputs: ImageFeatures, batch_data_samples: list, train_cfg: dict, text: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Losses of the scaled cosines, and ``prompt.*``, the prompt's own; ``text`` as in :meth:`forward`."""
+        text = self.embed_classes(inputs.global_) if text is None else text
+        maps = self._add_background(self.scores(inputs.value, text))
         losses = self.loss_by_feat(self.scale * maps, batch_data_samples)
-        if self.text_prompt is not None:
-            losses.update(add_prefix(self.text_prompt.losses(text), 'prompt'))
+        losses.update(add_prefix(self.text_prompt.losses(text), 'prompt'))
         return losses
 
 
@@ -362,6 +370,22 @@ def _classes(class_names: ClassNames, background: dict | None, aliases: str) -> 
     if names is not None:
         return as_class_names([*classes[:index], names, *classes[index + 1 :]])
     return (*classes[:index], (), *classes[index + 1 :])
+
+
+def _flat(classes: tuple[Aliases, ...]) -> list[str]:
+    return [name for aliases in classes for name in aliases]
+
+
+class GivenText(TextPrompt):
+    """Class embeddings (N, D) that are given and not computed."""
+
+    def __init__(self, class_names: Sequence[str], embeddings: Tensor):
+        super().__init__(class_names, None)
+        self.register_buffer('embeddings', embeddings, persistent=False)
+
+    def forward(self, text_tower: None, image_features: Tensor | None = None, classes: Tensor | None = None) -> Tensor:
+        """The embeddings (N, D)."""
+        return self.embeddings if classes is None else self.embeddings[classes]
 
 
 def _text_file(path: str, classes: tuple[Aliases, ...]) -> Tensor:

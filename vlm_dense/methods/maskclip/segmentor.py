@@ -11,10 +11,13 @@ import torch
 from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from mmseg.utils import add_prefix
+from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
 from vlm_dense.errors import ConfigError
+from vlm_dense.methods.base.text_guided import TextGuided
+from vlm_dense.methods.base.text_prompt import TextPrompt
 from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.class_names import Aliases
@@ -23,7 +26,7 @@ from vlm_dense.segmentation.pamr import PAMR
 
 
 @MODELS.register_module()
-class MaskCLIP(BatchedInference, EncoderDecoder):
+class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
     """MaskCLIP as a segmentor: ``backbone`` (frozen tower), :class:`MaskCLIPHead`, and refinement on the pixels.
 
     Call graph::
@@ -34,8 +37,8 @@ class MaskCLIP(BatchedInference, EncoderDecoder):
     Args:
         backbone: ``vlm_dense.MaskCLIPViT`` or ``vlm_dense.MaskCLIPResNet`` (published settings); the plain towers,
             ``vlm_dense.CLIPViT`` with ``head=True`` and ``vlm_dense.CLIPResNet`` with ``attnpool=True``, do as well.
-        class_names, text_encoder, text_prompt: See :class:`MaskCLIPHead`. ``tools/train.py`` and ``tools/test.py``
-            fill in the data set's names if none are given.
+        class_names, text_encoder, text_prompt, image_prompt: See :class:`MaskCLIPHead`. ``tools/train.py`` and
+            ``tools/test.py`` fill in the data set's names if none are given.
         decode_head: Further arguments of :class:`MaskCLIPHead`.
         pamr: Arguments of :class:`~vlm_dense.segmentation.pamr.PAMR`, which then refines the probabilities at image
             size.
@@ -54,27 +57,58 @@ class MaskCLIP(BatchedInference, EncoderDecoder):
         class_names: ClassNames | None = None,
         text_encoder: dict | None = None,
         text_prompt: dict | None = None,
+        image_prompt: dict | None = None,
         decode_head: dict | None = None,
         pamr: dict | None = None,
         variants: dict[str, dict] | None = None,
         **kwargs,
     ):
-        own = dict(class_names=class_names, text_encoder=text_encoder, text_prompt=text_prompt)
+        own = dict(
+            class_names=class_names, text_encoder=text_encoder, text_prompt=text_prompt, image_prompt=image_prompt
+        )
         own = {k: v for k, v in own.items() if v is not None}
         super().__init__(backbone, dict(type='vlm_dense.MaskCLIPHead') | own | dict(decode_head or {}), **kwargs)
-        if not isinstance(self.backbone, ImageTower):
-            raise ConfigError(
-                f"MaskCLIP: the backbone must be 'vlm_dense.MaskCLIPResNet' or 'vlm_dense.MaskCLIPViT', found "
-                f'{type(self.backbone).__name__}.'
-            )
         self.pamr = None if pamr is None else PAMR(**pamr)
         self.variants = dict(variants or {})
         for options in self.variants.values():
             self.decode_head.variant(**options)  # refuses what cannot be
 
+    def _init_decode_head(self, decode_head: dict) -> None:
+        """As in mmseg; the head's prompts are shown the image tower."""
+        if not isinstance(self.backbone, ImageTower):
+            raise ConfigError(
+                f"MaskCLIP: the backbone must be 'vlm_dense.MaskCLIPResNet' or 'vlm_dense.MaskCLIPViT', found "
+                f'{type(self.backbone).__name__}.'
+            )
+        super()._init_decode_head(dict(decode_head, image_tower=self.backbone))
+
+    @property
+    def text_encoder(self) -> nn.Module | None:
+        """The head's."""
+        return self.decode_head.text_encoder
+
+    @property
+    def text_prompt(self) -> TextPrompt:
+        """The head's."""
+        return self.decode_head.text_prompt
+
+    @property
+    def image_prompt(self) -> nn.Module | None:
+        """The head's."""
+        return self.decode_head.image_prompt
+
+    def class_embeddings(self, image_features: Tensor | None = None, classes: Tensor | None = None) -> Tensor:
+        """As in :class:`TextGuided`, remembered by the head."""
+        return self.decode_head.class_embeddings(image_features, classes)
+
     def extract_feat(self, inputs: Tensor) -> ImageFeatures:
         """Values, keys, and the global feature if the prompt needs it, of images (B, 3, H, W)."""
-        return self.backbone.encode(inputs, ('value', 'global') if self.decode_head.image_conditioned else ('value',))
+        return self.encode(inputs, ('value',), text=False)[0]
+
+    def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
+        """Losses ``decode.*`` of images (B, 3, H, W), for prompts that learn."""
+        features, text = self.encode(inputs, ('value',))
+        return add_prefix(self.decode_head.loss(features, data_samples, self.train_cfg, text), 'decode')
 
     def set_class_names(self, class_names: ClassNames) -> None:
         """Segment by other classes from now on, see :meth:`MaskCLIPHead.set_class_names`."""

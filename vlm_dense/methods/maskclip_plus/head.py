@@ -67,21 +67,29 @@ class MaskCLIPPlusHead(BaseDecodeHead):
         self.cls_bg = cls_bg
         if cls_bg:
             self.bg_embeddings = nn.Parameter(torch.randn(1, channels))
-        self.register_buffer('text_embeddings', torch.full((num_classes - cls_bg, channels), torch.nan))
-        self.text_known = False
-        self._register_load_state_dict_pre_hook(self._note_text)
+        self.register_buffer('text_embeddings', None, persistent=False)
+        self._register_load_state_dict_pre_hook(self._leave_out_text)
 
-    def _note_text(self, state_dict: dict, prefix: str, *args) -> None:
-        found = state_dict.get(prefix + 'text_embeddings')
-        self.text_known = self.text_known or (found is not None and not found.isnan().any())
+    @staticmethod
+    def _leave_out_text(state_dict: dict, prefix: str, *args) -> None:
+        """Leave out what the release saves and what follows from class names here."""
+        state_dict.pop(prefix + 'text_embeddings', None)
 
     def set_text(self, embeddings: Tensor) -> None:
-        """Take unit class embeddings, one row a class with a name."""
-        self.text_embeddings.copy_(embeddings)
-        self.text_known = True
+        """Take unit class embeddings (K, D), one row a class with a name."""
+        self.text_embeddings = embeddings
 
     def class_embeddings(self) -> Tensor:
-        """Unit embeddings (K, D), the background in front."""
+        """Unit embeddings (K, D), the background in front.
+
+        Raises:
+            ConfigError: nobody gave the embeddings of the names.
+        """
+        if self.text_embeddings is None:
+            raise ConfigError(
+                "MaskCLIPPlusHead has no class embeddings. Use it in type='vlm_dense.MaskCLIPPlus', whose teacher "
+                'gives them.'
+            )
         if not self.cls_bg:
             return self.text_embeddings
         return torch.cat([F.normalize(self.bg_embeddings, dim=1), self.text_embeddings])

@@ -17,7 +17,6 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
 from torch import Tensor
 
-from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.datasets.suppress import UNLABELED
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 from vlm_dense.methods.maskclip.head import ClassNames
@@ -176,24 +175,18 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
 
     def extract_feat(self, inputs: Tensor) -> Sequence[Tensor]:
         """Maps for the decode head, of images (B, 3, H, W)."""
-        if not self.decode_head.text_known:
-            self.decode_head.set_text(self._text())
+        self.decode_head.set_text(self._text())
         return super().extract_feat(inputs)
 
     @torch.no_grad()
     def _text(self) -> Tensor:
-        """One unit embedding a class with a name (K, D)."""
+        """One unit embedding a class with a name (K, D), of the teacher's names and weights as they are."""
         head = self.teacher.decode_head
-        rows = self._text_of_names()
+        rows = head.text_prompt.directions(head.embed_classes().float())
         if len(rows) == len(head.class_names):
             return rows
         parts = rows.split([len(names) for names in head.class_names])
         return F.normalize(torch.stack([part.mean(dim=0) for part in parts]), dim=-1)
-
-    def _text_of_names(self) -> Tensor:
-        """Unit embeddings (N, D) of all names."""
-        like = self.decode_head.text_embeddings.new_zeros(1, self.decode_head.channels, 1, 1)
-        return self.teacher.decode_head.embed_classes(ImageFeatures(value=like))
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
         """As in :class:`BatchedInference`, with ``pred_teacher`` if ``compare_teacher``."""
@@ -293,10 +286,10 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
         Refinement weighs these classes against each other, whatever else there is.
         """
         features, head = self.teacher.extract_feat(inputs), self.teacher.decode_head
-        maps = head.cosines(features.value, self._text_of_names())
+        maps = head.scores(features.value, head.embed_classes(features.global_))
         if self.decode_head.cls_bg:
             background = self.decode_head.class_embeddings()[:1]
-            cosine = torch.einsum('bdhw,kd->bkhw', F.normalize(features.value, dim=1), background.to(maps.dtype))
+            cosine = torch.einsum('bdhw,kd->bkhw', F.normalize(features.value.float(), dim=1), background)
             maps = torch.cat([cosine, maps], dim=1)
         maps = maps[:, self.clip_unlabeled_cats]
         if head.pd_thresh > 0:
@@ -358,6 +351,11 @@ def _teacher(cfg: dict) -> MaskCLIP:
         raise ConfigError(
             f'MaskCLIPPlus: {type(head.text_prompt).__name__} gives each image its own class embeddings, but the '
             'network has one classifier for all images. Use a text prompt that does not depend on the image.'
+        )
+    if head.text_prompt.num_variants is not None:
+        raise ConfigError(
+            f'MaskCLIPPlus: {type(head.text_prompt).__name__} gives each class {head.text_prompt.num_variants} '
+            "embeddings, but the network's classifier has one a class. Use a text prompt with one."
         )
     if head.background is not None and head.background['thresh'] is not None:
         raise ConfigError(

@@ -1,0 +1,127 @@
+"""What a result was computed from, and the one cache whose entries are keyed by it.
+
+Nothing here is told that weights changed: the digest is taken of the weights as they are, so that a step of an
+optimiser, a loaded checkpoint, a moving average or an edit of ``.data`` is seen by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+def weights_digest(*modules: nn.Module) -> str:
+    """Digest of the structure, the settings and all numbers of modules: changes whenever one of them does.
+
+    Settings are the plain attributes of modules (numbers, strings, tuples of them), without the mode. The numbers
+    enter as sums over the rows and over the columns of their bits, in 32-bit arithmetic that wraps around: one number
+    that is changed, or two that change places, change both or one of these sums.
+
+    Args:
+        *modules: Modules on any device, in any dtype, also built under ``torch.inference_mode``.
+
+    Returns:
+        32 hexadecimal digits, the same in every process and on every device for the same bits.
+
+    Examples:
+        >>> layer = nn.Linear(2, 2)
+        >>> before = weights_digest(layer)
+        >>> layer.weight.data[0] += 1
+        >>> weights_digest(layer) == before
+        False
+    """
+    found = hashlib.blake2b(digest_size=16)
+    sums: list[Tensor] = []
+    for module in modules:
+        found.update(as_json([(name, type(part).__name__, _settings(part)) for name, part in module.named_modules()]))
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            found.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+            sums.extend(_bit_sums(tensor))
+    for device in sorted({str(s.device) for s in sums}):  # one copy a device
+        found.update(torch.cat([s for s in sums if str(s.device) == device]).cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """Digest of the shape, the dtype and all numbers of one tensor, as in :func:`weights_digest`."""
+    found = hashlib.blake2b(f'{tensor.dtype} {tuple(tensor.shape)}'.encode(), digest_size=16)
+    for sums in _bit_sums(tensor):
+        found.update(sums.cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+@torch.no_grad()
+def _bit_sums(tensor: Tensor) -> Iterator[Tensor]:
+    """Sums of the bits, as integers of up to 32, over the rows and over the columns of the tensor."""
+    if tensor.numel() == 0:
+        return
+    flat = tensor.detach().contiguous().flatten()
+    kind = {1: torch.int8, 2: torch.int16}.get(flat.element_size(), torch.int32)
+    bits = flat.view(torch.uint8).view(kind)
+    columns = bits.numel() // tensor.shape[0] if tensor.dim() > 1 else math.isqrt(bits.numel())
+    whole = bits.numel() // columns * columns
+    rows = bits[:whole].view(-1, columns)
+    yield rows.sum(0, dtype=torch.int32)
+    yield rows.sum(1, dtype=torch.int32)
+    yield bits[whole:].int()
+
+
+def _settings(module: nn.Module) -> dict:
+    return {name: value for name, value in vars(module).items() if _is_setting(name, value)}
+
+
+def _is_setting(name: str, value) -> bool:
+    if name in ('training', '_is_init', '_is_full_backward_hook'):  # what a run changes
+        return False
+    plain = bool | int | float | str | None
+    return isinstance(value, plain) or (isinstance(value, (tuple, list)) and all(isinstance(v, plain) for v in value))
+
+
+def as_json(value) -> bytes:
+    """JSON of a plain value, the same for equal values."""
+    return json.dumps(value, sort_keys=True, default=lambda v: v.tolist() if hasattr(v, 'tolist') else repr(v)).encode()
+
+
+def precision(device: torch.device | str) -> torch.dtype | None:
+    """The dtype that autocast computes in on a device now; ``None`` where it is off."""
+    kind = torch.device(device).type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
+class BoundedCache:
+    """The last few results of functions without gradient, by what they were computed from.
+
+    Args:
+        size: Number of results that are kept; the one that was not asked for the longest time goes first.
+
+    Examples:
+        >>> cache = BoundedCache(2)
+        >>> cache.get('sum', lambda: torch.ones(2).sum())
+        tensor(2.)
+    """
+
+    def __init__(self, size: int = 16):
+        self.size = size
+        self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """A copy of the result for ``key``, which is computed without gradient if it is not there."""
+        if key not in self._kept:
+            with torch.no_grad():
+                self._kept[key] = compute()
+        self._kept.move_to_end(key)
+        while len(self._kept) > self.size:
+            self._kept.popitem(last=False)
+        return self._kept[key].clone()
+
+    def __deepcopy__(self, memo) -> BoundedCache:
+        return BoundedCache(self.size)
