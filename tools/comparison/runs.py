@@ -24,8 +24,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import find_latest_checkpoint
 
 from comparison.cells import Cell
-from vlm_dense.datasets.checks import class_names, registered
 from vlm_dense.engine import launch
+from vlm_dense.engine.config_checks import class_names, registered
 from vlm_dense.errors import ConfigError
 
 _PRELOADED = [
