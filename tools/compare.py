@@ -17,12 +17,12 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')  # a cell is a process; its thread
 
 from vlm_dense.engine import quiet  # isort: skip  # noqa: E402, F401  (first, before others import mmseg)
 import torch  # noqa: E402
+from comparison import report  # noqa: E402
+from comparison.cells import PROTOCOLS, plan  # noqa: E402
+from comparison.runs import results, run_cells  # noqa: E402
 from mmengine.config import DictAction  # noqa: E402
 from mmengine.utils import ProgressBar  # noqa: E402
 
-from vlm_dense.classification.comparison import report  # noqa: E402
-from vlm_dense.classification.comparison.cells import PROTOCOLS, plan  # noqa: E402
-from vlm_dense.classification.comparison.runs import results, run_cells  # noqa: E402
 from vlm_dense.engine.launch import user_errors  # noqa: E402
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

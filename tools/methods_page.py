@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlm_dense.engine import quiet  # isort: skip  # noqa: F401  (first, before others import mmseg)
-from vlm_dense.classification.comparison import report
+from comparison import report
 
 ROOT = Path(__file__).parents[1]
 FIGURES = 'compare_shapes'

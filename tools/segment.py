@@ -11,7 +11,8 @@ import argparse
 from collections.abc import Sequence
 
 from vlm_dense.apis import SegInferencer, maskclip_config
-from vlm_dense.apis.seg_inferencer import MASKCLIP, shares
+from vlm_dense.apis.maskclip_models import MASKCLIP
+from vlm_dense.apis.overlay import shares
 from vlm_dense.engine.launch import user_errors
 from vlm_dense.errors import ConfigError
 

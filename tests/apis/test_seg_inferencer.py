@@ -10,7 +10,8 @@ from PIL import Image, ImageOps
 
 from vlm_dense.apis import SegInferencer, maskclip_config
 from vlm_dense.apis.common import CONFIGS
-from vlm_dense.apis.seg_inferencer import MASKCLIP, palette
+from vlm_dense.apis.maskclip_models import MASKCLIP
+from vlm_dense.apis.overlay import palette
 from vlm_dense.datasets import DrawScene, ShapesDataset
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError, DataError, WeightsNotFoundError
 

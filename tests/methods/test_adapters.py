@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from classification.small_runs import weights
+from comparison.cells import selection
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from torch.utils.data import DataLoader
 
 from vlm_dense.classification import ClsDataSample
-from vlm_dense.classification.comparison.cells import selection
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.errors import CheckpointError, ConfigError, DataError
 from vlm_dense.methods.adapters.linear_probe import minimise

@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from comparison import report
+from comparison.cells import make_cell, plan
+from comparison.runs import result_of, run_cells
 from PIL import Image
 
-from vlm_dense.classification.comparison import report
-from vlm_dense.classification.comparison.cells import make_cell, plan
-from vlm_dense.classification.comparison.runs import result_of, run_cells
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.base.templates import read_templates
 

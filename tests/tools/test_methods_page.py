@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from vlm_dense.classification.comparison import report
+from comparison import report
 
 ROOT = Path(__file__).parents[2]
 DOCS, CONFIGS = ROOT / 'docs', ROOT / 'configs'

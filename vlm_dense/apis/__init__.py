@@ -3,7 +3,8 @@
 from importlib.util import find_spec
 
 from vlm_dense.engine import quiet  # isort: skip  # noqa: F401  (first, before others import mmseg)
-from vlm_dense.apis.seg_inferencer import SegInferencer, maskclip_config
+from vlm_dense.apis.maskclip_models import maskclip_config
+from vlm_dense.apis.seg_inferencer import SegInferencer
 
 __all__ = ['SegInferencer', 'maskclip_config']
 

@@ -40,7 +40,7 @@ def named_config(name: str, others: Collection[str] = ()) -> Config:
         return load_config(name)
     path = CONFIGS / f'{name}.py'
     if not path.is_file():
-        known = {*others, *(p.stem for p in CONFIGS.glob('*.py') if not p.stem.startswith('pretrain'))}
+        known = {*others, *(p.stem for p in CONFIGS.glob('*.py'))}
         raise ConfigError(unknown_name(name, 'list of models of vlm_dense', known))
     return load_config(str(path))
 

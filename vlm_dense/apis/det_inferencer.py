@@ -25,8 +25,8 @@ from vlm_dense.apis.common import (
     save,
     view_side,
 )
-from vlm_dense.apis.seg_inferencer import palette
-from vlm_dense.datasets.checks import class_names
+from vlm_dense.apis.overlay import palette
+from vlm_dense.engine.config_checks import class_names
 from vlm_dense.engine.launch import fill_class_names
 from vlm_dense.engine.pictures import draw_instances
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import colorsys
 import inspect
 import logging
 import os
 import warnings
 from collections.abc import Sequence
-from textwrap import shorten
 
 import cv2
 import numpy as np
@@ -19,100 +17,21 @@ from mmengine.infer.infer import BaseInferencer
 from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
 from mmseg.structures import SegDataSample
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
 from rich.progress import track
 from torch import nn
 
-from vlm_dense.apis.common import (
-    file_names,
-    load_picture,
-    load_weights,
-    named_config,
-    picture_list,
-    preparing_steps,
-    save,
-    view_side,
-)
-from vlm_dense.clip.loading import model_config
-from vlm_dense.datasets.checks import class_names, registered
-from vlm_dense.datasets.scenes import SHAPES
+from vlm_dense.apis.common import file_names, load_picture, load_weights, picture_list, preparing_steps, save
+from vlm_dense.apis.maskclip_models import DEFAULT_MODEL, limits_of, segmentor_config
+from vlm_dense.apis.overlay import draw_overlay
+from vlm_dense.engine.config_checks import class_names, registered
 from vlm_dense.engine.launch import fill_class_names
-from vlm_dense.engine.pictures import draw_rows
 from vlm_dense.errors import ClassNamesError, DataError
 from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
 from vlm_dense.segmentation.class_names import as_class_names
 from vlm_dense.segmentation.inference import BatchedInference
 
-MASKCLIP = {
-    'maskclip_tiny-vit': ('tiny-vit', 'bundled'),
-    'maskclip_tiny-rn': ('tiny-rn', 'bundled'),
-    'maskclip_vit-b16': ('ViT-B-16', 'openai'),
-    'maskclip_rn50': ('RN50', 'openai'),
-    'maskclip_rn50x16': ('RN50x16', 'openai'),
-}
-"""Model names -> (arch, pretrained)."""
-
-DEFAULT_MODEL = 'maskclip_tiny-vit'
-
-_PUBLISHED_MEAN, _PUBLISHED_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _NO_NAMES = ('any', 'names', 'until a call gives some')
-_LEGEND_WIDTH = 40
-
-
-def maskclip_config(arch: str | dict, pretrained: str | None) -> Config:
-    """Config of MaskCLIP on any CLIP of open_clip, for pictures of any kind.
-
-    The published settings, as in ``configs/_base_/models/maskclip_vit-b16.py``: exact GELU, epsilon 1e-6, ImageNet's
-    mean and deviation, pictures resized to a short side of 512 px, their long side at most 2048. Bundled models get
-    those of their training, a short side of 96 px, and masks refined on the picture's own pixels (PAMR).
-
-    Args:
-        arch: As for :func:`vlm_dense.clip.load_clip`.
-        pretrained: As for :func:`vlm_dense.clip.load_clip`.
-
-    Returns:
-        A config with ``model`` and ``test_pipeline``; without class names.
-
-    Raises:
-        ConfigError: unknown architecture.
-    """
-    bundled = pretrained == 'bundled'
-    resnet = isinstance(model_config(arch)['vision_cfg'].get('layers'), (list, tuple))
-    clip = dict(arch=arch, pretrained=pretrained)
-    settings = dict(act=None, ln_eps=None) if bundled and not resnet else {}
-    mean, std = (
-        ([255 * x for x in OPENAI_DATASET_MEAN], [255 * x for x in OPENAI_DATASET_STD])
-        if bundled
-        else (_PUBLISHED_MEAN, _PUBLISHED_STD)
-    )
-    return Config(
-        dict(
-            default_scope='mmseg',
-            model=dict(
-                type='vlm_dense.MaskCLIP',
-                data_preprocessor=dict(
-                    type='vlm_dense.MixedSizeSegDataPreProcessor', mean=mean, std=std, bgr_to_rgb=True
-                ),
-                backbone=dict(type=f'vlm_dense.MaskCLIP{"ResNet" if resnet else "ViT"}', **clip, **settings),
-                text_encoder=dict(type='vlm_dense.TextTower', **clip),
-                pamr=dict(iterations=10) if bundled else None,
-                test_cfg=dict(mode='whole', keep_logits=False),
-            ),
-            test_pipeline=[
-                dict(type='vlm_dense.LoadImage'),
-                dict(type='Resize', scale=(384, 96) if bundled else (2048, 512), keep_ratio=True),
-                dict(type='PackSegInputs'),
-            ],
-        )
-    )
-
-
-def palette(number: int) -> list[tuple[int, int, int]]:
-    """RGB of each class; a class keeps its colour when others are added."""
-    hues = [i * 0.6180339887 % 1 for i in range(number)]  # golden section: neighbours in the list are far apart
-    shades = [(0.9, 0.95), (0.65, 0.7), (0.45, 1.0)]
-    return [tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, *shades[i // 8 % 3])) for i, hue in enumerate(hues)]
 
 
 class SegInferencer(BaseInferencer):
@@ -125,8 +44,9 @@ class SegInferencer(BaseInferencer):
         result['predictions']  # (H, W), 0: sky, 1: road, 2: car
 
     Args:
-        model: A name of :data:`MASKCLIP`, the name of a config of the repository, the path of a config, or a config,
-            as from :func:`maskclip_config`. Default: the bundled tiny model, which knows drawn shapes only.
+        model: A name of :data:`~vlm_dense.apis.maskclip_models.MASKCLIP`, the name of a config of the repository, the
+            path of a config, or a config, as from :func:`vlm_dense.apis.maskclip_config`. Default: the bundled tiny
+            model, which knows drawn shapes only.
         weights: Checkpoint of a model that has been trained; MaskCLIP needs none.
         device: Default: a GPU if there is one.
         classes: Of calls that give none. Default: those of the config, the data set or the checkpoint.
@@ -155,12 +75,12 @@ class SegInferencer(BaseInferencer):
         if model is None:
             model = DEFAULT_MODEL
         if isinstance(model, (str, os.PathLike)):
-            model = _named_config(os.fspath(model))
+            model = segmentor_config(os.fspath(model))
         super().__init__(model, weights, device, 'mmseg', show_progress)
         self._default_classes = classes
         if classes is not None:
             self._set_classes(classes)
-        self.limits = _limits(self.cfg) if weights is None else None
+        self.limits = limits_of(self.cfg) if weights is None else None
         if self.limits:
             print_log(self.limits, logger='current', level=logging.WARNING)
 
@@ -330,18 +250,10 @@ class SegInferencer(BaseInferencer):
             titles: A line above each picture.
             opacity: Of the colours, 0 to 1.
         """
-        colours = np.array(palette(len(self.class_names)), np.uint8)
-        pictures = []
-        for image, sample, title in zip(inputs, preds, titles, strict=True):
-            labels = sample.pred_sem_seg.data[0].numpy()
-            grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB)
-            overlay = cv2.addWeighted(grey, 1 - opacity, colours[labels], opacity, 0)
-            legend = [
-                (f'{shorten(self.class_names[k], _LEGEND_WIDTH, placeholder="...")} {share:.1%}', colours[k].tolist())
-                for k, share in shares(labels)
-            ]
-            pictures.append(draw_rows([[overlay]], [title], legend, tile=view_side(labels.shape)))
-        return pictures
+        return [
+            draw_overlay(image, sample.pred_sem_seg.data[0].numpy(), self.class_names, title, opacity)
+            for image, sample, title in zip(inputs, preds, titles, strict=True)
+        ]
 
     def postprocess(self, preds: Sequence[SegDataSample], return_scores: bool = False) -> list[dict]:
         """``predictions`` and, if asked for, ``scores`` of each picture, as ``__call__`` returns them."""
@@ -360,23 +272,3 @@ class SegInferencer(BaseInferencer):
             return logits.softmax(dim=0) if len(logits) > 1 else torch.cat([1 - logits.sigmoid(), logits.sigmoid()])
         refined = getattr(self.model, 'pamr', None) is not None  # these are probabilities already
         return logits if refined else head.probabilities(logits[None])[0]
-
-
-def shares(labels: np.ndarray) -> list[tuple[int, float]]:
-    """(label, share of the pixels) of the labels in a map, the largest first."""
-    values, counts = np.unique(labels, return_counts=True)
-    return [(int(values[i]), counts[i] / labels.size) for i in np.argsort(-counts, kind='stable')]
-
-
-def _named_config(name: str) -> Config:
-    return maskclip_config(*MASKCLIP[name]) if name in MASKCLIP else named_config(name, MASKCLIP)
-
-
-def _limits(cfg: Config) -> str | None:
-    clip = cfg.model.get('backbone') or {}
-    if clip.get('pretrained') != 'bundled':
-        return None
-    return (
-        f'The bundled {clip.arch} only knows drawn shapes: {", ".join(SHAPES)}. On photographs its masks mean nothing; '
-        'use a large CLIP for them, such as the model maskclip_vit-b16.'
-    )

@@ -4,12 +4,9 @@ from vlm_dense.engine import quiet  # isort: skip  (first, before others import 
 from vlm_dense.engine import (
     checkpoint,
     cpu_distributed,
-    distillation,
     losses,
-    patch_captions,
     pictures,
     prepare,
-    pretraining,
     resumable_test,
     seeding,
 )
@@ -17,12 +14,9 @@ from vlm_dense.engine import (
 __all__ = [
     'checkpoint',
     'cpu_distributed',
-    'distillation',
     'losses',
-    'patch_captions',
     'pictures',
     'prepare',
-    'pretraining',
     'quiet',
     'resumable_test',
     'seeding',

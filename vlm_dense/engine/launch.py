@@ -20,7 +20,7 @@ from mmengine.dist import is_distributed
 from mmengine.registry import MODELS, Registry, init_default_scope
 from mmengine.runner import FlexibleRunner, Runner, find_latest_checkpoint
 
-from vlm_dense.datasets.checks import check_class_count, check_data, class_names, registered
+from vlm_dense.engine.config_checks import check_class_count, check_data, class_names, registered
 from vlm_dense.engine.seeding import seed_draws
 from vlm_dense.errors import ConfigError, UserError
 from vlm_dense.registry import unknown_name

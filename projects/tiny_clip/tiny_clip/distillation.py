@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from open_clip.pos_embed import get_2d_sincos_pos_embed
 from torch import Tensor
 
+from tiny_clip.pretraining import CaptionPretraining
 from vlm_dense.clip.loading import load_clip
-from vlm_dense.engine.pretraining import CaptionPretraining
 from vlm_dense.registry import MODELS
 
 

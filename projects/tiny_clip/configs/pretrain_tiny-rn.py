@@ -1,5 +1,6 @@
-# The bundled tiny-rn: a CLIP with a ModifiedResNet, trained from captions of Shapes. See docs/tiny_clip.md.
+# The bundled tiny-rn: a CLIP with a ModifiedResNet, trained from captions of Shapes. See ../README.md.
 default_scope = 'mmengine'
+custom_imports = dict(imports=['tiny_clip'])
 bundled = 'tiny-rn'
 
 model = dict(

@@ -1,4 +1,4 @@
-# Second stage of the bundled tiny-vit: its patch values learn from captions of mosaics. See docs/tiny_clip.md.
+# Second stage of the bundled tiny-vit: its patch values learn from captions of mosaics. See ../README.md.
 _base_ = './pretrain_tiny-rn.py'
 bundled = 'tiny-vit'
 

@@ -23,14 +23,14 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import find_latest_checkpoint
 
-from vlm_dense.classification.comparison.cells import Cell
-from vlm_dense.datasets.checks import class_names, registered
+from comparison.cells import Cell
 from vlm_dense.engine import launch
+from vlm_dense.engine.config_checks import class_names, registered
 from vlm_dense.errors import ConfigError
 
 _PRELOADED = [
     'vlm_dense.engine.quiet',
-    'vlm_dense.classification.comparison.runs',
+    'comparison.runs',
     'vlm_dense.segmentation',
     'vlm_dense.methods',
 ]

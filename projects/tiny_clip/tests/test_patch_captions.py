@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from tiny_clip.patch_captions import BlockwiseDataset, CaptionedMosaic, PatchCaptions
 
 from vlm_dense.datasets import scenes
-from vlm_dense.engine.patch_captions import BlockwiseDataset, CaptionedMosaic, PatchCaptions
 from vlm_dense.registry import DATASETS
 
 PAIRS = len(scenes.PAIRS)
@@ -95,7 +95,7 @@ def test_patch_losses_are_those_of_the_formula(model):
 
 
 def test_the_config_draws_three_kinds_of_pictures_in_turn():
-    cfg = Config.fromfile('configs/pretrain_tiny-vit_patches.py')
+    cfg = Config.fromfile('projects/tiny_clip/configs/pretrain_tiny-vit_patches.py')
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     assert len(dataset) == cfg.train_cfg.max_iters * cfg.batch_size
     shapes = [dataset[i * cfg.batch_size] for i in range(4)]

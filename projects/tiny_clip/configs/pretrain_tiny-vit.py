@@ -1,4 +1,4 @@
-# The bundled tiny-vit: a small ViT with patch 8 that learns to fit tiny-rn's text tower. See docs/tiny_clip.md.
+# The bundled tiny-vit: a small ViT with patch 8 that learns to fit tiny-rn's text tower. See ../README.md.
 _base_ = './pretrain_tiny-rn.py'
 bundled = 'tiny-vit'
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from vlm_dense.classification.comparison.cells import Cell
+from comparison.cells import Cell
 
 FIELDS = (
     'method',

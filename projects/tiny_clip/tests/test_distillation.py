@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_clip.distillation import CaptionDistillation
 
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.datasets import scenes
-from vlm_dense.engine.distillation import CaptionDistillation
 
 
 @pytest.fixture(scope='module')

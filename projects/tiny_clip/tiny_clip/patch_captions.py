@@ -17,9 +17,9 @@ from mmengine.dataset import BaseDataset
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from tiny_clip.distillation import CaptionDistillation
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.clip.vit import CLIPViT
-from vlm_dense.engine.distillation import CaptionDistillation
 from vlm_dense.registry import DATASETS, MODELS
 
 
@@ -80,7 +80,7 @@ class PatchCaptions(CaptionDistillation):
 
     Args:
         arch, teacher, scale, bfloat16, data_preprocessor: As in :class:`CaptionDistillation`.
-        pretrained: File that :mod:`tools.pretrain_clip` wrote in the first stage, or ``'bundled'``.
+        pretrained: File that ``pretrain_clip.py`` wrote in the first stage, or ``'bundled'``.
         area: Share of the patches that an object covers at least.
         several_weight: Weight of the losses on the class token where a picture may hold several objects.
     """

@@ -1,8 +1,9 @@
 """Train, export or evaluate a bundled tiny CLIP.
 
-python tools/pretrain_clip.py configs/pretrain_tiny-rn.py                # train; writes WORK_DIR/tiny-rn.safetensors
-python tools/pretrain_clip.py configs/pretrain_tiny-rn.py --export CKPT  # write it from a checkpoint instead
-python tools/pretrain_clip.py configs/pretrain_tiny-rn.py --eval         # zero-shot accuracy of the bundled file
+cd projects/tiny_clip
+python pretrain_clip.py configs/pretrain_tiny-rn.py                # train; writes WORK_DIR/tiny-rn.safetensors
+python pretrain_clip.py configs/pretrain_tiny-rn.py --export CKPT  # write it from a checkpoint instead
+python pretrain_clip.py configs/pretrain_tiny-rn.py --eval         # zero-shot accuracy of the bundled file
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner, load_checkpoint
+from tiny_clip.pretraining import export
 
 from vlm_dense.clip.loading import load_clip
-from vlm_dense.engine.pretraining import export
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS
+from tiny_clip.pretraining import CaptionPretraining, ZeroShotShapes, caption_ids, export, shapes_vocabularies
 
 from vlm_dense.clip.loading import load_clip, tokenize
 from vlm_dense.datasets.scenes import PAIRS, pair_name
-from vlm_dense.engine.pretraining import CaptionPretraining, ZeroShotShapes, caption_ids, export, shapes_vocabularies
 
 
 def presence(*names: str) -> torch.Tensor:
@@ -54,7 +54,7 @@ def test_exported_file_is_the_model_that_was_trained(arch, tmp_path):
 
 def test_every_weight_is_trained_from_captions_with_or_without_objects():
     torch.set_num_threads(1)
-    config = Config.fromfile('configs/pretrain_tiny-rn.py')
+    config = Config.fromfile('projects/tiny_clip/configs/pretrain_tiny-rn.py')
     dataset = DATASETS.build(dict(config.scenes, num_scenes=12, num_objects=(0, 3)))
     batch = {key: torch.stack([item[key] for item in dataset]) for key in dataset[0]}
     assert {0, 2} <= set(batch['data_samples'].sum(1).int().tolist())
@@ -84,7 +84,7 @@ def test_metric_counts_shape_colour_and_both():
 
 @pytest.mark.parametrize(('name', 'colour', 'shape'), [('tiny-rn', 99, 95), ('tiny-vit', 98, 94)])
 def test_bundled_models_recognise_held_out_scenes(name, colour, shape):
-    config = Config.fromfile(f'configs/pretrain_{name}.py')
+    config = Config.fromfile(f'projects/tiny_clip/configs/pretrain_{name}.py')
     dataset = DATASETS.build(dict(config.test_dataloader.dataset, num_scenes=500))
     batch = {key: torch.stack([item[key] for item in dataset]) for key in dataset[0]}
     model = CaptionPretraining(name, data_preprocessor=config.model.data_preprocessor).eval()

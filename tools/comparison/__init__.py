@@ -1,0 +1,1 @@
+"""Methods compared under one protocol: see `tools/compare.py`."""

@@ -1,0 +1,87 @@
+"""MaskCLIP on any CLIP, by name and for pictures of any kind."""
+
+from __future__ import annotations
+
+from mmengine.config import Config
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+from vlm_dense.apis.common import named_config
+from vlm_dense.clip.loading import model_config
+from vlm_dense.datasets.scenes import SHAPES
+
+MASKCLIP = {
+    'maskclip_tiny-vit': ('tiny-vit', 'bundled'),
+    'maskclip_tiny-rn': ('tiny-rn', 'bundled'),
+    'maskclip_vit-b16': ('ViT-B-16', 'openai'),
+    'maskclip_rn50': ('RN50', 'openai'),
+    'maskclip_rn50x16': ('RN50x16', 'openai'),
+}
+"""Model names -> (arch, pretrained)."""
+
+DEFAULT_MODEL = 'maskclip_tiny-vit'
+
+_PUBLISHED_MEAN, _PUBLISHED_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def segmentor_config(name: str) -> Config:
+    """The config of a name of :data:`MASKCLIP`, or what :func:`named_config` finds."""
+    return maskclip_config(*MASKCLIP[name]) if name in MASKCLIP else named_config(name, MASKCLIP)
+
+
+def maskclip_config(arch: str | dict, pretrained: str | None) -> Config:
+    """Config of MaskCLIP on any CLIP of open_clip, for pictures of any kind.
+
+    The published settings, as in ``configs/_base_/models/maskclip_vit-b16.py``: exact GELU, epsilon 1e-6, ImageNet's
+    mean and deviation, pictures resized to a short side of 512 px, their long side at most 2048. Bundled models get
+    those of their training, a short side of 96 px, and masks refined on the picture's own pixels (PAMR).
+
+    Args:
+        arch: As for :func:`vlm_dense.clip.load_clip`.
+        pretrained: As for :func:`vlm_dense.clip.load_clip`.
+
+    Returns:
+        A config with ``model`` and ``test_pipeline``; without class names.
+
+    Raises:
+        ConfigError: unknown architecture.
+    """
+    bundled = pretrained == 'bundled'
+    resnet = isinstance(model_config(arch)['vision_cfg'].get('layers'), (list, tuple))
+    clip = dict(arch=arch, pretrained=pretrained)
+    settings = dict(act=None, ln_eps=None) if bundled and not resnet else {}
+    mean, std = (
+        ([255 * x for x in OPENAI_DATASET_MEAN], [255 * x for x in OPENAI_DATASET_STD])
+        if bundled
+        else (_PUBLISHED_MEAN, _PUBLISHED_STD)
+    )
+    return Config(
+        dict(
+            default_scope='mmseg',
+            model=dict(
+                type='vlm_dense.MaskCLIP',
+                data_preprocessor=dict(
+                    type='vlm_dense.MixedSizeSegDataPreProcessor', mean=mean, std=std, bgr_to_rgb=True
+                ),
+                backbone=dict(type=f'vlm_dense.MaskCLIP{"ResNet" if resnet else "ViT"}', **clip, **settings),
+                text_encoder=dict(type='vlm_dense.TextTower', **clip),
+                pamr=dict(iterations=10) if bundled else None,
+                test_cfg=dict(mode='whole', keep_logits=False),
+            ),
+            test_pipeline=[
+                dict(type='vlm_dense.LoadImage'),
+                dict(type='Resize', scale=(384, 96) if bundled else (2048, 512), keep_ratio=True),
+                dict(type='PackSegInputs'),
+            ],
+        )
+    )
+
+
+def limits_of(cfg: Config) -> str | None:
+    """What a model cannot do, for the user to read; ``None`` if there is nothing to say."""
+    clip = cfg.model.get('backbone') or {}
+    if clip.get('pretrained') != 'bundled':
+        return None
+    return (
+        f'The bundled {clip.arch} only knows drawn shapes: {", ".join(SHAPES)}. On photographs its masks mean nothing; '
+        'use a large CLIP for them, such as the model maskclip_vit-b16.'
+    )

@@ -1,0 +1,53 @@
+"""Pictures of label maps for people: colours over the greyed picture, names and shares below."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from textwrap import shorten
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from vlm_dense.apis.common import view_side
+from vlm_dense.engine.pictures import draw_rows
+
+_LEGEND_WIDTH = 40
+
+
+def palette(number: int) -> list[tuple[int, int, int]]:
+    """RGB of each class; a class keeps its colour when others are added."""
+    hues = [i * 0.6180339887 % 1 for i in range(number)]  # golden section: neighbours in the list are far apart
+    shades = [(0.9, 0.95), (0.65, 0.7), (0.45, 1.0)]
+    return [tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, *shades[i // 8 % 3])) for i, hue in enumerate(hues)]
+
+
+def shares(labels: np.ndarray) -> list[tuple[int, float]]:
+    """(label, share of the pixels) of the labels in a map, the largest first."""
+    values, counts = np.unique(labels, return_counts=True)
+    return [(int(values[i]), counts[i] / labels.size) for i in np.argsort(-counts, kind='stable')]
+
+
+def draw_overlay(
+    image: np.ndarray, labels: np.ndarray, names: Sequence[str], title: str, opacity: float = 0.5
+) -> Image.Image:
+    """Colours over the greyed picture, below it names, shares of the pixels, colours.
+
+    Small pictures are enlarged, large ones reduced.
+
+    Args:
+        image: uint8 (H, W, 3) BGR.
+        labels: Indices (H, W) into ``names``.
+        names: A name of each class.
+        title: Line above the picture.
+        opacity: Of the colours, 0 to 1.
+    """
+    colours = np.array(palette(len(names)), np.uint8)
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB)
+    overlay = cv2.addWeighted(grey, 1 - opacity, colours[labels], opacity, 0)
+    legend = [
+        (f'{shorten(names[k], _LEGEND_WIDTH, placeholder="...")} {share:.1%}', colours[k].tolist())
+        for k, share in shares(labels)
+    ]
+    return draw_rows([[overlay]], [title], legend, tile=view_side(labels.shape))

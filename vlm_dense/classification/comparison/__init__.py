@@ -1,1 +1,0 @@
-"""Methods compared under one protocol: see tools/compare.py."""
