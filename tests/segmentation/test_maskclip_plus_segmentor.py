@@ -220,6 +220,13 @@ def test_distillation_trains_unless_told_to_follow_the_official_code(build):
     assert gradient(distill_detach=True) == 0
 
 
+def test_every_batch_has_the_distillation_loss_so_that_processes_agree(build):
+    model = build(distill=True).train()
+    ignored = torch.full((2, SIZE, SIZE), 255)
+    some, none = (model.loss(images(), samples(labels))['decode.loss_distill'] for labels in (half(-1), ignored))
+    assert some > 0 and none == 0
+
+
 def test_the_shapes_configs_never_give_a_suppressed_label_to_the_model():
     init_default_scope('mmseg')
     for name, unseen in (('maskclip_plus_shapes', None), ('maskclip_plus_zero-shot_shapes', {7, 8})):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from mmengine.dist import all_reduce_dict, get_world_size
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import find_latest_checkpoint
 
@@ -17,7 +17,8 @@ from vlm_dense.registry import HOOKS
 class AverageLossesHook(Hook):
     """Average the logged losses over all processes, where mmengine logs those of the first.
 
-    With it the curve of N processes is that of one at the same global batch.
+    With it the curve of N processes is that of one at the same global batch. A loss that only some processes have in
+    an iteration is averaged over these.
     """
 
     priority = 'HIGHEST'  # before RuntimeInfoHook, which notes the losses
@@ -25,10 +26,10 @@ class AverageLossesHook(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         """Replace the values of ``outputs``, a dict of scalars, in place."""
         if outputs and get_world_size() > 1:
-            device = next((v.device for v in outputs.values() if isinstance(v, torch.Tensor)), 'cpu')
-            values = {k: torch.tensor(float(v), device=device) for k, v in outputs.items()}
-            all_reduce_dict(values, op='mean')
-            outputs.update(values)
+            everywhere = all_gather_object({name: float(value) for name, value in outputs.items()})
+            for name in outputs:
+                values = [process[name] for process in everywhere if name in process]
+                outputs[name] = torch.tensor(sum(values) / len(values))
 
 
 @HOOKS.register_module()

@@ -210,12 +210,13 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
         features = self.decode_head.decode_module(x)
         logits = self.decode_head.classify(features)
         losses = {}
-        if (labels == UNLABELED).any():
-            if self.distill:
-                losses['loss_distill'] = self.distill_weight * self._distance(features, inputs, labels)
-            else:
-                labels = self.pseudo_labels(labels, inputs, logits, iteration)
-            labels = labels.masked_fill(labels < 0, self.decode_head.ignore_index)
+        unlabelled = (labels == UNLABELED).any()
+        if self.distill:  # 0 where nothing is unlabelled, and never left out: all processes have the same losses
+            distance = self._distance(features, inputs, labels)
+            losses['loss_distill'] = self.distill_weight * unlabelled * distance
+        elif unlabelled:
+            labels = self.pseudo_labels(labels, inputs, logits, iteration)
+        labels = labels.masked_fill(labels < 0, self.decode_head.ignore_index)
         samples = [SegDataSample(gt_sem_seg=PixelData(data=one[None])) for one in labels]
         losses.update(self.decode_head.loss_by_feat(logits, samples))
         losses = add_prefix(losses, 'decode')

@@ -1,0 +1,28 @@
+"""Several processes in a test, connected by gloo."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def in_processes(count: int, function: Callable, *args) -> None:
+    """Call ``function(rank, *args)``, which stands at the top of a module, in ``count`` connected processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_connected, (count, folder, function, args), count)
+
+
+def _connected(rank: int, count: int, folder: str, function: Callable, args: tuple) -> None:
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank))
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=count)
+    try:
+        function(rank, *args)
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
