@@ -1,6 +1,7 @@
 """Deformable convolution and attention."""
 
 import torch
+import torch.nn.functional as F
 
 from vlm_dense.ops.precision import leaves, wide
 
@@ -53,13 +54,17 @@ def modulated_deform_conv_forward(input, weight, bias, ones, offset, mask, outpu
         input: (N, C, H, W).
         weight: (O, C / groups, kh, kw).
         bias: (O,) if ``with_bias``.
-        offset: (N, 2 * deformable groups * kh * kw, h, w).
-        mask: (N, deformable groups * kh * kw, h, w), a factor for every tap.
+        offset: (N, 2 * deformable groups * kh * kw, h, w), or a larger map, see :func:`_as_read`.
+        mask: (N, deformable groups * kh * kw, h, w), a factor for every tap; may be larger too.
         output: (N, O, h, w), filled.
         ones, columns: Not used.
         with_bias: Whether ``bias`` is added.
         geometry: kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group.
+
+    Raises:
+        ValueError: ``offset`` or ``mask`` holds fewer numbers than the output needs.
     """
+    offset, mask = _as_read(offset, mask, output, **geometry)
     output.copy_(_convolve(input, weight, offset, mask, bias if with_bias else None, _modulated(**geometry)))
 
 
@@ -82,11 +87,34 @@ def modulated_deform_conv_backward(
 ):
     """Fill the five gradients; ``grad_bias`` only if ``with_bias``."""
     bias = bias if with_bias else None
+    offset, mask = _as_read(offset, mask, grad_output, **geometry)
     grads = _gradients(grad_output, input, weight, offset, mask, bias, _modulated(**geometry))
-    for filled, grad in zip((grad_input, grad_weight, grad_offset, grad_mask), grads, strict=False):
+    for filled, grad in zip((grad_input, grad_weight), grads, strict=False):
         filled.copy_(grad)
+    for filled, grad in zip((grad_offset, grad_mask), grads[2:], strict=False):
+        unread = filled[0].numel() - grad[0].numel()
+        filled.copy_(F.pad(grad.flatten(1), (0, unread)).view(filled.shape))
     if with_bias:
         grad_bias.copy_(grads[4])
+
+
+def _as_read(offset, mask, output, kernel_h, kernel_w, deformable_group, **_):
+    """Offset and mask in the size of ``output``, from maps that may be larger.
+
+    mmcv does not compare the sizes: it reads the numbers of an image in a row, as if its map had the size of the
+    output, and leaves the rest unread. mmdet's DyHead depends on it, with the offsets of one level on the next.
+    """
+    size, taps = output.shape[2:], deformable_group * kernel_h * kernel_w
+    read = []
+    for name, maps, channels in (('offset', offset, 2 * taps), ('mask', mask, taps)):
+        count = channels * size.numel()
+        if maps.shape[1:].numel() < count:
+            raise ValueError(
+                f'{name}: at least {count} numbers for each image, {channels} x {size[0]} x {size[1]}, were expected, '
+                f'found {tuple(maps.shape[1:])}'
+            )
+        read.append(maps.flatten(1)[:, :count].view(-1, channels, *size))
+    return read
 
 
 def _plain(kW, kH, dW, dH, padW, padH, dilationW, dilationH, group, deformable_group):

@@ -6,9 +6,9 @@ float32 and rounded once. Any other kernel raises NotImplementedError when it is
 
 import functools
 
-from vlm_dense.ops import boxes, carafe, deformable, focal, info, masked, pooling, suppression
+from vlm_dense.ops import boxes, carafe, deformable, deformable_pooling, focal, info, masked, pooling, suppression
 
-_MODULES = (boxes, carafe, deformable, focal, info, masked, pooling, suppression)
+_MODULES = (boxes, carafe, deformable, deformable_pooling, focal, info, masked, pooling, suppression)
 KERNELS = {name: getattr(module, name) for module in _MODULES for name in module.__all__}
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 import torchvision
 
+from vlm_dense.ops.neighbours import Neighbours, touching
 from vlm_dense.ops.precision import wide
 
 __all__ = ['nms', 'softnms', 'nms_match']
@@ -52,35 +53,57 @@ def softnms(
         Indices (K,) int64 of the boxes kept, in the order of choice. Of equal scores the one nearest the front is
         chosen, where a box that was chosen makes room for the front one and one that drops out for the last one.
     """
-    overlap = _Overlap(boxes, offset)
-    threshold, sigma, min_score = np.float32(iou_threshold), np.float32(sigma), np.float32(min_score)
-    scores = wide(scores).detach().numpy().copy()
-    left = np.arange(len(boxes))
-    kept = []
-    while len(left):
-        at = 0 if np.isnan(scores[left[0]]) else np.nanargmax(scores[left])
-        best = left[at]
-        kept.append(best)
-        left[at] = left[0]
-        left = left[1:]
-        iou = overlap(best, left)
-        if method == 2:
-            new = scores[left] * np.exp(-(iou * iou) / sigma)
-        else:
-            new = scores[left] * np.where(iou >= threshold, 1 - iou if method == 1 else 0, 1).astype(scores.dtype)
-        scores[left] = new
-        left = _without(left, new < min_score)
-    kept = torch.from_numpy(np.array(kept, dtype=np.int64))
-    dets[: len(kept)] = torch.cat((boxes[kept], torch.from_numpy(scores)[kept, None].to(boxes.dtype)), 1)
+    kept, scores = _soften(
+        *_overlaps(boxes, offset, everywhere=method < 2 and iou_threshold <= 0),
+        wide(scores).detach().numpy(),
+        *np.float32((iou_threshold, sigma, min_score)),
+        method,
+    )
+    kept = torch.from_numpy(kept)
+    dets[: len(kept)] = torch.cat((boxes[kept], torch.from_numpy(scores)[:, None].to(boxes.dtype)), 1)
     return kept
 
 
-def _without(items, gone):
-    """``items`` less those ``gone``: the last that stay move, last first, to the places of those gone before them."""
-    count = len(items) - gone.sum()
-    items = items.copy()
-    items[:count][gone[:count]] = items[count:][~gone[count:]][::-1]
-    return items[:count]
+def _soften(one, other, iou, scores, threshold, sigma, min_score, method):
+    """Boxes in the order of choice, and their scores.
+
+    Boxes that are left lie in the places from ``first`` to ``end``; only neighbours of the chosen one change.
+    """
+    if method == 2:
+        near, factors = iou != 0, np.exp(-(iou * iou) / sigma)
+    else:
+        near, factors = iou >= threshold, 1 - iou if method == 1 else np.zeros_like(iou)
+    neighbours = Neighbours(len(scores), one[near], other[near], factors[near])
+    box_at, place_of, left = np.arange(len(scores)), np.arange(len(scores)), scores.copy()
+    kept, final, first, end = [], [], 0, len(scores)
+    while first < end:
+        at = first + left[first:end].argmax()
+        if np.isnan(left[at]):
+            at = first if np.isnan(left[first]) else first + np.nanargmax(left[first:end])
+        best = box_at[at]
+        kept.append(best)
+        final.append(left[at])
+        box_at[at], left[at] = box_at[first], left[first]
+        place_of[box_at[at]], place_of[best] = at, -1
+        first += 1
+        others, change = neighbours[best]
+        places = place_of[others]
+        still = places >= 0
+        changed = places[still]
+        left[changed] *= change[still]
+        if first == 1:
+            changed = np.arange(1, end)  # those too low from the start drop out too
+        low = changed[left[changed] < min_score]
+        if len(low):
+            # The last that stay move, last first, to the places of those gone before them.
+            place_of[box_at[low]] = -1
+            was, end = end, end - len(low)
+            gone = np.zeros(was - end, bool)
+            gone[low[low >= end] - end] = True
+            to, source = np.sort(low[low < end]), np.flatnonzero(~gone)[::-1] + end
+            box_at[to], left[to] = box_at[source], left[source]
+            place_of[box_at[to]] = to
+    return np.array(kept, np.int64), np.array(final, scores.dtype)
 
 
 def nms_match(dets: torch.Tensor, iou_threshold: float) -> list[list[int]]:
@@ -90,28 +113,31 @@ def nms_match(dets: torch.Tensor, iou_threshold: float) -> list[list[int]]:
         dets: (N, 5) corners and score.
         iou_threshold: A box goes to the first better one that it overlaps by this much.
     """
-    overlap, threshold = _Overlap(dets, 0), np.float32(iou_threshold)
-    left = dets[:, 4].argsort(descending=True).numpy()
+    order = dets[:, 4].argsort(descending=True)
+    one, other, iou = _overlaps(dets[order], 0, everywhere=iou_threshold <= 0)
+    near = iou >= np.float32(iou_threshold)
+    neighbours = Neighbours(len(dets), one[near], other[near], iou[near])
+    left, order = np.ones(len(dets), bool), order.numpy()
     groups = []
-    while len(left):
-        near = overlap(left[0], left) >= threshold
-        near[0] = True
-        groups.append(left[near].tolist())
-        left = left[~near]
+    for box in range(len(dets)):
+        if left[box]:
+            others = neighbours[box][0]
+            others = np.sort(others[left[others]])
+            left[box] = left[others] = False
+            groups.append([order[box].item(), *order[others].tolist()])
     return groups
 
 
-class _Overlap:
-    """IoU of one box with others; NaN where both have no area."""
-
-    def __init__(self, boxes, offset):
-        self.offset = offset
-        self.x1, self.y1, self.x2, self.y2 = np.ascontiguousarray(wide(boxes).detach().numpy().T[:4])
-        self.areas = (self.x2 - self.x1 + offset) * (self.y2 - self.y1 + offset)
-
-    def __call__(self, one, others):
-        w = np.minimum(self.x2[others], self.x2[one]) - np.maximum(self.x1[others], self.x1[one]) + self.offset
-        h = np.minimum(self.y2[others], self.y2[one]) - np.maximum(self.y1[others], self.y1[one]) + self.offset
-        shared = np.maximum(w, 0) * np.maximum(h, 0)
-        with np.errstate(invalid='ignore', divide='ignore'):
-            return shared / (self.areas[others] + self.areas[one] - shared)
+def _overlaps(boxes, offset, everywhere):
+    """Pairs of boxes and their IoU, NaN where both have no area: all that is not 0, or the IoU of every pair."""
+    corners = wide(boxes).detach().numpy()[:, :4]
+    x1, y1, x2, y2 = np.ascontiguousarray(corners.T)
+    areas = (x2 - x1 + offset) * (y2 - y1 + offset)
+    usual = (areas > 0).all() and np.isfinite(areas).all()
+    reach = corners + np.array([0, 0, offset, offset], corners.dtype)
+    one, other = touching(reach, everywhere or not usual)
+    w = np.minimum(x2[one], x2[other]) - np.maximum(x1[one], x1[other]) + offset
+    h = np.minimum(y2[one], y2[other]) - np.maximum(y1[one], y1[other]) + offset
+    shared = np.maximum(w, 0) * np.maximum(h, 0)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        return one, other, shared / (areas[one] + areas[other] - shared)
