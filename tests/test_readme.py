@@ -12,6 +12,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from vlm_dense.engine.configs import list_configs
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 
@@ -63,10 +65,10 @@ def test_snippet_trains_an_iteration_in_plain_mmseg(tmp_path):
     assert runner.iter == 1
 
 
-@pytest.mark.parametrize('config', sorted(p.name for p in (ROOT / 'configs').glob('*.py')))
-def test_every_config_reads(config):
-    cfg = Config.fromfile(ROOT / 'configs' / config)
-    assert cfg.model and cfg.train_dataloader if not config.startswith('maskclip_') else cfg.model
+@pytest.mark.parametrize('path', list_configs(ROOT / 'configs'), ids=lambda p: p.stem)
+def test_every_config_reads(path):
+    cfg = Config.fromfile(path)
+    assert cfg.model and cfg.train_dataloader if not path.stem.startswith('maskclip_') else cfg.model
 
 
 def test_every_command_names_files_that_exist():

@@ -15,6 +15,8 @@ from pathlib import Path
 from vlm_dense.engine import quiet  # isort: skip  # noqa: F401  (first, before others import mmseg)
 from comparison import report
 
+from vlm_dense.engine.configs import find_config
+
 ROOT = Path(__file__).parents[1]
 FIGURES = 'compare_shapes'
 """Name of the figures in docs/data (CSV, and the command as text) and of the picture in docs/images."""
@@ -56,8 +58,9 @@ def page(docs: Path, configs: Path) -> str:
     rows = report.read_csv(figures) if figures.is_file() else []
     lines = ['| method | paper | trains | configs | ours | published |', '|---|---|---|---|---|---|']
     for name, method in methods.items():
-        found = [path for path in (configs / f'{name}_{s}.py' for s in ('shapes', 'imagenet')) if path.is_file()]
-        links = ', '.join(f'[{path.stem.rpartition("_")[2]}](../configs/{path.name})' for path in found)
+        paths = [find_config(configs / f'{name}_{s}.py') for s in ('shapes', 'imagenet')]
+        found = [path for path in paths if path.is_file()]
+        links = ', '.join(f'[{path.stem.rpartition("_")[2]}](../configs/{path.relative_to(configs)})' for path in found)
         own = [row for row in rows if row['method'] == name]
         entries = (name, method['paper'], method['trains'], links or '-', _ours(own), method.get('published', '-'))
         lines.append(f'| {" | ".join(entries)} |')

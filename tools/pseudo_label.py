@@ -3,7 +3,7 @@
 python tools/pseudo_label.py configs/maskclip_vit-b16_camvid.py none photos/ masks/ --thresh 0.5
 python tools/pseudo_label.py configs/maskclip_plus_shapes.py work_dirs/.../iter_1200.pth photos/ masks/ --processes 2
 
-Run the same again to go on after a stop. Then train on photos/ and masks/: configs/pseudo_label_camvid.py.
+Run the same again to go on after a stop. Then train on photos/ and masks/: configs/maskclip/pseudo_label_camvid.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Test a model: python tools/test.py configs/denseclip_shapes.py work_dirs/denseclip_shapes/iter_1000.pth
 
-Models that nothing trains need no checkpoint: python tools/test.py configs/maskclip_tiny-vit_shapes.py
+Models that nothing trains need no checkpoint: python tools/test.py configs/maskclip/maskclip_tiny-vit_shapes.py
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ sys.path.insert(0, str(TOOLS))
 import test as test_tool  # noqa: E402
 import train as train_tool  # noqa: E402
 
+from vlm_dense.engine.configs import find_config  # noqa: E402
+
 SMALL = [
     'train_dataloader.dataset.shots=4',
     'train_dataloader.dataset.dataset.num_scenes=200',
@@ -45,14 +47,14 @@ class KillHook(Hook):
 
 def train(work_dir: Path, *options: str, config: str = 'coop', resume=(), small=SMALL) -> Path:
     """``tools/train.py`` in this process; returns ``work_dir``."""
-    path = ROOT / f'configs/{config}_shapes.py'
+    path = find_config(ROOT / f'configs/{config}_shapes.py')
     train_tool.main([str(path), '--work-dir', str(work_dir), *resume, '--cfg-options', *small, *options])
     return work_dir
 
 
 def evaluate(work_dir: Path, *options: str, config: str, more=()) -> dict:
     """``tools/test.py`` in this process, ``more`` are a checkpoint and options; returns the metrics."""
-    path = ROOT / f'configs/{config}_shapes.py'
+    path = find_config(ROOT / f'configs/{config}_shapes.py')
     return test_tool.main([str(path), *more, '--work-dir', str(work_dir), '--cfg-options', *options])
 
 
@@ -71,7 +73,7 @@ def killed(program: str, folder: Path, work_dir: Path, *options: str, config: st
     (folder / 'kill_hook.py').write_text(KILL.format(after=after))
     path = folder / f'{config}_killed.py'
     path.write_text(
-        f'_base_ = {str(ROOT / f"configs/{config}_shapes.py")!r}\n'
+        f'_base_ = {str(find_config(ROOT / f"configs/{config}_shapes.py"))!r}\n'
         'custom_imports = dict(imports=["kill_hook"])\n'
         'default_hooks = dict(kill=dict(type="KillHook", priority="LOWEST"))\n'
     )

@@ -18,8 +18,8 @@ TINY = {
     'RN': dict(image_size=32, layers=[1, 1, 1, 1], width=8, head_width=32),
 }
 CONFIGS = sorted(
-    path.name
-    for path in (ROOT / 'configs').glob('*.py')
+    f'{path.parent.name}/{path.name}'
+    for path in (ROOT / 'configs').glob('[!_]*/*.py')
     if Config.fromfile(path).get('model', {}).get('type') == 'vlm_dense.CLIPClassifier'
 )
 
@@ -48,7 +48,8 @@ def pipelines(node):
 
 def test_there_are_configs():
     prompts = ('zero_shot', 'coop', 'cocoop', 'kgcoop', 'deep_text', 'vp', 'vpt', 'vpt_deep', 'ivlp', 'maple', 'tpt')
-    assert {f'{name}_{data}.py' for name in prompts for data in ('shapes', 'imagenet')} <= set(CONFIGS)
+    found = {name.partition('/')[2] for name in CONFIGS}
+    assert {f'{name}_{data}.py' for name in prompts for data in ('shapes', 'imagenet')} <= found
 
 
 @pytest.mark.parametrize('name', CONFIGS)

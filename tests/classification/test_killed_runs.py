@@ -9,6 +9,7 @@ import torch
 from classification.small_runs import ROOT, evaluate, killed, train, train_tool, two_processes, weights
 from engine.toy import scalars
 
+from vlm_dense.engine.configs import find_config
 from vlm_dense.methods.test_time.tpt import TPT
 
 QUICK = [
@@ -76,7 +77,7 @@ def test_two_processes_give_the_curve_and_the_weights_of_one(tmp_path):
     for config in ('coop', 'maple'):
         for name, batch in (('one', 8), ('two', 4)):
             (tmp_path / f'{config}_{name}.py').write_text(
-                f'_base_ = {str(ROOT / f"configs/{config}_shapes.py")!r}\n'
+                f'_base_ = {str(find_config(ROOT / f"configs/{config}_shapes.py"))!r}\n'
                 f'train_dataloader = dict(batch_size={batch}, dataset=dict(shots=4, dataset=dict(num_scenes=200)))\n'
                 'train_cfg = dict(max_epochs=5)\n'
                 f'visualizer = dict(vis_backends=[dict(type="LocalVisBackend")], name="two-{config}-{name}")\n'

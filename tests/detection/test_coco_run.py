@@ -11,7 +11,7 @@ from mmdet.datasets import CocoDataset
 from vlm_dense.datasets import ShapesDataset
 from vlm_dense.engine.launch import load_config
 
-CONFIG = str(ROOT / 'configs' / 'denseclip_mask-rcnn_r50_coco.py')
+CONFIG = str(ROOT / 'configs' / 'denseclip' / 'denseclip_mask-rcnn_r50_coco.py')
 SMALL = [
     *NO_WORKERS,
     'val_dataloader.dataset.indices=2',

@@ -15,13 +15,15 @@ import model_info  # noqa: E402
 import test as test_tool  # noqa: E402
 import train as train_tool  # noqa: E402
 
+from vlm_dense.engine.configs import find_config  # noqa: E402
+
 SMALL = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.logger.interval=1']
 SMALL += ['train_dataloader.batch_size=2', 'val_dataloader.dataset.indices=4', 'test_dataloader.dataset.indices=3']
 
 
 @pytest.mark.parametrize('name', ['denseclip_mask-rcnn', 'clip_mask-rcnn', 'denseclip_retinanet', 'clip_retinanet'])
 def test_it_trains_and_tests_on_a_part_of_the_scenes(name, tmp_path):
-    config, work = str(ROOT / 'configs' / f'{name}_shapes.py'), tmp_path / 'work'
+    config, work = str(find_config(ROOT / 'configs' / f'{name}_shapes.py')), tmp_path / 'work'
     options = ['--cfg-options', *SMALL, f'visualizer.name={name}']
     train_tool.main([config, '--work-dir', str(work), *options])
     rows = scalars(work)
@@ -41,7 +43,7 @@ def test_it_trains_and_tests_on_a_part_of_the_scenes(name, tmp_path):
 
 @pytest.mark.parametrize('name', ['denseclip_mask-rcnn_shapes', 'denseclip_retinanet_shapes'])
 def test_parameters_and_operations_of_detectors_are_counted(name, capsys):
-    model_info.main([str(ROOT / 'configs' / f'{name}.py'), '--shape', '96', '96'])
+    model_info.main([str(find_config(ROOT / 'configs' / f'{name}.py')), '--shape', '96', '96'])
     out = capsys.readouterr().out
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
     assert rows['text_encoder'][1] == '0' and float(out.splitlines()[-1].split()[0]) > 0.1

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.engine.configs import find_config
 from vlm_dense.errors import CheckpointError, ConfigError, DataError
 from vlm_dense.methods.adapters.linear_probe import minimise
 from vlm_dense.methods.fine_tuning import WiSEFTHook
@@ -70,7 +71,7 @@ def shrink(node, features: str) -> None:
 
 def small(config: str, folder: Path, epochs: int = 4) -> str:
     """A config made small; its path."""
-    cfg = Config.fromfile(ROOT / f'configs/{config}_shapes.py')._cfg_dict.to_dict()
+    cfg = Config.fromfile(find_config(ROOT / f'configs/{config}_shapes.py'))._cfg_dict.to_dict()
     shrink(cfg, str(folder / 'features'))
     if cfg.get('train_cfg'):
         cfg['train_cfg'].update(max_epochs=epochs, val_interval=1)
@@ -121,7 +122,8 @@ def test_tip_adapter_prepares_and_searches_on_validation_images_before_a_test(tm
 @pytest.mark.parametrize('dataset', ['shapes', 'imagenet'])
 def test_what_is_chosen_on_test_images_has_a_name_and_is_told(method, dataset):
     for name, chosen_on in ((method, 'validation'), (f'{method}_on-test', 'test')):
-        assert selection(Config.fromfile(ROOT / f'configs/{name}_{dataset}.py')._cfg_dict.to_dict()) == chosen_on
+        cfg = Config.fromfile(find_config(ROOT / f'configs/{name}_{dataset}.py'))
+        assert selection(cfg._cfg_dict.to_dict()) == chosen_on
 
 
 def test_a_linear_probe_is_fitted_before_a_test(tmp_path):

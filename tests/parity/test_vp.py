@@ -57,7 +57,7 @@ def test_every_official_number_is_reproduced(vp_case, tmp_path):
 
 def rates_of_the_config(base: float, warmup: int, total: int) -> list[float]:
     """Learning rates of the published config with another base, warm-up and length."""
-    config = Config.fromfile(Path(__file__).parents[2] / 'configs' / 'vp_imagenet.py')
+    config = Config.fromfile(Path(__file__).parents[2] / 'configs' / 'vp' / 'vp_imagenet.py')
     wrapper = build_optim_wrapper(torch.nn.Linear(1, 1), config.optim_wrapper)
     for group in wrapper.param_groups:
         assert group['lr'] == 40

@@ -125,7 +125,7 @@ def test_weights_of_torchvision_load_and_others_do_not(tmp_path):
 
 
 def test_the_new_pool_learns_at_full_rate_and_the_backbone_at_a_tenth():
-    cfg = load_config(str(ROOT / 'configs' / 'denseclip_any_r18_ade20k.py'))
+    cfg = load_config(str(ROOT / 'configs' / 'denseclip' / 'denseclip_any_r18_ade20k.py'))
     model = nn.Module()
     model.backbone = pooled()
     groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
@@ -145,6 +145,8 @@ def test_it_trains_and_validates_on_ade20ks_layout(tmp_path):
         'model.text_encoder.pretrained=bundled',
         'visualizer.name=denseclip_any',
     ]
-    rows = trained(str(ROOT / 'configs' / 'denseclip_any_r18_ade20k.py'), data, tmp_path / 'work', *options)
+    rows = trained(
+        str(ROOT / 'configs' / 'denseclip' / 'denseclip_any_r18_ade20k.py'), data, tmp_path / 'work', *options
+    )
     assert [r['step'] for r in rows if 'loss' in r] == [1, 2]
     assert all(r['aux_identity.loss_ce'] > 0 for r in rows if 'loss' in r) and 'mIoU' in rows[-1]

@@ -12,7 +12,7 @@ from vlm_dense.datasets.camvid import CamVidDataset
 from vlm_dense.errors import ClassNamesError
 from vlm_dense.segmentation.class_names import FOLDER, as_class_names, read_class_names
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
+CONFIGS = Path(__file__).parents[2] / 'configs' / 'maskclip'
 
 
 def test_a_class_has_one_name_or_several():

@@ -22,7 +22,7 @@ from vlm_dense.clip.loading import load_clip
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError, DataError
 from vlm_dense.registry import MODELS
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
+CONFIGS = Path(__file__).parents[2] / 'configs' / 'maskclip_plus'
 NAMES = ['sky', 'road', 'car', 'tree']
 ARCH = dict(
     embed_dim=16,

@@ -22,7 +22,7 @@ def program():
 def test_without_checkpoint_it_reports_itself_its_refinements_and_the_control(program, tmp_path, arch, least):
     metrics = program.main(
         [
-            str(ROOT / 'configs' / f'maskclip_{arch}_shapes.py'),
+            str(ROOT / 'configs' / 'maskclip' / f'maskclip_{arch}_shapes.py'),
             *('--work-dir', str(tmp_path)),
             *('--cfg-options', 'test_dataloader.dataset.num_scenes=12'),
         ]

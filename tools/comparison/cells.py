@@ -14,6 +14,7 @@ from pathlib import Path
 from mmengine.runner import Runner
 
 from vlm_dense.classification.datasets import SETS
+from vlm_dense.engine.configs import find_config, list_configs
 from vlm_dense.engine.launch import load_config
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.base.templates import read_templates
@@ -178,17 +179,18 @@ def _read(path: Path, options: tuple) -> dict:
 
 
 def _config(folder: Path, method: str, dataset: str, options: dict | None) -> dict:
-    path, general = folder / f'{method}_{dataset}.py', folder / f'{method}_imagenet.py'
+    path, general = (find_config(folder / f'{method}_{name}.py') for name in (dataset, 'imagenet'))
     options = tuple((options or {}).items())
     if path.is_file():
         return _read(path, options)
     if dataset in SETS and general.is_file():
         return _with_set(_read(general, options), 'imagenet', dataset)
-    known = [p.stem.removesuffix(f'_{dataset}') for p in folder.glob(f'*_{dataset}.py')]
+    configs = list_configs(folder)
+    known = [p.stem.removesuffix(f'_{dataset}') for p in configs if p.stem.endswith(f'_{dataset}')]
     if not known and dataset not in SETS:
-        sets = {p.stem.split('_', 1)[-1] for p in folder.glob('*_*.py')} | set(SETS)
+        sets = {p.stem.split('_', 1)[-1] for p in configs if '_' in p.stem} | set(SETS)
         raise ConfigError(unknown_name(dataset, f'data sets with a config in {folder}', sets))
-    known += [p.stem.removesuffix('_imagenet') for p in folder.glob('*_imagenet.py')] if dataset in SETS else []
+    known += [p.stem.removesuffix('_imagenet') for p in configs if dataset in SETS and p.stem.endswith('_imagenet')]
     raise ConfigError(unknown_name(method, f'methods with a config for {dataset} in {folder}', set(known)))
 
 

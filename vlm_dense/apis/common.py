@@ -15,6 +15,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vlm_dense.datasets.checks import LoadImage
 from vlm_dense.engine.checkpoint import CheckpointFitHook
+from vlm_dense.engine.configs import find_config, list_configs
 from vlm_dense.engine.launch import load_config
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import unknown_name
@@ -38,9 +39,9 @@ def named_config(name: str, others: Collection[str] = ()) -> Config:
     """
     if name.endswith('.py'):
         return load_config(name)
-    path = CONFIGS / f'{name}.py'
+    path = find_config(CONFIGS / f'{name}.py')
     if not path.is_file():
-        known = {*others, *(p.stem for p in CONFIGS.glob('*.py'))}
+        known = {*others, *(p.stem for p in list_configs(CONFIGS))}
         raise ConfigError(unknown_name(name, 'list of models of vlm_dense', known))
     return load_config(str(path))
 

@@ -21,6 +21,7 @@ from mmengine.registry import MODELS, Registry, init_default_scope
 from mmengine.runner import FlexibleRunner, Runner, find_latest_checkpoint
 
 from vlm_dense.engine.config_checks import check_class_count, check_data, class_names, registered
+from vlm_dense.engine.configs import find_config, list_configs
 from vlm_dense.engine.seeding import seed_draws
 from vlm_dense.errors import ConfigError, UserError
 from vlm_dense.registry import unknown_name
@@ -103,9 +104,10 @@ def load_config(path: str, options: dict | None = None) -> Config:
     Raises:
         ConfigError: the file, or one it builds on, does not exist; ``data_root`` for a config that has none.
     """
+    path = str(find_config(path))
     if not os.path.isfile(path):
         folder = os.path.dirname(path) or '.'
-        known = [f for f in os.listdir(folder) if f.endswith('.py')] if os.path.isdir(folder) else []
+        known = {p.name for p in list_configs(folder)}
         near = difflib.get_close_matches(os.path.basename(path), known, n=3) or sorted(known)[:8]
         hint = f' In {folder} there are: {", ".join(near)}.' if near else ''
         raise ConfigError(f'Config {path} does not exist (looked from {os.getcwd()}).{hint}')

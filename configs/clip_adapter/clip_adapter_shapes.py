@@ -1,0 +1,13 @@
+# CLIP-Adapter, 16 shots, on drawn scenes by night, trained on features in the place of images.
+_base_ = [
+    '../_base_/models/clip_classifier_tiny-vit.py',
+    '../_base_/datasets/shapes_few-shot_features.py',
+    '../_base_/schedules/clip_adapter_200e.py',
+    '../_base_/classification_runtime.py',
+]
+
+model = dict(
+    text_prompt=dict(type='vlm_dense.ZeroShotPrompt', separators='_'),
+    head=dict(type='vlm_dense.CLIPAdapter', ratio=0.2, reduction=4),
+)
+default_hooks = dict(prepare=dict(type='vlm_dense.PrepareHook'), checkpoint=dict(interval=50))

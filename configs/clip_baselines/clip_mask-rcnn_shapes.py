@@ -1,0 +1,7 @@
+# The baseline without text of denseclip_mask-rcnn_shapes.py, same budget.
+_base_ = [
+    '../_base_/models/clip_mask-rcnn_tiny-rn.py',
+    '../_base_/datasets/shapes_instance.py',
+    '../_base_/schedules/tiny_det.py',
+    '../_base_/detection_runtime_iters.py',
+]

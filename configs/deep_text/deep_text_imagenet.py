@@ -1,0 +1,10 @@
+# Deep language prompts on ImageNet, 16 shots, ViT-B/16.
+_base_ = [
+    '../_base_/models/clip_classifier_vit-b16.py',
+    '../_base_/datasets/imagenet_few-shot.py',
+    '../_base_/schedules/vpt_5e.py',
+    '../_base_/classification_runtime.py',
+]
+
+model = dict(text_prompt=dict(type='vlm_dense.DeepTextPrompt', words='a photo of a', num_contexts=4, depth=12))
+train_dataloader = dict(batch_size=4)

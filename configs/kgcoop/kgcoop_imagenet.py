@@ -1,0 +1,12 @@
+# KgCoOp on ImageNet, 16 shots, ViT-B/16.
+_base_ = [
+    '../_base_/models/clip_classifier_vit-b16.py',
+    '../_base_/datasets/imagenet_few-shot.py',
+    '../_base_/schedules/kgcoop_100e.py',
+    '../_base_/classification_runtime.py',
+]
+
+model = dict(
+    text_prompt=dict(type='vlm_dense.KgCoOpPrompt', words='a photo of a', template='a photo of a {}.', weight=8.0)
+)
+train_dataloader = dict(batch_size=128)

@@ -1,0 +1,10 @@
+# MaPLe on ImageNet, 16 shots, ViT-B/16, as for base-to-new; the paper's transfer tables: depth=3, lr 0.0026, 2 epochs.
+_base_ = [
+    '../_base_/models/clip_classifier_vit-b16.py',
+    '../_base_/datasets/imagenet_few-shot.py',
+    '../_base_/schedules/maple_5e.py',
+    '../_base_/classification_runtime.py',
+]
+
+model = dict(text_prompt=dict(type='vlm_dense.MaPLePrompt', words='a photo of a', num_contexts=2, depth=9))
+train_dataloader = dict(batch_size=4)

@@ -1,0 +1,8 @@
+# MaskCLIP, CLIP RN50x16, Cityscapes, 19 classes.
+_base_ = [
+    '../_base_/models/maskclip_rn50x16.py',
+    '../_base_/datasets/cityscapes.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(class_names='cityscapes19')

@@ -1,0 +1,12 @@
+# MaskCLIP, CLIP ViT-B/16, PASCAL Context, 59 classes and the background, which is found by a threshold on the
+# probability.
+_base_ = [
+    '../_base_/models/maskclip_vit-b16.py',
+    '../_base_/datasets/context60.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='context60',
+    decode_head=dict(background=dict(index=0, thresh=0.1)),
+)

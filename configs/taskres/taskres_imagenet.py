@@ -1,0 +1,27 @@
+# TaskRes on ImageNet, 16 shots, RN50, with the paper's 8 sentences. For training in seconds an epoch, take
+# imagenet_few-shot_features.py as data and add default_hooks = dict(prepare=dict(type='vlm_dense.PrepareHook')).
+_base_ = [
+    '../_base_/models/clip_classifier_rn50.py',
+    '../_base_/datasets/imagenet_few-shot.py',
+    '../_base_/schedules/taskres_200e.py',
+    '../_base_/classification_runtime.py',
+]
+
+lr = 2e-4
+templates = [
+    'itap of a {}.',
+    'a bad photo of the {}.',
+    'a origami {}.',
+    'a photo of the large {}.',
+    'a {} in a video game.',
+    'art of the {}.',
+    'a photo of the small {}.',
+    'a photo of a {}.',
+]
+model = dict(text_prompt=dict(type='vlm_dense.TaskRes', templates=templates, scale=0.5))
+train_dataloader = dict(batch_size=256)
+optim_wrapper = dict(optimizer=dict(lr=lr))
+param_scheduler = [
+    dict(type='ConstantLR', factor=1e-5 / lr, by_epoch=True, begin=0, end=2),
+    dict(type='CosineAnnealingLR', T_max=200, by_epoch=True, begin=1, end=200),
+]

@@ -1,0 +1,26 @@
+# TPT on ImageNet, ViT-B/16: 64 views of each test image, one step. No checkpoint is needed; with one of CoOp,
+# num_contexts=4, words=None. A test that was stopped goes on in the same work dir.
+#   python tools/test.py configs/tpt/tpt_imagenet.py
+_base_ = [
+    '../_base_/models/clip_classifier_vit-b16.py',
+    '../_base_/datasets/imagenet_few-shot.py',
+    '../_base_/classification_runtime.py',
+]
+
+model = dict(
+    text_prompt=dict(type='vlm_dense.CoOpPrompt', words='a photo of a'),
+    test_time=dict(
+        type='vlm_dense.TPT', selection=0.1, steps=1, optimizer=dict(type='AdamW', lr=5e-3, weight_decay=0.01)
+    ),
+)
+test_dataloader = dict(
+    batch_size=1,
+    dataset=dict(
+        pipeline=[
+            dict(type='vlm_dense.LoadImage'),
+            dict(type='vlm_dense.TPTViews', num_views=64, size=224),
+            dict(type='vlm_dense.PackClsInputs'),
+        ]
+    ),
+)
+test_cfg = dict(type='vlm_dense.ResumableTestLoop')

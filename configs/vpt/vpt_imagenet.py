@@ -1,0 +1,13 @@
+# VPT-shallow on ImageNet, 16 shots, ViT-B/16: tokens of the first block flow on.
+_base_ = [
+    '../_base_/models/clip_classifier_vit-b16.py',
+    '../_base_/datasets/imagenet_few-shot.py',
+    '../_base_/schedules/vpt_5e.py',
+    '../_base_/classification_runtime.py',
+]
+
+model = dict(
+    text_prompt=dict(type='vlm_dense.ZeroShotPrompt'),
+    image_prompt=dict(type='vlm_dense.VPTPrompt', num_tokens=8, depth=1),
+)
+train_dataloader = dict(batch_size=4)

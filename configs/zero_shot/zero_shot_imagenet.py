@@ -1,0 +1,10 @@
+# CLIP's ViT-B/16 on ImageNet with the 80 published sentences; nothing is trained.
+#   python tools/test.py configs/zero_shot/zero_shot_imagenet.py
+_base_ = [
+    '../_base_/models/clip_classifier_vit-b16.py',
+    '../_base_/datasets/imagenet_few-shot.py',
+    '../_base_/classification_runtime.py',
+]
+
+model = dict(text_prompt=dict(type='vlm_dense.ZeroShotPrompt', templates='imagenet80'))
+test_cfg = dict(type='TestLoop')
