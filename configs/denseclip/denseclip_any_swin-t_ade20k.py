@@ -6,5 +6,5 @@ model = dict(
         backbone=dict(model='swin_t', nodes=['features.1', 'features.3', 'features.5', 'features.7']),
         channels=[96, 192, 384, 768],
     ),
-    neck=dict(in_channels=[96, 192, 384, 768 + 150]),
+    neck=dict(in_channels=None),  # those of the backbone, and one channel a class
 )

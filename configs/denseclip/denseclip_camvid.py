@@ -6,12 +6,10 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-num_classes = 11
 model = dict(
     data_preprocessor=dict(size=(256, 256)),
     backbone=dict(input_resolution=256),
-    neck=dict(in_channels=[96, 192, 384, 768 + num_classes]),
-    decode_head=dict(num_classes=num_classes),
+    decode_head=dict(num_classes=None),
 )
 
 train_dataloader = dict(batch_size=4)

@@ -30,7 +30,7 @@ def config(**kwargs) -> ConfigDict:
         text_encoder=dict(type='vlm_dense.TextTower', arch=ARCH, context_length=16),
         text_prompt=dict(type='vlm_dense.DenseCLIPPrompt', num_contexts=4),
         context_decoder=dict(type='vlm_dense.ContextDecoder', width=16, heads=2, layers=1),
-        neck=dict(type='mmseg.FPN', in_channels=[32, 64, 128, 256 + len(NAMES)], out_channels=16, num_outs=4),
+        neck=dict(type='mmseg.FPN', in_channels=None, out_channels=16, num_outs=4),
         decode_head=fpn_head(len(NAMES), 16),
         identity_head=dict(
             type='vlm_dense.IdentityHead',

@@ -16,5 +16,5 @@ model = dict(
         input_resolution=96,
         heads=8,
     ),
-    neck=dict(in_channels=[64, 128, 256, 512 + 9]),
+    neck=dict(in_channels=None),  # those of the backbone, and one channel a class
 )

@@ -11,5 +11,5 @@ model = dict(
     score_concat_index=3,
     tau=0.07,
     # 2048 channels of the last stage and one a class
-    neck=dict(in_channels=[256, 512, 1024, 2048 + 80]),
+    neck=dict(in_channels=None),  # those of the backbone, and one channel a class
 )

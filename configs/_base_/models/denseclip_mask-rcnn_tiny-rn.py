@@ -9,5 +9,5 @@ model = dict(
     context_decoder=dict(type='vlm_dense.ContextDecoder', width=64, heads=4, layers=2, dropout=0.1),
     score_concat_index=3,
     tau=0.07,
-    neck=dict(in_channels=[96, 192, 384, 768 + 8]),
+    neck=dict(in_channels=None),  # those of the backbone, and one channel a class
 )

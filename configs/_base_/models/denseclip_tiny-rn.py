@@ -14,5 +14,5 @@ model = dict(
     ),
     score_concat_index=3,
     tau=0.07,
-    neck=dict(in_channels=[96, 192, 384, 768 + 9]),
+    neck=dict(in_channels=None),  # those of the backbone, and one channel a class
 )

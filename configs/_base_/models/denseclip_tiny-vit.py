@@ -13,5 +13,5 @@ model = dict(
     ),
     text_encoder=dict(arch='tiny-vit'),
     score_concat_index=1,
-    neck=dict(in_channels=[128, 128 + 9, 128, 128]),
+    neck=dict(in_channels=None),  # those of the backbone, and one channel a class
 )

@@ -16,5 +16,5 @@ model = dict(
     ),
     score_concat_index=2,
     tau=0.07,
-    neck=dict(in_channels=[768, 768, 768 + 150, 768]),
+    neck=dict(in_channels=None),  # those of the backbone, and one channel a class
 )

@@ -49,16 +49,9 @@ class TextGuided:
                 for each other.
         """
         owner = type(self).__name__
-        if image_tower is not None and not isinstance(image_tower, ImageTower):
-            raise ConfigError(
-                f"{owner}: the backbone must be 'vlm_dense.CLIPResNet' or 'vlm_dense.CLIPViT', found "
-                f'{type(image_tower).__name__}.'
-            )
-        if class_names is None:
-            raise ClassNamesError(
-                f'{owner}: class_names are missing. tools/train.py and tools/test.py take them from the data set; '
-                "elsewhere give model=dict(class_names=['wall', ...]) in label order."
-            )
+        if image_tower is not None:
+            self.check_tower(image_tower)
+        self.check_names(class_names)
         self.text_encoder = MODELS.build(text_encoder)
         dim = self.text_encoder.embed_dim
         if image_tower is not None and dim != image_tower.embed_dim:
@@ -80,6 +73,32 @@ class TextGuided:
             raise ConfigError(
                 f'{owner}: {type(prompt).__name__} reads the class embeddings before the image is encoded, and '
                 f'{type(self.text_prompt).__name__} makes them of the encoded image. Change one of them.'
+            )
+
+    @classmethod
+    def check_names(cls, class_names: Sequence[str] | None) -> None:
+        """Refuse to go on without class names.
+
+        Raises:
+            ClassNamesError: there are none.
+        """
+        if class_names is None:
+            raise ClassNamesError(
+                f'{cls.__name__}: class_names are missing. tools/train.py and tools/test.py take them from the data '
+                "set; elsewhere give model=dict(class_names=['wall', ...]) in label order."
+            )
+
+    @classmethod
+    def check_tower(cls, image_tower: nn.Module) -> None:
+        """Refuse a backbone that is no image tower.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        if not isinstance(image_tower, ImageTower):
+            raise ConfigError(
+                f"{cls.__name__}: the backbone must be 'vlm_dense.CLIPResNet' or 'vlm_dense.CLIPViT', found "
+                f'{type(image_tower).__name__}.'
             )
 
     def build_part(self, cfg: dict, class_names: Sequence[str], image_tower: nn.Module | None = None) -> nn.Module:

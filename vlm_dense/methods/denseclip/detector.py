@@ -75,43 +75,9 @@ class DenseCLIPDetection(PixelTextMatching):
     seg_loss_name = 'loss_seg'
     _matched: tuple[Tensor, Tensor] | None = None
 
-    def __init__(
-        self,
-        backbone: dict,
-        text_encoder: dict,
-        text_prompt: dict,
-        image_prompt: dict | None = None,
-        context_decoder: dict | None = None,
-        class_names: Sequence[str] | None = None,
-        score_concat_index: int = 3,
-        tau: float = 0.07,
-        gamma: float = 1e-4,
-        seg_loss: bool = True,
-        **kwargs,
-    ):
-        super().__init__(backbone=backbone, **kwargs)
-        self.build_matching(
-            text_encoder,
-            text_prompt,
-            context_decoder,
-            class_names,
-            self._num_classes(),
-            score_concat_index,
-            tau,
-            gamma,
-            image_prompt,
-        )
+    def __init__(self, *args, seg_loss: bool = True, class_names: Sequence[str] | None = None, **kwargs):
+        super().__init__(*args, class_names=class_names, **kwargs)
         self.seg_loss = seg_loss
-
-    def _num_classes(self) -> dict[str, int]:
-        """Config key -> number of classes of each head that knows them."""
-        roi_head = getattr(self, 'roi_head', None)
-        heads = {'bbox_head': getattr(self, 'bbox_head', None)}
-        for name in ('bbox_head', 'mask_head'):
-            head = getattr(roi_head, name, None)
-            for i, one in enumerate(head if isinstance(head, torch.nn.ModuleList) else [head]):  # one a stage
-                heads[f'roi_head.{name}.{i}' if isinstance(head, torch.nn.ModuleList) else f'roi_head.{name}'] = one
-        return {key: head.num_classes for key, head in heads.items() if hasattr(head, 'num_classes')}
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Maps for the heads, of images (B, 3, H, W)."""

@@ -46,33 +46,8 @@ class DenseCLIP(PixelTextMatching, BatchedInference, EncoderDecoder):
         ConfigError: a backbone that is no CLIP image tower.
     """
 
-    def __init__(
-        self,
-        backbone: dict,
-        text_encoder: dict,
-        text_prompt: dict,
-        decode_head: dict,
-        image_prompt: dict | None = None,
-        context_decoder: dict | None = None,
-        identity_head: dict | None = None,
-        class_names: Sequence[str] | None = None,
-        score_concat_index: int = 3,
-        tau: float = 0.07,
-        gamma: float = 1e-4,
-        **kwargs,
-    ):
-        super().__init__(backbone=backbone, decode_head=decode_head, **kwargs)
-        self.build_matching(
-            text_encoder,
-            text_prompt,
-            context_decoder,
-            class_names,
-            dict(decode_head=self.num_classes),
-            score_concat_index,
-            tau,
-            gamma,
-            image_prompt,
-        )
+    def __init__(self, *args, identity_head: dict | None = None, class_names: Sequence[str] | None = None, **kwargs):
+        super().__init__(*args, class_names=class_names, **kwargs)
         self.identity_head = None
         if identity_head is not None:
             self.identity_head = MODELS.build(identity_head, default_args=dict(num_classes=self.num_classes))
