@@ -1,210 +1,239 @@
-"""The one adapter that knows the inside of open_clip's transformer block.
+"""Attention and transformer block of both towers; the one place that knows the inside of open_clip's block.
 
-Both towers run open_clip's ``ResidualAttentionBlock`` through the functions
-here, so that prompts, shared keys and values, masks and stochastic depth are
-arguments of a call and not a fork of CLIP. Without extras
-``block_forward(block, x)`` equals ``block(x)``.
+:class:`Attention` and :class:`Block` take the weights of open_clip's ``nn.MultiheadAttention`` and
+``ResidualAttentionBlock`` over, under the same names. Prompts, shared keys and values, masks, packed sequences and
+stochastic depth are arguments of a call and no fork of CLIP. Blocks, their attention and its ``out_proj`` are called as
+modules, so forward hooks, LoRA, sharding of each block and ``torch.compile`` reach them.
 
-Shapes: N sequences, L tokens, P prefix tokens, C channels, H heads.
+Shapes: N sequences, L tokens, P prefix tokens, C channels, H heads of d = C / H channels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlm_dense.clip.packing import Packing
 from vlm_dense.errors import ConfigError
 
 
-def check_block(block: nn.Module) -> None:
-    """Refuse a block that the functions of this module would compute wrongly.
+class Attention(nn.Module):
+    """Multi-head self-attention with the weights and the names of ``nn.MultiheadAttention``.
+
+    :meth:`forward` is what both towers run. The pieces (:meth:`qkv`, :meth:`weights`, :meth:`output`) are for methods
+    that attend in another way::
+
+        q, k, v = attn.qkv(tokens)                           # tokens (N, L, C) after ln_1
+        out = attn.output(attn.weights(k, k) @ v)            # key-key attention, (N, L, C)
+
+    Args:
+        source: The attention whose parameters are taken, not copied.
 
     Raises:
-        ConfigError: ``block`` is not open_clip's plain pre-norm
-            self-attention block.
+        ConfigError: ``source`` has separate or missing projections, as open_clip's custom blocks do.
     """
-    plain = (
-        isinstance(block, ResidualAttentionBlock)
-        and isinstance(block.attn, nn.MultiheadAttention)
-        and block.attn.in_proj_weight is not None
-        and not hasattr(block, 'ln_1_kv')
-    )
-    if not plain:
-        raise ConfigError(
-            "expected open_clip's ResidualAttentionBlock with self-attention by nn.MultiheadAttention, found "
-            f'{type(block).__module__}.{type(block).__name__}. Choose an architecture without custom blocks '
-            '(no qk_norm, scale_attn, block_type and the like in its open_clip config).'
+
+    def __init__(self, source: nn.MultiheadAttention):
+        super().__init__()
+        if not isinstance(source, nn.MultiheadAttention) or source.in_proj_weight is None:
+            raise ConfigError(f'expected nn.MultiheadAttention with one projection, found {type(source).__name__}.')
+        self.num_heads = source.num_heads
+        self.in_proj_weight = source.in_proj_weight
+        self.in_proj_bias = source.in_proj_bias
+        self.out_proj = source.out_proj
+
+    @property
+    def scale(self) -> float:
+        """Factor of the scores, 1 / sqrt(d)."""
+        return (self.in_proj_weight.shape[1] // self.num_heads) ** -0.5
+
+    def project(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (..., L, C) of normalised tokens (..., L, C), heads not yet split."""
+        return F.linear(y, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+
+    def qkv(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (N, H, L, d) of normalised tokens (N, L, C)."""
+        q, k, v = (self._split_heads(t) for t in self.project(y))
+        return q, k, v
+
+    def weights(self, q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Attention weights, softmax of q k^T / sqrt(d) + bias.
+
+        Args:
+            q: (N, H, Lq, d).
+            k: (N, H, L, d).
+            bias: Added to the scaled scores; broadcastable to (N, H, Lq, L).
+
+        Returns:
+            (N, H, Lq, L), rows sum to 1.
+        """
+        scores = (q * self.scale) @ k.transpose(-2, -1)
+        return (scores if bias is None else scores + bias).softmax(dim=-1)
+
+    def output(self, mixed: Tensor) -> Tensor:
+        """Output projection of mixed values, (N, H, L, d) -> (N, L, C)."""
+        return self.out_proj(mixed.transpose(-3, -2).flatten(-2))
+
+    def forward(
+        self,
+        y: Tensor,
+        *,
+        causal: bool = False,
+        attn_mask: Tensor | None = None,
+        prefix_kv: tuple[Tensor, Tensor] | None = None,
+        packing: Packing | None = None,
+        ends_only: bool = False,
+        return_kv: bool = False,
+        return_weights: bool = False,
+    ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]] | tuple[Tensor, Tensor]:
+        """Attend among normalised tokens.
+
+        Args:
+            y: (N, L, C); with ``packing`` (G, S, C), G variants of the same packed sequences of S tokens in all.
+            causal: Token i sees tokens 0..i of its own sequence. Packed sequences are always causal. Without effect
+                when ``attn_mask`` is given.
+            attn_mask: Broadcastable to (N, H, L, P + L); bool, True where a query may look, or float, added to the
+                scores.
+            prefix_kv: Keys and values, each (1, N or G, H, P, d), put in front of the own ones; all queries see them.
+            packing: Places of packed sequences.
+            ends_only: Only the last tokens of the packed sequences are queries.
+            return_kv: Also return this call's own keys and values, ready to be another call's ``prefix_kv``.
+            return_weights: Also return the attention weights.
+
+        Returns:
+            Of the shape of ``y``, or (G, sequences, C) with ``ends_only``; with ``return_kv`` a pair of it and
+            (k, v), each (N, H, L, d); with ``return_weights`` a pair of it and (N, H, L, L).
+        """
+        if packing is not None:
+            return self._attend_packed(y, packing, prefix_kv, ends_only)
+        q, k, v = self.qkv(y)
+        if return_weights:
+            weights = self.weights(q, k)
+            return self.output(weights @ v), weights
+        out = self._attend(q, k, v, causal, attn_mask, prefix_kv)
+        return (out, (k, v)) if return_kv else out
+
+    def _attend(self, q, k, v, causal: bool, attn_mask: Tensor | None, prefix_kv) -> Tensor:
+        if prefix_kv is not None:
+            k, v = (
+                torch.cat([p.expand(t.shape[0], -1, -1, -1), t], dim=2) for p, t in zip(prefix_kv, (k, v), strict=True)
+            )
+            if causal and attn_mask is None:
+                shape = q.shape[2], k.shape[2]
+                attn_mask = torch.ones(shape, dtype=torch.bool, device=q.device).tril(shape[1] - shape[0])
+        if attn_mask is not None and attn_mask.dtype != torch.bool:
+            attn_mask = attn_mask.to(q.dtype)
+        return self.output(
+            F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=causal and attn_mask is None)
         )
 
+    def _attend_packed(self, y: Tensor, packing: Packing, prefix_kv, ends_only: bool) -> Tensor:
+        groups, n = y.shape[0], packing.ends.shape[0]
+        q, k, v = self.project(y)
 
-def project_qkv(attn: nn.MultiheadAttention, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of normalised tokens.
+        def spread(t: Tensor, rows: Tensor) -> Tensor:
+            return self._split_heads(t.index_select(1, rows).reshape(groups * n, -1, t.shape[-1]))
 
-    Args:
-        attn: The block's attention.
-        y: ``(..., C)`` tokens after ``ln_1``.
+        k, v = spread(k, packing.padded), spread(v, packing.padded)
+        if prefix_kv is not None and groups > 1:
+            prefix_kv = tuple(t.repeat_interleave(n, dim=0) for t in prefix_kv)
+        if ends_only:
+            mask = packing.visible.repeat(groups, 1, 1, 1)
+            return self._attend(spread(q, packing.ends), k, v, False, mask, prefix_kv).view(groups, n, -1)
+        out = self._attend(spread(q, packing.padded), k, v, True, None, prefix_kv)
+        return out.view(groups, packing.padded.shape[0], -1).index_select(1, packing.rows)
 
-    Returns:
-        Three ``(..., C)`` tensors, bias included, heads not yet split.
-    """
-    return F.linear(y, attn.in_proj_weight, attn.in_proj_bias).chunk(3, dim=-1)
+    def _split_heads(self, t: Tensor) -> Tensor:
+        """(..., L, C) -> (..., H, L, d)."""
+        return t.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)
 
 
-def split_heads(t: Tensor, heads: int) -> Tensor:
-    """``(N, L, C)`` -> ``(N, H, L, C / H)``."""
-    return t.unflatten(-1, (heads, -1)).transpose(-3, -2)
+class Block(nn.Module):
+    """Pre-norm transformer block with the weights and the names of open_clip's ``ResidualAttentionBlock``.
 
-
-def attend(
-    attn: nn.MultiheadAttention,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    causal: bool = False,
-    attn_mask: Tensor | None = None,
-    prefix_kv: tuple[Tensor, Tensor] | None = None,
-) -> Tensor:
-    """Scaled dot-product attention and the output projection.
+    Without extras ``Block(block)(x)`` equals ``block(x)``.
 
     Args:
-        attn: The block's attention.
-        q: ``(N, H, Lq, C / H)`` queries.
-        k: ``(N, H, L, C / H)`` keys.
-        v: ``(N, H, L, C / H)`` values.
-        causal: Token i sees tokens 0..i of its own sequence (Lq = L). Without
-            effect when ``attn_mask`` is given.
-        attn_mask: Broadcastable to ``(N, H, Lq, P + L)``; bool, True where a
-            query may look, or float, added to the scores.
-        prefix_kv: Keys and values, each ``(1 or N, H, P, C / H)``, put in
-            front of ``k`` and ``v``; every query sees all of them.
-
-    Returns:
-        ``(N, Lq, C)``.
-    """
-    if prefix_kv is not None:
-        k, v = (torch.cat([p.expand(t.shape[0], -1, -1, -1), t], dim=2) for p, t in zip(prefix_kv, (k, v), strict=True))
-        if causal and attn_mask is None:
-            shape = q.shape[2], k.shape[2]
-            attn_mask = torch.ones(shape, dtype=torch.bool, device=q.device).tril(shape[1] - shape[0])
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=causal and attn_mask is None)
-    return F.linear(out.transpose(1, 2).flatten(2), attn.out_proj.weight, attn.out_proj.bias)
-
-
-def feed_forward(block: nn.Module, x: Tensor, drop_path: nn.Module | None = None) -> Tensor:
-    """``x`` plus the block's MLP branch; any leading shape, ``(..., C)``."""
-    branch = block.ls_2(block.mlp(block.ln_2(x)))
-    return x + (branch if drop_path is None else drop_path(branch))
-
-
-def block_forward(
-    block: nn.Module,
-    x: Tensor,
-    *,
-    causal: bool = False,
-    attn_mask: Tensor | None = None,
-    prefix_kv: tuple[Tensor, Tensor] | None = None,
-    return_kv: bool = False,
-    drop_path: nn.Module | None = None,
-) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Run one block, with prompts, masks and stochastic depth as arguments.
-
-    Args:
-        block: open_clip's ``ResidualAttentionBlock``.
-        x: ``(N, L, C)`` tokens.
-        causal, attn_mask, prefix_kv: See :func:`attend`.
-        return_kv: Also return this call's own keys and values, ready to be
-            another call's ``prefix_kv``.
-        drop_path: Module applied to both residual branches.
-
-    Returns:
-        ``(N, L, C)``; with ``return_kv`` a pair of it and ``(k, v)``, each
-        ``(N, H, L, C / H)``.
+        source: The block whose parts are taken, not copied.
 
     Raises:
-        ConfigError: The block is of another kind.
-    """
-    check_block(block)
-    q, k, v = (split_heads(t, block.attn.num_heads) for t in project_qkv(block.attn, block.ln_1(x)))
-    branch = attend(block.attn, q, k, v, causal=causal, attn_mask=attn_mask, prefix_kv=prefix_kv)
-    branch = block.ls_1(branch)
-    x = feed_forward(block, x + (branch if drop_path is None else drop_path(branch)), drop_path)
-    return (x, (k, v)) if return_kv else x
-
-
-@dataclass
-class Packing:
-    """Where the tokens of N causal sequences lie when put end to end without padding.
-
-    Attributes:
-        rows: ``(S,)`` rows of the flattened ``(N * longest)`` padded layout that hold tokens.
-        padded: ``(N * longest,)`` packed row of each padded place (padding repeats a token of its sequence).
-        starts: ``(N,)`` packed row of each sequence's first token.
-        ends: ``(N,)`` packed row of each sequence's last token.
-        visible: ``(N, 1, 1, P + longest)`` bool, the keys that a last token sees.
+        ConfigError: ``source`` is another kind of block, which this one would compute wrongly.
     """
 
-    rows: Tensor
-    padded: Tensor
-    starts: Tensor
-    ends: Tensor
-    visible: Tensor
+    def __init__(self, source: ResidualAttentionBlock):
+        super().__init__()
+        plain = (
+            isinstance(source, ResidualAttentionBlock)
+            and isinstance(source.attn, nn.MultiheadAttention)
+            and source.attn.in_proj_weight is not None
+            and not hasattr(source, 'ln_1_kv')
+        )
+        if not plain:
+            raise ConfigError(
+                "expected open_clip's ResidualAttentionBlock with self-attention by nn.MultiheadAttention, found "
+                f'{type(source).__module__}.{type(source).__name__}. Choose an architecture without custom blocks '
+                '(no qk_norm, scale_attn, block_type and the like in its open_clip config).'
+            )
+        self.ln_1, self.attn, self.ls_1 = source.ln_1, Attention(source.attn), source.ls_1
+        self.ln_2, self.mlp, self.ls_2 = source.ln_2, source.mlp, source.ls_2
 
-    @classmethod
-    def of(cls, lengths: Tensor, prefix_length: int, device: torch.device) -> Packing:
-        """Plan for sequences of ``lengths`` (CPU, ``(N,)``) behind ``prefix_length`` shared tokens."""
-        longest = int(lengths.max())
-        own = (torch.arange(longest) < lengths[:, None]).flatten()
-        ends = lengths.cumsum(0) - 1
-        visible = torch.arange(prefix_length + longest) < prefix_length + lengths[:, None]
-        plan = own.nonzero().squeeze(1), own.cumsum(0) - 1, ends - lengths + 1, ends, visible[:, None, None]
-        return cls(*(t.to(device, non_blocking=True) for t in plan))
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the tokens that the block computes with (outside autocast)."""
+        return self.mlp.c_fc.weight.dtype
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        drop_path: nn.Module | None = None,
+        path: Callable[[Block, Tensor], Tensor] | None = None,
+        **attention,
+    ) -> Tensor | tuple[Tensor, object]:
+        """Run the block.
+
+        Args:
+            x: (N, L, C) tokens; with ``packing`` (G, S, C).
+            drop_path: Module applied to both residual branches (stochastic depth).
+            path: Function of this block and ``x`` whose result is returned in place of the block's own. A method that
+                uses the block's parts in another way goes through here, so that a wrapper of the block (sharding) has
+                gathered its weights and hooks on it fire.
+            **attention: Options of :meth:`Attention.forward`.
+
+        Returns:
+            (N, L, C), or what :meth:`Attention.forward` gives by its options: (G, sequences, C) with ``ends_only``; a
+            pair of tokens and keys and values with ``return_kv``, of tokens and weights with ``return_weights``.
+        """
+        if path is not None:
+            return path(self, x)
+        branch, extra = self.attn(self.ln_1(x), **attention), None
+        if isinstance(branch, tuple):
+            branch, extra = branch
+        if attention.get('ends_only'):
+            x = x.index_select(1, attention['packing'].ends)
+        x = self.feed_forward(self._add(x, self.ls_1(branch), drop_path), drop_path)
+        return x if extra is None else (x, extra)
+
+    def feed_forward(self, x: Tensor, drop_path: nn.Module | None = None) -> Tensor:
+        """``x`` plus the MLP branch; (..., C)."""
+        return self._add(x, self.ls_2(self.mlp(self.ln_2(x))), drop_path)
+
+    @staticmethod
+    def _add(x: Tensor, branch: Tensor, drop_path: nn.Module | None) -> Tensor:
+        return x + (branch if drop_path is None else drop_path(branch))
 
 
-def packed_block_forward(
-    block: nn.Module,
-    x: Tensor,
-    packing: Packing,
-    *,
-    prefix_kv: tuple[Tensor, Tensor] | None = None,
-    ends_only: bool = False,
-) -> Tensor:
-    """Run one causal block over packed sequences, so that no padding goes through its linear layers.
+class Blocks(nn.Module):
+    """The blocks of a tower, under the name ``resblocks`` of the published checkpoints.
 
     Args:
-        block: open_clip's ``ResidualAttentionBlock``.
-        x: ``(G, S, C)``: G variants of the same N sequences, S tokens in all.
-        packing: Places of the tokens.
-        prefix_kv: Keys and values, each ``(G, H, P, C / H)``, that all
-            sequences of a variant see.
-        ends_only: Return only the sequences' last tokens, ``(G, N, C)``, and
-            spare the others' queries and MLP.
-
-    Returns:
-        ``(G, S, C)``, or ``(G, N, C)`` with ``ends_only``.
-
-    Raises:
-        ConfigError: The block is of another kind.
+        source: open_clip's ``Transformer``, whose weights are taken, not copied.
     """
-    check_block(block)
-    groups, n = x.shape[0], packing.ends.shape[0]
-    q, k, v = project_qkv(block.attn, block.ln_1(x))
 
-    def heads(t: Tensor, rows: Tensor) -> Tensor:
-        return split_heads(t.index_select(1, rows).reshape(groups * n, -1, t.shape[-1]), block.attn.num_heads)
-
-    k, v = heads(k, packing.padded), heads(v, packing.padded)
-    if prefix_kv is not None and groups > 1:
-        prefix_kv = tuple(t.repeat_interleave(n, dim=0) for t in prefix_kv)
-    if ends_only:
-        mask = packing.visible.repeat(groups, 1, 1, 1)
-        branch = attend(block.attn, heads(q, packing.ends), k, v, attn_mask=mask, prefix_kv=prefix_kv)
-        branch, x = branch.view(groups, n, -1), x.index_select(1, packing.ends)
-    else:
-        branch = attend(block.attn, heads(q, packing.padded), k, v, causal=True, prefix_kv=prefix_kv)
-        branch = branch.view(groups, packing.padded.shape[0], -1).index_select(1, packing.rows)
-    return feed_forward(block, x + block.ls_1(branch))
+    def __init__(self, source: nn.Module):
+        super().__init__()
+        self.resblocks = nn.ModuleList(Block(block) for block in source.resblocks)

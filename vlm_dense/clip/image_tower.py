@@ -184,10 +184,14 @@ class ImageTower(BaseModule):
         Raises:
             ConfigError: an unknown feature, prompt tokens for a ResNet, or regions of a ViT.
         """
+        return self._encode(images, self._known(features), prompts)
+
+    @staticmethod
+    def _known(features: Sequence[str]) -> set[str]:
         unknown = set(features) - set(FEATURES)
         if unknown:
             raise ConfigError(f'Unknown image features {sorted(unknown)}; known are {list(FEATURES)}.')
-        return self._encode(images, set(features), prompts)
+        return set(features)
 
     def _freeze(self, modules: Sequence[nn.Module | nn.Parameter]) -> None:
         for m in modules:

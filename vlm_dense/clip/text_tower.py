@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vlm_dense.clip import loading
-from vlm_dense.clip.blocks import Packing, block_forward, check_block, packed_block_forward
+from vlm_dense.clip.blocks import Blocks
 from vlm_dense.clip.digest import BoundedCache, precision, tensor_digest, weights_digest
+from vlm_dense.clip.packing import Packing
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.registry import MODELS
 
@@ -103,14 +104,12 @@ class TextTower(BaseModule):
                 f"context_length must lie between 2 and the {len(table)} rows of the text tower's table of positions, "
                 f'found {context_length}.'
             )
-        for block in text.transformer.resblocks:
-            check_block(block)
         self.arch = arch
         self.frozen = frozen
         self.chunk_size = chunk_size
         self.token_embedding = text.token_embedding
         self.positional_embedding = nn.Parameter(table.detach()[:context_length].clone())
-        self.transformer = text.transformer
+        self.transformer = Blocks(text.transformer)
         self.ln_final = text.ln_final
         self.text_projection = text.text_projection
         self.register_buffer('logit_scale', clip.logit_scale.detach().clone().squeeze(), persistent=False)
@@ -145,7 +144,7 @@ class TextTower(BaseModule):
     @property
     def dtype(self) -> torch.dtype:
         """Type in which the tokens go through the blocks (outside autocast)."""
-        return self.transformer.get_cast_dtype()
+        return self.transformer.resblocks[0].dtype
 
     def tokenize(self, texts: list[str]) -> Tensor:
         """Token ids ``(N, context_length)``, int64, on the CPU: SOS, the text, EOT, zeros.
@@ -186,6 +185,10 @@ class TextTower(BaseModule):
         ids = ids.detach().cpu()
         if not self.frozen:
             return self._encode_ids(ids, project)
+        return self._recall(ids, project)
+
+    @torch.compiler.disable  # a look-up on the host, no part of a graph
+    def _recall(self, ids: Tensor, project: bool) -> Tensor:
         device = self.positional_embedding.device
         key = (tensor_digest(ids), weights_digest(self), str(device), precision(device), project)
         return self._encoded.get(
@@ -194,6 +197,8 @@ class TextTower(BaseModule):
 
     def _encode_ids(self, ids: Tensor, project: bool) -> Tensor:
         eot = self.find_eot(ids)
+        if torch.compiler.is_compiling():
+            return self.encode(self.embed(ids[:, : self.context_length]), eot, project=project)
         same = int((ids == ids[:1]).all(0).int().cumprod(0).sum())
         shared = min(same, int(eot.min()))
         own = self.embed(ids[:, shared : int(eot.max()) + 1])
@@ -218,7 +223,7 @@ class TextTower(BaseModule):
             for part in ids.split(self.chunk_size):
                 x = self.embed(part) + self.positional_embedding[: ids.shape[1]].to(self.dtype)
                 for block in self.transformer.resblocks:
-                    x = block_forward(block, x, causal=True)
+                    x = block(x, causal=True)
                 features.append(self._project(x))
             return torch.cat(features)
 
@@ -263,8 +268,11 @@ class TextTower(BaseModule):
                 ``context_length``.
             ConfigError: Shapes that do not go together.
         """
-        lengths = eot.detach().cpu() + 1
-        self._check_prompts(embeddings, lengths, prefix, deep)
+        if torch.compiler.is_compiling():  # a graph has no values: nothing to check, no padding to leave out
+            lengths = eot.to(embeddings.device) + 1
+        else:
+            lengths = eot.detach().cpu() + 1
+            self._check_prompts(embeddings, lengths, prefix, deep)
         embeddings = embeddings.to(self.dtype)
         single = prefix is None or prefix.dim() == 2
         groups, before, keys_values = 1, 0, None
@@ -273,7 +281,7 @@ class TextTower(BaseModule):
             groups, before = prefix.shape[:2]
 
         limit = chunk_size or self.chunk_size
-        recompute = groups * len(lengths) > limit and torch.is_grad_enabled()
+        recompute = groups * len(eot) > limit and torch.is_grad_enabled()
         once_more = dict(use_reentrant=False, preserve_rng_state=False)
         if prefix is not None:
             if recompute and groups > 1:  # else what the backward pass keeps would grow with the images
@@ -284,22 +292,28 @@ class TextTower(BaseModule):
         if recompute:  # leaves room for what grows with the classes, so that the peak stays below one full chunk's
             limit = max(1, limit // 2)
         encoded = []
-        for start in range(0, len(lengths), limit):
+        for start in range(0, len(eot), limit):
             own, own_lengths = embeddings[start : start + limit], lengths[start : start + limit]
-            packing = Packing.of(own_lengths, before, embeddings.device)
+            packing = self._plan(own_lengths, before, own)
             several = max(1, limit // len(own))
-            variants = []
+            parts = []
             for first in range(0, groups, several):
                 count = min(several, groups - first)
                 kv = keys_values and [(k[first : first + count], v[first : first + count]) for k, v in keys_values]
                 args = own, packing, count, before, kv, deep, project
                 if recompute:
-                    variants.append(checkpoint(self._encode_chunk, *args, **once_more))
+                    parts.append(checkpoint(self._encode_chunk, *args, **once_more))
                 else:
-                    variants.append(self._encode_chunk(*args))
-            encoded.append(torch.cat(variants))
+                    parts.append(self._encode_chunk(*args))
+            encoded.append(torch.cat(parts))
         encoded = torch.cat(encoded, dim=1)
         return encoded[0] if single else encoded
+
+    @staticmethod
+    def _plan(lengths: Tensor, before: int, own: Tensor) -> Packing:
+        if torch.compiler.is_compiling():
+            return Packing.with_padding(lengths, own.shape[1], before)
+        return Packing.of(lengths, before, own.device)
 
     def _check_length(self, length: int) -> None:
         if length > self.context_length:
@@ -336,7 +350,7 @@ class TextTower(BaseModule):
             if deep is not None and 1 <= layer <= len(deep):
                 rows = deep[layer - 1].to(x.dtype).expand(len(x), -1, -1)
                 x = torch.cat([x[:, :1], rows, x[:, 1 + rows.shape[1] :]], dim=1)
-            x, kv = block_forward(block, x, causal=True, return_kv=True)
+            x, kv = block(x, causal=True, return_kv=True)
             keys_values.append(kv)
         return keys_values
 
@@ -349,9 +363,8 @@ class TextTower(BaseModule):
             if deep is not None and 1 <= layer <= len(deep):
                 rows = packing.starts[:, None] + torch.arange(1, 1 + deep.shape[1], device=x.device)
                 x = x.index_copy(1, rows.flatten(), deep[layer - 1].to(x.dtype).repeat(len(rows), 1)[None])
-            x = packed_block_forward(
-                block, x, packing, prefix_kv=keys_values and keys_values[layer], ends_only=block is blocks[-1]
-            )
+            kv = keys_values and keys_values[layer]
+            x = block(x, packing=packing, prefix_kv=kv, ends_only=layer == len(blocks) - 1)
         return self._project(x) if project else self.ln_final(x)
 
     def _project(self, x: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vlm_dense.clip.blocks import block_forward, project_qkv
+from vlm_dense.clip.blocks import Blocks
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
+from vlm_dense.clip.last_blocks import Classify, LastBlocks
 from vlm_dense.clip.loading import resize_positions
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
@@ -69,6 +70,9 @@ class CLIPViT(ImageTower):
             published numbers use ``'gelu'``.
         ln_eps: Epsilon of the layer norms instead of CLIP's 1e-5. MaskCLIP's published numbers use 1e-6.
         pos_mode: ``'bilinear'`` (DenseCLIP) or ``'bicubic'`` (MaskCLIP) resizing of the positions.
+        dense_attention: Config of the part that makes the feature ``value`` out of the last blocks, see
+            :class:`vlm_dense.methods.base.DenseAttention`; needs ``head``. Default: MaskCLIP's value path,
+            ``dict(type='vlm_dense.ValueAttention')``.
     """
 
     visual_type = VisionTransformer
@@ -91,6 +95,7 @@ class CLIPViT(ImageTower):
         act: str | None = None,
         ln_eps: float | None = None,
         pos_mode: str = 'bilinear',
+        dense_attention: dict | None = None,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
@@ -101,7 +106,7 @@ class CLIPViT(ImageTower):
             )
         self.class_embedding = visual.class_embedding
         self.positional_embedding = visual.positional_embedding
-        self.conv1, self.ln_pre, self.transformer = visual.conv1, visual.ln_pre, visual.transformer
+        self.conv1, self.ln_pre, self.transformer = visual.conv1, visual.ln_pre, Blocks(visual.transformer)
         self.with_head = head
         if head:
             self.ln_post, self.proj = visual.ln_post, visual.proj
@@ -131,8 +136,26 @@ class CLIPViT(ImageTower):
                 raise ConfigError(f'CLIPViT: pyramid=True needs four out_indices, found {self.out_indices}.')
             for name, module in _pyramid(self.width, self.patch_size, norm_cfg or dict(type='BN')).items():
                 self.add_module(name, module)
+        self.dense_attention = self._build_dense(dense_attention, depth)
         self._override(act, ln_eps)
         self._freeze(self._frozen_modules())
+
+    def _build_dense(self, cfg: dict | None, depth: int) -> nn.Module | None:
+        if not self.with_head:
+            if cfg is not None:
+                raise ConfigError('CLIPViT: dense_attention gives the feature value, which needs the projection; set '
+                                  'head=True.')
+            return None
+        part = MODELS.build(cfg or dict(type='vlm_dense.ValueAttention'))
+        own = depth - part.num_blocks
+        wrong = [i for i in (*part.hidden_states, *part.attention_maps) if not 0 <= i < own]
+        if own < 0 or wrong:
+            raise ConfigError(
+                f'CLIPViT has {depth} blocks; {type(part).__name__} runs the last {part.num_blocks} of them and reads '
+                f'those before, which must lie in 0..{own - 1}; found {wrong}. Choose a deeper architecture, or earlier '
+                'blocks in the options of dense_attention.'
+            )
+        return part
 
     def _override(self, act: str | None, ln_eps: float | None) -> None:
         kinds = {'gelu': nn.GELU, 'quick_gelu': QuickGELU}
@@ -166,13 +189,38 @@ class CLIPViT(ImageTower):
             x = torch.cat([x[:, :1] + cls, x[:, 1:]], dim=1)
         return x, grid
 
-    def _block(self, index: int, x: Tensor) -> Tensor:
-        block, drop_path = self.transformer.resblocks[index], self.drop_paths[index]
+    def _block(self, index: int, x: Tensor, **options) -> Tensor | tuple[Tensor, Tensor]:
+        block, options['drop_path'] = self.transformer.resblocks[index], self.drop_paths[index]
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(lambda t: block_forward(block, t, drop_path=drop_path), x, use_reentrant=False)
-        return block_forward(block, x, drop_path=drop_path)
+            return checkpoint(block, x, use_reentrant=False, **options)
+        return block(x, **options)
 
-    def _encode(self, images: Tensor, features: set[str], prompts: PromptTokens | None) -> ImageFeatures:
+    def project(self, tokens: Tensor) -> Tensor:
+        """CLIP's last norm and projection of tokens, (..., C) -> (..., D); needs ``head=True``."""
+        return self.ln_post(tokens) @ self.proj.to(tokens.dtype)
+
+    def encode(
+        self,
+        images: Tensor,
+        features: Sequence[str],
+        prompts: PromptTokens | None = None,
+        classify: Classify | None = None,
+    ) -> ImageFeatures:
+        """As :meth:`ImageTower.encode`.
+
+        Args:
+            classify: Features (B, D, h, w), not normalised -> logits (B, Q, h, w): the task's classifier, for a
+                ``dense_attention`` that refines its features by a first labelling of them.
+        """
+        return self._encode(images, self._known(features), prompts, classify)
+
+    def _encode(
+        self,
+        images: Tensor,
+        features: set[str],
+        prompts: PromptTokens | None,
+        classify: Classify | None = None,
+    ) -> ImageFeatures:
         if 'regions' in features:
             raise ConfigError("CLIPViT has no regions, which come from a ResNet's attention pool. Use CLIPResNet.")
         projected = features & {'global', 'dense', 'value'}
@@ -185,24 +233,32 @@ class CLIPViT(ImageTower):
         if prompts is not None and not prompts.through_ln_pre:
             x = prompts.join(x, prompts.first)
         start = 1 + (prompts.num_front if prompts is not None else 0)
+        patches = slice(start, start + grid[0] * grid[1])
 
         def as_map(tokens: Tensor) -> Tensor:
-            return tokens[:, start : start + grid[0] * grid[1]].transpose(1, 2).unflatten(2, grid)
+            return tokens[:, patches].transpose(1, 2).unflatten(2, grid)
 
         out = ImageFeatures()
         stages = {}
         depth = len(self.transformer.resblocks)
+        dense = self.dense_attention if 'value' in features else None
+        last = LastBlocks(images, grid, patches, self.project, classify) if dense is not None else None
         only_stages = features == {'stages'}
         for i in range(max(self.out_indices) + 1 if only_stages else depth):
             if prompts is not None:
                 x = prompts.before_block(i, x)
-            if i == depth - 1 and 'value' in features:
-                out.value, out.key = self._value_path(x, as_map)
+            if dense is not None and i == depth - dense.num_blocks:
+                out.value, out.key = self._dense_features(last, x, prompts)
                 if features == {'value'}:
                     return out
-            x = self._block(i, x)
+            if dense is not None and i in dense.attention_maps:
+                x, last.attention_maps[i] = self._block(i, x, return_weights=True)
+            else:
+                x = self._block(i, x)
             if prompts is not None:
                 x = prompts.after_block(i, x)
+            if dense is not None and i in dense.hidden_states:
+                last.hidden_states[i] = x
             if i in self.out_indices:
                 stages[i] = as_map(x)
         if 'stages' in features:
@@ -213,17 +269,25 @@ class CLIPViT(ImageTower):
         if 'patch' in features:
             out.patch = as_map(x)
         if 'dense' in features:
-            x = self.ln_post(x) @ self.proj.to(x.dtype)
+            x = self.project(x)
             out.global_, out.dense = x[:, 0], as_map(x)
         elif 'global' in features:
-            out.global_ = self.ln_post(x[:, 0]) @ self.proj.to(x.dtype)
+            out.global_ = self.project(x[:, 0])
         return out
 
-    def _value_path(self, x: Tensor, as_map) -> tuple[Tensor, Tensor]:
-        """MaskCLIP, section 3.2: the last block with each token attending to itself only."""
-        block = self.transformer.resblocks[-1]
-        _, key, value = project_qkv(block.attn, block.ln_1(x))
-        value = x + block.ls_1(block.attn.out_proj(value))
-        value = value + block.ls_2(block.mlp(block.ln_2(value)))
-        value = self.ln_post(value) @ self.proj.to(x.dtype)
-        return as_map(value), as_map(block.attn.out_proj(key)).flatten(2).transpose(1, 2)
+    def _dense_features(self, last: LastBlocks, x: Tensor, prompts) -> tuple[Tensor, Tensor | None]:
+        count = self.dense_attention.num_blocks
+        if prompts is not None and count > 1:
+            raise ConfigError(
+                f'CLIPViT: {type(self.dense_attention).__name__} runs the last {count} blocks itself, so prompt tokens '
+                'that change between them cannot be inserted. Use it without prompt tokens, or with one block.'
+            )
+        if self.dense_attention.reads_classes and last.classify is None:
+            raise ConfigError(
+                f'CLIPViT: {type(self.dense_attention).__name__} needs a first labelling of its features, so the '
+                'feature value can only be asked for by a task that passes its classifier, encode(..., classify=...).'
+            )
+        last.tokens, last.blocks = x, self.transformer.resblocks[-count:]
+        found = self.dense_attention(last)
+        value = self.project(found.tokens).transpose(1, 2).unflatten(2, found.grid)
+        return value, found.key

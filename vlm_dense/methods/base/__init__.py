@@ -1,5 +1,6 @@
 """The contract that all methods keep, and the one text side that every task uses; see docs/contract.md."""
 
+from vlm_dense.methods.base.dense_attention import DenseAttention, ValueAttention
 from vlm_dense.methods.base.learned_context import LearnedContext
 from vlm_dense.methods.base.preparation import Prepared
 from vlm_dense.methods.base.release import Pretrained
@@ -10,6 +11,7 @@ from vlm_dense.methods.base.text_prompt import TextPrompt
 __all__ = [
     'CosineHead',
     'CrossEntropy',
+    'DenseAttention',
     'Head',
     'ImagePrompt',
     'LearnedContext',
@@ -20,4 +22,5 @@ __all__ = [
     'TestTimeAdaptation',
     'TextGuided',
     'TextPrompt',
+    'ValueAttention',
 ]

@@ -1,0 +1,56 @@
+"""What a ViT hands to the part that makes dense features out of its last blocks, and what it gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+Classify = Callable[[Tensor], Tensor]
+"""Features (B, D, h, w), not normalised -> logits (B, Q, h, w) of Q class texts, temperature included."""
+
+
+@dataclass
+class LastBlocks:
+    """A ViT in front of its last blocks.
+
+    Shapes: B images, L tokens (class token, then patches in rows, prompt tokens between or after them), C channels,
+    H heads, D channels of the image-text space.
+
+    Attributes:
+        images: (B, 3, H, W) the normalised images that the tower was given.
+        grid: (h, w) of the patches.
+        patches: The patches among the L tokens.
+        project: CLIP's last norm and projection, (..., C) -> (..., D).
+        classify: The task's classifier, for a part that ``reads_classes``; None if the task has none to give.
+        tokens: (B, L, C) hidden states in front of ``blocks[0]``.
+        blocks: The last blocks, :class:`vlm_dense.clip.blocks.Block`.
+        hidden_states: Index of a block -> (B, L, C), its output, for those that the part asked for.
+        attention_maps: Index of a block -> (B, H, L, L), its attention weights (rows sum to 1), likewise.
+    """
+
+    images: Tensor
+    grid: tuple[int, int]
+    patches: slice
+    project: Callable[[Tensor], Tensor]
+    classify: Classify | None = None
+    tokens: Tensor | None = None
+    blocks: Sequence[nn.Module] = ()
+    hidden_states: dict[int, Tensor] = field(default_factory=dict)
+    attention_maps: dict[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class DenseTokens:
+    """Tokens of a map, before CLIP's last norm and projection.
+
+    Attributes:
+        tokens: (B, h * w, C), in rows; no class token.
+        grid: (h, w), the patches' own or another one (that of a second backbone, say).
+        key: (B, h * w, C) keys for MaskCLIP's key smoothing; None if there are none.
+    """
+
+    tokens: Tensor
+    grid: tuple[int, int]
+    key: Tensor | None = None

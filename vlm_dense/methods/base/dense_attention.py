@@ -1,0 +1,54 @@
+"""How the last blocks of a ViT turn tokens into dense features: the role, and MaskCLIP's value path."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vlm_dense.clip.blocks import Block
+from vlm_dense.clip.last_blocks import DenseTokens, LastBlocks
+from vlm_dense.registry import MODELS
+
+
+class DenseAttention(nn.Module):
+    """Makes a map of features out of the hidden states in front of a ViT's last blocks.
+
+    :class:`vlm_dense.clip.vit.CLIPViT` builds it from ``dense_attention=dict(type=...)``, runs its own blocks up to the
+    last ``num_blocks`` and calls the part there, whenever the feature ``value`` is asked for; the tower's other
+    features are unchanged. A part computes each image of a batch on its own.
+
+    Subclasses override :meth:`forward`. One that uses the pieces of a block calls the block with a function as
+    ``path``, as :class:`ValueAttention` does.
+
+    Attributes:
+        num_blocks: Last blocks of the tower that the part takes over.
+        hidden_states: Indices of earlier blocks whose outputs it reads; from 0, in front of the last ``num_blocks``.
+        attention_maps: Indices of earlier blocks whose attention weights it reads.
+        reads_classes: It calls ``last.classify``, so the task has to give a classifier.
+    """
+
+    num_blocks: int = 1
+    hidden_states: tuple[int, ...] = ()
+    attention_maps: tuple[int, ...] = ()
+    reads_classes: bool = False
+
+    def forward(self, last: LastBlocks) -> DenseTokens:
+        """Tokens of the map, see :class:`LastBlocks` and :class:`DenseTokens` for all shapes."""
+        raise NotImplementedError
+
+
+@MODELS.register_module()
+class ValueAttention(DenseAttention):
+    """MaskCLIP's value path: the last block with each token attending to itself only.
+
+    "Extract Free Dense Labels from CLIP", ECCV 2022, section 3.2.
+    """
+
+    def forward(self, last: LastBlocks) -> DenseTokens:
+        """Tokens of the patches, and their keys through the output projection."""
+        tokens, key = last.blocks[0](last.tokens, path=self._path)
+        return DenseTokens(tokens[:, last.patches], last.grid, key[:, last.patches])
+
+    @staticmethod
+    def _path(block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
+        _, key, value = block.attn.qkv(block.ln_1(x))
+        return block.feed_forward(x + block.ls_1(block.attn.output(value))), block.attn.output(key)
