@@ -74,5 +74,8 @@ METRICS = Registry(
     locations=[*_DETECTION, 'vlm_dense.classification', 'vlm_dense.engine', 'vlm_dense.segmentation'],
 )
 HOOKS = Registry(
-    'hook', parent=root.HOOKS, scope='vlm_dense', locations=['vlm_dense.classification', 'vlm_dense.engine']
+    'hook',
+    parent=root.HOOKS,
+    scope='vlm_dense',
+    locations=['vlm_dense.classification', 'vlm_dense.engine', 'vlm_dense.segmentation'],
 )

@@ -7,11 +7,12 @@ in which the operations over classes and the interpolation itself run several ti
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _ELEMENTS = {'cpu': 2**19, 'other': 2**24}
 """Elements of a strip: what a core's cache holds, and what keeps a GPU busy."""
@@ -97,6 +98,85 @@ def strips(batch: int, size: Size, channels: int, device: torch.device) -> Itera
     for image in range(0, batch, images):
         for row in range(0, height, rows):
             yield slice(image, min(image + images, batch)), slice(row, min(row + rows, height))
+
+
+@torch.compiler.disable
+def strip_loss(
+    logits: Tensor,
+    size: Size,
+    of_strip: Callable[[Tensor, slice, slice], tuple[Tensor, Tensor]],
+    align_corners: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """A loss that is a sum over pixels, of bilinearly enlarged logits that are never whole.
+
+    The gradient is computed together with the loss and kept at the size of ``logits``; a backward pass multiplies it by
+    what comes in, in single precision. So a loss may be scaled, accumulated and passed backward again, but not
+    differentiated twice.
+
+    Args:
+        logits: (B, K, h, w), any floating dtype, taken as float32 (float64 stays), with autocast off.
+        size: (H, W) of the loss.
+        of_strip: Takes a strip (b, n, W, K), the images and the rows that it shows, and returns the sum of its losses
+            and any count. It writes the gradient of the sum into the strip.
+        align_corners: Of the enlargement.
+
+    Returns:
+        The sums of the losses, with gradient, and of the counts.
+    """
+    learns = torch.is_grad_enabled() and logits.requires_grad
+    return _StripLoss.apply(logits, tuple(size), of_strip, align_corners, learns)
+
+
+class _StripLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, size, of_strip, align_corners, learns):
+        small = channels_last(logits)
+        enlargement = Enlargement(small.shape[1:3], size, align_corners, small.device)
+        kept = torch.zeros_like(small) if learns else None
+        losses, counts = [], []
+        with torch.autocast(logits.device.type, enabled=False):
+            for images, rows in strips(len(small), size, small.shape[3], small.device):
+                source = enlargement.source(rows)
+                strip = enlargement(small[images, source], rows)
+                loss, count = of_strip(strip, images, rows)
+                losses.append(loss)
+                counts.append(count)
+                if learns:
+                    kept[images, source] += enlargement.transposed(strip, rows)
+        if learns:
+            ctx.save_for_backward(kept)
+            ctx.dtype = logits.dtype
+        count = torch.stack(counts).sum()
+        ctx.mark_non_differentiable(count)
+        return torch.stack(losses).sum(), count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_loss, _):
+        (kept,) = ctx.saved_tensors
+        grad = kept * grad_loss  # in single precision: a scaled loss lifts gradients that half precision would lose
+        return _first(grad.to(ctx.dtype)), None, None, None, None
+
+
+def enlarged_max(maps: Tensor, size: Size, align_corners: bool = False) -> tuple[Tensor, Tensor]:
+    """Largest value and its channel at each place of bilinearly enlarged maps.
+
+    Args:
+        maps: (B, K, h, w), taken as float32 (float64 stays).
+        size: (H, W).
+        align_corners: Of the enlargement.
+
+    Returns:
+        Values (B, H, W), and channels (B, H, W), int64, the first of those that tie.
+    """
+    small = channels_last(maps)
+    enlargement = Enlargement(small.shape[1:3], size, align_corners, small.device)
+    values = small.new_empty((len(small), *size))
+    channels = torch.empty_like(values, dtype=torch.int64)
+    for images, rows in strips(len(small), size, small.shape[3], small.device):
+        strip = enlargement(small[images, enlargement.source(rows)], rows)
+        values[images, rows], channels[images, rows] = strip.max(dim=-1)
+    return values, channels
 
 
 def channels_last(maps: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from vlm_dense.segmentation.maskclip_towers import MaskCLIPResNet, MaskCLIPViT
 from vlm_dense.segmentation.metrics import VariantIoU
 from vlm_dense.segmentation.pamr import PAMR
 from vlm_dense.segmentation.seen_unseen import SeenUnseenIoUMetric
+from vlm_dense.segmentation.strip_loss import StripLossHead, StripLossHook, use_strips
+from vlm_dense.segmentation.strip_maps import StripTTAModel
 
 __all__ = [
     'ASPPHeadV2',
@@ -30,6 +32,10 @@ __all__ = [
     'PAMR',
     'PooledBackbone',
     'SeenUnseenIoUMetric',
+    'StripLossHead',
+    'StripLossHook',
+    'StripTTAModel',
     'TorchvisionBackbone',
     'VariantIoU',
+    'use_strips',
 ]

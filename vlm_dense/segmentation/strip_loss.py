@@ -15,10 +15,9 @@ from mmengine.logging import print_log
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from vlm_dense.errors import DataError
-from vlm_dense.ops.strips import Enlargement, channels_last, strips
+from vlm_dense.ops.strips import strip_loss
 from vlm_dense.registry import HOOKS
 
 _EPS = torch.finfo(torch.float32).eps
@@ -130,7 +129,6 @@ def _denominator(labels: Tensor, valid: Tensor, class_weight: Tensor | None, avg
     return valid.sum() if avg_non_ignore else labels.numel()
 
 
-@torch.compiler.disable
 def strip_cross_entropy(
     logits: Tensor,
     labels: Tensor,
@@ -140,10 +138,10 @@ def strip_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Sum over pixels of the cross-entropy of bilinearly enlarged logits, and the number of pixels that are right.
 
-    The gradient of the logits is computed together with the loss; a backward pass only multiplies it.
+    See :func:`vlm_dense.ops.strips.strip_loss`.
 
     Args:
-        logits: (B, K, h, w), any floating dtype, taken as float32 (float64 stays).
+        logits: (B, K, h, w).
         labels: (B, H, W), integers; any ratio of the sizes.
         ignore_index: Label of pixels that do not count.
         class_weight: (K,).
@@ -160,8 +158,12 @@ def strip_cross_entropy(
         _check(labels, classes, ignore_index)
     if class_weight is not None:
         class_weight = class_weight.to(logits.device, torch.promote_types(logits.dtype, torch.float32))
-    learns = torch.is_grad_enabled() and logits.requires_grad
-    return _StripCrossEntropy.apply(logits, labels.long(), ignore_index, class_weight, align_corners, learns)
+    labels = labels.long()[..., None]
+
+    def of_strip(strip: Tensor, images: slice, rows: slice) -> tuple[Tensor, Tensor]:
+        return _cross_entropy(strip, labels[images, rows], ignore_index, class_weight)
+
+    return strip_loss(logits, labels.shape[1:3], of_strip, align_corners)
 
 
 def _check(labels: Tensor, classes: int, ignore_index: int) -> None:
@@ -174,48 +176,15 @@ def _check(labels: Tensor, classes: int, ignore_index: int) -> None:
         )
 
 
-class _StripCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, logits, labels, ignore_index, class_weight, align_corners, learns):
-        small = channels_last(logits)
-        size = tuple(labels.shape[1:])
-        enlargement = Enlargement(small.shape[1:3], size, align_corners, small.device)
-        kept = torch.zeros_like(small) if learns else None
-        sums, hits = [small.new_zeros(())], [labels.new_zeros(())]
-        with torch.autocast(logits.device.type, enabled=False):
-            for images, rows in strips(len(small), size, small.shape[3], small.device):
-                source = enlargement.source(rows)
-                strip = enlargement(small[images, source], rows)
-                loss, hit = _cross_entropy(strip, labels[images, rows, :, None], ignore_index, class_weight, learns)
-                sums.append(loss)
-                hits.append(hit)
-                if learns:
-                    kept[images, source] += enlargement.transposed(strip, rows)
-        if learns:
-            ctx.save_for_backward(kept)
-            ctx.dtype = logits.dtype
-        correct = torch.stack(hits).sum()
-        ctx.mark_non_differentiable(correct)
-        return torch.stack(sums).sum(), correct
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_sum, _):
-        (kept,) = ctx.saved_tensors
-        grad = kept * grad_sum  # in single precision: a scaled loss lifts gradients that half precision would lose
-        return grad.to(ctx.dtype).permute(0, 3, 1, 2), None, None, None, None, None
-
-
 def _cross_entropy(
-    logits: Tensor, labels: Tensor, ignore_index: int, class_weight: Tensor | None, learns: bool
+    logits: Tensor, labels: Tensor, ignore_index: int, class_weight: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Sum of the losses and number of hits of a strip; ``logits`` become their gradient if it is wanted.
+    """Sum of the losses and number of hits of a strip; ``logits`` become their gradient.
 
     Args:
         logits: (b, n, W, K).
         labels: (b, n, W, 1).
         ignore_index, class_weight: See :func:`strip_cross_entropy`.
-        learns: Whether the gradient is wanted.
     """
     ignored = labels == ignore_index
     labels = labels.masked_fill(ignored, 0)
@@ -227,8 +196,7 @@ def _cross_entropy(
     power = logits.exp_()
     total = power.sum(dim=-1, keepdim=True)
     loss = (weight * (total.log() - own)).masked_fill(ignored, 0).sum()
-    if learns:
-        power.mul_(weight / total).scatter_add_(-1, labels, -weight)
+    power.mul_(weight / total).scatter_add_(-1, labels, -weight)
     return loss, hits
 
 
