@@ -86,14 +86,15 @@ class StripLossHead(BaseDecodeHead):
         losses: dict[str, Tensor] = {}
         correct = None
         for criterion in _criteria(self):
-            weight = None if criterion.class_weight is None else torch.as_tensor(criterion.class_weight)
+            weight = criterion.class_weight
+            weight = None if weight is None else torch.as_tensor(weight, dtype=torch.float32, device=labels.device)
             total, hits = strip_cross_entropy(seg_logits, labels, self.ignore_index, weight, self.align_corners)
             correct = hits if correct is None else correct
             if criterion.reduction == 'mean':
                 total = total / (_denominator(labels, valid, weight, criterion.avg_non_ignore) + _EPS)
             name = criterion.loss_name
             losses[name] = losses.get(name, 0) + criterion.loss_weight * total
-        losses['acc_seg'] = (correct + _EPS) * 100 / (valid.sum() + _EPS)
+        losses['acc_seg'] = ((correct + _EPS) * 100 / (valid.sum() + _EPS))[None]
         return losses
 
 
@@ -125,7 +126,7 @@ def _denominator(labels: Tensor, valid: Tensor, class_weight: Tensor | None, avg
     With class weights ignored pixels count nowhere; mmseg's own stops there if ``avg_non_ignore`` is set.
     """
     if class_weight is not None:
-        return class_weight.to(labels.device)[labels.masked_fill(~valid, 0)].masked_fill(~valid, 0).sum()
+        return class_weight[labels.masked_fill(~valid, 0)].masked_fill(~valid, 0).sum()
     return valid.sum() if avg_non_ignore else labels.numel()
 
 
@@ -195,7 +196,7 @@ def _cross_entropy(
     hits = (_is_best(logits, labels, own) & ~ignored).sum()
     power = logits.exp_()
     total = power.sum(dim=-1, keepdim=True)
-    loss = (weight * (total.log() - own)).masked_fill(ignored, 0).sum()
+    loss = (weight * (total.log() - own)).sum()
     power.mul_(weight / total).scatter_add_(-1, labels, -weight)
     return loss, hits
 
