@@ -77,5 +77,5 @@ HOOKS = Registry(
     'hook',
     parent=root.HOOKS,
     scope='vlm_dense',
-    locations=['vlm_dense.classification', 'vlm_dense.engine', 'vlm_dense.methods'],
+    locations=['vlm_dense.classification', 'vlm_dense.engine', 'vlm_dense.methods', 'vlm_dense.segmentation'],
 )

@@ -5,6 +5,8 @@ from vlm_dense.segmentation.inference import BatchedInference, CLIPEncoderDecode
 from vlm_dense.segmentation.metrics import VariantIoU
 from vlm_dense.segmentation.pamr import PAMR
 from vlm_dense.segmentation.seen_unseen import SeenUnseenIoUMetric
+from vlm_dense.segmentation.strip_loss import StripLossHead, StripLossHook, use_strips
+from vlm_dense.segmentation.strip_maps import StripTTAModel
 
 __all__ = [
     'ASPPHeadV2',
@@ -13,5 +15,9 @@ __all__ = [
     'MixedSizeSegDataPreProcessor',
     'PAMR',
     'SeenUnseenIoUMetric',
+    'StripLossHead',
+    'StripLossHook',
+    'StripTTAModel',
     'VariantIoU',
+    'use_strips',
 ]

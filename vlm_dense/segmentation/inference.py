@@ -15,11 +15,8 @@ from torch import Tensor
 
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
-
-Box = tuple[int, int, int, int]
-"""Window (y1, y2, x1, x2) of an image."""
-Piece = tuple[Box, Tensor]
-"""A window and its map (K, h, w) as it comes from the head."""
+from vlm_dense.segmentation.strip_loss import use_strips
+from vlm_dense.segmentation.strip_maps import Box, Piece, StripMaps
 
 _CLASSES_AT_ONCE = 8
 
@@ -65,9 +62,17 @@ class BatchedInference:
     ``window_batch_size``, the number of windows that go through the network at once (default 8), and ``keep_logits``
     (default true). Windows are placed as in mmseg: a regular grid, the last row and column shifted back inside the
     image; logits are averaged where windows overlap. With ``keep_logits=False`` samples get ``pred_sem_seg`` only: the
-    same label map, but a few classes at a time are brought to full size, so that memory does not grow with the number
-    of classes. The class must define ``encode_decode(inputs, batch_img_metas)``.
+    same label map, but a few rows at a time are brought to full size (a few classes, where maps are refined on the
+    pixels), so that memory does not grow with the number of classes. The class must define
+    ``encode_decode(inputs, batch_img_metas)``.
+
+    The decode heads take their losses strip by strip as well, see
+    :func:`~vlm_dense.segmentation.strip_loss.use_strips`.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        use_strips(self)
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
         """Segment a batch.
@@ -96,6 +101,21 @@ class BatchedInference:
                 labels = self._label_map(pieces, sample.metainfo, refine)
                 sample.set_data(dict(pred_sem_seg=PixelData(data=labels[None])))
         return data_samples
+
+    def strip_maps(self, inputs: Tensor, data_samples: list) -> list[StripMaps]:
+        """Maps of each image in original size, a few rows at a time; arguments as of :meth:`predict`.
+
+        Maps that are refined on the pixels are whole, and at the size of the image.
+        """
+        order, images = own_sizes(inputs, data_samples)
+        found: dict[int, StripMaps] = {}
+        for n, pieces in self._maps(images, self._window_map):
+            refine = self._refinement(images[n])
+            if refine is not None:
+                maps = self._join(pieces, refine)
+                pieces = [((0, maps.shape[1], 0, maps.shape[2]), maps)]
+            found[order[n]] = StripMaps(pieces, data_samples[order[n]].metainfo, self.align_corners)
+        return [found[i] for i in range(len(data_samples))]
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Logits (B, K, H, W) of images of one size (B, 3, H, W)."""
@@ -178,9 +198,11 @@ class BatchedInference:
     def _label_map(self, pieces: list[Piece], meta: dict, refine: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Labels (H, W), int64, in original size, equal to the argmax of all maps at full size.
 
-        Bilinear interpolation and averaging treat each class by itself, so a running maximum over groups of classes
-        gives the same result without K maps of full size.
+        Refinement needs whole planes, but treats each class by itself, as interpolation and averaging do. So there a
+        running maximum over groups of classes takes the place of strips.
         """
+        if refine is None:
+            return StripMaps(pieces, meta, self.align_corners).argmax()
         best = labels = None
         for start in range(0, len(pieces[0][1]), _CLASSES_AT_ONCE):
             maps = self._join(pieces, refine, slice(start, start + _CLASSES_AT_ONCE))

@@ -14,13 +14,16 @@ from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
 from vlm_dense.methods.denseclip.matching import PixelTextMatching
+from vlm_dense.ops.strips import strip_loss
 from vlm_dense.registry import MODELS
 
 STRIDE = 4
 """Of the grid on which boxes supervise the score map."""
 
 
-def box_targets(boxes: Tensor, labels: Tensor, num_classes: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def box_targets(
+    boxes: Tensor, labels: Tensor, num_classes: int, size: tuple[int, int], rows: slice = slice(None)
+) -> tuple[Tensor, Tensor]:
     """Which classes have a box at each cell of the stride-4 grid.
 
     Corners are divided by the stride, cut to integers and clamped to the last cell, the lower right one exclusive, as
@@ -31,16 +34,18 @@ def box_targets(boxes: Tensor, labels: Tensor, num_classes: int, size: tuple[int
         labels: (n,) int64.
         num_classes: K.
         size: (h, w) of the grid.
+        rows: Rows of the grid that are wanted.
 
     Returns:
         Targets (K, h, w) of 0 and 1, and (1, h, w), 1 where any box lies; float32.
     """
     height, width = size
+    start, stop, _ = rows.indices(height)
     limits = boxes.new_tensor([width - 1, height - 1] * 2)
     cells = (boxes / STRIDE).trunc().minimum(limits).clamp(min=0).long().tolist()
-    target = boxes.new_zeros((num_classes, height, width), dtype=torch.float32)
+    target = boxes.new_zeros((num_classes, stop - start, width), dtype=torch.float32)
     for (x1, y1, x2, y2), label in zip(cells, labels.tolist(), strict=True):
-        target[label, y1:y2, x1:x2] = 1
+        target[label, max(y1 - start, 0) : max(y2 - start, 0), x1:x2] = 1
     return target, target.amax(dim=0, keepdim=True)
 
 
@@ -111,12 +116,18 @@ class DenseCLIPDetection(PixelTextMatching):
             image_size: (H, W) of the padded batch.
         """
         size = image_size[0] // STRIDE, image_size[1] // STRIDE
-        logits = F.interpolate((score / self.tau).float(), size, mode='bilinear', align_corners=False)
-        boxes = [sample.gt_instances for sample in data_samples]
-        pairs = [box_targets(get_box_tensor(b.bboxes), b.labels, score.shape[1], size) for b in boxes]
-        target, mask = (torch.stack(maps) for maps in zip(*pairs, strict=True))
-        total = F.binary_cross_entropy_with_logits(logits, target, mask.expand_as(target), reduction='sum')
-        return total / (score.shape[1] * mask.sum().clamp(min=1))
+        classes = score.shape[1]
+        boxes = [(get_box_tensor(s.gt_instances.bboxes), s.gt_instances.labels) for s in data_samples]
+
+        def of_strip(logits: Tensor, images: slice, rows: slice) -> tuple[Tensor, Tensor]:
+            pairs = [box_targets(*one, classes, size, rows) for one in boxes[images]]
+            target, mask = (torch.stack(maps).permute(0, 2, 3, 1) for maps in zip(*pairs, strict=True))
+            loss = F.binary_cross_entropy_with_logits(logits, target, mask.expand_as(target), reduction='sum')
+            logits.sigmoid_().sub_(target).mul_(mask)
+            return loss, mask.sum()
+
+        total, cells = strip_loss(score / self.tau, size, of_strip)
+        return total / (classes * cells.clamp(min=1))
 
 
 @MODELS.register_module()

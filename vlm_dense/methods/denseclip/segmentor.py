@@ -14,6 +14,7 @@ from torch import Tensor
 from vlm_dense.methods.denseclip.matching import PixelTextMatching
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.inference import BatchedInference
+from vlm_dense.segmentation.strip_loss import use_strips
 
 
 @MODELS.register_module()
@@ -51,6 +52,7 @@ class DenseCLIP(PixelTextMatching, BatchedInference, EncoderDecoder):
         self.identity_head = None
         if identity_head is not None:
             self.identity_head = MODELS.build(identity_head, default_args=dict(num_classes=self.num_classes))
+            use_strips(self.identity_head)
 
     def _neck(self, stages: list[Tensor]) -> list[Tensor]:
         return self.neck(stages) if self.with_neck else stages

@@ -21,6 +21,7 @@ from vlm_dense.datasets.suppress import UNLABELED
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 from vlm_dense.methods.maskclip.head import ClassNames
 from vlm_dense.methods.maskclip.segmentor import MaskCLIP
+from vlm_dense.ops.strips import enlarged_max
 from vlm_dense.registry import MODELS, unknown_name
 from vlm_dense.segmentation.class_names import as_class_names
 from vlm_dense.segmentation.inference import BatchedInference
@@ -301,8 +302,7 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
 
     def _assign(self, labels: Tensor, maps: Tensor, cats: list[int]) -> Tensor:
         """Give unlabelled pixels of ``labels`` (B, H, W) the best of ``cats`` by maps (B, n, h, w)."""
-        maps = resize(maps.float(), labels.shape[1:], mode='bilinear', align_corners=self.align_corners)
-        best, index = maps.max(dim=1)
+        best, index = enlarged_max(maps, labels.shape[1:], self.align_corners)
         found = torch.where(labels < 0, torch.tensor(cats, device=labels.device)[index], labels)
         if self.conf_thresh > 0:
             unsure = best < self.conf_thresh
