@@ -2,6 +2,7 @@
 
 from vlm_dense.methods.text_prompts.cocoop import CoCoOpPrompt
 from vlm_dense.methods.text_prompts.coop import CoOpPrompt
+from vlm_dense.methods.text_prompts.cupl import CuPLPrompt
 from vlm_dense.methods.text_prompts.deep_text import DeepTextPrompt
 from vlm_dense.methods.text_prompts.dualcoop import AsymmetricLoss, DualCoOpPrompt
 from vlm_dense.methods.text_prompts.kgcoop import KgCoOpPrompt
@@ -11,6 +12,7 @@ __all__ = [
     'AsymmetricLoss',
     'CoCoOpPrompt',
     'CoOpPrompt',
+    'CuPLPrompt',
     'DeepTextPrompt',
     'DualCoOpPrompt',
     'KgCoOpPrompt',

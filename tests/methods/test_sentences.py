@@ -1,0 +1,149 @@
+"""Sentences about classes: the files that hold them, the prompts made of them, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vlm_dense.datasets import CamVidDataset
+from vlm_dense.datasets.shapes import shapes_metainfo
+from vlm_dense.errors import ClassNamesError, ConfigError, DataError
+from vlm_dense.methods.base.sentences import read_texts, texts_of_classes
+from vlm_dense.registry import MODELS
+
+ARCH = dict(
+    embed_dim=16,
+    quick_gelu=True,
+    vision_cfg=dict(image_size=16, patch_size=8, width=32, layers=1, head_width=16),
+    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2),
+)
+SENTENCES = {
+    'traffic light': ['Three lamps above the road.', 'A red lamp.', 'A green lamp at a crossing.'],
+    'cat': ['\nA small animal that purrs.'],
+    'never asked for': ['Something else.'],
+}
+
+
+@pytest.fixture(scope='module')
+def tower():
+    torch.manual_seed(0)
+    tower = MODELS.build(dict(type='vlm_dense.TextTower', arch=ARCH))
+    for p in tower.parameters():
+        p.data.normal_(float(p.ndim == 1), 0.5)
+    return tower
+
+
+def build(tower, kind, names, **kwargs):
+    return MODELS.build(
+        dict(type=f'vlm_dense.{kind}', **kwargs), default_args=dict(class_names=names, text_tower=tower)
+    )
+
+
+def unit(tower, texts):
+    return F.normalize(tower.encode_tokens(tower.tokenize(texts)), dim=-1)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        ('{"cat": ["A cat."]', 'no JSON in UTF-8'),
+        ('["A cat."]', 'Expected one JSON object, .* found a list'),
+        ('{}', 'found an empty object'),
+        ('{"cat": "A cat."}', "the class 'cat' has a str in place of a list"),
+        ('{"cat": {"a": "A cat."}}', "the class 'cat' has a dict in place of a list"),
+        ('{"cat": [["A cat."]]}', r"the list of the class 'cat' has the entry \['A cat.'\]"),
+        ('{"cat": ["A cat."], "cat": ["Another."]}', "the class 'cat' twice"),
+    ],
+)
+def test_another_layout_is_named(tmp_path, content, message):
+    path = tmp_path / 'texts.json'
+    path.write_text(content)
+    with pytest.raises(DataError, match=message) as error:
+        read_texts(str(path), 'sentences')
+    assert str(path) in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(DataError, match='no file .*absent.json.*describe_classes'):
+        read_texts(str(tmp_path / 'absent.json'), 'sentences')
+    with pytest.raises(ConfigError, match="'shape' is not in the sentences of vlm_dense. Did you mean 'shapes'"):
+        read_texts('shape', 'sentences')
+    (tmp_path / 'latin.json').write_bytes('{"café": ["x"]}'.encode('latin-1'))
+    with pytest.raises(DataError, match='no JSON in UTF-8'):
+        read_texts(str(tmp_path / 'latin.json'), 'sentences')
+
+
+def test_classes_are_found_by_name_in_any_order_and_the_rest_is_ignored():
+    found = texts_of_classes(SENTENCES, ['cat', 'traffic_light'])
+    assert found == [('cat', tuple(SENTENCES['cat'])), ('traffic light', tuple(SENTENCES['traffic light']))]
+    assert texts_of_classes({'tree_frog': ['x']}, ['tree frog'])[0][0] == 'tree_frog'
+    with pytest.raises(DataError, match="1 of 2 classes have no texts: 'Cat'.*Did you mean 'cat'.*letter case"):
+        texts_of_classes(SENTENCES, ['Cat', 'traffic light'])
+
+
+@pytest.mark.parametrize('folder', ['sentences', 'descriptors'])
+def test_the_package_describes_shapes_and_camvid(folder):
+    shapes = [shapes_metainfo(label, background=True)['classes'] for label in ('shape', 'colour', 'shape_colour')]
+    for name, classes in (('shapes', sum(shapes, ())), ('camvid', CamVidDataset.METAINFO['classes'])):
+        texts = read_texts(name, folder)
+        assert set(texts) == set(classes)
+        assert all(2 <= len(each) == len(set(each)) for each in texts.values())
+        every = [text for each in texts.values() for text in each]
+        assert all(text[0].isupper() and text.endswith('.') for text in every) == (folder == 'sentences')
+
+
+# --- CuPL -------------------------------------------------------------------------------------------------------------
+
+
+def test_each_sentence_of_a_class_weighs_the_same(tower, tmp_path):
+    path = tmp_path / 'texts.json'
+    path.write_text(json.dumps(SENTENCES))
+    names, templates = ['cat', 'traffic_light'], ['a photo of a {}.', 'itap of a {}.']
+    found = build(tower, 'CuPLPrompt', names, sentences=str(path), templates=templates)(tower)
+    for row, key in zip(found, ('cat', 'traffic light'), strict=True):
+        every = unit(tower, [*(t.format(key) for t in templates), *SENTENCES[key]])
+        torch.testing.assert_close(row, F.normalize(every.mean(dim=0), dim=0))
+    assert build(tower, 'CuPLPrompt', names, sentences=SENTENCES).state_dict() == {}
+
+
+def test_some_classes_are_those_among_all(tower):
+    for kind, texts in (('CuPLPrompt', dict(sentences=SENTENCES)),):
+        prompt = build(tower, kind, list(SENTENCES), **texts)
+        torch.testing.assert_close(prompt(tower, classes=torch.tensor([2, 0])), prompt(tower)[[2, 0]])
+
+
+def test_long_sentences_are_cut_and_counted(tower, monkeypatch):
+    told = []
+    monkeypatch.setattr('vlm_dense.methods.text_prompts.cupl.print_log', lambda text, **kwargs: told.append(text))
+    long = 'A cat ' + 'that sleeps and ' * 40 + 'purrs.'
+    prompt = build(tower, 'CuPLPrompt', ['cat'], sentences={'cat': [long, 'A cat.']})
+    assert prompt.token_ids[0, -1] == tower.tokenize(['x']).max() and prompt.token_ids[1, -1] == 0
+    assert len(told) == 1 and '1 of 2 sentences' in told[0]
+
+
+@pytest.mark.parametrize(
+    'texts, error, message',
+    [
+        ({'cat': []}, DataError, "class 'cat' has an empty list"),
+        ({'cat': ['A cat.', ' \n']}, DataError, r"class 'cat' has the sentence ' \\n'"),
+        ({'cat': ['a photo of a {}.']}, DataError, 'sentences with {} are templates'),
+        ({'dog': ['A dog.']}, DataError, "1 of 1 classes have no texts: 'cat'"),
+        ({'cat': 'A cat.'}, DataError, 'in the config: Expected one JSON object'),
+    ],
+)
+def test_what_cupl_cannot_use_is_named(tower, texts, error, message):
+    with pytest.raises(error, match=message):
+        build(tower, 'CuPLPrompt', ['cat'], sentences=texts)
+
+
+def test_a_template_without_place_and_no_classes_are_refused(tower):
+    with pytest.raises(ConfigError, match='templates need a {}'):
+        build(tower, 'CuPLPrompt', ['cat'], sentences=SENTENCES, templates=['a cat.'])
+    with pytest.raises(ClassNamesError, match='at least one class'):
+        build(tower, 'CuPLPrompt', [], sentences=SENTENCES)
