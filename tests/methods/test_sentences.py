@@ -113,9 +113,14 @@ def test_each_sentence_of_a_class_weighs_the_same(tower, tmp_path):
 
 
 def test_some_classes_are_those_among_all(tower):
-    for kind, texts in (('CuPLPrompt', dict(sentences=SENTENCES)),):
-        prompt = build(tower, kind, list(SENTENCES), **texts)
-        torch.testing.assert_close(prompt(tower, classes=torch.tensor([2, 0])), prompt(tower)[[2, 0]])
+    for kind, options in (
+        ('CuPLPrompt', dict(sentences=SENTENCES)),
+        ('VCDPrompt', dict(descriptors=SENTENCES)),
+        ('VCDPrompt', dict(descriptors=SENTENCES, aggregate='max')),
+    ):
+        prompt = build(tower, kind, list(SENTENCES), **options)
+        found = prompt(tower, classes=torch.tensor([2, 0]))
+        torch.testing.assert_close(found, prompt(tower)[..., [2, 0], :])
 
 
 def test_long_sentences_are_cut_and_counted(tower, monkeypatch):
@@ -147,3 +152,83 @@ def test_a_template_without_place_and_no_classes_are_refused(tower):
         build(tower, 'CuPLPrompt', ['cat'], sentences=SENTENCES, templates=['a cat.'])
     with pytest.raises(ClassNamesError, match='at least one class'):
         build(tower, 'CuPLPrompt', [], sentences=SENTENCES)
+
+
+# --- VCD --------------------------------------------------------------------------------------------------------------
+
+DESCRIPTORS = {
+    'tree_frog': ['a small animal', 'antlers', 'has eyes', 'often black', 'typically wet', 'may jump', 'canvas skin'],
+    'corn field': ['used as food', 'tall plants'],
+    'fog': [],
+}
+CLAUSES = {
+    'tree frog': [
+        'which is a small animal',
+        'which is antlers',
+        'which has eyes',
+        'which often black',
+        'which typically wet',
+        'which may jump',
+        'which canvas skin',
+    ],
+    'corn field': ['which is used as food', 'which has tall plants'],
+    'fog': ['which has '],
+}
+
+
+def vcd(tower, names=tuple(DESCRIPTORS), texts=DESCRIPTORS, **kwargs):
+    return build(tower, 'VCDPrompt', list(names), descriptors=texts, **kwargs)
+
+
+def test_descriptors_become_sentences(tower):
+    expected = {
+        'prepend': lambda name, told: f'<{name}| {told}>',
+        'append': lambda name, told: f'{told}| {name}',
+        'none': lambda name, told: told,
+    }
+    texts = dict(prepend=dict(before='<', between='| ', after='>'), append=dict(between='| '), none={})
+    for inclusion, wanted in expected.items():
+        found = vcd(tower, inclusion=inclusion, **texts[inclusion]).sentences
+        assert found == [[wanted(name, told) for told in clauses] for name, clauses in CLAUSES.items()]
+    assert vcd(tower).sentences[2] == ['fog, which has ']
+    plain = vcd(tower, clauses=False).sentences
+    assert plain[1] == ['corn field, used as food', 'corn field, tall plants'] and plain[2] == ['fog, ']
+
+
+@pytest.mark.parametrize('aggregate', ['mean', 'max', 'sum'])
+def test_the_score_of_a_class_comes_from_the_cosines_of_its_descriptors(tower, aggregate):
+    model = MODELS.build(
+        dict(
+            type='vlm_dense.CLIPClassifier',
+            backbone=dict(type='vlm_dense.CLIPViT', arch=ARCH, head=True),
+            text_encoder=dict(type='vlm_dense.TextTower', arch=ARCH),
+            text_prompt=dict(type='vlm_dense.VCDPrompt', descriptors=DESCRIPTORS, aggregate=aggregate),
+            class_names=list(DESCRIPTORS),
+        )
+    ).eval()
+    images = torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        found = model(images) / model.text_encoder.logit_scale.exp()
+        image = F.normalize(model.image_features(images).global_, dim=-1)
+        for k, (name, clauses) in enumerate(CLAUSES.items()):
+            cosines = image @ unit(model.text_encoder, [f'{name}, {told}' for told in clauses]).T
+            wanted = cosines.amax(dim=1) if aggregate == 'max' else getattr(cosines, aggregate)(dim=1)
+            torch.testing.assert_close(found[:, k], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'options, error, message',
+    [
+        (dict(inclusion='front'), ConfigError, "'front' is not in the choices of inclusion. .*prepend"),
+        (dict(aggregate='median'), ConfigError, "'median' is not in the choices of aggregate"),
+        (dict(inclusion='append', after='.'), ConfigError, "inclusion='append' the text '.' has no place"),
+        (dict(inclusion='none', between='; '), ConfigError, "inclusion='none' the text '; ' has no place"),
+        (dict(inclusion='none', clauses=False), DataError, "class 'fog' has a sentence without a word"),
+        (dict(names=['fog', 'mist']), DataError, "1 of 2 classes have no texts: 'mist'"),
+        (dict(texts={'fog': ['x ' * 90]}, names=['fog']), ClassNamesError, 'Shorten it'),
+        (dict(texts=['fog']), DataError, 'found a list'),
+    ],
+)
+def test_what_vcd_cannot_use_is_named(tower, options, error, message):
+    with pytest.raises(error, match=message):
+        vcd(tower, **options)

@@ -6,6 +6,7 @@ from vlm_dense.methods.text_prompts.cupl import CuPLPrompt
 from vlm_dense.methods.text_prompts.deep_text import DeepTextPrompt
 from vlm_dense.methods.text_prompts.dualcoop import AsymmetricLoss, DualCoOpPrompt
 from vlm_dense.methods.text_prompts.kgcoop import KgCoOpPrompt
+from vlm_dense.methods.text_prompts.vcd import VCDPrompt
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     'DeepTextPrompt',
     'DualCoOpPrompt',
     'KgCoOpPrompt',
+    'VCDPrompt',
     'ZeroShotPrompt',
 ]
