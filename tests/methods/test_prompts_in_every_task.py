@@ -10,6 +10,7 @@ from methods import test_prompts_in_segmentors as segmentors
 TEXTS = {name: [f'This is {name}.', f'A photo of a {name}.'] for name in ('background', 'circle', 'square', 'red star')}
 PROMPTS = dict(
     CuPLPrompt=dict(sentences=TEXTS),
+    LASPPrompt=dict(templates=['a photo of a {}.', '{}.'], all_names=[*TEXTS, 'ring']),
     VCDPrompt=dict(descriptors=TEXTS),
 )
 

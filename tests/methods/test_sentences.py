@@ -7,19 +7,13 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from methods.small import build_prompt, classifier, text_tower
 
 from vlm_dense.datasets import CamVidDataset
 from vlm_dense.datasets.shapes import shapes_metainfo
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 from vlm_dense.methods.base.sentences import read_texts, texts_of_classes
-from vlm_dense.registry import MODELS
 
-ARCH = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=16, patch_size=8, width=32, layers=1, head_width=16),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2),
-)
 SENTENCES = {
     'traffic light': ['Three lamps above the road.', 'A red lamp.', 'A green lamp at a crossing.'],
     'cat': ['\nA small animal that purrs.'],
@@ -29,17 +23,7 @@ SENTENCES = {
 
 @pytest.fixture(scope='module')
 def tower():
-    torch.manual_seed(0)
-    tower = MODELS.build(dict(type='vlm_dense.TextTower', arch=ARCH))
-    for p in tower.parameters():
-        p.data.normal_(float(p.ndim == 1), 0.5)
-    return tower
-
-
-def build(tower, kind, names, **kwargs):
-    return MODELS.build(
-        dict(type=f'vlm_dense.{kind}', **kwargs), default_args=dict(class_names=names, text_tower=tower)
-    )
+    return text_tower()
 
 
 def unit(tower, texts):
@@ -105,11 +89,11 @@ def test_each_sentence_of_a_class_weighs_the_same(tower, tmp_path):
     path = tmp_path / 'texts.json'
     path.write_text(json.dumps(SENTENCES))
     names, templates = ['cat', 'traffic_light'], ['a photo of a {}.', 'itap of a {}.']
-    found = build(tower, 'CuPLPrompt', names, sentences=str(path), templates=templates)(tower)
+    found = build_prompt(tower, 'CuPLPrompt', names, sentences=str(path), templates=templates)(tower)
     for row, key in zip(found, ('cat', 'traffic light'), strict=True):
         every = unit(tower, [*(t.format(key) for t in templates), *SENTENCES[key]])
         torch.testing.assert_close(row, F.normalize(every.mean(dim=0), dim=0))
-    assert build(tower, 'CuPLPrompt', names, sentences=SENTENCES).state_dict() == {}
+    assert build_prompt(tower, 'CuPLPrompt', names, sentences=SENTENCES).state_dict() == {}
 
 
 def test_some_classes_are_those_among_all(tower):
@@ -118,7 +102,7 @@ def test_some_classes_are_those_among_all(tower):
         ('VCDPrompt', dict(descriptors=SENTENCES)),
         ('VCDPrompt', dict(descriptors=SENTENCES, aggregate='max')),
     ):
-        prompt = build(tower, kind, list(SENTENCES), **options)
+        prompt = build_prompt(tower, kind, list(SENTENCES), **options)
         found = prompt(tower, classes=torch.tensor([2, 0]))
         torch.testing.assert_close(found, prompt(tower)[..., [2, 0], :])
 
@@ -127,7 +111,7 @@ def test_long_sentences_are_cut_and_counted(tower, monkeypatch):
     told = []
     monkeypatch.setattr('vlm_dense.methods.text_prompts.cupl.print_log', lambda text, **kwargs: told.append(text))
     long = 'A cat ' + 'that sleeps and ' * 40 + 'purrs.'
-    prompt = build(tower, 'CuPLPrompt', ['cat'], sentences={'cat': [long, 'A cat.']})
+    prompt = build_prompt(tower, 'CuPLPrompt', ['cat'], sentences={'cat': [long, 'A cat.']})
     assert prompt.token_ids[0, -1] == tower.tokenize(['x']).max() and prompt.token_ids[1, -1] == 0
     assert len(told) == 1 and '1 of 2 sentences' in told[0]
 
@@ -144,14 +128,14 @@ def test_long_sentences_are_cut_and_counted(tower, monkeypatch):
 )
 def test_what_cupl_cannot_use_is_named(tower, texts, error, message):
     with pytest.raises(error, match=message):
-        build(tower, 'CuPLPrompt', ['cat'], sentences=texts)
+        build_prompt(tower, 'CuPLPrompt', ['cat'], sentences=texts)
 
 
 def test_a_template_without_place_and_no_classes_are_refused(tower):
     with pytest.raises(ConfigError, match='templates need a {}'):
-        build(tower, 'CuPLPrompt', ['cat'], sentences=SENTENCES, templates=['a cat.'])
+        build_prompt(tower, 'CuPLPrompt', ['cat'], sentences=SENTENCES, templates=['a cat.'])
     with pytest.raises(ClassNamesError, match='at least one class'):
-        build(tower, 'CuPLPrompt', [], sentences=SENTENCES)
+        build_prompt(tower, 'CuPLPrompt', [], sentences=SENTENCES)
 
 
 # --- VCD --------------------------------------------------------------------------------------------------------------
@@ -177,7 +161,7 @@ CLAUSES = {
 
 
 def vcd(tower, names=tuple(DESCRIPTORS), texts=DESCRIPTORS, **kwargs):
-    return build(tower, 'VCDPrompt', list(names), descriptors=texts, **kwargs)
+    return build_prompt(tower, 'VCDPrompt', list(names), descriptors=texts, **kwargs)
 
 
 def test_descriptors_become_sentences(tower):
@@ -197,15 +181,8 @@ def test_descriptors_become_sentences(tower):
 
 @pytest.mark.parametrize('aggregate', ['mean', 'max', 'sum'])
 def test_the_score_of_a_class_comes_from_the_cosines_of_its_descriptors(tower, aggregate):
-    model = MODELS.build(
-        dict(
-            type='vlm_dense.CLIPClassifier',
-            backbone=dict(type='vlm_dense.CLIPViT', arch=ARCH, head=True),
-            text_encoder=dict(type='vlm_dense.TextTower', arch=ARCH),
-            text_prompt=dict(type='vlm_dense.VCDPrompt', descriptors=DESCRIPTORS, aggregate=aggregate),
-            class_names=list(DESCRIPTORS),
-        )
-    ).eval()
+    prompt = dict(type='vlm_dense.VCDPrompt', descriptors=DESCRIPTORS, aggregate=aggregate)
+    model = classifier(DESCRIPTORS, prompt)
     images = torch.randn(3, 3, 16, 16)
     with torch.no_grad():
         found = model(images) / model.text_encoder.logit_scale.exp()
