@@ -89,8 +89,21 @@ def integers(name: str, n: int, high: int) -> Tensor:
     return torch.from_numpy(stream.randint(0, high, size=n).astype(np.int64))
 
 
-def inputs(entry: list) -> Tensor:
-    """Images of a config entry ``['image_batch', name, n, size]`` or ``['array', name, shape(, scale)]``."""
+def inputs(entry: list | dict) -> Tensor:
+    """Images of a config entry.
+
+    Args:
+        entry: ``['image_batch', name, n, size]``; ``['array', name, shape(, scale)]``; or a dict for images around one
+            image of coarse blocks a class: image i is ``base_scale * base[labels[i]] + noise_scale * noise[i]``.
+            ``base`` and ``noise`` are the names of arrays (``num_classes``, 3, ``size / block``, ``size / block``),
+            each value ``block`` times along height and width, and (n, 3, ``size``, ``size``).
+    """
+    if isinstance(entry, dict):
+        size, block, labels = entry['size'], entry['block'], torch.tensor(entry['labels'])
+        base = array(entry['base'], (entry['num_classes'], 3, size // block, size // block))
+        base = base.repeat_interleave(block, 2).repeat_interleave(block, 3)
+        noise = array(entry['noise'], (len(labels), 3, size, size))
+        return base[labels] * entry['base_scale'] + noise * entry['noise_scale']
     kind, name, *rest = entry
     if kind == 'image_batch':
         n, size = rest

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import torch
-from adapter_case import check_steps, pictures
-from official import Case, array
+from adapter_case import check_steps
+from official import Case, array, inputs
 from text_prompt_case import classifier
 
 
 def test_every_official_number_is_reproduced(clip_adapter_case, tmp_path):
     case = Case(clip_adapter_case)
     config = case.config
-    images = pictures(config['images'])
+    images = inputs(config['images'])
     sizes = dict(ratio=config['ratio'], reduction=config['reduction'])
 
     def block(name: str) -> dict:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from adapter_case import pictures
 from mmengine.dataset import pseudo_collate
-from official import Case, array
+from official import Case, array, inputs
 from text_prompt_case import classifier, labelled
 from torch.utils.data import DataLoader
 
@@ -100,7 +99,7 @@ def test_every_official_number_is_reproduced(linear_probe_case, tmp_path, solver
                 head.prepared = True
                 case.check('logits', model(ImageFeatures(global_=test)))
     with torch.no_grad():
-        case.check('mid/extracted_features', model.image_features(pictures(config['images'])).global_)
+        case.check('mid/extracted_features', model.image_features(inputs(config['images'])).global_)
     other = ('tight/', 'logits') if solver == 'sklearn' else ('search/', 'final/', 'sk/')
     case.unread = {key for key in case.unread if not key.startswith(other)}
     case.done()

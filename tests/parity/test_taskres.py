@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from adapter_case import check_steps, pictures
-from official import Case, array
+from adapter_case import check_steps
+from official import Case, array, inputs
 from text_prompt_case import classifier
 
 
 def test_every_official_number_is_reproduced(taskres_case, tmp_path):
     case = Case(taskres_case)
     config = case.config
-    images, inits = pictures(config['images']), config['inits']
+    images, inits = inputs(config['images']), config['inits']
     residual = array(*inits['text_feature_residuals'])
     prompt = dict(type='vlm_dense.TaskRes', templates=config['templates'], scale=config['residual_scale'])
     torch.save(dict(state_dict=dict(weight=array(*inits['enhanced.weight']))), tmp_path / 'enhanced.pth')

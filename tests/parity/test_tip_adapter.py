@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from adapter_case import accuracy, pictures, tip_adapter
-from official import Case
+from adapter_case import accuracy, tip_adapter
+from official import Case, inputs
 from text_prompt_case import labelled
 
 
@@ -13,7 +13,7 @@ def test_every_official_number_is_reproduced(tip_adapter_case, tmp_path):
     case = Case(tip_adapter_case)
     config = case.config
     model, data = tip_adapter(config, tmp_path, 'vlm_dense.TipAdapter')
-    head, images = model.head, pictures(config['images']['test'])
+    head, images = model.head, inputs(config['images']['test'])
     head.prepare(model, dict(support=data['support']))
     with torch.no_grad():
         text, scale = model.class_embeddings(), model.text_encoder.logit_scale.exp()
@@ -29,7 +29,7 @@ def test_every_official_number_is_reproduced(tip_adapter_case, tmp_path):
         clip = super(type(head), head).logits(features, text, scale)
         case.check('logits/clip', clip)
         case.check('acc/clip_test', accuracy(clip, config['labels']))
-        val = pictures(config['images']['val'])
+        val = inputs(config['images']['val'])
         case.check('mid/val_features', F.normalize(model.image_features(val).global_, dim=-1))
         case.check('acc/init_val', accuracy(model(val), config['val_labels']))
         clip_val = super(type(head), head).logits(model.image_features(val), text, scale)

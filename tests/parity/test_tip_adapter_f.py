@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from adapter_case import accuracy, check_steps, pictures, tip_adapter
-from official import Case
+from adapter_case import accuracy, check_steps, tip_adapter
+from official import Case, inputs
 from text_prompt_case import labelled
 
 
@@ -13,8 +13,8 @@ def test_every_official_number_is_reproduced(tip_adapter_f_case, tmp_path):
     case = Case(tip_adapter_f_case)
     config = case.config
     model, data = tip_adapter(config, tmp_path, 'vlm_dense.TipAdapterF')
-    head, test, val = model.head, pictures(config['images']['test']), pictures(config['images']['val'])
-    batch, labels = pictures(config['images'][config['train_batch']]), config['train_labels']
+    head, test, val = model.head, inputs(config['images']['test']), inputs(config['images']['val'])
+    batch, labels = inputs(config['images'][config['train_batch']]), config['train_labels']
     head.prepare(model, data)
     with torch.no_grad():
         case.check('mid/clip_weights', model.class_embeddings().T)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-from adapter_case import pictures
 from mmengine.registry import OPTIM_WRAPPERS, PARAM_SCHEDULERS
-from official import Case, array
+from official import Case, array, inputs
 from text_prompt_case import case_labels, classifier, labelled
 
 from vlm_dense.methods.fine_tuning.wise_ft import from_release, interpolate
@@ -31,7 +30,7 @@ def released_name(name: str) -> str:
 def test_every_official_number_is_reproduced(wise_ft_case, tmp_path):
     case = Case(wise_ft_case)
     config = case.config
-    images, test = pictures(config['images']), pictures(config['test_images'])
+    images, test = inputs(config['images']), inputs(config['test_images'])
     labels = case_labels(case)
     case.check('labels', torch.tensor(labels))
     model = classifier(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -42,12 +43,15 @@ class CLIPClassifier(TextGuided, BaseModel):
             and nothing is trained.
         class_names: Names in label order. ``tools/train.py`` and ``tools/test.py`` fill in the data set's.
         frozen_backbone: No gradients to the image tower, always in eval mode.
+        trainable: Regular expressions; parameters of a frozen image tower whose name holds one of them are trained, as
+            ``'ln_[12]'``. Not with features in the place of images.
         data_preprocessor: ``vlm_dense.ClsDataPreprocessor``, or as in mmengine.
         init_cfg: mmengine's.
 
     Raises:
         ClassNamesError: no names.
-        ConfigError: a backbone that is no CLIP image tower, towers of different joint spaces, or two parts of one role.
+        ConfigError: a backbone that is no CLIP image tower, towers of different joint spaces, two parts of one role, or
+            ``trainable`` where it changes nothing.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class CLIPClassifier(TextGuided, BaseModel):
         test_time: dict | None = None,
         class_names: Sequence[str] | None = None,
         frozen_backbone: bool = True,
+        trainable: Sequence[str] = (),
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ):
@@ -87,8 +92,18 @@ class CLIPClassifier(TextGuided, BaseModel):
         self.test_time = None if test_time is None else MODELS.build(test_time)
         if frozen_backbone:
             self.backbone.requires_grad_(False).eval()
+        self._free(trainable)
         if test_time is not None:  # what is adapted is a copy
             self.requires_grad_(False)
+
+    def _free(self, patterns: Sequence[str]) -> None:
+        for pattern in patterns:
+            found = [p for name, p in self.backbone.named_parameters() if re.search(pattern, name)]
+            if not found or not self.frozen_backbone:
+                why = 'no parameter of the image tower has such a name' if self.frozen_backbone else 'all are trained'
+                raise ConfigError(f'CLIPClassifier: trainable={pattern!r} changes nothing: {why}. Leave it out.')
+            for parameter in found:
+                parameter.requires_grad_(True)
 
     # --- features, class embeddings, logits -----------------------------------------------------------------------
 

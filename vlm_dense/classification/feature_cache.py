@@ -120,10 +120,11 @@ class FeatureDataset:
         Args:
             model: A classifier with a frozen image tower, in eval mode.
         """
-        if not model.frozen_backbone or model.role(ImagePrompt) is not None:
+        trains = any(p.requires_grad for p in model.backbone.parameters())
+        if trains or model.role(ImagePrompt) is not None:
             raise ConfigError(
                 'FeatureDataset keeps what a frozen image tower sees, and this model '
-                f'{"prompts" if model.frozen_backbone else "trains"} it. Give the images themselves.'
+                f'{"trains" if trains else "prompts"} it. Give the images themselves.'
             )
         if not len(self):
             raise DataError('FeatureDataset: there is no image in the data set. Check its split and filters.')

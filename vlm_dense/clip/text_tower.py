@@ -146,13 +146,17 @@ class TextTower(BaseModule):
         """Type in which the tokens go through the blocks (outside autocast)."""
         return self.transformer.resblocks[0].dtype
 
-    def tokenize(self, texts: list[str]) -> Tensor:
+    def tokenize(self, texts: list[str], truncate: bool = False) -> Tensor:
         """Token ids ``(N, context_length)``, int64, on the CPU: SOS, the text, EOT, zeros.
+
+        Args:
+            texts: N texts.
+            truncate: Cut what does not fit, and put EOT at the end.
 
         Raises:
             ClassNamesError: A text does not fit.
         """
-        return loading.tokenize(self.arch, texts, self.context_length)
+        return loading.tokenize(self.arch, texts, self.context_length, truncate)
 
     def find_eot(self, ids: Tensor) -> Tensor:
         """Place of the end-of-text token, ``(N, T)`` -> ``(N,)``."""

@@ -14,6 +14,12 @@ _CLIP = ('image_encoder.', 'text_encoder.', 'logit_scale', 'dtype')
 """Releases that save the whole model have the frozen CLIP under these names."""
 
 
+def read_release(path: str) -> dict[str, Tensor]:
+    """All weights of an official checkpoint, under the release's names; see :func:`read_state_dict`."""
+    with allowed_in_pickles(_TRAINER_OBJECTS):
+        return read_state_dict(path)
+
+
 def block_before(pattern: str, name: str) -> dict[str, Callable]:
     """Entry of :attr:`Pretrained.renamed`: the number in ``pattern`` counts blocks, ours what stands before them.
 
@@ -52,8 +58,7 @@ class Pretrained:
         """
         if path is None:
             return
-        with allowed_in_pickles(_TRAINER_OBJECTS):
-            weights = self.from_release(read_state_dict(path))
+        weights = self.from_release(read_release(path))
         try:
             check_fit(weights, {k: v.shape for k, v in self.state_dict().items()}, path)
         except CheckpointError as error:

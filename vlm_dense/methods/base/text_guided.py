@@ -147,8 +147,8 @@ class TextGuided:
                 if prompt.reads_text:
                     embeddings = self.class_embeddings(None, classes)
                 images, tokens = prompt.prompt(images, embeddings, plain)
-            needed = torch.is_grad_enabled() and not (self.frozen_backbone and prompt is None)
-            with torch.set_grad_enabled(needed):
+            trained = prompt is not None or any(p.requires_grad for p in self.backbone.parameters())
+            with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
                 features = self.backbone.encode(images, names, tokens)
         if text and embeddings is None:
             embeddings = self.class_embeddings(features.global_, classes)

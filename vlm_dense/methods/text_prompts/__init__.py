@@ -2,17 +2,23 @@
 
 from vlm_dense.methods.text_prompts.cocoop import CoCoOpPrompt
 from vlm_dense.methods.text_prompts.coop import CoOpPrompt
+from vlm_dense.methods.text_prompts.cupl import CuPLPrompt
 from vlm_dense.methods.text_prompts.deep_text import DeepTextPrompt
 from vlm_dense.methods.text_prompts.dualcoop import AsymmetricLoss, DualCoOpPrompt
 from vlm_dense.methods.text_prompts.kgcoop import KgCoOpPrompt
+from vlm_dense.methods.text_prompts.lasp import LASPPrompt
+from vlm_dense.methods.text_prompts.vcd import VCDPrompt
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
 
 __all__ = [
     'AsymmetricLoss',
     'CoCoOpPrompt',
     'CoOpPrompt',
+    'CuPLPrompt',
     'DeepTextPrompt',
     'DualCoOpPrompt',
     'KgCoOpPrompt',
+    'LASPPrompt',
+    'VCDPrompt',
     'ZeroShotPrompt',
 ]

@@ -1,0 +1,15 @@
+# CuPL on ImageNet, ViT-L/14, as published; nothing is trained. The sentences are a file of the release, or what
+# tools/describe_classes.py makes of a language model's answers.
+#   python tools/test.py configs/cupl/cupl_imagenet.py
+_base_ = [
+    '../_base_/models/clip_classifier_vit-b16.py',
+    '../_base_/datasets/imagenet_few-shot.py',
+    '../_base_/classification_runtime.py',
+]
+
+model = dict(
+    backbone=dict(arch='ViT-L-14'),
+    text_encoder=dict(arch='ViT-L-14'),
+    text_prompt=dict(type='vlm_dense.CuPLPrompt', sentences='data/cupl/imagenet.json'),
+)
+test_cfg = dict(type='TestLoop')

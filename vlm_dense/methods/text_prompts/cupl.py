@@ -1,0 +1,79 @@
+"""CuPL: sentences of a language model in the place of templates.
+
+"What does a platypus look like? Generating customized prompts for zero-shot image classification", ICCV 2023.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor
+
+from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.errors import ConfigError, DataError
+from vlm_dense.methods.base.sentences import SentencePrompt, read_texts, texts_of_classes
+from vlm_dense.methods.base.templates import read_templates
+from vlm_dense.registry import MODELS
+
+
+@MODELS.register_module()
+class CuPLPrompt(SentencePrompt):
+    """The normalised mean of the unit embeddings of all sentences of a class (section 3); nothing is learned.
+
+    Sentences longer than the tower's ``context_length`` are cut, as in the official code; the log says how many.
+
+    Args:
+        class_names, text_tower, init_cfg: See :class:`TextPrompt`. A class is looked up by its name, where ``_`` may
+            stand for a space.
+        sentences: Path of a file in CuPL's layout, a JSON object class text -> list of whole sentences;
+            the name of one in ``vlm_dense/data/sentences``, as 'shapes'; or the object itself.
+        templates: Hand-written sentences with ``{}`` for the class text, or the name of a list, see
+            :func:`~vlm_dense.methods.base.templates.read_templates`; they join the others, each with the same weight.
+
+    Raises:
+        DataError: a file of another layout, a class without sentences, an empty list, an empty sentence, or one with
+            ``{}`` in it, which is a template.
+        ConfigError: a template without ``{}``.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        text_tower: TextTower,
+        sentences: str | Mapping[str, Sequence[str]],
+        templates: str | Sequence[str] = (),
+        init_cfg: dict | None = None,
+    ):
+        templates = read_templates(templates) if isinstance(templates, str) else tuple(templates)
+        bare = [template for template in templates if '{}' not in template]
+        if bare:
+            raise ConfigError(f'CuPLPrompt: templates need a {{}} for the class name, found {bare!r}.')
+        found = texts_of_classes(read_texts(sentences, 'sentences'), class_names)
+        for text, written in found:
+            wrong = [sentence for sentence in written if '{}' in sentence or not sentence.strip()]
+            if wrong or not written:
+                what = f'the sentence {wrong[0]!r}' if wrong else 'an empty list'
+                raise DataError(
+                    f'CuPLPrompt: the class {text!r} has {what}. Expected whole sentences, at least one a class; '
+                    'sentences with {} are templates.'
+                )
+        every = [[*(template.format(text) for template in templates), *written] for text, written in found]
+        super().__init__(class_names, text_tower, every, truncate=True, init_cfg=init_cfg)
+        full = self.token_ids[:, -1] != 0
+        if full.any():
+            print_log(
+                f'CuPLPrompt: {int(full.sum())} of {len(full)} sentences fill the {text_tower.context_length} tokens '
+                'of the text context or were cut to them.',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+    def forward(
+        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
+    ) -> Tensor:
+        """Class embeddings (K, D) of unit length."""
+        embeddings = F.normalize(self.mean_by_class(self.unit_sentences(text_tower)), dim=-1)
+        return embeddings if classes is None else embeddings[classes]

@@ -1,0 +1,127 @@
+"""Visual classification via description: a class is what a language model lists of its looks.
+
+"Visual Classification via Description from Large Language Models", ICLR 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.errors import ConfigError, DataError
+from vlm_dense.methods.base.sentences import SentencePrompt, read_texts, texts_of_classes
+from vlm_dense.registry import MODELS, unknown_name
+
+INCLUSIONS = ('prepend', 'append', 'none')
+AGGREGATES = ('mean', 'max', 'sum')
+
+
+def clause(phrase: str) -> str:
+    """'orange eyes' -> 'which has orange eyes'; by the letters that the phrase begins with, as in the official code."""
+    if phrase.startswith('a'):  # 'a small amphibian', and 'antlers' too
+        return f'which is {phrase}'
+    if phrase.startswith(('has', 'often', 'typically', 'may', 'can')):
+        return f'which {phrase}'
+    return f'which is {phrase}' if phrase.startswith('used') else f'which has {phrase}'
+
+
+@MODELS.register_module()
+class VCDPrompt(SentencePrompt):
+    """The score of a class is the mean cosine of the image and the descriptors of the class (section 2).
+
+    That is the product with the mean unit embedding, whose length counts. Nothing is learned.
+
+    =========== =========================================
+    ``prepend`` before + name + between + clause + after
+    ``append``  clause + between + name
+    ``none``    clause
+    =========== =========================================
+
+    Args:
+        class_names, text_tower, init_cfg: See :class:`TextPrompt`. A class is looked up by its name, where ``_`` may
+            stand for a space; in sentences it is a space.
+        descriptors: Path of a file in the release's layout, a JSON object class -> list of phrases, as 'orange
+            eyes'; the name of one in ``vlm_dense/data/descriptors``, as 'shapes'; or the object itself. A class with an
+            empty list has one empty phrase.
+        inclusion: Where the class name stands, see above.
+        clauses: Make a clause of each phrase, see :func:`clause`; else the phrase itself takes its place.
+        before, between, after: Texts around, see above. The release has ``after='.'`` on ImageNet.
+        aggregate: ``'mean'``, ``'max'`` or ``'sum'`` of the cosines; the sum favours classes with many descriptors.
+
+    Raises:
+        DataError: a file of another layout, a class that is not in it, or a sentence without a word.
+        ClassNamesError: a sentence longer than the tower's ``context_length``.
+        ConfigError: an unknown ``inclusion`` or ``aggregate``, or a text that has no place.
+
+    Attributes:
+        sentences: Of each class, in label order.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        text_tower: TextTower,
+        descriptors: str | Mapping[str, Sequence[str]],
+        inclusion: str = 'prepend',
+        clauses: bool = True,
+        before: str = '',
+        between: str = ', ',
+        after: str = '',
+        aggregate: str = 'mean',
+        init_cfg: dict | None = None,
+    ):
+        for name, value, known in (('inclusion', inclusion, INCLUSIONS), ('aggregate', aggregate, AGGREGATES)):
+            if value not in known:
+                raise ConfigError(f'VCDPrompt: {unknown_name(str(value), f"choices of {name}", known)}')
+        unused = (before or after) if inclusion != 'prepend' else ''
+        if unused or inclusion == 'none' and between != ', ':
+            raise ConfigError(
+                f'VCDPrompt: with inclusion={inclusion!r} the text {unused or between!r} has no place. Leave it out or '
+                "use inclusion='prepend'."
+            )
+
+        def sentence(name: str, phrase: str) -> str:
+            told = clause(phrase) if clauses else phrase
+            by_place = dict(prepend=f'{before}{name}{between}{told}{after}', append=f'{told}{between}{name}', none=told)
+            return by_place[inclusion]
+
+        found = texts_of_classes(read_texts(descriptors, 'descriptors'), class_names)
+        sentences = [[sentence(key.replace('_', ' '), p) for p in phrases or ('',)] for key, phrases in found]
+        for (key, _), each in zip(found, sentences, strict=True):
+            if not all(text.strip() for text in each):
+                raise DataError(
+                    f'VCDPrompt: the class {key!r} has a sentence without a word. Describe it, or let its name be in '
+                    "the sentence: inclusion='prepend'."
+                )
+        super().__init__(class_names, text_tower, sentences, init_cfg=init_cfg)
+        self.sentences = sentences
+        self.aggregate = aggregate
+        self.num_variants = max(map(len, self.sentences)) if aggregate == 'max' else None
+
+    def forward(
+        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
+    ) -> Tensor:
+        """Means or sums (K, D) of unit embeddings; for the maximum all of them, (V, K, D)."""
+        sentences = self.unit_sentences(text_tower)
+        if self.aggregate == 'max':
+            embeddings = self._side_by_side(sentences)
+        else:
+            embeddings = (self.mean_by_class if self.aggregate == 'mean' else self.sum_by_class)(sentences)
+        return embeddings if classes is None else embeddings[..., classes, :]
+
+    def directions(self, class_embeddings: Tensor) -> Tensor:
+        """What it got: a class whose descriptors agree has a longer mean."""
+        return class_embeddings
+
+    def combine(self, logits: Tensor) -> Tensor:
+        """The greatest logit of each class, (B, V, K, ...) to (B, K, ...)."""
+        return logits.amax(dim=1)
+
+    def _side_by_side(self, sentences: Tensor) -> Tensor:
+        """(S, D) to (V, K, D); classes with fewer descriptors repeat their last, which changes no maximum."""
+        counts = self.owner.bincount()
+        place = torch.arange(self.num_variants, device=counts.device)[:, None].minimum(counts - 1)
+        return sentences[place + counts.cumsum(0) - counts]
