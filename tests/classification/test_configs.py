@@ -18,9 +18,9 @@ TINY = {
     'RN': dict(image_size=32, layers=[1, 1, 1, 1], width=8, head_width=32),
 }
 CONFIGS = sorted(
-    path.name
-    for path in (ROOT / 'configs').glob('*.py')
-    if Config.fromfile(path).get('model', {}).get('type') == 'vlm_dense.CLIPClassifier'
+    str(path.relative_to(ROOT / 'configs'))
+    for path in (ROOT / 'configs').rglob('*.py')
+    if '_base_' not in path.parts and Config.fromfile(path).get('model', {}).get('type') == 'vlm_dense.CLIPClassifier'
 )
 
 
