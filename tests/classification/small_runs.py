@@ -45,16 +45,21 @@ class KillHook(Hook):
 """
 
 
+def config_of(name: str) -> Path:
+    """The config of a method for drawn scenes."""
+    return find_config(ROOT / 'configs' / f'{name}_shapes.py')
+
+
 def train(work_dir: Path, *options: str, config: str = 'coop', resume=(), small=SMALL) -> Path:
     """``tools/train.py`` in this process; returns ``work_dir``."""
-    path = find_config(ROOT / f'configs/{config}_shapes.py')
+    path = config_of(config)
     train_tool.main([str(path), '--work-dir', str(work_dir), *resume, '--cfg-options', *small, *options])
     return work_dir
 
 
 def evaluate(work_dir: Path, *options: str, config: str, more=()) -> dict:
     """``tools/test.py`` in this process, ``more`` are a checkpoint and options; returns the metrics."""
-    path = find_config(ROOT / f'configs/{config}_shapes.py')
+    path = config_of(config)
     return test_tool.main([str(path), *more, '--work-dir', str(work_dir), '--cfg-options', *options])
 
 
@@ -73,7 +78,7 @@ def killed(program: str, folder: Path, work_dir: Path, *options: str, config: st
     (folder / 'kill_hook.py').write_text(KILL.format(after=after))
     path = folder / f'{config}_killed.py'
     path.write_text(
-        f'_base_ = {str(find_config(ROOT / f"configs/{config}_shapes.py"))!r}\n'
+        f'_base_ = {str(config_of(config))!r}\n'
         'custom_imports = dict(imports=["kill_hook"])\n'
         'default_hooks = dict(kill=dict(type="KillHook", priority="LOWEST"))\n'
     )

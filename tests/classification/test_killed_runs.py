@@ -6,10 +6,9 @@ import pickle
 
 import pytest
 import torch
-from classification.small_runs import ROOT, evaluate, killed, train, train_tool, two_processes, weights
+from classification.small_runs import config_of, evaluate, killed, train, train_tool, two_processes, weights
 from engine.toy import scalars
 
-from vlm_dense.engine.configs import find_config
 from vlm_dense.methods.test_time.tpt import TPT
 
 QUICK = [
@@ -25,7 +24,7 @@ QUICK = [
 ]
 
 
-@pytest.mark.parametrize('config', ['coop', 'maple'])
+@pytest.mark.parametrize('config', ['coop', 'maple', 'plot'])
 def test_a_killed_training_goes_on_bit_for_bit(config, tmp_path):
     whole = train(tmp_path / 'whole', config=config, small=QUICK)
     killed('train', tmp_path, tmp_path / 'killed', *QUICK, config=config, after=10)
@@ -74,10 +73,11 @@ def test_a_killed_evaluation_by_tpt_goes_on_and_equals_an_uninterrupted_one(tmp_
 
 
 def test_two_processes_give_the_curve_and_the_weights_of_one(tmp_path):
-    for config in ('coop', 'maple'):
+    configs = ('coop', 'maple', 'plot')
+    for config in configs:
         for name, batch in (('one', 8), ('two', 4)):
             (tmp_path / f'{config}_{name}.py').write_text(
-                f'_base_ = {str(find_config(ROOT / f"configs/{config}_shapes.py"))!r}\n'
+                f'_base_ = {str(config_of(config))!r}\n'
                 f'train_dataloader = dict(batch_size={batch}, dataset=dict(shots=4, dataset=dict(num_scenes=200)))\n'
                 'train_cfg = dict(max_epochs=5)\n'
                 f'visualizer = dict(vis_backends=[dict(type="LocalVisBackend")], name="two-{config}-{name}")\n'
@@ -87,9 +87,9 @@ def test_two_processes_give_the_curve_and_the_weights_of_one(tmp_path):
                 '("SeedIterationHook", "AverageLossesHook", "CheckpointFitHook", "FrozenWeightsHook")]\n'
             )
         train_tool.main([str(tmp_path / f'{config}_one.py'), '--work-dir', str(tmp_path / f'{config}_one')])
-    runs = [(tmp_path / f'{config}_two.py', tmp_path / f'{config}_two') for config in ('coop', 'maple')]
+    runs = [(tmp_path / f'{config}_two.py', tmp_path / f'{config}_two') for config in configs]
     two_processes(*runs)
-    for config in ('coop', 'maple'):
+    for config in configs:
         folders = [tmp_path / f'{config}_{name}' for name in ('one', 'two')]
         curves = [[row['loss'] for row in scalars(folder) if 'loss' in row] for folder in folders]
         assert len(curves[0]) == 20 and curves[0] == pytest.approx(curves[1], abs=1e-4)

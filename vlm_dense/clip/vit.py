@@ -143,8 +143,9 @@ class CLIPViT(ImageTower):
     def _build_dense(self, cfg: dict | None, depth: int) -> nn.Module | None:
         if not self.with_head:
             if cfg is not None:
-                raise ConfigError('CLIPViT: dense_attention gives the feature value, which needs the projection; set '
-                                  'head=True.')
+                raise ConfigError(
+                    'CLIPViT: dense_attention gives the feature value, which needs the projection; set head=True.'
+                )
             return None
         part = MODELS.build(cfg or dict(type='vlm_dense.ValueAttention'))
         own = depth - part.num_blocks

@@ -2,5 +2,6 @@
 
 from vlm_dense.methods.joint_prompts.ivlp import IVLPPrompt
 from vlm_dense.methods.joint_prompts.maple import MaPLePrompt
+from vlm_dense.methods.joint_prompts.upt import UPTPrompt
 
-__all__ = ['IVLPPrompt', 'MaPLePrompt']
+__all__ = ['IVLPPrompt', 'MaPLePrompt', 'UPTPrompt']

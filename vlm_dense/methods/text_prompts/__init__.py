@@ -7,6 +7,7 @@ from vlm_dense.methods.text_prompts.deep_text import DeepTextPrompt
 from vlm_dense.methods.text_prompts.dualcoop import AsymmetricLoss, DualCoOpPrompt
 from vlm_dense.methods.text_prompts.kgcoop import KgCoOpPrompt
 from vlm_dense.methods.text_prompts.lasp import LASPPrompt
+from vlm_dense.methods.text_prompts.plot import PLOTPrompt
 from vlm_dense.methods.text_prompts.vcd import VCDPrompt
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
 
@@ -20,5 +21,6 @@ __all__ = [
     'KgCoOpPrompt',
     'LASPPrompt',
     'VCDPrompt',
+    'PLOTPrompt',
     'ZeroShotPrompt',
 ]

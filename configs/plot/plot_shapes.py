@@ -1,0 +1,9 @@
+# PLOT, 16 shots, on drawn scenes by night, with the ViT of all comparisons: its patches are the regions.
+_base_ = [
+    '../_base_/models/clip_classifier_tiny-vit.py',
+    '../_base_/datasets/shapes_few-shot.py',
+    '../_base_/schedules/coop_50e.py',
+    '../_base_/classification_runtime.py',
+]
+
+model = dict(text_prompt=dict(type='vlm_dense.PLOTPrompt', num_prompts=4, num_contexts=16))

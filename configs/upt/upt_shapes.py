@@ -1,0 +1,9 @@
+# UPT, 16 shots, on drawn scenes by night.
+_base_ = [
+    '../_base_/models/clip_classifier_tiny-vit.py',
+    '../_base_/datasets/shapes_few-shot.py',
+    '../_base_/schedules/coop_50e.py',
+    '../_base_/classification_runtime.py',
+]
+
+model = dict(text_prompt=dict(type='vlm_dense.UPTPrompt', num_contexts=4))
