@@ -1,5 +1,6 @@
 """How features become logits: adapters, caches, classifiers."""
 
+from vlm_dense.methods.adapters.calip import CALIP
 from vlm_dense.methods.adapters.clip_adapter import CLIPAdapter, CLIPTextAdapter
 from vlm_dense.methods.adapters.linear_probe import LinearProbe
 from vlm_dense.methods.adapters.taskres import TaskRes
@@ -7,6 +8,7 @@ from vlm_dense.methods.adapters.tip_adapter import TipAdapter
 from vlm_dense.methods.adapters.tip_adapter_f import TipAdapterF
 
 __all__ = [
+    'CALIP',
     'CLIPAdapter',
     'CLIPTextAdapter',
     'LinearProbe',
