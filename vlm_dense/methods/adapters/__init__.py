@@ -6,6 +6,7 @@ from vlm_dense.methods.adapters.linear_probe import LinearProbe
 from vlm_dense.methods.adapters.taskres import TaskRes
 from vlm_dense.methods.adapters.tip_adapter import TipAdapter
 from vlm_dense.methods.adapters.tip_adapter_f import TipAdapterF
+from vlm_dense.methods.adapters.vt_clip import VTCLIP
 
 __all__ = [
     'CALIP',
@@ -15,4 +16,5 @@ __all__ = [
     'TaskRes',
     'TipAdapter',
     'TipAdapterF',
+    'VTCLIP',
 ]
