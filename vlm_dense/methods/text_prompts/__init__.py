@@ -5,6 +5,7 @@ from vlm_dense.methods.text_prompts.coop import CoOpPrompt
 from vlm_dense.methods.text_prompts.deep_text import DeepTextPrompt
 from vlm_dense.methods.text_prompts.dualcoop import AsymmetricLoss, DualCoOpPrompt
 from vlm_dense.methods.text_prompts.kgcoop import KgCoOpPrompt
+from vlm_dense.methods.text_prompts.upl import MemberCrossEntropy, UPLPrompt
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
 
 __all__ = [
@@ -14,5 +15,7 @@ __all__ = [
     'DeepTextPrompt',
     'DualCoOpPrompt',
     'KgCoOpPrompt',
+    'MemberCrossEntropy',
+    'UPLPrompt',
     'ZeroShotPrompt',
 ]
