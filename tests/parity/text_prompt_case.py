@@ -77,6 +77,8 @@ def check_training(
     prompt: torch.nn.Module | None = None,
     prefix: str = '',
     official=by_own_name,
+    batch: tuple[torch.Tensor, list[int]] | None = None,
+    test_images: torch.Tensor | None = None,
 ) -> None:
     """Losses, gradients, and the state after three steps.
 
@@ -85,9 +87,11 @@ def check_training(
         prompt: What is trained; default the text prompt.
         prefix: Of the keys.
         official: Like :func:`by_own_name`, for other layouts of parameters.
+        batch: Images and labels to train with; default those of the case.
+        test_images: Those of the logits after training; default those of the batch.
     """
     prompt = prompt or model.text_prompt
-    images, labels = inputs(case.config['images']), case_labels(case)
+    images, labels = batch or (inputs(case.config['images']), case_labels(case))
     trained = [p for p in model.parameters() if p.requires_grad]
     assert {id(p) for p in trained} == {id(p) for p in prompt.parameters()}
     optimizer = torch.optim.SGD(trained, lr=case.config['sgd']['lr'])
@@ -112,7 +116,7 @@ def check_training(
             after = model.parse_losses(model(images, labelled(labels), mode='loss'))[0]
             case.check(f'{prefix}after3/loss', after, rtol=1e-3)
         model.eval()
-        case.check(f'{prefix}after3/logits', model(images), rtol=1e-3)
+        case.check(f'{prefix}after3/logits', model(images if test_images is None else test_images), rtol=1e-3)
         for name in case.keys(f'{prefix}after3/'):
             if name not in ('loss', 'logits'):
                 case.check(f'{prefix}after3/{name}', official(prompt, name, lambda p: p), rtol=1e-3)

@@ -219,7 +219,7 @@ def _with_template(cfg: dict, old: str, new: str) -> dict:
             return [sentence] if tuple(node) in lists.values() else type(node)(map(replaced, node))
         return node
 
-    return dict(cfg, **{key: replaced(cfg[key]) for key in ('model', 'custom_hooks') if key in cfg})
+    return dict(cfg, **{key: replaced(cfg[key]) for key in ('model', 'train_dataloader', 'custom_hooks') if key in cfg})
 
 
 def _dicts(node) -> Iterator[dict]:

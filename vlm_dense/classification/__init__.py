@@ -2,11 +2,12 @@
 
 from vlm_dense.classification.classifier import CLIPClassifier
 from vlm_dense.classification.data_preprocessor import ClsDataPreprocessor
-from vlm_dense.classification.datasets import ImageSetDataset
+from vlm_dense.classification.datasets import ImageSetDataset, UnlabelledDataset
 from vlm_dense.classification.feature_cache import FeatureDataset
 from vlm_dense.classification.few_shot import FewShotDataset
 from vlm_dense.classification.hooks import CostHook, ZeroShotComparisonHook
 from vlm_dense.classification.metrics import Accuracy, MultiLabelMetric
+from vlm_dense.classification.pseudo_labels import PseudoLabelDataset
 from vlm_dense.classification.structures import ClsDataSample
 from vlm_dense.classification.taxonomy import Taxonomy, TaxonomyMetric
 from vlm_dense.classification.transforms import PackClsInputs, TorchvisionTransforms
@@ -22,8 +23,10 @@ __all__ = [
     'ImageSetDataset',
     'MultiLabelMetric',
     'PackClsInputs',
+    'PseudoLabelDataset',
     'Taxonomy',
     'TaxonomyMetric',
     'TorchvisionTransforms',
+    'UnlabelledDataset',
     'ZeroShotComparisonHook',
 ]

@@ -122,14 +122,21 @@ class CLIPClassifier(TextGuided, BaseModel):
             features: Of B images.
             class_embeddings: As the text prompt gives them; (1, K, D) serves all images, as (K, D) does.
         """
+        return self._combine(self.variant_logits(features, class_embeddings))
+
+    def variant_logits(self, features: ImageFeatures, class_embeddings: Tensor | None) -> Tensor:
+        """As :meth:`logits`, but (B, V, K) where the text prompt has variants that the head leaves to it."""
         prompt, text = self.text_prompt, class_embeddings
         with torch.autocast(self.text_encoder.logit_scale.device.type, enabled=False):  # 100 magnifies rounding
             if text is not None:
                 text = prompt.directions(text.float())
                 if prompt.num_variants is not None and text.dim() == 3:
                     text = text[None]
-            logits = self.role(Head).logits(features.float(), text, self.text_encoder.logit_scale.exp())
-            return prompt.combine(logits) if logits.dim() == 3 else logits
+            return self.role(Head).logits(features.float(), text, self.text_encoder.logit_scale.exp())
+
+    def _combine(self, logits: Tensor) -> Tensor:
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.text_prompt.combine(logits) if logits.dim() == 3 else logits
 
     # --- the runner's modes ---------------------------------------------------------------------------------------
 
@@ -162,11 +169,13 @@ class CLIPClassifier(TextGuided, BaseModel):
         """
         classes = self.loss_function.classes(data_samples)
         features, text = self.encode(inputs, self._names, classes, text=self.role(Head).text)
+        variants = self.variant_logits(features, text)
         step = Step(
             images=None if isinstance(inputs, ImageFeatures) else inputs,
             features=features,
             text=text,
-            logits=self.logits(features, text),
+            logits=self._combine(variants),
+            variants=variants if variants.dim() == 3 else None,
             logit_scale=self.text_encoder.logit_scale.exp(),
             data_samples=data_samples,
             class_names=self.class_names,

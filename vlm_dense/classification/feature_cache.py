@@ -180,7 +180,7 @@ class FeatureDataset:
     def _compute(self, model, names: Sequence[str], wanted: Mapping[tuple[int, int], str]) -> Iterator:
         images = _Seeded(self.dataset, [(index, int(digest[:15], 16)) for (index, _), digest in wanted.items()])
         loader = DataLoader(images, self.batch_size, num_workers=self.num_workers, collate_fn=pseudo_collate)
-        with _generators_kept():
+        with generators_kept():
             for batch in loader:
                 batch = model.data_preprocessor(batch)
                 features = vars(model.backbone.encode(batch['inputs'], names))
@@ -250,7 +250,8 @@ class _Seeded:
 
 
 @contextmanager
-def _generators_kept() -> Iterator[None]:
+def generators_kept() -> Iterator[None]:
+    """Leave the generators of Python, numpy and torch as they were before."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:

@@ -60,12 +60,48 @@ def draw_shots(labels: Iterable[int], shots: int, draw: random.Random, names: Se
     return [index for images in chosen for index in images]
 
 
+class ChosenImages:
+    """Base of wrappers that show some images of another data set.
+
+    Everything but length and items is the wrapped data set's.
+
+    Args:
+        dataset: The data set, initialised.
+        indices: Of the images that are shown, in order.
+    """
+
+    def __init__(self, dataset, indices: Sequence[int]):
+        self._own(dataset=dataset, indices=list(indices))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int):
+        return self.dataset[self.indices[index]]
+
+    def get_data_info(self, index: int) -> dict:
+        """Information on the image that is ``index``-th of those chosen."""
+        return self.dataset.get_data_info(self.indices[index])
+
+    def _own(self, **attributes) -> None:
+        """Set attributes of the wrapper itself."""
+        for name, value in attributes.items():
+            object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str):
+        if name in ('dataset', 'indices') or name.startswith('__'):
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value) -> None:
+        setattr(self.dataset, name, value)  # hooks change pipelines
+
+
 @DATASETS.register_module()
-class FewShotDataset:
+class FewShotDataset(ChosenImages):
     """K images of each class of another data set, chosen by a seed, see :func:`draw_shots`.
 
-    Everything but length and items is the wrapped data set's. The sets of CoOp draw by themselves, see
-    :class:`~vlm_dense.classification.ImageSetDataset`.
+    The sets of CoOp draw by themselves, see :class:`~vlm_dense.classification.ImageSetDataset`.
 
     Args:
         dataset: The data set to choose from. Labels are ``gt_label`` of its data infos; where they have none (drawn
@@ -87,27 +123,7 @@ class FewShotDataset:
         pool.full_init()
         labels = [_label(pool, index) for index in range(len(pool))]
         where = f'FewShotDataset of {type(pool).__name__}'
-        indices = draw_shots(labels, shots, random.Random(seed), pool.metainfo['classes'], where)
-        object.__setattr__(self, 'indices', indices)
-        object.__setattr__(self, 'dataset', pool)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int):
-        return self.dataset[self.indices[index]]
-
-    def get_data_info(self, index: int) -> dict:
-        """Information on the image that is ``index``-th of those chosen."""
-        return self.dataset.get_data_info(self.indices[index])
-
-    def __getattr__(self, name: str):
-        if name in ('dataset', 'indices') or name.startswith('__'):
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-    def __setattr__(self, name: str, value) -> None:
-        setattr(self.dataset, name, value)  # hooks change pipelines
+        super().__init__(pool, draw_shots(labels, shots, random.Random(seed), pool.metainfo['classes'], where))
 
 
 def _label(dataset, index: int) -> int:

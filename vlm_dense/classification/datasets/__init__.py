@@ -1,6 +1,7 @@
-"""Data sets of images with labels, read where their publishers and the CoOp group put the files."""
+"""Data sets of images, read where their publishers and the CoOp group put the files."""
 
 from vlm_dense.classification.datasets.image_set import ImageSetDataset
 from vlm_dense.classification.datasets.layouts import SETS
+from vlm_dense.classification.datasets.unlabelled import UnlabelledDataset
 
-__all__ = ['SETS', 'ImageSetDataset']
+__all__ = ['SETS', 'ImageSetDataset', 'UnlabelledDataset']

@@ -1,16 +1,20 @@
 """How features become logits: adapters, caches, classifiers."""
 
+from vlm_dense.methods.adapters.calip import CALIP
 from vlm_dense.methods.adapters.clip_adapter import CLIPAdapter, CLIPTextAdapter
 from vlm_dense.methods.adapters.linear_probe import LinearProbe
 from vlm_dense.methods.adapters.taskres import TaskRes
 from vlm_dense.methods.adapters.tip_adapter import TipAdapter
 from vlm_dense.methods.adapters.tip_adapter_f import TipAdapterF
+from vlm_dense.methods.adapters.vt_clip import VTCLIP
 
 __all__ = [
+    'CALIP',
     'CLIPAdapter',
     'CLIPTextAdapter',
     'LinearProbe',
     'TaskRes',
     'TipAdapter',
     'TipAdapterF',
+    'VTCLIP',
 ]

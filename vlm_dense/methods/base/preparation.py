@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.methods.base.roles import labels_of
 
@@ -69,21 +70,21 @@ def check_classes_present(labels: Tensor, class_names: Sequence[str], where: str
 
 
 @torch.no_grad()
-def read_features(model: nn.Module, loader: DataLoader, passes: int = 1) -> tuple[Tensor, Tensor]:
-    """Global features and labels of a data set, in its order.
+def read_batches(model: nn.Module, loader: DataLoader) -> Iterator[tuple[ImageFeatures, Tensor]]:
+    """Features that the head reads, and labels, of a data set, batch by batch.
 
     Args:
         model: The classifier, in eval mode.
         loader: Of images or of features, not shuffled.
-        passes: Number of times that the data are read; the mean feature is returned. Each pass is an epoch: random
-            transforms change from one to the next.
 
-    Returns:
-        Float32 (N, D), not normalised, and int64 (N,).
+    Yields:
+        Float32 features of B images, and int64 (B,).
 
     Raises:
-        DataError: other classes than those of the model, or a label that is none.
+        DataError: no image, other classes than those of the model, or a label that is none.
     """
+    if not len(loader.dataset):
+        raise DataError(f'{type(loader.dataset).__name__} has no image. Check its split and filters.')
     classes = tuple(getattr(loader.dataset, 'metainfo', {}).get('classes') or model.class_names)
     if classes != tuple(model.class_names):
         raise DataError(
@@ -91,14 +92,27 @@ def read_features(model: nn.Module, loader: DataLoader, passes: int = 1) -> tupl
             f'{len(model.class_names)} classes {", ".join(model.class_names[:3])}, ... of the model. Prepare it with '
             'images of its own classes.'
         )
+    for batch in loader:
+        batch = model.data_preprocessor(batch)
+        labels = labels_of(batch['data_samples'], len(model.class_names))
+        yield model.image_features(batch['inputs']).float(), labels
+
+
+def read_features(model: nn.Module, loader: DataLoader, passes: int = 1) -> tuple[Tensor, Tensor]:
+    """Global features and labels of a data set, in its order, see :func:`read_batches`.
+
+    Args:
+        model, loader: See :func:`read_batches`.
+        passes: Number of times that the data are read; the mean feature is returned. Each pass is an epoch: random
+            transforms change from one to the next.
+
+    Returns:
+        Float32 (N, D), not normalised, and int64 (N,).
+    """
     total = 0
     for number in range(passes):
         if hasattr(loader.dataset, 'set_epoch'):
             loader.dataset.set_epoch(number)
-        features, labels = [], []
-        for batch in loader:
-            batch = model.data_preprocessor(batch)
-            features.append(model.image_features(batch['inputs']).global_.float())
-            labels.append(labels_of(batch['data_samples'], len(model.class_names)))
+        features, labels = zip(*((found.global_, label) for found, label in read_batches(model, loader)), strict=True)
         total = total + torch.cat(features)
     return total / passes, torch.cat(labels)

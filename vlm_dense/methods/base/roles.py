@@ -141,6 +141,7 @@ class Step:
         data_samples: B samples.
         class_names: All K names.
         classes: What :meth:`Loss.classes` chose, int64 (k,); ``None``: all.
+        variants: (B, V, K), what ``logits`` were combined of; ``None`` if the head gives one for each class.
     """
 
     images: Tensor | None
@@ -151,6 +152,7 @@ class Step:
     data_samples: list
     class_names: tuple[str, ...]
     classes: Tensor | None = None
+    variants: Tensor | None = None
 
     def labels(self) -> Tensor:
         """Classes of the images, int64 (B,), checked by :func:`labels_of`."""

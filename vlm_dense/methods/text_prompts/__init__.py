@@ -9,6 +9,7 @@ from vlm_dense.methods.text_prompts.kgcoop import KgCoOpPrompt
 from vlm_dense.methods.text_prompts.lasp import LASPPrompt
 from vlm_dense.methods.text_prompts.plot import PLOTPrompt
 from vlm_dense.methods.text_prompts.vcd import VCDPrompt
+from vlm_dense.methods.text_prompts.upl import MemberCrossEntropy, UPLPrompt
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
 
 __all__ = [
@@ -22,5 +23,7 @@ __all__ = [
     'LASPPrompt',
     'VCDPrompt',
     'PLOTPrompt',
+    'MemberCrossEntropy',
+    'UPLPrompt',
     'ZeroShotPrompt',
 ]
