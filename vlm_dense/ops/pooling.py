@@ -4,10 +4,10 @@ A region is a row of ``rois`` (K, 5): the index of its image and the corners x1,
 """
 
 import torch
-import torch.nn.functional as F
 import torchvision  # noqa: F401  registers torch.ops.torchvision
 
 from vlm_dense.ops.precision import wide
+from vlm_dense.ops.sampling import grids
 
 __all__ = ['roi_align_forward', 'roi_align_backward', 'roi_pool_forward', 'roi_pool_backward']
 
@@ -52,18 +52,37 @@ def roi_align_forward(
     if not aligned:
         sides = sides.clamp(min=1)
     bins = sides / rois.new_tensor(size)
-    grids = torch.full_like(bins, sampling_ratio).long() if sampling_ratio > 0 else bins.ceil().long()
-    for grid in grids[(grids > 0).all(1)].unique(dim=0):
-        at = (grids == grid).all(1).nonzero()[:, 0]
-        fine = [int(n) for n in grid * grid.new_tensor(size)]
-        samples = torch.ops.torchvision.roi_align(input, rois[at], spatial_scale, *fine, 1, aligned)
-        values, where = F.max_pool2d(samples, grid.tolist(), return_indices=True)
-        y, x = where // fine[1], where % fine[1]
-        step = (bins[at] / grid)[:, :, None, None, None]
-        first = start[at][:, :, None, None, None]
-        output[at] = values.to(output.dtype)
-        argmax_y[at] = (first[:, 0] + (y + 0.5) * step[:, 0]).to(argmax_y.dtype)
-        argmax_x[at] = (first[:, 1] + (x + 0.5) * step[:, 1]).to(argmax_x.dtype)
+    steps = torch.arange(max(size), device=rois.device)[:, None]
+    for group, grid in grids(bins, sampling_ratio):
+        step = bins / bins.new_tensor(grid)
+        first = start[:, None] + steps * bins[:, None] + step[:, None] / 2  # of the first sample in every bin
+        for at in group.split(_few(output)):
+            fine = [n * s for n, s in zip(size, grid, strict=True)]
+            samples = torch.ops.torchvision.roi_align(input, rois[at], spatial_scale, *fine, 1, aligned)
+            samples = samples.unflatten(3, (-1, grid[1])).unflatten(2, (-1, grid[0]))
+            of_rows, column = _largest(samples, -1)
+            largest, row, column = _largest(of_rows, 3, column)
+            y = first[at, None, : size[0], None, 0] + row * step[at, None, None, None, 0]
+            x = first[at, None, None, : size[1], 1] + column * step[at, None, None, None, 1]
+            for filled, found in ((output, largest), (argmax_y, y), (argmax_x, x)):
+                filled.index_copy_(0, at, found.to(filled.dtype))
+
+
+def _few(regions):
+    """How many regions (K, C, h, w) at a time: as many as a processor's cache holds."""
+    return max(1, 2**16 // max(regions[:1].numel(), 1))
+
+
+def _largest(samples, dim, *others):
+    """Along one dimension: the largest value, its index as a float, the first of equal ones, and the others there."""
+    best = [part.select(dim, 0) for part in (samples, *others)]
+    index = torch.zeros_like(best[0])
+    for i in range(1, samples.shape[dim]):
+        new = [part.select(dim, i) for part in (samples, *others)]
+        better = new[0] > best[0]
+        best = [torch.where(better, *pair) for pair in zip(new, best, strict=True)]
+        index.masked_fill_(better, i)
+    return best[0], index, *best[1:]
 
 
 def roi_align_backward(
@@ -92,28 +111,28 @@ def roi_align_backward(
             aligned,
         )
     else:
-        grad = _spread(wide(grad_output), rois[:, 0].long(), wide(argmax_y), wide(argmax_x), grad_input.shape)
+        grad = wide(grad_input.new_zeros(grad_input.numel()))
+        parts = wide(grad_output), rois[:, 0].long(), wide(argmax_y), wide(argmax_x)
+        for some in zip(*(part.split(_few(grad_output)) for part in parts), strict=True):
+            _spread(*some, grad, grad_input.shape)
+        grad = grad.view(grad_input.shape)
     grad_input.copy_(grad)
 
 
-def _spread(grad_output, images, y, x, shape):
-    """Each of ``grad_output`` (K, C, h, w) goes to the four cells that its bilinear sample at y, x was made from."""
+def _spread(grad_output, images, y, x, grad, shape):
+    """Add each of ``grad_output`` (K, C, h, w) to the four cells that its bilinear sample at y, x was made from."""
     channels, height, width = shape[1:]
-    planes = images[:, None] * channels + torch.arange(channels, device=images.device)
     used = (y != -1) & (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
-    planes, y, x, grad_output = planes[:, :, None, None].expand_as(y)[used], y[used], x[used], grad_output[used]
-    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
-    grad = grad_output.new_zeros(shape).flatten()
-    for row, from_row in _neighbours(y, height):
-        for column, from_column in _neighbours(x, width):
-            grad.index_add_(0, (planes * height + row) * width + column, grad_output * from_row * from_column)
-    return grad.view(shape)
-
-
-def _neighbours(position, size):
-    low = position.long()
-    share = position - low
-    return (low, 1 - share), ((low + 1).clamp(max=size - 1), share)
+    y, x = (place.where(used, 0).clamp(0, side - 1) for place, side in ((y, height), (x, width)))
+    top, left = y.long(), x.long()
+    planes = images[:, None] * channels + torch.arange(channels, device=images.device)
+    upper = planes[:, :, None, None] * (height * width) + top * width + left
+    grad_output = grad_output * used
+    below = grad_output * (y - top)
+    for cells, part in ((upper, grad_output - below), (upper + width * (top < height - 1), below)):
+        right = part * (x - left)
+        grad.scatter_add_(0, cells.flatten(), (part - right).flatten())
+        grad.scatter_add_(0, (cells + (left < width - 1)).flatten(), right.flatten())
 
 
 def roi_pool_forward(input, rois, output, argmax, pooled_height: int, pooled_width: int, spatial_scale: float):
