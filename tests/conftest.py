@@ -50,3 +50,15 @@ def _scope_of_other_tests():
     yield
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(before)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Tell how many combinations of the matrix train and how many are refused."""
+    told = [value for r in terminalreporter.getreports('passed') for key, value in r.user_properties if key == 'matrix']
+    if told:
+        refused = [text for text in told if text.startswith('refused')]
+        terminalreporter.write_line(
+            f'matrix: {len(told) - len(refused)} combinations train, {len(refused)} are refused'
+        )
+        for text in sorted(set(refused)):
+            terminalreporter.write_line(f'  {refused.count(text)} {text}')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -86,6 +86,19 @@ class TextGuided:
             raise ClassNamesError(
                 f'{cls.__name__}: class_names are missing. tools/train.py and tools/test.py take them from the data '
                 "set; elsewhere give model=dict(class_names=['wall', ...]) in label order."
+            )
+
+    @classmethod
+    def check_parts(cls, parts: Container[str]) -> None:
+        """Refuse a head of the contract where positions are compared and not images.
+
+        Raises:
+            ConfigError: there is one.
+        """
+        if 'head' in parts:
+            raise ConfigError(
+                f"{cls.__name__}: a head of the contract makes logits of whole images, for 'vlm_dense.CLIPClassifier'. "
+                'Leave head out; per pixel, class embeddings are chosen by text_prompt and logits made by decode heads.'
             )
 
     @classmethod

@@ -58,6 +58,7 @@ class PixelTextMatching(TextGuided):
             ConfigError: a backbone without global and dense features in the joint space of the text encoder, or a neck
                 for other channels.
         """
+        self.check_parts(kwargs)
         self.check_names(class_names)
         kwargs = _with_classes(kwargs, len(class_names))
         tower = ROOT_MODELS.build(backbone)  # first, as its channels are those of the neck

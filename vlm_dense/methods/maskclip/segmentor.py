@@ -63,6 +63,7 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
         variants: dict[str, dict] | None = None,
         **kwargs,
     ):
+        self.check_parts(kwargs)
         own = dict(
             class_names=class_names, text_encoder=text_encoder, text_prompt=text_prompt, image_prompt=image_prompt
         )
