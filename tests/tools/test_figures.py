@@ -1,0 +1,50 @@
+"""The list of figures is that of the pages, and the program sees what differs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / 'tools'))
+import figures  # noqa: E402
+
+ENTRIES = figures.read_entries()
+
+
+@pytest.mark.parametrize('entry', ENTRIES, ids=lambda entry: entry.name)
+def test_every_figure_stands_on_its_pages_beside_a_command_that_exists(entry):
+    words = entry.command.split()
+    assert (ROOT / words[1]).is_file() and (not words[2].endswith('.py') or (ROOT / words[2]).is_file())
+    for page in entry.pages:
+        text = (ROOT / page).read_text(encoding='utf-8')
+        assert all(figure.value in text for figure in entry.figures), page
+
+
+def test_a_figure_that_differs_is_told(tmp_path, monkeypatch, capsys):
+    command = 'python -c "print(\'mIoU: 12.34\')"'
+    listed = [
+        dict(
+            name='a',
+            pages=[],
+            command=command,
+            minutes=1,
+            figures=[dict(label='mIoU', find=r'mIoU: ([\d.]+)', value=v)],
+        )
+        for v in ('12.3', '45.6')
+    ]
+    listed[1]['name'] = 'b'
+    listed.append(dict(listed[0], name='long', minutes=99))
+    listed.append(dict(listed[0], name='data', command='python tools/train.py {camvid}'))
+    path = tmp_path / 'figures.json'
+    path.write_text(json.dumps(listed))
+    entries = figures.read_entries(path)
+    monkeypatch.setattr(figures, 'read_entries', lambda: entries)
+    assert figures.main(['--out', str(tmp_path / 'out')]) == 1
+    told = capsys.readouterr().out
+    assert 'b        mIoU    45.6  12.3  DIFFERS' in told and '1 figures differ' in told
+    assert 'takes 99 minutes' in told and 'needs --data-root camvid=DIR' in told
+    assert figures.main(['--out', str(tmp_path / 'out'), '--only', 'a']) == 0

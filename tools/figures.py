@@ -1,0 +1,138 @@
+"""Print the figures of README and docs again, old and new side by side: python tools/figures.py --data-root camvid=DIR
+
+Which figure stands on which page, the command that prints it and how it is found in the output are in
+docs/data/figures.json. Commands that take longer than --minutes, or whose data are not given, are listed and left out.
+Outputs are kept in --out: a command whose output is there is not run again, so a stopped run goes on. The program exits
+with 1 if a figure differs from its page; mend the page and the value in docs/data/figures.json together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass
+class Figure:
+    """One number of a page.
+
+    Attributes:
+        label: What it is.
+        find: Regular expression with one group; its last match in the output is the new figure.
+        value: The figure as the pages have it.
+        tolerance: Greatest difference that is not told, in the figure's unit: 0 for what repeats exactly.
+    """
+
+    label: str
+    find: str
+    value: str
+    tolerance: float = 0.0
+
+    def read(self, output: str) -> str | None:
+        """The new figure, with as many decimals as the old one; ``None`` if the output has none."""
+        found = re.findall(self.find, output)
+        if not found:
+            return None
+        decimals = len(self.value.partition('.')[2])
+        return f'{float(found[-1]):.{decimals}f}'
+
+    def same(self, new: str | None) -> bool:
+        """Whether the page is still right."""
+        return new is not None and abs(float(new) - float(self.value)) <= self.tolerance + 1e-9
+
+
+@dataclass
+class Entry:
+    """A command and the figures that it prints.
+
+    Attributes:
+        name: Of its files.
+        pages: Where the figures stand.
+        command: As a user types it; ``{name}`` is a data set that --data-root names.
+        minutes: What it takes on one core.
+        figures: What it prints.
+    """
+
+    name: str
+    pages: list[str]
+    command: str
+    minutes: float
+    figures: list[Figure]
+
+
+def read_entries(path: Path = ROOT / 'docs' / 'data' / 'figures.json') -> list[Entry]:
+    """All entries of the list."""
+    listed = json.loads(path.read_text(encoding='utf-8'))
+    return [Entry(**{**entry, 'figures': [Figure(**f) for f in entry['figures']]}) for entry in listed]
+
+
+def run(entry: Entry, roots: dict[str, str], out: Path) -> str:
+    """Output of a command, from an earlier run if it is there.
+
+    Raises:
+        RuntimeError: the command failed; names the file with its output.
+    """
+    log, partial = out / f'{entry.name}.log', out / f'{entry.name}.partial'
+    if log.is_file():
+        return log.read_text(encoding='utf-8')
+    words = shlex.split(entry.command.format(**roots))
+    if words[0] == 'python':
+        words[0] = sys.executable
+    if words[1] in ('tools/train.py', 'tools/test.py'):
+        words += ['--work-dir', str(out / entry.name)]
+    threads = dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')  # figures are those of one thread
+    with partial.open('w', encoding='utf-8') as file:
+        done = subprocess.run(words, cwd=ROOT, env={**os.environ, **threads}, stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise RuntimeError(f'{entry.command} ended with status {done.returncode}; see {partial}.')
+    partial.replace(log)
+    return log.read_text(encoding='utf-8')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--data-root', action='append', default=[], metavar='NAME=DIR', help='as camvid=DIR')
+    parser.add_argument('--minutes', type=float, default=30, help='longest command to run (default: 30)')
+    parser.add_argument('--only', metavar='WORD', help='entries with this word in their name')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/figures'), help='where outputs are kept')
+    args = parser.parse_args(argv)
+    roots = dict(pair.split('=', 1) for pair in args.data_root)
+    out = args.out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    rows, wrong = [], 0
+    for entry in (e for e in read_entries() if args.only is None or args.only in e.name):
+        needed = set(re.findall(r'\{(\w+)\}', entry.command)) - set(roots)
+        if needed or entry.minutes > args.minutes:
+            why = f'needs --data-root {needed.pop()}=DIR' if needed else f'takes {entry.minutes:g} minutes'
+            rows += [(entry.name, f.label, f.value, '-', why) for f in entry.figures]
+            continue
+        start = time.monotonic()
+        print(f'{entry.command}  (about {entry.minutes:g} min)', flush=True)
+        output = run(entry, roots, out)
+        print(f'  {(time.monotonic() - start) / 60:.1f} min', flush=True)
+        for figure in entry.figures:
+            new = figure.read(output)
+            wrong += not figure.same(new)
+            rows.append((entry.name, figure.label, figure.value, new or 'none', '' if figure.same(new) else 'DIFFERS'))
+    head = ('command', 'figure', 'page', 'new', '')
+    widths = [max(len(str(row[i])) for row in (head, *rows)) for i in range(5)]
+    for row in (head, *rows):
+        print('  '.join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(f'{wrong} figures differ from their pages.')
+    return int(wrong > 0)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
