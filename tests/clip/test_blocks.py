@@ -157,9 +157,7 @@ class LowRank(nn.Module):
         return self.base_layer(x) + self.lora_B(self.lora_A(x))
 
 
-@pytest.mark.parametrize(
-    'options', [{}, dict(causal=True), dict(packing=Packing.of(torch.tensor([5]), 0, 'cpu'))]
-)
+@pytest.mark.parametrize('options', [{}, dict(causal=True), dict(packing=Packing.of(torch.tensor([5]), 0, 'cpu'))])
 def test_a_low_rank_layer_around_out_proj_changes_the_output_as_its_merged_weight(source, options):
     x, block = tokens(1), Block(source)
     before = block(x, **options)
