@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vlm_dense.clip.image_tower import PromptTokens
-from vlm_dense.clip.loading import resize_positions
+from vlm_dense.clip.positions import resize_positions
 from vlm_dense.clip.resnet import CLIPResNet
 from vlm_dense.clip.vit import CLIPViT
 from vlm_dense.errors import ConfigError

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from vlm_dense.clip.blocks import Blocks
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
 from vlm_dense.clip.last_blocks import Classify, LastBlocks
-from vlm_dense.clip.loading import POSITION_MODES, resize_positions
+from vlm_dense.clip.positions import POSITION_MODES, resize_positions
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 
