@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vlm_dense.clip.image_tower import PromptTokens
-from vlm_dense.clip.loading import resize_positions
+from vlm_dense.clip.positions import resize_positions
 from vlm_dense.clip.resnet import CLIPResNet
 from vlm_dense.clip.vit import CLIPViT
 from vlm_dense.errors import ConfigError
@@ -167,6 +168,46 @@ def test_positions_are_resized_as_torch_interpolates():
         grid = F.interpolate(table[1:].T.reshape(1, 6, 3, 3), size=(5, 2), mode=mode, align_corners=False)
         close(found[1:], grid.reshape(6, 10).T)
         close(found[0], table[0])
+
+
+@pytest.mark.parametrize('size', [(5, 2), (2, 3), (4, 4)])
+def test_scaled_positions_are_sampled_where_dino_samples(size):
+    """Output i reads the source at (i + 0.5) * side / (size + 0.1) - 0.5 with the kernel of a = -0.75."""
+    table = torch.randn(10, 6, dtype=torch.float64)
+    (h, w), side = size, 3
+
+    def weights(n):
+        out = torch.zeros(n, side, dtype=torch.float64)
+        for i in range(n):
+            place = (i + 0.5) * side / (n + 0.1) - 0.5
+            for j in range(math.floor(place) - 1, math.floor(place) + 3):
+                d, a = abs(place - j), -0.75
+                near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+                far = a * (d**3 - 5 * d**2 + 8 * d - 4)
+                out[i, min(max(j, 0), side - 1)] += near if d <= 1 else far if d < 2 else 0
+        return out
+
+    wanted = torch.einsum('hy,wx,yxc->hwc', weights(h), weights(w), table[1:].view(side, side, 6))
+    found = resize_positions(table, size, 'bicubic_scaled')
+    close(found[1:], wanted.reshape(h * w, 6))
+    assert not torch.allclose(found, resize_positions(table, size, 'bicubic'), atol=1e-4)
+    wide = torch.randn(17, 6)
+    assert torch.equal(resize_positions(wide, (2, 8), 'bicubic_scaled'), wide)
+
+
+@torch.no_grad()
+def test_a_remainder_that_fills_no_patch_can_be_dropped(weights):
+    tower = vit(weights, remainder='drop', pos_mode='bicubic_scaled')
+    images = torch.randn(1, 3, 39, 70)
+    found = tower.encode(images, ['dense']).dense
+    assert found.shape == (1, 24, 4, 8)
+    close(found, tower.encode(images[..., :32, :64], ['dense']).dense)
+    with pytest.raises(ConfigError, match='8 x 8 px'):
+        tower(torch.randn(1, 3, 7, 70))
+    with pytest.raises(ConfigError, match='remainder'):
+        vit(weights, remainder='cut')
+    with pytest.raises(ConfigError, match='pos_mode'):
+        vit(weights, pos_mode='cubic')
 
 
 @torch.no_grad()

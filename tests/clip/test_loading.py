@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import zipfile
 from copy import deepcopy
 from pathlib import Path
 
@@ -18,7 +20,17 @@ from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 from torch import nn
 
-from vlm_dense.clip import check_fit, load_clip, loading, read_state_dict
+from vlm_dense.clip import (
+    activation,
+    architectures,
+    check_fit,
+    load_clip,
+    loading,
+    read_state_dict,
+    recent_file,
+    sources,
+)
+from vlm_dense.clip import tokenize as clip_tokenize
 from vlm_dense.errors import CheckpointError, ConfigError, WeightsNotFoundError
 
 TEXT = dict(context_length=77, vocab_size=300, width=64, heads=1, layers=2)
@@ -43,7 +55,8 @@ def offline(monkeypatch, tmp_path):
 @pytest.fixture
 def log(monkeypatch):
     lines = []
-    monkeypatch.setattr(loading, 'print_log', lambda message, **kwargs: lines.append(message))
+    for module in (loading, activation):
+        monkeypatch.setattr(module, 'print_log', lambda message, **kwargs: lines.append(message))
     return lines
 
 
@@ -77,7 +90,7 @@ def assert_loaded(model, expected):
 def save_torchscript(model, path):
     """An archive in OpenAI's layout: float16 weights, and three numbers among the buffers."""
     del model.context_length, model.vocab_size
-    for name, value in zip(loading.OPENAI_ENTRIES, (32, 77, 300), strict=True):
+    for name, value in zip(activation.OPENAI_ENTRIES, (32, 77, 300), strict=True):
         model.register_buffer(name, torch.tensor(value))
     text = torch.zeros(1, 77, dtype=torch.long)
     torch.jit.trace_module(model, {'encode_text': text}, check_trace=False).half().save(path)
@@ -139,6 +152,145 @@ def test_a_torchscript_archive_of_openai_loads_with_quickgelu(config, tmp_path):
     image, text = torch.randn(2, 3, *[config['vision_cfg']['image_size']] * 2), torch.randint(300, (2, 77))
     for found, expected in zip(model(image, text), original(image, text), strict=True):
         assert torch.equal(found, expected)
+
+
+class Parts(nn.Module):
+    """A module with all that an archive can hold beside parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 3, bias=i > 0) for i in range(2))
+        self.norm = nn.BatchNorm1d(3)
+        self.plain = torch.arange(3.0)
+        self.shift = nn.Parameter(torch.randn(6).as_strided((2, 2), (1, 3)))
+        self.register_buffer('mask', torch.tensor([True, False, True]))
+        self.register_buffer('halved', torch.randn(5).half())
+        self.register_buffer('empty', torch.zeros(0, 3))
+        self.numbers: list[int] = [1, 2]
+        self.names: dict[str, float] = {'a': 0.5}
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = self.norm(layer(x)) + self.plain + self.mask
+            x = torch.cat([x, x[:, :1]], 1)
+        return x
+
+
+@pytest.mark.parametrize('make', [torch.jit.script, lambda m: torch.jit.trace(m, torch.randn(2, 4))])
+@pytest.mark.filterwarnings('ignore')
+def test_the_tensors_of_an_archive_are_those_that_torch_finds(make, tmp_path):
+    make(Parts().eval()).save(str(tmp_path / 'parts.pt'))
+    found, expected = read_state_dict(tmp_path / 'parts.pt'), torch.jit.load(tmp_path / 'parts.pt').state_dict()
+    assert found.keys() == expected.keys() and 'mask' in found and 'plain' not in found
+    for key, value in expected.items():
+        assert found[key].dtype == value.dtype and torch.equal(found[key], value), key
+
+
+class Hostile(nn.Module):
+    """Writes a file when torch loads it: its __setstate__ is TorchScript."""
+
+    def __init__(self, proof: str):
+        super().__init__()
+        self.proof, self.weight = proof, nn.Parameter(torch.zeros(2))
+
+    @torch.jit.export
+    def __getstate__(self):
+        return self.proof, self.weight, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, torch.Tensor, bool]):
+        self.proof, self.weight, self.training = state
+        torch.save(self.weight, self.proof)
+
+    def forward(self, x):
+        return x + self.weight
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_nothing_in_an_archive_is_run(tmp_path):
+    proof, path = tmp_path / 'the code ran', tmp_path / 'clip.pt'
+    torch.jit.script(Hostile(str(proof))).save(str(path))
+    proof.unlink(missing_ok=True)
+    with pytest.raises(CheckpointError):
+        load_clip(VIT, path)
+    assert not proof.exists()
+    torch.jit.load(path)  # the trap is a real one
+    assert proof.exists()
+
+
+def test_a_pickle_with_code_in_an_archive_is_refused(tmp_path):
+    proof, path = tmp_path / 'the code ran', tmp_path / 'clip.pt'
+    torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / 'good.pt'))
+    with zipfile.ZipFile(tmp_path / 'good.pt') as good, zipfile.ZipFile(path, 'w') as bad:
+        for name in good.namelist():
+            trap = name.endswith('/data.pkl')
+            bad.writestr(name, pickle.dumps(Touch(proof)) if trap else good.read(name))
+    with pytest.raises(CheckpointError, match=r'clip.pt.*code.*nothing in it was run'):
+        load_clip(VIT, path)
+    assert not proof.exists()
+
+
+def test_an_archive_whose_parts_disagree_is_refused_as_damaged(tmp_path):
+    torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / 'good.pt'))
+    with zipfile.ZipFile(tmp_path / 'good.pt') as good, zipfile.ZipFile(tmp_path / 'clip.pt', 'w') as bad:
+        for name in good.namelist():
+            bad.writestr(name, good.read(name)[:-4] if '/data/' in name else good.read(name))
+    with pytest.raises(CheckpointError, match='TorchScript file.*the storage 0 has 3 values, expected 4'):
+        load_clip(VIT, tmp_path / 'clip.pt')
+
+
+# --- one file for two towers -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Files that were read; the store is empty before and after."""
+    paths = []
+
+    def read(path):
+        paths.append(path)
+        return read_state_dict(path)
+
+    recent_file._recent._forget()
+    monkeypatch.setattr(recent_file, 'read_state_dict', read)
+    yield paths
+    recent_file._recent._forget()
+
+
+def test_a_file_is_read_once_for_both_towers_and_then_forgotten(reads, tmp_path):
+    path = tmp_path / 'clip.pt'
+    torch.save(weights_of(VIT), path)
+    first, second = load_clip(VIT, path), load_clip(VIT, path)
+    assert len(reads) == 1 and recent_file._recent._state_dict is None
+    assert_loaded(first, weights_of(VIT))
+    assert_loaded(second, weights_of(VIT))
+    assert not {p.data_ptr() for p in first.parameters()} & {p.data_ptr() for p in second.parameters()}
+    load_clip(VIT, path)
+    assert len(reads) == 2
+
+
+def test_a_file_that_changed_or_another_one_is_read_anew(reads, tmp_path):
+    path = tmp_path / 'clip.pt'
+    torch.save(weights_of(VIT), path)
+    load_clip(VIT, path)
+    changed = {**weights_of(VIT), 'logit_scale': torch.tensor(1.5)}
+    torch.save(changed, path)
+    os.utime(path, ns=(1, 1))
+    assert_loaded(load_clip(VIT, path), changed)
+    torch.save(weights_of(VIT), tmp_path / 'other.pt')
+    load_clip(VIT, tmp_path / 'other.pt')
+    load_clip(VIT, path)
+    assert len(reads) == 4
+
+
+def test_a_file_that_only_one_tower_needs_is_forgotten_after_a_while(reads, monkeypatch, tmp_path):
+    monkeypatch.setattr(recent_file, 'KEEP_SECONDS', 0.05)
+    torch.save(weights_of(VIT), tmp_path / 'clip.pt')
+    load_clip(VIT, tmp_path / 'clip.pt')
+    timer = recent_file._recent._timer
+    if timer is not None:
+        timer.join()
+    assert recent_file._recent._state_dict is None
 
 
 def test_weights_of_an_older_clip_load_into_a_custom_text_clip(tmp_path):
@@ -203,7 +355,7 @@ def bundle(folder, name, config, ids, rows):
 
 @TOWERS
 def test_a_bundled_file_expands_to_the_whole_token_table(config, monkeypatch, tmp_path):
-    monkeypatch.setattr(loading, 'BUNDLED_DIR', tmp_path / 'bundled')
+    monkeypatch.setattr(architectures, 'BUNDLED_DIR', tmp_path / 'bundled')
     rows = torch.arange(128.0).reshape(2, 64)
     bundle(tmp_path / 'bundled', 'tiny', config, [3, 299], rows)
     model = load_clip('tiny', 'bundled')
@@ -215,7 +367,7 @@ def test_a_bundled_file_expands_to_the_whole_token_table(config, monkeypatch, tm
 
 
 def test_bundled_ids_outside_the_vocabulary_are_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(loading, 'BUNDLED_DIR', tmp_path / 'bundled')
+    monkeypatch.setattr(architectures, 'BUNDLED_DIR', tmp_path / 'bundled')
     bundle(tmp_path / 'bundled', 'tiny', VIT, [3, 300], torch.zeros(2, 64))
     with pytest.raises(CheckpointError, match='ids below 300, found 2 rows and 2 ids up to 300'):
         load_clip('tiny', 'bundled')
@@ -227,7 +379,7 @@ def test_bundled_weights_need_a_bundled_architecture(arch):
         load_clip(arch, 'bundled')
 
 
-@pytest.mark.parametrize('name', sorted(path.stem for path in loading.BUNDLED_DIR.glob('*.safetensors')))
+@pytest.mark.parametrize('name', sorted(path.stem for path in architectures.BUNDLED_DIR.glob('*.safetensors')))
 def test_the_bundled_models_load(name):
     model = load_clip(name, 'bundled')
     size = model.visual.image_size
@@ -236,7 +388,7 @@ def test_the_bundled_models_load(name):
 
 
 def model_text(model):
-    return loading.tokenize(None, ['a red circle'], model.context_length)
+    return clip_tokenize(None, ['a red circle'], model.context_length)
 
 
 # --- QuickGELU -------------------------------------------------------------------------------------------------------
@@ -257,12 +409,12 @@ def test_a_tag_gets_the_activation_it_was_trained_with(arch, tag, quick, monkeyp
     config = deepcopy(RESNET if arch.startswith('RN') else VIT)
     small(monkeypatch, arch, {**config, 'quick_gelu': True} if arch.endswith('quickgelu') else config)
     torch.save(weights_of(config), tmp_path / 'clip.pt')
-    monkeypatch.setattr(loading, '_download', lambda *args: tmp_path / 'clip.pt')
+    monkeypatch.setattr(sources, '_download', lambda *args: tmp_path / 'clip.pt')
     assert activations(load_clip(arch, tag)) == {QuickGELU if quick else nn.GELU}
     assert len(log) == 1 and f'with {"QuickGELU" if quick else "GELU"}:' in log[0]
 
 
-@pytest.mark.parametrize('number', loading.OPENAI_ENTRIES)
+@pytest.mark.parametrize('number', activation.OPENAI_ENTRIES)
 def test_a_state_dict_with_a_number_of_openais_gets_quickgelu(number, tmp_path, log):
     torch.save({**weights_of(VIT), number: torch.tensor(77)}, tmp_path / 'any.pt')
     assert activations(load_clip(VIT, tmp_path / 'any.pt')) == {QuickGELU}
@@ -531,6 +683,47 @@ def test_weights_of_another_architecture_are_refused_by_their_first_keys(tmp_pat
     assert 'missing: visual.class_embedding, visual.positional_embedding, visual.proj, ...' in message
     assert 'unexpected: visual.bn1.weight, ' in message
     assert '1 of another shape: visual.conv1.weight (expected (64, 3, 8, 8), found (4, 3, 3, 3))' in message
+
+
+def _nan(weights):
+    weights['visual.proj'][0, 0] = float('nan')
+
+
+def _infinite(weights):
+    weights['visual.proj'][0, 0] = float('-inf')
+
+
+def _integers(weights):
+    weights['visual.proj'] = weights['visual.proj'].long()
+
+
+def _booleans(weights):
+    weights['visual.proj'] = weights['visual.proj'] > 0
+
+
+def _complex(weights):
+    weights['visual.proj'] = weights['visual.proj'].to(torch.complex64)
+
+
+@pytest.mark.parametrize(
+    'spoil, complaint',
+    [
+        (_nan, 'with NaN or infinite values: visual.proj'),
+        (_infinite, 'with NaN or infinite values: visual.proj'),
+        (_integers, r'expected floating-point numbers: visual.proj \(torch.int64\)'),
+        (_booleans, r'expected floating-point numbers: visual.proj \(torch.bool\)'),
+        (_complex, 'complex, expected real numbers: visual.proj'),
+    ],
+)
+def test_weights_of_another_kind_or_without_a_value_are_refused_by_their_first_key(spoil, complaint, tmp_path):
+    weights = weights_of(VIT)
+    spoil(weights)
+    weights['ln_final.bias'] = (
+        weights['ln_final.bias'] + float('nan') if 'NaN' in complaint else weights['ln_final.bias']
+    )
+    torch.save(weights, tmp_path / 'clip.pt')
+    with pytest.raises(CheckpointError, match=f'clip.pt holds no usable weights(.|\n)*{complaint}'):
+        load_clip(VIT, tmp_path / 'clip.pt')
 
 
 def test_check_fit_counts_all_and_names_three_of_each_kind():

@@ -1,5 +1,9 @@
 """The vision-language model; the only package that knows open_clip."""
 
-from vlm_dense.clip.loading import check_fit, load_clip, model_config, read_state_dict, tokenize
+from vlm_dense.clip.architectures import model_config
+from vlm_dense.clip.fit import check_fit
+from vlm_dense.clip.loading import load_clip
+from vlm_dense.clip.tokenizer import tokenize
+from vlm_dense.clip.weight_files import read_state_dict, read_tensor
 
-__all__ = ['check_fit', 'load_clip', 'model_config', 'read_state_dict', 'tokenize']
+__all__ = ['check_fit', 'load_clip', 'model_config', 'read_state_dict', 'read_tensor', 'tokenize']

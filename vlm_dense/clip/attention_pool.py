@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlm_dense.clip.loading import resize_positions
+from vlm_dense.clip.positions import resize_positions
 from vlm_dense.errors import ConfigError
 
 

@@ -21,7 +21,8 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from vlm_dense.clip.loading import load_clip, resize_positions
+from vlm_dense.clip.loading import load_clip
+from vlm_dense.clip.positions import resize_positions
 from vlm_dense.errors import ConfigError
 
 FEATURES = ('stages', 'global', 'dense', 'patch', 'value', 'regions')

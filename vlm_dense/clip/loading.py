@@ -1,43 +1,41 @@
-"""(architecture, pretrained) -> CLIP model, and the safe reading of weight files."""
+"""(architecture, pretrained) -> CLIP model."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import json
 import logging
 import math
 import os
-import pickle
-import re
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
-import open_clip
 import torch
-import torch.nn.functional as F
-from huggingface_hub.errors import HfHubHTTPError
 from mmengine.logging import print_log
-from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.convert import convert_state_dict
 from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vlm_dense.clip.activation import OPENAI_ENTRIES, decide_gelu
+from vlm_dense.clip.architectures import model_config
+from vlm_dense.clip.fit import check_fit
+from vlm_dense.clip.positions import resize_positions
+from vlm_dense.clip.recent_file import read_once
+from vlm_dense.clip.sources import locate_weights
 from vlm_dense.clip.tokenizer import tokenize
-from vlm_dense.errors import CheckpointError, ConfigError, WeightsNotFoundError
-from vlm_dense.registry import unknown_name
+from vlm_dense.clip.weight_files import allowed_in_pickles, read_state_dict, read_tensor
+from vlm_dense.errors import CheckpointError, ConfigError
 
-__all__ = ['check_fit', 'load_clip', 'model_config', 'read_state_dict', 'tokenize']
-
-BUNDLED_DIR = Path(__file__).parent / 'bundled'
-
-OPENAI_ENTRIES = ('input_resolution', 'context_length', 'vocab_size')
-"""Numbers that OpenAI stores beside the weights; no parameter has these names."""
+__all__ = [
+    'allowed_in_pickles',
+    'check_fit',
+    'load_clip',
+    'model_config',
+    'read_state_dict',
+    'read_tensor',
+    'resize_positions',
+    'tokenize',
+]
 
 POSITION_GRIDS = ('visual.positional_embedding', 'visual.attnpool.positional_embedding')
 """Tables (1 + side * side, width) of the ViT and of the attention pool; row 0 has no place."""
@@ -95,9 +93,9 @@ def load_clip(
     config = model_config(arch)
     if image_size is not None:
         config['vision_cfg']['image_size'] = image_size
-    path, tag_config = _locate(arch, config, pretrained)
-    state_dict = read_state_dict(path) if path else {}
-    config['quick_gelu'], why = _decide_gelu(arch, config, quick_gelu, tag_config, path, state_dict)
+    path, tag_config = locate_weights(arch, config, pretrained)
+    state_dict = read_once(path) if path else {}
+    config['quick_gelu'], why = decide_gelu(arch, config, quick_gelu, tag_config, path, state_dict)
 
     model = _build(config)
     if path:
@@ -105,368 +103,6 @@ def load_clip(
         activation = 'QuickGELU' if config['quick_gelu'] else 'GELU'
         print_log(f'CLIP weights from {path}, with {activation}: {why}.', logger='current', level=logging.INFO)
     return model.eval()
-
-
-def model_config(arch: str | Mapping) -> dict:
-    """Config of an architecture in open_clip's model-config format, as a new dict.
-
-    Args:
-        arch: As for :func:`load_clip`.
-
-    Raises:
-        ConfigError: open_clip and the bundled models do not know ``arch``.
-    """
-    if isinstance(arch, Mapping):
-        missing = [key for key in ('embed_dim', 'vision_cfg', 'text_cfg') if key not in arch]
-        if missing:
-            raise ConfigError(
-                'arch as a dict must be in the format of an open_clip model config, with embed_dim, vision_cfg '
-                f'and text_cfg; {", ".join(missing)} missing, found {", ".join(arch) or "an empty dict"}.'
-            )
-        return deepcopy(dict(arch))
-    bundled = _bundled_names()
-    if arch in bundled:
-        return json.loads((BUNDLED_DIR / f'{arch}.json').read_text(encoding='utf-8'))
-    known = open_clip.list_models()
-    if arch not in known:
-        raise ConfigError(unknown_name(str(arch), 'list of architectures of open_clip and vlm_dense', known + bundled))
-    return open_clip.get_model_config(arch)
-
-
-def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Read the tensors of a weight file without running any Python code in it.
-
-    Reads safetensors, ``torch.save`` files and TorchScript archives, whatever
-    their suffix. A ``'state_dict'`` inside a training checkpoint is taken out of
-    it, and a ``'module.'`` in front of all keys is taken off.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Name -> tensor on the CPU in the dtype of the file. Numbers among the
-        tensors become tensors.
-
-    Raises:
-        WeightsNotFoundError: no such file.
-        CheckpointError: the file is empty, truncated, damaged, of another
-            kind, holds code or other Python objects, or holds no state dict.
-    """
-    path = Path(path)
-    return _only_tensors(_read(path), path)
-
-
-def read_tensor(path: str | os.PathLike) -> Tensor:
-    """Read a file that holds one bare tensor, as ``torch.save(tensor, path)`` writes it; on the CPU.
-
-    Raises:
-        WeightsNotFoundError, CheckpointError: as :func:`read_state_dict`, or the file holds something else.
-    """
-    content = _read(Path(path))
-    if not isinstance(content, Tensor):
-        raise CheckpointError(f'{path}: expected one tensor, found an object of type {type(content).__name__}.')
-    return content.detach()
-
-
-def _read(path: Path) -> object:
-    if not path.is_file():
-        found = 'a folder' if path.is_dir() else 'none'
-        raise WeightsNotFoundError(f'Expected a weight file at {path.absolute()}, found {found}.')
-    kind = _file_kind(path)
-    try:
-        if zipfile.is_zipfile(path):
-            _check_sums(path)  # torch itself does not compare them
-        if kind == 'safetensors':
-            content = load_file(path)
-        elif kind == 'TorchScript':
-            # The archive holds a program in TorchScript's own language: loading it runs no Python and calls none of
-            # its methods but a __setstate__, which OpenAI's have not.
-            content = torch.jit.load(path, map_location='cpu').state_dict()
-        else:
-            content = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        asks_for = re.search(r'GLOBAL (\S+)', str(error))
-        if asks_for is None:
-            raise _damaged(path, kind, error) from error
-        raise CheckpointError(
-            f'{path} holds code or Python objects besides tensors (it asks for {asks_for[1]}). It was refused and '
-            'nothing in it was run. Expected tensors only: if you trust where it comes from, open it there and save '
-            "its state dict alone, with torch.save(state_dict, '...pt') or as safetensors."
-        ) from error
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged bytes raise anything: EOFError, struct.error, RuntimeError, KeyError, ...
-        raise _damaged(path, kind, error) from error
-    return content
-
-
-@contextlib.contextmanager
-def allowed_in_pickles(objects: Sequence) -> Iterator[None]:
-    """Let ``torch.load(weights_only=True)`` build these classes and call these functions, and restore its list after.
-
-    A pickle finds an object under its ``__module__`` and ``__qualname__``, in every version of torch.
-    """
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals(list(objects))
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
-
-
-def check_fit(state_dict: Mapping[str, Tensor], reference_shapes: Mapping[str, tuple], source: object) -> None:
-    """Refuse a state dict that is not exactly what a module needs.
-
-    Args:
-        state_dict: What was found.
-        reference_shapes: Name -> shape of everything that is needed.
-        source: Where the state dict comes from, for the message.
-
-    Raises:
-        CheckpointError: names the first missing, unexpected and wrongly
-            shaped keys and counts them all.
-    """
-    missing = [key for key in reference_shapes if key not in state_dict]
-    unexpected = [key for key in state_dict if key not in reference_shapes]
-    reshaped = [
-        f'{key} (expected {tuple(shape)}, found {tuple(state_dict[key].shape)})'
-        for key, shape in reference_shapes.items()
-        if key in state_dict and state_dict[key].shape != torch.Size(shape)
-    ]
-    findings = [
-        f'  {len(keys)} {what}: {", ".join(keys[:3])}{", ..." if len(keys) > 3 else ""}'
-        for what, keys in (('missing', missing), ('unexpected', unexpected), ('of another shape', reshaped))
-        if keys
-    ]
-    if findings:
-        raise CheckpointError(
-            f'{source} does not fit: of the {len(reference_shapes)} keys expected and the {len(state_dict)} found,\n'
-            + '\n'.join(findings)
-            + '\nNothing was loaded. Take the file that belongs to this model, or the model that belongs to this file.'
-        )
-
-
-def resize_positions(positions: Tensor, size: tuple[int, int], mode: str = 'bilinear') -> Tensor:
-    """Resize the spatial part of a table of position embeddings.
-
-    Args:
-        positions: (1 + S*S, C); row 0 belongs to the class or mean token and is kept.
-        size: Wanted grid (h, w).
-        mode: ``'bilinear'`` (DenseCLIP) or ``'bicubic'`` (MaskCLIP); align_corners is False.
-
-    Returns:
-        (1 + h*w, C), in the dtype of ``positions``.
-    """
-    side = math.isqrt(len(positions) - 1)
-    if size == (side, side):
-        return positions
-    grid = positions[1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    grid = F.interpolate(grid.float(), size=size, mode=mode, align_corners=False).to(positions.dtype)
-    return torch.cat([positions[:1], grid.flatten(2)[0].T])
-
-
-# --- where the weights are -------------------------------------------------------------------------------------------
-
-
-def _bundled_names() -> list[str]:
-    return sorted(file.stem for file in BUNDLED_DIR.glob('*.json'))
-
-
-def _name(arch: str | Mapping) -> str:
-    return 'an arch given as a dict' if isinstance(arch, Mapping) else f'arch={arch!r}'
-
-
-def _locate(arch: str | Mapping, config: dict, pretrained: str | os.PathLike | None) -> tuple[Path | None, dict]:
-    """The file of the weights and, if they have a tag, open_clip's entry for it."""
-    if pretrained is None:
-        return None, {}
-    bundled = _bundled_names()
-    if pretrained == 'bundled':
-        if isinstance(arch, Mapping) or arch not in bundled:
-            raise ConfigError(
-                f"pretrained='bundled' needs one of the bundled architectures, {' or '.join(map(repr, bundled))}; "
-                f'found {_name(arch)}.'
-            )
-        return BUNDLED_DIR / f'{arch}.safetensors', {}
-    name, path = os.fspath(pretrained), Path(pretrained).expanduser()
-    tags = [] if isinstance(arch, Mapping) else open_clip.list_pretrained_tags_by_model(arch)
-    tag_config = open_clip.get_pretrained_cfg(arch, name) if tags else {}
-    if tag_config:
-        return _find_tagged(arch, name, tag_config, config), tag_config
-    if path.is_file():
-        return path, {}
-    if path.exists() or len(path.parts) > 1 or path.suffix in ('.pt', '.pth', '.bin', '.safetensors'):
-        raise WeightsNotFoundError(
-            f'No weight file at pretrained={name!r} (looked for {path.absolute()}). Check the path, or use '
-            f'{_bundled_like(config)}, which comes with vlm_dense.'
-        )
-    raise ConfigError(
-        f'pretrained={name!r} is neither a file nor a tag of weights for {_name(arch)}. '
-        + (f'Its tags: {", ".join(tags)}.' if tags else 'It has no tags: pass the path of a file.')
-    )
-
-
-def _find_tagged(arch: str, tag: str, tag_config: dict, config: dict) -> Path:
-    """The file of open_clip's tag: from the caches on this machine, or else downloaded by open_clip."""
-    repository, file = os.path.split(tag_config['hf_hub'])
-    files = [os.path.splitext(file)[0] + '.safetensors', file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
-    places = [huggingface_hub.try_to_load_from_cache(repository, file) for file in files]
-    looked, put = f'{huggingface_hub.constants.HF_HUB_CACHE}', ''
-    if tag_config['url']:  # the first release of these weights, where open_clip and OpenAI's own package keep it
-        original = Path('~/.cache/clip').expanduser() / os.path.basename(tag_config['url'])
-        places.append(original)
-        looked, put = f'{looked} and as {original}', f'put it at {original}, or '
-    for place in places:
-        if isinstance(place, (str, Path)) and Path(place).is_file():
-            return Path(place)
-    try:
-        return _download(tag_config, repository, files[-1])
-    except Exception as error:  # no network, a proxy, a full disk, a repository that moved: the way out is the same
-        by_path = f'{arch}-quickgelu' if tag_config.get('quick_gelu') and not config.get('quick_gelu') else arch
-        raise WeightsNotFoundError(
-            f'The weights of arch={arch!r}, pretrained={tag!r} are not on this machine and could not be downloaded '
-            f'({type(error).__name__}).\n'
-            f'  Which: {files[0]} (or {files[-1]}) of the Hugging Face repository {repository}.\n'
-            f'  Looked for in: {looked}.\n'
-            f"  To get it: on a machine with a network run 'hf download {repository}'; copy the file here and {put}"
-            f"pass arch={by_path!r}, pretrained='/path/to/{files[0]}'.\n"
-            f'  Without it: {_bundled_like(config)} comes with vlm_dense.'
-        ) from error
-
-
-def _download(tag_config: dict, repository: str, file: str) -> Path:
-    # One try to reach the server first: without a connection, the download itself repeats its tries for a minute.
-    with contextlib.suppress(HfHubHTTPError):  # it answers; which of the files it has, open_clip finds out
-        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repository, file), timeout=5)
-    return Path(open_clip.download_pretrained(tag_config))
-
-
-def _bundled_like(config: dict) -> str:
-    resnet = isinstance(config['vision_cfg'].get('layers'), (list, tuple))
-    return f"arch='{'tiny-rn' if resnet else 'tiny-vit'}', pretrained='bundled'"
-
-
-# --- what is in a file -----------------------------------------------------------------------------------------------
-
-_LEGACY_TORCH = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
-_FOREIGN = {
-    b'<': 'an HTML or XML page (saved in place of the file?)',
-    b'version https://git-lfs': 'a Git LFS pointer (the file itself was not fetched)',
-    b'\x89PNG': 'a PNG image',
-    b'\xff\xd8\xff': 'a JPEG image',
-    b'\x80': 'a bare Python pickle, which may hold code (it was not run)',
-    b'PK': 'a zip archive that torch did not write',
-}
-
-
-def _file_kind(path: Path) -> str:
-    """'safetensors', 'TorchScript' or 'torch.save', from the content."""
-    try:
-        with path.open('rb') as file:
-            head = file.read(64)
-    except OSError as error:
-        raise CheckpointError(f'{path} cannot be read: {error.strerror}.') from error
-    if head[8:9] == b'{':
-        return 'safetensors'
-    if head.startswith(_LEGACY_TORCH):
-        return 'torch.save'
-    if head.startswith(b'PK'):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = {os.path.basename(name) for name in archive.namelist()}
-        except zipfile.BadZipFile as error:
-            raise _damaged(path, 'torch.save', error) from error
-        if 'data.pkl' in names:
-            return 'TorchScript' if 'constants.pkl' in names else 'torch.save'
-    found = next((what for start, what in _FOREIGN.items() if head.lstrip().startswith(start)), None)
-    if not head:
-        found = 'an empty file'
-    raise CheckpointError(
-        f'{path}: expected weights (safetensors, a torch.save file or a TorchScript archive), found '
-        f'{found or f"something that starts with {head[:12]!r}"}.'
-    )
-
-
-def _check_sums(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        broken = archive.testzip()
-    if broken:
-        raise zipfile.BadZipFile(f'the checksum of its part {broken} is wrong')
-
-
-def _damaged(path: Path, kind: str, reason: object) -> CheckpointError:
-    reason = str(reason).strip().partition('\n')[0][:200]
-    return CheckpointError(
-        f'{path}: expected a whole {kind} file, found {path.stat().st_size} bytes that are truncated or damaged '
-        f'({reason}). Download or copy it again.'
-    )
-
-
-def _only_tensors(content: object, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, Mapping) and isinstance(content.get('state_dict'), Mapping):
-        content = content['state_dict']
-    if not isinstance(content, Mapping) or not content:
-        what = 'an empty dict' if isinstance(content, Mapping) else f'an object of type {type(content).__name__}'
-        raise CheckpointError(f'{path}: expected a state dict (names and tensors), found {what}.')
-    tensors = {
-        key: torch.as_tensor(value) if isinstance(value, (int, float)) else value for key, value in content.items()
-    }
-    for key, value in tensors.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise CheckpointError(
-                f'{path}: expected a state dict (names and tensors), found {key!r} of type {type(value).__name__} '
-                f'among {", ".join(map(str, list(tensors)[:5]))}.'
-            )
-    prefix = 'module.' if all(key.startswith('module.') for key in tensors) else ''
-    return {key.removeprefix(prefix): value.detach() for key, value in tensors.items()}
-
-
-# --- weights into a model --------------------------------------------------------------------------------------------
-
-
-def _decide_gelu(
-    arch: str | Mapping,
-    config: dict,
-    quick_gelu: bool | None,
-    tag_config: dict,
-    path: Path | None,
-    state_dict: dict[str, Tensor],
-) -> tuple[bool, str]:
-    """Whether the model needs QuickGELU, and why; the rule stands in :func:`load_clip`."""
-    if quick_gelu is not None:
-        return quick_gelu, f'quick_gelu={quick_gelu} was asked for'
-    if 'quick_gelu' in config:
-        return config['quick_gelu'], 'the architecture says so'
-    if tag_config:
-        return tag_config.get('quick_gelu', False), "open_clip's table of weights says so"
-    if path and _is_openai_release(path, state_dict):
-        return True, "the file is a release of OpenAI's"
-    tags = [] if isinstance(arch, Mapping) else open_clip.list_pretrained_tags_by_model(arch)
-    quick = [tag for tag in tags if open_clip.get_pretrained_cfg(arch, tag).get('quick_gelu')]
-    if quick and len(quick) == len(tags):
-        return True, f'all published weights of {arch} use it'
-    if quick and path:
-        print_log(
-            f'{path} does not tell whether it needs GELU, as {arch} has it, or QuickGELU. If these are the weights '
-            f"{', '.join(quick)}, use arch='{arch}-quickgelu'.",
-            logger='current',
-            level=logging.WARNING,
-        )
-    return False, 'nothing asks for QuickGELU'
-
-
-def _is_openai_release(path: Path, state_dict: dict[str, Tensor]) -> bool:
-    if any(key in state_dict for key in OPENAI_ENTRIES) or _file_kind(path) == 'TorchScript':
-        return True
-    half = any(value.dtype == torch.float16 for value in state_dict.values())
-    return half and path.name in _openai_file_names()
-
-
-@functools.cache
-def _openai_file_names() -> frozenset[str]:
-    models = open_clip.list_pretrained_models_by_tag('openai')
-    return frozenset(os.path.basename(open_clip.get_pretrained_url(model, 'openai')) for model in models)
 
 
 def _build(config: dict) -> nn.Module:
@@ -501,7 +137,7 @@ def _load(model: nn.Module, state_dict: dict[str, Tensor], path: Path, image_siz
     for key in POSITION_GRIDS:
         if key in state_dict and key in shapes:
             state_dict[key] = _fit_grid(state_dict[key], shapes[key], path, image_size)
-    check_fit(state_dict, shapes, path)
+    check_fit(state_dict, model.state_dict(), path)
     model.load_state_dict(state_dict)
 
 

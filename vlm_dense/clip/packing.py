@@ -31,7 +31,7 @@ class Packing:
         padded: (N * longest,) int64, the packed token of each padded place.
         starts: (N,) int64, the packed place of each sequence's first token.
         ends: (N,) int64, the packed place of each sequence's last token.
-        visible: (N, 1, 1, P + longest) bool, the keys that a last token sees; the P tokens of a shared prefix come first.
+        visible: (N, 1, 1, P + longest) bool, the keys that a last token sees; the shared prefix of P tokens is first.
     """
 
     rows: Tensor

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from vlm_dense.clip.blocks import Blocks
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
 from vlm_dense.clip.last_blocks import Classify, LastBlocks
-from vlm_dense.clip.loading import resize_positions
+from vlm_dense.clip.positions import POSITION_MODES, resize_positions
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 
@@ -53,7 +53,6 @@ class CLIPViT(ImageTower):
 
     The stage maps are the patch tokens after the blocks ``out_indices``. With ``pyramid`` they become maps of strides
     4, 8, 16 and 32 as in DenseCLIP, so that FPN-style necks and heads apply; without it all have the patch's stride.
-    Images whose sides are no multiple of the patch are padded with zeros at the right and bottom.
 
     Args:
         arch, pretrained, input_resolution, norm_eval, with_cp: See :class:`ImageTower`.
@@ -69,7 +68,10 @@ class CLIPViT(ImageTower):
         act: ``'gelu'`` or ``'quick_gelu'`` instead of the activation that the weights were trained with. MaskCLIP's
             published numbers use ``'gelu'``.
         ln_eps: Epsilon of the layer norms instead of CLIP's 1e-5. MaskCLIP's published numbers use 1e-6.
-        pos_mode: ``'bilinear'`` (DenseCLIP) or ``'bicubic'`` (MaskCLIP) resizing of the positions.
+        pos_mode: Resizing of the positions: ``'bilinear'`` (DenseCLIP), ``'bicubic'`` (MaskCLIP) or
+            ``'bicubic_scaled'`` (SCLIP and its successors), see :func:`vlm_dense.clip.loading.resize_positions`.
+        remainder: What happens to images whose sides are no multiple of the patch: ``'pad'`` adds zeros at the right
+            and bottom, ``'drop'`` leaves out the rows and columns that fill no patch (SCLIP and its successors).
         dense_attention: Config of the part that makes the feature ``value`` out of the last blocks, see
             :class:`vlm_dense.methods.base.DenseAttention`; needs ``head``. Default: MaskCLIP's value path,
             ``dict(type='vlm_dense.ValueAttention')``.
@@ -95,6 +97,7 @@ class CLIPViT(ImageTower):
         act: str | None = None,
         ln_eps: float | None = None,
         pos_mode: str = 'bilinear',
+        remainder: str = 'pad',
         dense_attention: dict | None = None,
         init_cfg: dict | None = None,
     ):
@@ -127,7 +130,14 @@ class CLIPViT(ImageTower):
         self.norm_eval = norm_eval
         self.with_cp = with_cp
         self.double_class_embedding = double_class_embedding
+        for name, value, known in (
+            ('pos_mode', pos_mode, POSITION_MODES),
+            ('remainder', remainder, ('pad', 'drop')),
+        ):
+            if value not in known:
+                raise ConfigError(f'CLIPViT: {name} must be one of {list(known)}, found {value!r}.')
         self.pos_mode = pos_mode
+        self.remainder = remainder
         rates = torch.linspace(0, drop_path_rate, depth).tolist()
         self.drop_paths = nn.ModuleList(DropPath(r) if r > 0 else nn.Identity() for r in rates)
         self.with_pyramid = pyramid
@@ -153,8 +163,8 @@ class CLIPViT(ImageTower):
         if own < 0 or wrong:
             raise ConfigError(
                 f'CLIPViT has {depth} blocks; {type(part).__name__} runs the last {part.num_blocks} of them and reads '
-                f'those before, which must lie in 0..{own - 1}; found {wrong}. Choose a deeper architecture, or earlier '
-                'blocks in the options of dense_attention.'
+                f'those before, which must lie in 0..{own - 1}; found {wrong}. Choose a deeper architecture, or '
+                'earlier blocks in the options of dense_attention.'
             )
         return part
 
@@ -180,7 +190,13 @@ class CLIPViT(ImageTower):
         """Class token and patch tokens with positions, before ``ln_pre``: (B, 1 + h*w, C), and (h, w)."""
         p = self.patch_size
         height, width = images.shape[2:]
-        images = F.pad(images, (0, -width % p, 0, -height % p))
+        if self.remainder == 'pad':
+            images = F.pad(images, (0, -width % p, 0, -height % p))
+        elif min(height, width) < p:
+            raise ConfigError(
+                f"CLIPViT: remainder='drop' needs images of at least {p} x {p} px, the size of a patch; found "
+                f"{height} x {width}. Enlarge them or use remainder='pad'."
+            )
         x = self.conv1(images)
         grid = x.shape[2], x.shape[3]
         x = x.flatten(2).transpose(1, 2)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from vlm_dense.clip.fit import check_fit
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
-from vlm_dense.clip.loading import check_fit
 from vlm_dense.clip.resnet import CLIPResNet
 from vlm_dense.clip.vit import CLIPViT
 from vlm_dense.errors import ConfigError
@@ -44,7 +44,7 @@ class _MaskCLIPTower(ImageTower):
                 found[key] = own[key]
                 self.without_positions |= key == 'attnpool.positional_embedding'
         self._fit_positions(found, '')
-        check_fit(found, {k: v.shape for k, v in own.items()}, f'{backbone_path} with {projs_path}')
+        check_fit(found, own, f'{backbone_path} with {projs_path}')
         self.load_state_dict(found)
 
     def _frozen_modules(self) -> list:

@@ -1,0 +1,170 @@
+"""The safe reading of weight files: tensors out of safetensors, ``torch.save`` files and TorchScript archives."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vlm_dense.clip.torchscript import read_torchscript
+from vlm_dense.errors import CheckpointError, WeightsNotFoundError
+
+_LEGACY_TORCH = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
+_FOREIGN = {
+    b'<': 'an HTML or XML page (saved in place of the file?)',
+    b'version https://git-lfs': 'a Git LFS pointer (the file itself was not fetched)',
+    b'\x89PNG': 'a PNG image',
+    b'\xff\xd8\xff': 'a JPEG image',
+    b'\x80': 'a bare Python pickle, which may hold code (it was not run)',
+    b'PK': 'a zip archive that torch did not write',
+}
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Read the tensors of a weight file without running any Python code in it.
+
+    Reads safetensors, ``torch.save`` files and TorchScript archives, whatever
+    their suffix. A ``'state_dict'`` inside a training checkpoint is taken out of
+    it, and a ``'module.'`` in front of all keys is taken off.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Name -> tensor on the CPU in the dtype of the file. Numbers among the
+        tensors become tensors.
+
+    Raises:
+        WeightsNotFoundError: no such file.
+        CheckpointError: the file is empty, truncated, damaged, of another
+            kind, holds code or other Python objects, or holds no state dict.
+    """
+    path = Path(path)
+    return _only_tensors(_read(path), path)
+
+
+def read_tensor(path: str | os.PathLike) -> Tensor:
+    """Read a file that holds one bare tensor, as ``torch.save(tensor, path)`` writes it; on the CPU.
+
+    Raises:
+        WeightsNotFoundError, CheckpointError: as :func:`read_state_dict`, or the file holds something else.
+    """
+    content = _read(Path(path))
+    if not isinstance(content, Tensor):
+        raise CheckpointError(f'{path}: expected one tensor, found an object of type {type(content).__name__}.')
+    return content.detach()
+
+
+def _read(path: Path) -> object:
+    if not path.is_file():
+        found = 'a folder' if path.is_dir() else 'none'
+        raise WeightsNotFoundError(f'Expected a weight file at {path.absolute()}, found {found}.')
+    kind = file_kind(path)
+    try:
+        if zipfile.is_zipfile(path):
+            _check_sums(path)  # torch itself does not compare them
+        if kind == 'safetensors':
+            content = load_file(path)
+        elif kind == 'TorchScript':
+            content = read_torchscript(path)
+        else:
+            content = torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        asks_for = re.search(r'GLOBAL (\S+)', str(error))
+        if asks_for is None:
+            raise _damaged(path, kind, error) from error
+        raise CheckpointError(
+            f'{path} holds code or Python objects besides tensors (it asks for {asks_for[1]}). It was refused and '
+            'nothing in it was run. Expected tensors only: if you trust where it comes from, open it there and save '
+            "its state dict alone, with torch.save(state_dict, '...pt') or as safetensors."
+        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes raise anything: EOFError, struct.error, RuntimeError, KeyError, ...
+        raise _damaged(path, kind, error) from error
+    return content
+
+
+@contextlib.contextmanager
+def allowed_in_pickles(objects: Sequence) -> Iterator[None]:
+    """Let ``torch.load(weights_only=True)`` build these classes and call these functions, and restore its list after.
+
+    A pickle finds an object under its ``__module__`` and ``__qualname__``, in every version of torch.
+    """
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(list(objects))
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+def file_kind(path: Path) -> str:
+    """'safetensors', 'TorchScript' or 'torch.save', from the content."""
+    try:
+        with path.open('rb') as file:
+            head = file.read(64)
+    except OSError as error:
+        raise CheckpointError(f'{path} cannot be read: {error.strerror}.') from error
+    if head[8:9] == b'{':
+        return 'safetensors'
+    if head.startswith(_LEGACY_TORCH):
+        return 'torch.save'
+    if head.startswith(b'PK'):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = {os.path.basename(name) for name in archive.namelist()}
+        except zipfile.BadZipFile as error:
+            raise _damaged(path, 'torch.save', error) from error
+        if 'data.pkl' in names:
+            return 'TorchScript' if 'constants.pkl' in names else 'torch.save'
+    found = next((what for start, what in _FOREIGN.items() if head.lstrip().startswith(start)), None)
+    if not head:
+        found = 'an empty file'
+    raise CheckpointError(
+        f'{path}: expected weights (safetensors, a torch.save file or a TorchScript archive), found '
+        f'{found or f"something that starts with {head[:12]!r}"}.'
+    )
+
+
+def _check_sums(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        broken = archive.testzip()
+    if broken:
+        raise zipfile.BadZipFile(f'the checksum of its part {broken} is wrong')
+
+
+def _damaged(path: Path, kind: str, reason: object) -> CheckpointError:
+    reason = str(reason).strip().partition('\n')[0][:200]
+    return CheckpointError(
+        f'{path}: expected a whole {kind} file, found {path.stat().st_size} bytes that are truncated or damaged '
+        f'({reason}). Download or copy it again.'
+    )
+
+
+def _only_tensors(content: object, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, Mapping) and isinstance(content.get('state_dict'), Mapping):
+        content = content['state_dict']
+    if not isinstance(content, Mapping) or not content:
+        what = 'an empty dict' if isinstance(content, Mapping) else f'an object of type {type(content).__name__}'
+        raise CheckpointError(f'{path}: expected a state dict (names and tensors), found {what}.')
+    tensors = {
+        key: torch.as_tensor(value) if isinstance(value, (int, float)) else value for key, value in content.items()
+    }
+    for key, value in tensors.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise CheckpointError(
+                f'{path}: expected a state dict (names and tensors), found {key!r} of type {type(value).__name__} '
+                f'among {", ".join(map(str, list(tensors)[:5]))}.'
+            )
+    prefix = 'module.' if all(key.startswith('module.') for key in tensors) else ''
+    return {key.removeprefix(prefix): value.detach() for key, value in tensors.items()}
