@@ -2,8 +2,11 @@
 
 from importlib.util import find_spec
 
-from vlm_dense.engine import quiet  # isort: skip  # noqa: F401  (first, before others import mmseg)
-from vlm_dense.apis.seg_inferencer import SegInferencer, maskclip_config
+from vlm_dense.programs import import_quietly
+
+import_quietly()
+
+from vlm_dense.apis.seg_inferencer import SegInferencer, maskclip_config  # noqa: E402
 
 __all__ = ['SegInferencer', 'maskclip_config']
 

@@ -1,6 +1,5 @@
 """What runs a training beyond mmengine's own: hooks, samplers, checkpoints. Importing this module registers them."""
 
-from vlm_dense.engine import quiet  # isort: skip  (first, before others import mmseg)
 from vlm_dense.engine import (
     checkpoint,
     cpu_distributed,
@@ -11,6 +10,7 @@ from vlm_dense.engine import (
     prepare,
     pretraining,
     resumable_test,
+    saving,
     seeding,
 )
 
@@ -23,7 +23,7 @@ __all__ = [
     'pictures',
     'prepare',
     'pretraining',
-    'quiet',
     'resumable_test',
+    'saving',
     'seeding',
 ]
