@@ -15,15 +15,17 @@ from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # a cell is a process; its threads would fight with the others'
 
-from vlm_dense.engine import quiet  # isort: skip  # noqa: E402, F401  (first, before others import mmseg)
-import torch  # noqa: E402
-from comparison import report  # noqa: E402
-from comparison.cells import PROTOCOLS, plan  # noqa: E402
-from comparison.runs import results, run_cells  # noqa: E402
-from mmengine.config import DictAction  # noqa: E402
-from mmengine.utils import ProgressBar  # noqa: E402
+import vlm_dense
 
-from vlm_dense.engine.launch import user_errors  # noqa: E402
+vlm_dense.setup()  # before others import mmseg
+import torch
+from comparison import report
+from comparison.cells import PROTOCOLS, plan
+from comparison.runs import results, run_cells
+from mmengine.config import DictAction
+from mmengine.utils import ProgressBar
+
+from vlm_dense.engine.launch import user_errors
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 

@@ -24,8 +24,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vlm_dense.engine import quiet  # noqa: F401
-from vlm_dense.ops import is_stand_in  # before mmdet
+import vlm_dense
+
+vlm_dense.setup()  # before others import mmdet
+
+from vlm_dense.ops import is_stand_in
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / 'tests' / 'data' / 'ops' / 'compiled.npz'

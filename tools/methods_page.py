@@ -12,7 +12,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from vlm_dense.engine import quiet  # isort: skip  # noqa: F401  (first, before others import mmseg)
+import vlm_dense
+
+vlm_dense.setup()  # before others import mmseg
 from comparison import report
 
 from vlm_dense.engine.configs import find_config

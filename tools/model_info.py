@@ -12,6 +12,10 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import vlm_dense
+
+vlm_dense.setup()  # before others import mmseg
+
 from vlm_dense.engine import launch
 
 

@@ -11,6 +11,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+import vlm_dense
+
+vlm_dense.setup()  # before others import mmseg
 from vlm_dense.apis.pseudo_label import LIST, SUMMARY, pseudo_label
 from vlm_dense.engine.launch import user_errors
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+import vlm_dense
+
+vlm_dense.setup()  # before others import mmseg
 from vlm_dense.apis import SegInferencer, maskclip_config
 from vlm_dense.apis.maskclip_models import MASKCLIP
 from vlm_dense.apis.overlay import shares

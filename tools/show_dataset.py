@@ -12,6 +12,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+import vlm_dense
+
+vlm_dense.setup()  # before others import mmseg
 from vlm_dense.datasets import DrawScene, ShapesDataset
 from vlm_dense.datasets.scenes import DOMAINS
 from vlm_dense.errors import UserError

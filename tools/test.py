@@ -8,6 +8,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+import vlm_dense
+
+vlm_dense.setup()  # before others import mmseg
+
 from vlm_dense.engine import launch
 
 

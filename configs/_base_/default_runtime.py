@@ -1,7 +1,9 @@
 # What every config builds on: environment, logs, checkpoints, hooks.
 default_scope = 'mmseg'
 env_cfg = dict(
-    cudnn_benchmark=True,
+    # True is quicker on GPUs where images have one size, and picks kernels that may round otherwise in each run;
+    # for equal bits on a GPU also set randomness.deterministic=True, which some operations refuse
+    cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'),  # gloo where there is no GPU
 )
@@ -16,8 +18,7 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    # never one alone: the old one goes before the new one is whole
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=8000, max_keep_ckpts=2),
+    checkpoint=dict(type='vlm_dense.SafeCheckpointHook', by_epoch=False, interval=8000, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
 custom_hooks = [

@@ -13,10 +13,16 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import load_checkpoint
+
+import vlm_dense
+
+vlm_dense.setup()  # before others import mmseg
 from tiny_clip.pretraining import export
 
 from vlm_dense.clip.loading import load_clip
+from vlm_dense.engine import launch
+from vlm_dense.engine.files import last_checkpoint, locked_work_dir
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,8 +41,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     cfg = Config.fromfile(args.config)
     cfg.work_dir = args.work_dir or f'work_dirs/{Path(args.config).stem}'
-    cfg.resume = args.resume
-    runner = Runner.from_cfg(cfg)
+    cfg.load_from = last_checkpoint(cfg.work_dir) if args.resume else None
+    cfg.resume = cfg.load_from is not None
+    runner = launch.build_runner(cfg)
     target = Path(cfg.work_dir) / f'{cfg.bundled}.safetensors'
     if args.eval:
         runner.model.take_weights(load_clip(cfg.bundled, 'bundled'))
@@ -45,7 +52,8 @@ def main() -> None:
     if args.export:
         load_checkpoint(runner.model, args.export, map_location='cpu')
     else:
-        runner.train()
+        with locked_work_dir(cfg.work_dir):
+            runner.train()
     export(runner.model, target)
     print(f'{target}: {target.stat().st_size / 1e6:.2f} MB, {len(runner.model.token_ids)} trained tokens')
 

@@ -22,7 +22,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from vlm_dense.engine import quiet  # isort: skip  # noqa: F401  (first, before others import mmseg)
+import vlm_dense
+
+vlm_dense.setup()  # before others import mmseg
 import torch
 from mmengine import ConfigDict
 from mmseg.models import EncoderDecoder

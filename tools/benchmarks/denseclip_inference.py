@@ -19,7 +19,9 @@ import subprocess
 import sys
 import time
 
-from vlm_dense.engine import quiet  # isort: skip  # noqa: F401  (first, before others import mmseg)
+import vlm_dense
+
+vlm_dense.setup()  # before others import mmseg
 import torch
 from mmengine import ConfigDict
 from mmengine.structures import PixelData

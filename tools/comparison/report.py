@@ -166,7 +166,8 @@ def _costs(rows: list[dict]) -> str:
         trained = _span(row['trained_parameters'] for row in own)
         seconds = [row['seconds_per_step'] for row in own if row['seconds_per_step'] is not None]
         step = f'{statistics.median(seconds):.3g}' if seconds else '-'
-        memory = f'{max(row["peak_memory_mb"] for row in own):.0f}'
+        peaks = [row['peak_memory_mb'] for row in own if row['peak_memory_mb'] is not None]
+        memory = f'{max(peaks):.0f}' if peaks else '-'
         towers = ', '.join(_unique(row['tower'] for row in own))
         lines.append(f'| {method} | {dataset} | {towers} | {chosen_on} | {trained} | {step} | {memory} |')
     return '\n'.join(lines)

@@ -28,12 +28,7 @@ from vlm_dense.engine import launch
 from vlm_dense.engine.config_checks import class_names, registered
 from vlm_dense.errors import ConfigError
 
-_PRELOADED = [
-    'vlm_dense.engine.quiet',
-    'comparison.runs',
-    'vlm_dense.segmentation',
-    'vlm_dense.methods',
-]
+_PRELOADED = ['comparison.preload']
 
 
 def run_cells(cells: list[Cell], out: Path, workers: int, told: Callable[[int, int], None]) -> dict[Cell, str]:

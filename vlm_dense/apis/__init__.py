@@ -2,9 +2,12 @@
 
 from importlib.util import find_spec
 
-from vlm_dense.engine import quiet  # isort: skip  # noqa: F401  (first, before others import mmseg)
-from vlm_dense.apis.maskclip_models import maskclip_config
-from vlm_dense.apis.seg_inferencer import SegInferencer
+from vlm_dense.programs import import_quietly
+
+import_quietly()
+
+from vlm_dense.apis.maskclip_models import maskclip_config  # noqa: E402
+from vlm_dense.apis.seg_inferencer import SegInferencer  # noqa: E402
 
 __all__ = ['SegInferencer', 'maskclip_config']
 

@@ -9,12 +9,11 @@ from types import SimpleNamespace
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.runner import CheckpointLoader
 from torch import nn
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vlm_dense.datasets.checks import LoadImage
-from vlm_dense.engine.checkpoint import CheckpointFitHook
+from vlm_dense.engine.checkpoint import CheckpointFitHook, read_checkpoint
 from vlm_dense.engine.configs import find_config, list_configs
 from vlm_dense.engine.launch import load_config
 from vlm_dense.errors import ConfigError, DataError
@@ -67,7 +66,7 @@ def load_weights(model: nn.Module, weights: str | None, caller: str) -> Sequence
                 f'checkpoint, as in {caller}(CONFIG, weights=CHECKPOINT).'
             )
         return None
-    checkpoint = CheckpointLoader.load_checkpoint(weights, map_location='cpu')
+    checkpoint = read_checkpoint(weights, map_location='cpu')
     names = (checkpoint.get('meta') or {}).get('dataset_meta', {}).get('classes')
     CheckpointFitHook().after_load_checkpoint(SimpleNamespace(model=model), checkpoint)
     return names

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
-import random
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import all_gather_object, barrier, get_dist_info
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from torch import Tensor, nn
@@ -23,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from vlm_dense.classification.structures import ClsDataSample
 from vlm_dense.clip.digest import weights_digest
-from vlm_dense.engine.seeding import seed_generators
+from vlm_dense.engine.seeding import generators_kept, seed_generators
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.methods.base.roles import Head, ImagePrompt
 from vlm_dense.registry import DATASETS
@@ -37,8 +35,9 @@ class FeatureDataset:
     """What the frozen image tower makes of another data set's images, in the place of the images.
 
     ``vlm_dense.PrepareHook``, which has to be among the hooks, shows the model to the data set before it is used. Then
-    features that are not yet in ``cache_dir`` are computed and written; of those that are, some are computed again,
-    and if one differs (a transform or a library has changed) all are. A feature is found again only for the same
+    features that are not yet in ``cache_dir`` are computed and written, by several processes a share each; of those
+    that are, some are computed again, and if one differs (a transform or a library has changed) all are. Files that
+    were damaged or changed are noticed and left out. A feature is found again only for the same
 
     - weights, structure and settings of the image tower, and features that the head reads,
     - normalisation and pipeline,
@@ -50,7 +49,8 @@ class FeatureDataset:
 
     Random transforms are drawn ``copies`` times for each image, from seeds that depend on the image and the copy only.
     Epoch e sees copy ``e % copies``, and Tip-Adapter's passes are epochs; then training sees so many augmentations of
-    an image and not a new one in each epoch.
+    an image and not a new one in each epoch. Data workers see the epoch too, also those that live through several. In a
+    loop of iterations an epoch is one pass of the sampler through the data, as ``vlm_dense.SeededSampler`` counts.
 
     Samples are ``inputs=dict(global_=(D,), ...)`` and ``data_samples`` as the pipeline made them.
 
@@ -78,7 +78,7 @@ class FeatureDataset:
         self.dataset = ROOT_DATASETS.build(dataset)
         self.copies, self.cache_dir = copies, cache_dir
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.epoch = 0
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # data workers read it
         self._pipelines = _json(_find(dataset, 'pipeline') or dataset)
         self._key: str | None = None
         self._rows: list[tuple[dict[str, Tensor], ClsDataSample]] = []
@@ -100,16 +100,25 @@ class FeatureDataset:
         """Information on an image."""
         return self.dataset.get_data_info(index)
 
+    @property
+    def epoch(self) -> int:
+        """What was last set."""
+        return int(self._epoch)
+
     def set_epoch(self, epoch: int) -> None:
-        """Choose the copy."""
-        self.epoch = epoch
+        """Choose the copy, in this process and in its data workers."""
+        self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict:
+        return self.at_epoch(index, self.epoch)
+
+    def at_epoch(self, index: int, epoch: int) -> dict:
+        """The sample that an epoch sees."""
         if not self._rows:
             raise ConfigError(
                 'FeatureDataset has not seen the model. Add dict(type="vlm_dense.PrepareHook") to custom_hooks.'
             )
-        features, sample = self._rows[self.epoch % self.copies * len(self) + index]
+        features, sample = self._rows[epoch % self.copies * len(self) + index]
         return dict(inputs=features, data_samples=sample.clone())
 
     # --- what is kept ---------------------------------------------------------------------------------------------
@@ -136,12 +145,7 @@ class FeatureDataset:
         wanted = [(index, copy) for copy in range(self.copies) for index in range(len(self))]
         infos = [self._identity(index) for index in range(len(self))]
         wanted = {(index, copy): _digest([infos[index], copy]) for index, copy in wanted}
-        store = FeatureStore(Path(self.cache_dir, key))
-        if not is_main_process():
-            barrier()
-        rows = self._complete(model, names, wanted, store)
-        if is_main_process():
-            barrier()
+        rows = self._complete(model, names, wanted, FeatureStore(Path(self.cache_dir, key)))
         self._key, self._rows = key, [rows[digest] for digest in wanted.values()]
 
     def _identity(self, index: int) -> list:
@@ -153,27 +157,49 @@ class FeatureDataset:
         return [_json(info), [(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev) for s in stats]]
 
     def _complete(self, model, names, wanted: dict[tuple[int, int], str], store: FeatureStore) -> dict:
+        """Rows of all ``wanted``, by digest; all processes call it."""
+        rank, processes = get_dist_info()
         rows = store.read(set(wanted.values()))
-        found = [place for place, digest in wanted.items() if digest in rows]
-        again = {place: wanted[place] for place in found[:: max(1, len(found) // _CHECKED)][:_CHECKED]}
-        checked = dict(zip(again.values(), self._compute(model, names, again), strict=True))
-        if any(not _same(rows[digest], row) for digest, row in checked.items()):
-            print_log(
-                f'FeatureDataset: features in {store.folder} do not come out again; all are computed anew.',
-                logger='current',
-                level=logging.WARNING,
-            )
-            store.clear()
+        changed = self._changed(model, names, wanted, rows)
+        if any(all_gather_object(changed)):
             rows = {}
-        missing = {place: digest for place, digest in wanted.items() if digest not in rows}
-        for part in _parts(list(missing.items()), 64 * self.batch_size):
-            computed = dict(zip(dict(part).values(), self._compute(model, names, dict(part)), strict=True))
-            store.write(computed)
-            rows |= computed
+            if rank == 0:
+                print_log(
+                    f'FeatureDataset: features in {store.folder} do not come out again; all are computed anew.',
+                    logger='current',
+                    level=logging.WARNING,
+                )
+                store.clear()
+            barrier()
+        missing = [place for place, digest in wanted.items() if digest not in rows]
+        together = list(dict.fromkeys(place for part in all_gather_object(missing) for place in part))
+        share = {place: wanted[place] for place in together[rank::processes]}
+        rows |= self._computed(model, names, share, store)
+        barrier()
+        if processes > 1:
+            rows |= store.read({wanted[place] for place in together} - rows.keys())
+        absent = {place: digest for place, digest in wanted.items() if digest not in rows}
+        rows |= self._computed(model, names, absent, store)  # of a process whose disk is its own
         print_log(
-            f'FeatureDataset: computed {len(missing)} of {len(wanted)} features; the others come from {store.folder}.',
+            f'FeatureDataset: computed {len(together)} of {len(wanted)} features; the others come from {store.folder}.',
             logger='current',
         )
+        return rows
+
+    def _changed(self, model, names, wanted: Mapping[tuple[int, int], str], rows: dict) -> bool:
+        """Whether one of a few rows that are there comes out otherwise now."""
+        found = [place for place, digest in wanted.items() if digest in rows]
+        again = {place: wanted[place] for place in found[:: max(1, len(found) // _CHECKED)][:_CHECKED]}
+        computed = self._compute(model, names, again)
+        return any([not _same(rows[digest], row) for digest, row in zip(again.values(), computed, strict=True)])
+
+    def _computed(self, model, names, wanted: Mapping[tuple[int, int], str], store: FeatureStore) -> dict:
+        """Compute rows and write them."""
+        rows = {}
+        for part in map(dict, _parts(list(wanted.items()), 64 * self.batch_size)):
+            computed = dict(zip(part.values(), self._compute(model, names, part), strict=True))
+            store.write(computed)
+            rows |= computed
         return rows
 
     @torch.no_grad()
@@ -190,7 +216,7 @@ class FeatureDataset:
 
 
 class FeatureStore:
-    """Features on disk: a folder of files that are written whole and never changed.
+    """Features on disk: a folder of files, each written whole, never changed, and named by a digest of its content.
 
     Args:
         folder: All of what is in it belongs together.
@@ -200,11 +226,14 @@ class FeatureStore:
         self.folder = folder
 
     def read(self, digests: set[str]) -> dict[str, tuple[dict[str, Tensor], ClsDataSample]]:
-        """Those of the rows that are there, by digest; damaged files are removed."""
+        """Those of the rows that are there, by digest; files that were damaged or changed are removed."""
         rows = {}
         for path in sorted(self.folder.glob('*.pt')):
             try:
-                content = torch.load(path, weights_only=True)
+                data = path.read_bytes()
+                if _of_bytes(data) != path.stem:
+                    raise ValueError('its content is not what was written')
+                content = torch.load(io.BytesIO(data), weights_only=True)
                 index = {digest: row for row, digest in enumerate(content['digests']) if digest in digests}
                 for digest, row in index.items():
                     fields, meta = content['samples'][row]
@@ -224,9 +253,11 @@ class FeatureStore:
             features={name: torch.stack([row[name] for row in features]) for name in features[0]},
             samples=[(dict(sample.items()), dict(sample.metainfo_items())) for _, sample in rows.values()],
         )
-        temporary = self.folder / f'{uuid.uuid4().hex}.tmp'
-        torch.save(content, temporary)
-        temporary.replace(temporary.with_suffix('.pt'))
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        temporary = self.folder / f'{uuid.uuid4().hex}.tmp'  # several processes may write the same
+        temporary.write_bytes(buffer.getvalue())
+        temporary.replace(self.folder / f'{_of_bytes(buffer.getvalue())}.pt')
 
     def clear(self) -> None:
         """Remove all rows."""
@@ -249,24 +280,16 @@ class _Seeded:
         return self.dataset[index]
 
 
-@contextmanager
-def generators_kept() -> Iterator[None]:
-    """Leave the generators of Python, numpy and torch as they were before."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-
-
 def _json(value) -> str:
     return json.dumps(value, sort_keys=True, default=lambda v: v.tolist() if hasattr(v, 'tolist') else repr(v))
 
 
 def _digest(value) -> str:
-    return hashlib.blake2b(_json(value).encode(), digest_size=16).hexdigest()
+    return _of_bytes(_json(value).encode())
+
+
+def _of_bytes(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _find(config, key: str) -> list:

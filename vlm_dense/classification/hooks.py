@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import sys
 import time
@@ -65,7 +64,8 @@ class CostHook(Hook):
 
     - ``trained_parameters``: numbers that training changes
     - ``seconds_per_step``: median over the iterations of this process, data loading left out; ``null`` without any
-    - ``peak_memory_mb``: of tensors on the GPU, or of the whole process where there is none
+    - ``peak_memory_mb``: of tensors on the GPU, or of the whole process where there is none; ``null`` on Windows
+      without GPU, which does not tell
     - ``transductive``: whether a part of the model reads unlabelled test images, and says so
     """
 
@@ -97,18 +97,25 @@ class CostHook(Hook):
         path = Path(runner.work_dir, 'cost.json')
         if runner.rank != 0 or (path.is_file() and not self.seconds):  # nothing was left to train when it was resumed
             return
-        if torch.cuda.is_available():
-            peak = torch.cuda.max_memory_allocated() / 2**20
-        else:
-            unit = 1 if sys.platform == 'darwin' else 1024
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
         cost = dict(
             trained_parameters=sum(p.numel() for p in runner.model.parameters() if p.requires_grad),
             seconds_per_step=statistics.median(self.seconds) if self.seconds else None,
-            peak_memory_mb=peak,
+            peak_memory_mb=_peak_memory(),
             transductive=any(getattr(module, 'transductive', False) for module in runner.model.modules()),
         )
         path.write_text(json.dumps(cost), encoding='utf-8')
+
+
+def _peak_memory() -> float | None:
+    """In MB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return None
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def _set(model: torch.nn.Module, parts: dict) -> None:

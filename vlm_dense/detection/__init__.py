@@ -1,6 +1,5 @@
 """Detection beyond the methods: COCO data sets and their metric. Importing this module registers them."""
 
-from vlm_dense.engine import quiet  # isort: skip  # noqa: F401  (first, before others import mmdet)
 from vlm_dense.detection.coco import CocoDataset, CocoMetric
 
 __all__ = ['CocoDataset', 'CocoMetric']

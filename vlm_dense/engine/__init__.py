@@ -1,6 +1,5 @@
 """What runs a training beyond mmengine's own: hooks, samplers, checkpoints. Importing this module registers them."""
 
-from vlm_dense.engine import quiet  # isort: skip  (first, before others import mmseg)
 from vlm_dense.engine import (
     checkpoint,
     cpu_distributed,
@@ -8,6 +7,7 @@ from vlm_dense.engine import (
     pictures,
     prepare,
     resumable_test,
+    saving,
     seeding,
 )
 
@@ -17,7 +17,7 @@ __all__ = [
     'losses',
     'pictures',
     'prepare',
-    'quiet',
     'resumable_test',
+    'saving',
     'seeding',
 ]

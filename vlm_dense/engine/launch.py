@@ -9,21 +9,25 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from mmengine import registry as root_registries
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import MODELS, Registry, init_default_scope
-from mmengine.runner import FlexibleRunner, Runner, find_latest_checkpoint
+from mmengine.runner import FlexibleRunner, Runner
 
+from vlm_dense.engine.checkpoint import class_differences
 from vlm_dense.engine.config_checks import check_class_count, check_data, class_names, registered
 from vlm_dense.engine.configs import find_config, list_configs
+from vlm_dense.engine.files import last_checkpoint, locked_work_dir
+from vlm_dense.engine.runner import SafeFlexibleRunner, SafeRunner
 from vlm_dense.engine.seeding import seed_draws
-from vlm_dense.errors import ConfigError, UserError
+from vlm_dense.errors import ClassNamesError, ConfigError, UserError
 from vlm_dense.registry import unknown_name
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -145,13 +149,47 @@ def fill_class_names(cfg: Config, loaders=('train_dataloader', 'test_dataloader'
     """Give the model the class names of the data set if it takes ``class_names`` and the config gives none.
 
     Raises:
-        ClassNamesError: heads whose ``num_classes`` differs from the number of names.
+        ClassNamesError: heads whose ``num_classes`` differs from the number of names; names in another order than those
+            of the data set.
     """
     names = class_names(cfg, loaders)
     check_class_count(cfg, names)
     kind = registered(MODELS, cfg.model['type'])
-    if names is not None and 'class_names' in inspect.signature(kind).parameters and not cfg.model.get('class_names'):
+    if names is None or 'class_names' not in inspect.signature(kind).parameters:
+        return
+    given = cfg.model.get('class_names')
+    if not given:
         cfg.model['class_names'] = list(names)
+    elif not isinstance(given, str) and _same_but_for_order(given, names):
+        raise ClassNamesError(
+            f'model.class_names and the classes of the data set are {class_differences(given, names)} Outputs would be '
+            'taken for the wrong classes. Leave model.class_names out, or give it the order of the data set.'
+        )
+
+
+def _same_but_for_order(a: Sequence, b: Sequence) -> bool:
+    return list(a) != list(b) and sorted(map(str, a)) == sorted(map(str, b))
+
+
+def check_same_classes(cfg: Config) -> None:
+    """Compare the classes of the data sets for training, validation and test.
+
+    Those for the test may be others, where a model with an open vocabulary is tested on them later, but not the same in
+    another order.
+
+    Raises:
+        ClassNamesError: they differ.
+    """
+    first = class_names(cfg, ('train_dataloader',))
+    for loader in ('val_dataloader', 'test_dataloader'):
+        names = class_names(cfg, (loader,))
+        if first is None or names is None or names == first:
+            continue
+        if loader == 'val_dataloader' or _same_but_for_order(first, names):
+            raise ClassNamesError(
+                f'The classes of train_dataloader and {loader} differ: {class_differences(first, names)} Outputs would '
+                f'be taken for the wrong classes. Give both data sets the same classes in the same order.'
+            )
 
 
 # --- processes ------------------------------------------------------------------------------------------------
@@ -162,6 +200,12 @@ def _local_rank() -> int:
         if name in os.environ:
             return int(os.environ[name])
     return 0
+
+
+def _rank(launcher: str) -> int:
+    """Rank of this process, before processes are connected."""
+    names = () if launcher == 'none' else ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
 
 
 def _use_gloo(cfg: Config) -> None:
@@ -239,32 +283,49 @@ def prepare(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
 
 
 def build_runner(cfg: Config) -> Runner | FlexibleRunner:
-    """A FlexibleRunner where the config names a ``strategy`` (FSDP, DeepSpeed, ...), else a Runner."""
-    return (FlexibleRunner if cfg.get('strategy') else Runner).from_cfg(cfg)
+    """A FlexibleRunner where the config names a ``strategy`` (FSDP, DeepSpeed, ...), else a Runner.
+
+    Both save checkpoints whole or not at all, and ``vlm_dense.SafeCheckpointHook`` takes the place of mmengine's hook.
+    """
+    hooks = dict(cfg.get('default_hooks') or {})
+    saving = hooks.get('checkpoint', dict(type='CheckpointHook'))
+    if saving is not None and saving['type'] in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
+        hooks['checkpoint'] = dict(saving, type='vlm_dense.SafeCheckpointHook')
+    cfg.default_hooks = hooks
+    return (SafeFlexibleRunner if cfg.get('strategy') else SafeRunner).from_cfg(cfg)
 
 
 def train(args: argparse.Namespace) -> None:
     """Train as ``tools/train.py`` says."""
-    with user_errors(once_per_machine=True):
-        cfg = prepare(args, ('train_dataloader', 'val_dataloader'))
-        if args.amp:
-            if get_device() == 'cpu':
-                raise ConfigError('--amp needs a GPU, and this machine has none. Train without --amp.')
-            cfg.optim_wrapper.type = 'AmpOptimWrapper'
-            cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-        if args.load_from:
-            cfg.load_from = args.load_from
-        if args.resume == 'auto':
-            latest = find_latest_checkpoint(cfg.work_dir)
-            if latest:  # otherwise the run starts from the beginning
-                cfg.load_from = latest
-            cfg.resume = latest is not None
-        elif args.resume:
-            cfg.resume, cfg.load_from = True, args.resume
-        seed_draws(cfg)
-        runner = build_runner(cfg)
-    with user_errors():
-        runner.train()
+    with ExitStack() as held:
+        with user_errors(once_per_machine=True):
+            cfg = prepare(args, ('train_dataloader', 'val_dataloader'))
+            check_same_classes(cfg)
+            if args.amp:
+                if get_device() == 'cpu':
+                    raise ConfigError('--amp needs a GPU, and this machine has none. Train without --amp.')
+                cfg.optim_wrapper.type = 'AmpOptimWrapper'
+                cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+            if args.load_from:
+                cfg.load_from = args.load_from
+            if _rank(cfg.launcher) == 0:
+                held.enter_context(locked_work_dir(cfg.work_dir))
+            _resume(cfg, args.resume)
+            seed_draws(cfg)
+            runner = build_runner(cfg)
+        with user_errors():
+            runner.train()
+
+
+def _resume(cfg: Config, wanted: str | None) -> None:
+    """Set where a training goes on: ``auto`` is the last checkpoint of the work dir, None is what the config says."""
+    if wanted not in (None, 'auto'):
+        cfg.resume, cfg.load_from = True, wanted
+    elif wanted == 'auto' or (cfg.get('resume') and not cfg.get('load_from')):
+        latest = last_checkpoint(cfg.work_dir)
+        cfg.resume = latest is not None
+        if latest:  # otherwise the run starts from the beginning
+            cfg.load_from = latest
 
 
 def test(args: argparse.Namespace) -> dict:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from mmengine.dataset import pseudo_collate
+from mmengine.dist import barrier
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS as ROOT_DATASETS
@@ -12,6 +11,7 @@ from mmengine.runner import Runner, set_random_seed
 from torch import nn
 from torch.utils.data import DataLoader
 
+from vlm_dense.engine.saving import best_checkpoint, save_result
 from vlm_dense.registry import HOOKS
 
 
@@ -24,13 +24,6 @@ def prepare_data_set(dataset, model: nn.Module) -> None:
     """Let a data set that asks for it (``prepare(model)``) see the model: features in the place of images."""
     if hasattr(dataset, 'prepare'):
         dataset.prepare(model)
-
-
-def save_result(runner: Runner, name: str, meta: dict | None = None) -> None:
-    """Save what was made of a trained model, as the last checkpoint of the run."""
-    runner.save_checkpoint(runner.work_dir, name, meta=meta)
-    if runner.rank == 0:
-        Path(runner.work_dir, 'last_checkpoint').write_text(str(Path(runner.work_dir, name)), encoding='utf-8')
 
 
 @HOOKS.register_module()
@@ -88,7 +81,8 @@ class PrepareHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Finish, with the best weights."""
-        best = runner.message_hub.runtime_info.get('best_ckpt')
+        best = best_checkpoint(runner)
+        barrier()  # the first process has written it whole
         if self._call(runner, 'finish', lambda: best and _load(runner, best)):
             save_result(runner, 'finished.pth')
             runner.logger.info(f'Finished {best or "the last weights"}: {runner.work_dir}/finished.pth')

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
 from mmengine.runner import TestLoop, autocast
 
+from vlm_dense.engine.files import lock
 from vlm_dense.engine.registry import LOOPS
 
 _HEAD = struct.Struct('<QI')  # length and check sum of a record
@@ -21,9 +24,10 @@ class ResumableTestLoop(TestLoop):
     """mmengine's test loop for models that spend seconds on an image, as with test-time adaptation.
 
     Predictions are written to ``work_dir/test_progress_RANK.bin`` batch by batch. Started again in the same
-    ``work_dir`` with the same config of model and data and the same weights, the test goes on after the last whole
-    batch, and its metrics equal those of an uninterrupted one wherever predictions depend on the image alone; else it
-    starts anew. The file is removed at the end. Metrics get no ``data_batch`` for what was predicted before.
+    ``work_dir`` with the same config of model and data, the same weights and the same precision, the test goes on after
+    the last whole batch, and its metrics equal those of an uninterrupted one wherever predictions depend on the image
+    alone; else it starts anew. The file is removed at the end. Metrics get no ``data_batch`` for what was predicted
+    before.
     """
 
     def run(self) -> dict:
@@ -33,22 +37,24 @@ class ResumableTestLoop(TestLoop):
         runner.call_hook('before_test_epoch')
         runner.model.eval()
         path = Path(runner.work_dir) / f'test_progress_{runner.rank}.bin'
+        complaint = f'Another test runs in {runner.work_dir}. Wait for it, or name another folder by --work-dir.'
+        with lock(path.with_suffix('.lock'), complaint):
+            metrics = self._test(path)
+        runner.call_hook('after_test_epoch', metrics=metrics)
+        runner.call_hook('after_test')
+        path.unlink()
+        return metrics
+
+    def _test(self, path: Path) -> dict:
         done = self._read(path)
         for samples in done:
             self.evaluator.process(data_samples=samples, data_batch=None)
         if done:
             print_log(f'{len(done)} batches were tested before; the test goes on after them.', logger='current')
-        batches = self.dataloader.batch_sampler
-        sampler, batches.sampler = batches.sampler, list(batches.sampler)[sum(map(len, done)) :]
-        with path.open('ab') as self._file:
+        with self._without(sum(map(len, done))), path.open('ab') as self._file:
             for index, batch in enumerate(self.dataloader, len(done)):
                 self.run_iter(index, batch)
-        batches.sampler = sampler
-        metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
-        runner.call_hook('after_test_epoch', metrics=metrics)
-        runner.call_hook('after_test')
-        path.unlink()
-        return metrics
+        return self.evaluator.evaluate(len(self.dataloader.dataset))
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: dict) -> None:
@@ -60,6 +66,16 @@ class ResumableTestLoop(TestLoop):
         self._file.write(_record([sample.cpu().to_dict() for sample in outputs]))
         self._file.flush()
         self.runner.call_hook('after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
+
+    @contextmanager
+    def _without(self, count: int) -> Iterator[None]:
+        """Let the sampler leave out its first samples."""
+        batches = self.dataloader.batch_sampler
+        sampler, batches.sampler = batches.sampler, list(batches.sampler)[count:]
+        try:
+            yield
+        finally:
+            batches.sampler = sampler
 
     def _read(self, path: Path) -> list[list[dict]]:
         """Predictions of whole batches; leaves in the file just them, behind a record of what is tested."""
@@ -83,7 +99,7 @@ class ResumableTestLoop(TestLoop):
         cfg, check = self.runner.cfg, 0
         for value in self.runner.model.state_dict().values():
             check = zlib.crc32(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), check)
-        return f'{cfg.get("model")} {cfg.get("test_dataloader")} {self.runner.world_size} {check}'
+        return f'{cfg.get("model")} {cfg.get("test_dataloader")} {self.runner.world_size} {self.fp16} {check}'
 
 
 def _record(content) -> bytes:

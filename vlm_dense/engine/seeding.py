@@ -1,4 +1,7 @@
-"""Randomness as a function of the iteration, so that a resumed run repeats an uninterrupted one exactly.
+"""Randomness as a function of the iteration, so that a resumed run repeats an uninterrupted one.
+
+On the CPU the repeat is exact to the bit. On a GPU it is as exact as the kernels are: choose
+``env_cfg.cudnn_benchmark=False`` and ``randomness.deterministic=True`` where equal bits are worth slower kernels.
 
 Nothing random is kept in checkpoints. Instead every training sample is drawn, and every iteration computed, after
 the generators were seeded from (seed, place in the run). It follows that the number of data workers changes nothing,
@@ -9,10 +12,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.registry import DATA_SAMPLERS as ROOT_SAMPLERS
 from mmengine.registry import DATASETS as ROOT_DATASETS
@@ -37,12 +42,28 @@ def seed_generators(key: int) -> None:
     torch.default_generator.manual_seed(key)
 
 
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Give Python, numpy and torch on the CPU the state back that they had; GPUs are not touched."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
 @DATA_SAMPLERS.register_module()
 class SeededSampler(Sampler):
     """Give every index that another sampler draws a seed; :class:`SeededDataset` takes it off again.
 
-    Yields ``seed << 40 | index``. The seed is a function of the run's seed, the epoch and the place in the stream of
-    all processes together.
+    Yields one integer::
+
+        seed << 80 | epoch << 40 | index
+
+    The seed is a function of the run's seed, the epoch and the place in the stream of all processes together. The
+    epoch is that of the loop; of an infinite sampler, how often the data were gone through before.
 
     Args:
         sampler: Config of the sampler that chooses indices.
@@ -66,7 +87,8 @@ class SeededSampler(Sampler):
     def __iter__(self) -> Iterator[int]:
         for position, index in enumerate(self.sampler, self._start):
             place = position * self.world_size + self.rank
-            yield _key(self.seed, self.epoch, place) << _INDEX_BITS | index
+            epoch = self.epoch + (place // len(self.dataset) if isinstance(self.sampler, InfiniteSampler) else 0)
+            yield (_key(self.seed, self.epoch, place) << _INDEX_BITS | epoch) << _INDEX_BITS | index
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -93,7 +115,9 @@ class SeededSampler(Sampler):
 class SeededDataset:
     """A data set whose random transforms depend on the seed in the index, and on nothing else.
 
-    Everything but ``__getitem__`` and ``get_data_info`` is the wrapped data set's.
+    A data set that has ``at_epoch(index, epoch)`` is asked for the sample of the epoch in the index, which data workers
+    that live through several epochs could not know. Everything but ``__getitem__`` and ``get_data_info`` is the wrapped
+    data set's.
 
     Args:
         dataset: Config of the data set, or the data set.
@@ -103,10 +127,11 @@ class SeededDataset:
         object.__setattr__(self, 'dataset', ROOT_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset)
 
     def __getitem__(self, index: int):
-        key, index = index >> _INDEX_BITS, index & (1 << _INDEX_BITS) - 1
-        if key:
-            seed_generators(key)
-        return self.dataset[index]
+        (key, epoch), index = divmod(index >> _INDEX_BITS, 1 << _INDEX_BITS), index & (1 << _INDEX_BITS) - 1
+        if not key:
+            return self.dataset[index]
+        seed_generators(key)
+        return self.dataset.at_epoch(index, epoch) if hasattr(self.dataset, 'at_epoch') else self.dataset[index]
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -73,7 +73,7 @@ param_scheduler = [
 ]
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
-    checkpoint=dict(type='CheckpointHook', interval=250, by_epoch=False, max_keep_ckpts=1),
+    checkpoint=dict(type='vlm_dense.SafeCheckpointHook', interval=250, by_epoch=False, max_keep_ckpts=1),
 )
 log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)

@@ -78,7 +78,7 @@ class DenseCLIPDetection(PixelTextMatching):
 
     join_over_tau = True
     seg_loss_name = 'loss_seg'
-    _matched: tuple[Tensor, Tensor] | None = None
+    _matched: list[tuple[Tensor, Tensor]] | None = None  # while the loss is computed
 
     def __init__(self, *args, seg_loss: bool = True, class_names: Sequence[str] | None = None, **kwargs):
         super().__init__(*args, class_names=class_names, **kwargs)
@@ -87,23 +87,22 @@ class DenseCLIPDetection(PixelTextMatching):
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Maps for the heads, of images (B, 3, H, W)."""
         stages, score, text = self.guide(batch_inputs)
-        self._matched = score, text  # for the loss that called this
+        if self._matched is not None:
+            self._matched.append((score, text))
         return self.neck(stages) if self.with_neck else tuple(stages)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> dict:
         """Losses of the detector, ``loss_seg`` (two stages: ``loss_aux_seg``) and ``prompt.*`` (the prompt's own)."""
-        losses = super().loss(batch_inputs, batch_data_samples)
-        (score, text), self._matched = self._matched, None
+        self._matched = []
+        try:
+            losses = super().loss(batch_inputs, batch_data_samples)
+            [(score, text)] = self._matched
+        finally:
+            self._matched = None
         if self.seg_loss:
             losses[self.seg_loss_name] = self.box_loss(score, batch_data_samples, batch_inputs.shape[2:])
         losses.update({f'prompt.{name}': value for name, value in self.text_prompt.losses(text).items()})
         return losses
-
-    def predict(self, batch_inputs: Tensor, batch_data_samples: list, rescale: bool = True) -> list:
-        """As in mmdet: samples with ``pred_instances``."""
-        samples = super().predict(batch_inputs, batch_data_samples, rescale=rescale)
-        self._matched = None
-        return samples
 
     def box_loss(self, score: Tensor, data_samples: list, image_size: tuple[int, int]) -> Tensor:
         """Binary cross-entropy of the score map inside the boxes, averaged over their cells and all classes.

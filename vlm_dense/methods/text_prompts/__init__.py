@@ -8,8 +8,8 @@ from vlm_dense.methods.text_prompts.dualcoop import AsymmetricLoss, DualCoOpProm
 from vlm_dense.methods.text_prompts.kgcoop import KgCoOpPrompt
 from vlm_dense.methods.text_prompts.lasp import LASPPrompt
 from vlm_dense.methods.text_prompts.plot import PLOTPrompt
-from vlm_dense.methods.text_prompts.vcd import VCDPrompt
 from vlm_dense.methods.text_prompts.upl import MemberCrossEntropy, UPLPrompt
+from vlm_dense.methods.text_prompts.vcd import VCDPrompt
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
 
 __all__ = [

@@ -1,0 +1,220 @@
+"""Files that are written whole or not at all, locks that end with their process, and the checkpoints of a work dir."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from vlm_dense.errors import ConfigError
+
+LAST = 'last_checkpoint'
+"""File in a work dir that names its last checkpoint."""
+
+_STEP = re.compile(r'(?:iter|epoch)_(\d+)\.pth')
+
+
+# --- writing --------------------------------------------------------------------------------------------------
+
+
+def partial_of(path: str | Path) -> Path:
+    """Where the file or folder ``path`` is written before it takes its place."""
+    return Path(path).with_name(f'.{Path(path).name}.partial')
+
+
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """Yield where to write; what is there in the end takes the place of ``path`` at once.
+
+    A process that is killed at any moment, or a disk that is full, leaves ``path`` as it was or whole.
+
+    Raises:
+        OSError: the place cannot be written; what was begun is removed.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> with written_whole(f'{folder}/a.txt') as begun:
+        ...     _ = begun.write_text('whole')
+        >>> os.listdir(folder)
+        ['a.txt']
+    """
+    partial = partial_of(path)
+    try:
+        yield partial
+        put_in_place(path)
+    except BaseException:
+        remove(partial)
+        raise
+
+
+def put_in_place(path: str | Path) -> None:
+    """Flush what lies at :func:`partial_of` ``path``, a file or a folder, to the disk and let it become ``path``."""
+    path, partial = Path(path), partial_of(path)
+    for each in [*partial.rglob('*'), partial]:
+        _flush(each)
+    if path.is_dir():  # a folder is not replaced at once
+        old = path.with_name(f'.{path.name}.old')
+        remove(old)
+        os.replace(path, old)
+        os.replace(partial, path)
+        remove(old)
+    else:
+        os.replace(partial, path)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """Wait until the content of a file, or the list of files of a folder, is on the disk."""
+    if path.is_dir() and os.name == 'nt':  # a folder cannot be opened there
+        return
+    number = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def remove(path: str | Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if os.path.isdir(path):
+        shutil.rmtree(path)
+    else:
+        Path(path).unlink(missing_ok=True)
+
+
+# --- locks ----------------------------------------------------------------------------------------------------
+
+_held: set[str] = set()  # a process that locks a file twice is not held up by the system
+
+
+@contextmanager
+def lock(path: str | Path, complaint: str | None = None) -> Iterator[None]:
+    """Hold a lock that ends with the process, however it ends.
+
+    Args:
+        path: A file, made if it is not there; it stays and means nothing by itself.
+        complaint: What to say if another holds the lock; ``None`` waits for it.
+
+    Raises:
+        ConfigError: ``complaint``.
+    """
+    path = os.path.realpath(path)
+    if complaint is not None and path in _held:
+        raise ConfigError(complaint)
+    with open(path, 'a+b') as file:
+        try:
+            _lock(file, wait=complaint is None)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                raise
+            raise ConfigError(complaint) from error
+        _held.add(path)
+        try:
+            yield
+        finally:
+            _held.discard(path)
+            _unlock(file)
+
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    import msvcrt
+    import time
+
+    def _lock(file, wait: bool) -> None:
+        while True:
+            file.seek(0)
+            try:
+                return msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            except OSError:
+                if not wait:
+                    raise
+                time.sleep(0.1)
+
+    def _unlock(file) -> None:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+else:
+
+    def _lock(file, wait: bool) -> None:  # lockf: data workers, which outlive a killed process, do not inherit it
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # a disk without locks
+                raise
+
+    def _unlock(file) -> None:
+        with suppress(OSError):
+            fcntl.lockf(file, fcntl.LOCK_UN)
+
+
+@contextmanager
+def locked_work_dir(work_dir: str) -> Iterator[None]:
+    """Hold a work dir for one training.
+
+    Raises:
+        ConfigError: another training that still runs holds it, or it cannot be written.
+    """
+    complaint = (
+        f'Another training runs in {work_dir}; two would overwrite each other. Wait for it, end it, or name another '
+        'folder by --work-dir.'
+    )
+    with ExitStack() as held:
+        try:
+            os.makedirs(work_dir, exist_ok=True)
+            held.enter_context(lock(os.path.join(work_dir, '.training.lock'), complaint))
+        except OSError as error:
+            raise ConfigError(
+                f'The work dir {work_dir} cannot be written: {error.strerror}. Name another one by --work-dir.'
+            ) from error
+        yield
+
+
+# --- finding --------------------------------------------------------------------------------------------------
+
+
+def write_last(work_dir: str, checkpoint: str) -> None:
+    """Make ``checkpoint`` the last one of a work dir."""
+    with written_whole(os.path.join(work_dir, LAST)) as begun:
+        begun.write_text(str(checkpoint), encoding='utf-8')
+
+
+def local_path(work_dir: str | Path, recorded: str) -> str:
+    """Where a file recorded by its path lies: in the work dir if it is there, which may be a copy of the first one."""
+    here = os.path.join(work_dir, re.split(r'[\\/]', recorded)[-1])
+    return here if os.path.exists(here) or _is_work_dir(os.path.dirname(recorded)) else recorded
+
+
+def _is_work_dir(folder: str) -> bool:
+    return os.path.isfile(os.path.join(folder, LAST))
+
+
+def last_checkpoint(work_dir: str) -> str | None:
+    """Path of the last whole checkpoint of a work dir, or None.
+
+    It is the one that ``last_checkpoint`` names, wherever the work dir has been moved or copied to. If that one is
+    gone or cut short, or if none is named, it is the ``iter_N.pth`` or ``epoch_N.pth`` with the greatest N that is
+    whole.
+    """
+    named = os.path.join(work_dir, LAST)
+    if os.path.isfile(named):
+        recorded = Path(named).read_text(encoding='utf-8').strip()
+        path = local_path(work_dir, recorded) if recorded else ''
+        if _whole(path):
+            return path
+    found = Path(work_dir).glob('*.pth') if os.path.isdir(work_dir) else ()
+    steps = {path: int(step.group(1)) for path in found if (step := _STEP.fullmatch(path.name))}
+    whole = (path for path in sorted(steps, key=lambda path: (steps[path], path.name), reverse=True) if _whole(path))
+    return next((str(path) for path in whole), None)
+
+
+def _whole(path: str | Path) -> bool:
+    """Whether a checkpoint has its end, which is where a cut-off one differs; folders of shards are not looked into."""
+    return os.path.isdir(path) or (os.path.isfile(path) and zipfile.is_zipfile(path))

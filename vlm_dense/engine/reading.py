@@ -1,0 +1,173 @@
+"""Checkpoints read without running code, with an error that names a damaged file."""
+
+from __future__ import annotations
+
+import codecs
+import datetime
+import os
+import pathlib
+import re
+import tarfile
+import zipfile
+from pickle import UnpicklingError
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+
+from vlm_dense.clip.loading import allowed_in_pickles
+from vlm_dense.engine.files import lock
+from vlm_dense.errors import CheckpointError
+
+
+def install_loaders() -> None:
+    """Make mmengine read checkpoints with :func:`load_from_local` and :func:`load_from_http`, in this process.
+
+    It then does so on every way to them: ``load_from``, resume, test, ``init_cfg``, inferencers.
+    """
+    CheckpointLoader.register_scheme('', load_from_local, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
+
+
+def read_checkpoint(path: str, map_location=None) -> dict:
+    """Read a checkpoint from a file or a URL, whether or not the loaders are installed; see :func:`load_from_local`."""
+    if path.startswith(('http://', 'https://')):
+        return load_from_http(path, map_location)
+    return load_from_local(path, map_location)
+
+
+def _known_as(module: str, name: str):
+    """Decorator: let a pickle find the function under another's name, in every version of torch."""
+
+    def rename(function):
+        function.__module__, function.__name__, function.__qualname__ = module, name, name
+        return function
+
+    return rename
+
+
+@_known_as('builtins', 'getattr')
+def _history_method(owner: type, name: str):
+    """Stands for ``getattr`` in a pickle: mmengine's log history names its own statistics this way, nothing else."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+        raise UnpicklingError(f'Unsupported global: GLOBAL getattr({owner!r}, {name!r})')
+    return getattr(owner, name)
+
+
+def _numpy_functions() -> list:
+    """What numpy's scalars and arrays are rebuilt with, under the names of numpy 2 and 1."""
+    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    functions = []
+    for module in ('numpy._core.multiarray', 'numpy.core.multiarray'):
+        for name in ('_reconstruct', 'scalar'):
+            real = getattr(multiarray, name)
+            functions.append(_known_as(module, name)(lambda *args, real=real: real(*args)))
+    return functions
+
+
+# beyond tensors: what mmengine's checkpoints hold, log history, numpy scalars and arrays, slices
+_ALLOWED = [slice, codecs.encode, np.ndarray, np.dtype, HistoryBuffer, _history_method, *_numpy_functions()]
+_ALLOWED += {type(np.dtype(kind)) for kind in '?bBhHiIlLqQefdU'}
+# what others keep in meta
+_ALLOWED += [datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone]
+_ALLOWED += [pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath]
+
+
+def load_from_local(filename: str, map_location=None) -> dict:
+    """Read a ``.pth`` or ``.safetensors`` file; mmengine's loader of local checkpoints.
+
+    Args:
+        filename: Path of the file.
+        map_location: As in :func:`torch.load`.
+
+    Returns:
+        What the file holds; of safetensors, ``dict(meta={}, state_dict=...)``.
+
+    Raises:
+        CheckpointError: no such file, a damaged file, a file of another format, or a pickle that wants to run code,
+            which does not run.
+    """
+    filename = os.path.expanduser(filename)
+    if not os.path.isfile(filename):
+        raise CheckpointError(f'Checkpoint {filename} does not exist.{_nearby(filename)}')
+    try:
+        if filename.endswith('.safetensors'):
+            from safetensors.torch import load_file
+
+            checkpoint = dict(meta={}, state_dict=load_file(filename))
+            return checkpoint if map_location is None else _to(checkpoint, map_location)
+        if tarfile.is_tarfile(filename):  # torch up to 2.5 would run code in one
+            raise ValueError('a tar archive, the format of torch before 0.1.10')
+        if zipfile.is_zipfile(filename):  # torch does not look at the check sums
+            with zipfile.ZipFile(filename) as archive:
+                if any(name.endswith('/constants.pkl') for name in archive.namelist()):
+                    raise ValueError('TorchScript')
+                broken = archive.testzip()
+            if broken:
+                raise ValueError(f'wrong check sum of {broken}')
+        with allowed_in_pickles(_ALLOWED):
+            checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
+    except (torch.cuda.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        raise CheckpointError(_why_unreadable(filename, error)) from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(
+            f'Checkpoint {filename} holds a {type(checkpoint).__name__}; expected a dict of weights or a checkpoint '
+            'of mmengine, which is a dict with the key "state_dict".'
+        )
+    return checkpoint
+
+
+def load_from_http(filename: str, map_location=None, model_dir: str | None = None) -> dict:
+    """Download a checkpoint to torch's hub folder and read it; mmengine's loader of URLs.
+
+    Of several processes on a machine one downloads, and the others read what it left.
+
+    Raises:
+        CheckpointError: see :func:`load_from_local`.
+    """
+    folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
+    path = os.path.join(folder, os.path.basename(urlparse(filename).path))
+    os.makedirs(folder, exist_ok=True)
+    with lock(f'{path}.lock'):
+        if not os.path.exists(path):
+            digest = torch.hub.HASH_REGEX.search(os.path.basename(path))  # as in model-1a2b3c4d.pth
+            torch.hub.download_url_to_file(filename, path, digest.group(1) if digest else None)
+    return load_from_local(path, map_location)
+
+
+def _to(checkpoint: dict, device) -> dict:
+    checkpoint['state_dict'] = {k: v.to(device) for k, v in checkpoint['state_dict'].items()}
+    return checkpoint
+
+
+def _nearby(filename: str) -> str:
+    folder = os.path.dirname(filename) or '.'
+    if not os.path.isdir(folder):
+        return f' Nor does the folder {folder}.'
+    found = sorted(f for f in os.listdir(folder) if f.endswith(('.pth', '.pt', '.safetensors')))
+    return f' In {folder} there are: {", ".join(found[:8])}.' if found else f' There is no checkpoint in {folder}.'
+
+
+def _why_unreadable(filename: str, error: Exception) -> str:
+    forbidden = re.search(r'GLOBAL ([^\n]+?)(?: was not an allowed|\. Please use|\n|$)', str(error))
+    if isinstance(error, UnpicklingError) and forbidden:
+        return (
+            f'Checkpoint {filename} is refused: besides weights it holds objects that run code when read '
+            f'({forbidden.group(1)}). Nothing was run. If you trust its author, read it elsewhere and save its state '
+            'dict alone with torch.save or safetensors.'
+        )
+    if 'TorchScript' in str(error):
+        return (
+            f'Checkpoint {filename} is a TorchScript archive, as OpenAI publishes CLIP. It holds CLIP alone, not a '
+            'model trained here: name it as `pretrained` of the towers in the config, not as a checkpoint.'
+        )
+    size = os.path.getsize(filename) if os.path.isfile(filename) else 0
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return (
+        f'Checkpoint {filename} ({size:,} bytes) cannot be read: it is damaged, cut short or no checkpoint '
+        f'({reason}). Copy or download it again, or name an earlier checkpoint.'
+    )

@@ -1,0 +1,54 @@
+"""What our programs do to their process before they begin; no import does it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from importlib.util import find_spec
+
+
+def setup() -> None:
+    """Prepare this process for a program of ours; called again, it changes nothing.
+
+    - mmseg and mmdet are imported without their notes, see :func:`import_quietly`.
+    - mmengine reads checkpoints with loaders that run no code and name a damaged file, see
+      :func:`vlm_dense.engine.checkpoint.install_loaders`.
+
+    The programs in ``tools/`` call it first. In a program of another project, calling it is a choice: without it the
+    components of vlm_dense work as well, and checkpoints are read as mmengine reads them.
+
+    Examples:
+        >>> import vlm_dense
+        >>> vlm_dense.setup()
+    """
+    import_quietly()
+    from vlm_dense.engine.checkpoint import install_loaders
+
+    install_loaders()
+
+
+def import_quietly() -> None:
+    """Import mmseg and mmdet without their notes on parts that nothing here uses.
+
+    On every start they print that line NMS, deformable attention and some data sets are absent, with advice to compile
+    something. A program whose first words are those hides its own message. Logging, warnings and standard output are
+    afterwards as they were.
+    """
+    from mmengine.logging import MMLogger
+
+    logger = MMLogger.get_current_instance()  # its handler keeps the stream that it finds, which must be the real one
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.WARNING))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            import mmseg.datasets
+            import mmseg.models  # noqa: F401
+
+            if find_spec('mmdet'):
+                import mmdet.apis  # noqa: F401
+    finally:
+        logging.disable(disabled)
+        logger.setLevel(logger.level)  # forgets that warnings were off
