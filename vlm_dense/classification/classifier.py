@@ -50,6 +50,8 @@ class CLIPClassifier(TextGuided, BaseModel):
         ConfigError: a backbone that is no CLIP image tower, towers of different joint spaces, or two parts of one role.
     """
 
+    repeated_names = True
+
     def __init__(
         self,
         backbone: dict,

@@ -8,6 +8,7 @@ from vlm_dense.engine import (
     pictures,
     prepare,
     resumable_test,
+    resume_check,
     seeding,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     'prepare',
     'quiet',
     'resumable_test',
+    'resume_check',
     'seeding',
 ]

@@ -11,6 +11,7 @@ from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.methods.base.roles import ImagePrompt, build_part
 from vlm_dense.registry import MODELS
+from vlm_dense.segmentation.class_names import check_names
 
 
 class TextGuided:
@@ -21,6 +22,8 @@ class TextGuided:
     """
 
     frozen_backbone = False
+    repeated_names = False
+    """Whether classes may have equal names, as those of ImageNet have."""
     _class_embeddings: Tensor | None = None
 
     def build_text(
@@ -33,7 +36,7 @@ class TextGuided:
         """Set ``text_encoder``, ``text_prompt`` and ``image_prompt``; call it when ``backbone`` is there.
 
         Raises:
-            ClassNamesError: no names.
+            ClassNamesError: no names, or names that no text tower can tell apart.
             ConfigError: a backbone that is no CLIP image tower, towers of different joint spaces, or prompts that wait
                 for each other.
         """
@@ -48,6 +51,7 @@ class TextGuided:
                 f'{owner}: class_names are missing. tools/train.py and tools/test.py take them from the data set; '
                 "elsewhere give model=dict(class_names=['wall', ...]) in label order."
             )
+        check_names(class_names, self.repeated_names)
         self.text_encoder = MODELS.build(text_encoder)
         dim = self.text_encoder.embed_dim
         if dim != self.backbone.embed_dim:
