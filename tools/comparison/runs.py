@@ -54,7 +54,7 @@ def run_cells(cells: list[Cell], out: Path, workers: int, told: Callable[[int, i
     missing: dict[Path, None] = {}
     for cell in cells:
         folder = out / 'cells' / cell.folder
-        if not all(_result(folder / f'{name}.json') for name in cell.files.values()):
+        if not all(result_at(folder / f'{name}.json') for name in cell.files.values()):
             write_cell(cell, folder)
             missing[folder] = None
     context = multiprocessing.get_context('forkserver')
@@ -86,12 +86,12 @@ def results(cells: list[Cell], out: Path) -> dict[Cell, dict[str, dict]]:
     found: dict[Cell, dict[str, dict]] = {}
     for cell in cells:
         paths = {name: out / 'cells' / cell.folder / f'{file}.json' for name, file in cell.files.items()}
-        read = {name: _result(path) for name, path in paths.items()}
+        read = {name: result_at(path) for name, path in paths.items()}
         found[cell] = {name: result for name, result in read.items() if result}
     return found
 
 
-def _result(path: Path) -> dict | None:
+def result_at(path: Path) -> dict | None:
     """What a test found; None if there is no result, or a damaged one, which is made again."""
     try:
         result = json.loads(path.read_text('utf-8'))
@@ -133,7 +133,7 @@ def run_cell(folder: Path) -> None:
 
 
 def _train_and_test(folder: Path) -> None:
-    tests = [path for path in sorted(folder.glob('test_*.py')) if not _result(path.with_suffix('.json'))]
+    tests = [path for path in sorted(folder.glob('test_*.py')) if not result_at(path.with_suffix('.json'))]
     if not tests:
         return
     start, train, checkpoint, cost, broken = time.perf_counter(), folder / 'train.py', None, {}, False
