@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import compare
 import demo
@@ -25,6 +26,7 @@ import train
 from classification.test_image_sets import build, write_coco, write_imagenet, write_split
 from engine.toy import write_config, write_data
 from faults.hostile import BROKEN, PICTURE, encoded, png_header, write
+from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
 from safetensors.torch import save_file
@@ -34,6 +36,7 @@ from vlm_dense.apis.common import load_picture
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.datasets import ShapesDataset
 from vlm_dense.engine.launch import user_errors
+from vlm_dense.engine.resume_check import ResumeCheckHook
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError, UserError
 
 ROOT = Path(__file__).parents[2]
@@ -339,6 +342,25 @@ def test_a_setting_that_resuming_would_ignore_is_refused(option, expected, train
     refused(capsys, expected, train.main, config, *words)
 
 
+@pytest.mark.parametrize(
+    ('change', 'expected'),
+    [
+        (dict(model=dict(class_names=['sky', 'car'])), "model.class_names.1 was 'road', is now 'car'"),
+        (dict(model=dict(class_names=['sky'])), 'model.class_names was'),
+        (dict(optim_wrapper=dict(optimizer=dict(lr=0.2))), 'optim_wrapper.optimizer.lr was 0.1, is now 0.2'),
+        (dict(classes=('road', 'sky')), "the class names of the training data.0 was 'sky', is now 'road'"),
+    ],
+)
+def test_other_class_names_are_refused_on_resume(change, expected):
+    old = dict(model=dict(class_names=['sky', 'road']), optim_wrapper=dict(optimizer=dict(lr=0.1)))
+    meta = dict(cfg=Config(old).pretty_text, dataset_meta=dict(classes=('sky', 'road')))
+    dataset = SimpleNamespace(metainfo=dict(classes=change.pop('classes', ('sky', 'road'))))
+    runner = SimpleNamespace(cfg=Config(dict(old, **change)), train_dataloader=SimpleNamespace(dataset=dataset))
+    with pytest.raises(ConfigError) as error:
+        ResumeCheckHook().after_load_checkpoint(runner, dict(meta=meta))
+    assert expected in str(error.value)
+
+
 def test_resuming_with_nothing_changed_goes_on(trained, data, tmp_path):
     config = write_config(tmp_path, data, "train_cfg['max_iters'] = 4", name='unchanged')
     train.main([config, '--work-dir', str(tmp_path / 'work'), '--resume', str(trained / 'iter_3.pth')])
@@ -506,6 +528,7 @@ NAMES = [
     (['traffic-light', 'traffic - light'], 'nothing could tell them apart'),
     (['sky,', ','], 'would be everywhere'),
     (['sky'], 'would be everywhere'),
+    (['sky', 'road\udcff'], 'is no text in UTF-8'),
     (['sky', ' '.join(['word'] * 100)], 'tokens'),
 ]
 
@@ -594,8 +617,6 @@ def test_arguments_of_the_inferencer_that_cannot_work(kwargs, error, expected, t
     ],
 )
 def test_denseclip_refuses_names_that_no_text_tower_can_tell_apart(names, expected):
-    from mmengine.config import Config
-
     init_default_scope('mmseg')
     config = Config.fromfile(ROOT / 'configs' / 'denseclip_shapes.py')
     with pytest.raises(ClassNamesError, match=expected):

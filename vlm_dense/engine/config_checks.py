@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import os
 from collections.abc import Iterator, Sequence
@@ -12,11 +13,13 @@ from collections.abc import Iterator, Sequence
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS as ROOT_DATASETS
-from mmengine.registry import MODELS, TRANSFORMS, Registry
+from mmengine.registry import HOOKS, MODELS, OPTIMIZERS, TRANSFORMS, Registry
 from mmseg.datasets.transforms import LoadAnnotations
 
 from vlm_dense.datasets.checks import CheckSeg, LoadMask, absent_files, other_case
+from vlm_dense.engine.messages import arguments_of, unknown_argument
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
+from vlm_dense.segmentation.class_names import check_names
 from vlm_dense.segmentation.inference import BatchedInference, check_test_cfg
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -243,12 +246,19 @@ def check_values(cfg: Config, loaders: Sequence[str] = LOADERS) -> None:
         for key in ('persistent_workers', 'prefetch_factor'):
             if loader.get(key) and not workers:
                 raise ConfigError(f'{name}.{key} needs {name}.num_workers above 0, found 0. Leave {key} out.')
+        for _, dataset in _leaves(loader.get('dataset') or {}, name):
+            names = (dataset.get('metainfo') or {}).get('classes')
+            if isinstance(names, str) and not os.path.isfile(names):  # else a list of names, a line each
+                check_names(names)
+    _check_hooks(cfg)
     for part, keys in _LENGTHS.items():
         for key in keys:
             value = (cfg.get(part) or {}).get(key)
             if value is not None:
                 _at_least(f'{part}.{key}', value, 1)
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    if isinstance(optimizer.get('type'), str):
+        registered(OPTIMIZERS, optimizer['type'])  # mmengine says nothing of an unknown one
     for key in ('lr', 'weight_decay'):
         value = optimizer.get(key, 0)
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < float('inf'):
@@ -259,6 +269,15 @@ def check_values(cfg: Config, loaders: Sequence[str] = LOADERS) -> None:
     kind = registered(MODELS, model['type'])
     if inspect.isclass(kind) and issubclass(kind, BatchedInference):
         check_test_cfg(model.get('test_cfg') or {})
+
+
+def _check_hooks(cfg: Config) -> None:
+    """Tell misspelt arguments of hooks, which some hooks pass on to functions that are called much later."""
+    for hook in (*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])):
+        kind = isinstance(hook, dict) and hook.get('type') and registered(HOOKS, hook['type'])
+        for argument in set(hook) - arguments_of(kind) - {'type', 'priority'} if kind else ():
+            if difflib.get_close_matches(argument, arguments_of(kind), cutoff=0.8):
+                raise ConfigError(unknown_argument(kind.__name__, kind, argument))
 
 
 def _at_least(key: str, value, least: int) -> None:

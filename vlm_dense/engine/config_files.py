@@ -182,7 +182,14 @@ def _check_option(cfg: Config, key: str, path: str, options: dict) -> None:
     *parents, last = key.split('.')
     if _FREE & set(parents):
         return
-    node, scope = cfg._cfg_dict, cfg.get('default_scope')
+    node, scope, top = cfg._cfg_dict, cfg.get('default_scope'), key.split('.')[0]
+    if top in node and top not in READ_KEYS:
+        places = [p for p in _places(node, top) if p.split('.')[0] in READ_KEYS]
+        hint = f'Change {" or ".join(places[:3])}.' if places else 'Change what is made of it.'
+        raise ConfigError(
+            f'--cfg-options {key} would have no effect: {top} is a variable of {path}, which is read when the file is. '
+            f'{hint}'
+        )
 
     def check(node: dict, part: str, above: list[str]) -> None:
         here = '.'.join(above)
@@ -212,13 +219,6 @@ def _refuse_unknown(node: dict, part: str, key: str, here: str, path: str, kind:
     if not here:
         if part in READ_KEYS:
             return
-        if part in node:
-            places = [p for p in _places(node, part) if p != part and p.split('.')[0] in READ_KEYS]
-            hint = f' Change {" or ".join(places[:3])}.' if places else ' Change what is made of it.'
-            raise ConfigError(
-                f'--cfg-options {key} would have no effect: {part} is a variable of {path}, which is read when the '
-                f'file is.{hint}'
-            )
         known, sure = READ_KEYS, True
     elif kind is not None:
         known, sure = arguments_of(kind) | set(node), not _takes_anything(kind)

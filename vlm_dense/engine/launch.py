@@ -36,6 +36,7 @@ __all__ = [
     'build_runner',
     'fill_class_names',
     'load_config',
+    'positive',
     'prepare',
     'test',
     'train',
@@ -53,10 +54,11 @@ def fill_class_names(cfg: Config, loaders=('train_dataloader', 'test_dataloader'
             or equal, or that the text tower of a model with ``class_names`` cannot tell apart.
     """
     names = class_names(cfg, loaders)
-    check_class_count(cfg, names)
     kind = registered(MODELS, cfg.model['type'])
-    if names is not None and 'class_names' in inspect.signature(kind).parameters and not cfg.model.get('class_names'):
+    if names is not None:
         check_names(names, getattr(kind, 'repeated_names', False))
+    check_class_count(cfg, names)
+    if names is not None and 'class_names' in inspect.signature(kind).parameters and not cfg.model.get('class_names'):
         cfg.model['class_names'] = list(names)
 
 
@@ -92,6 +94,17 @@ def _use_gloo(cfg: Config) -> None:
 
 
 # --- runs -----------------------------------------------------------------------------------------------------
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1; the ``type`` of an argument."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'expected an integer of at least 1, found {text!r}')
+    return value
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

@@ -48,11 +48,22 @@ class ResumeCheckHook(Hook):
             for key in COMPARED
             for place, old, new in differences(_value(before, key), _value(runner.cfg, key), key)
         ]
+        names = ((checkpoint['meta'].get('dataset_meta') or {}).get('classes'), _names(runner))
+        if all(names):
+            changes += [
+                f'{place} was {old!r}, is now {new!r}'
+                for place, old, new in differences(*map(list, names), 'the class names of the training data')
+            ]
         if changes:
             raise ConfigError(
                 f'--resume goes on with the state of the checkpoint, so these changes would have no effect: '
                 f'{"; ".join(changes)}. Take them back, or begin anew from its weights with --load-from.'
             )
+
+
+def _names(runner) -> tuple[str, ...] | None:
+    dataset = getattr(runner.train_dataloader, 'dataset', None)
+    return (getattr(dataset, 'metainfo', None) or {}).get('classes')
 
 
 def _value(cfg: Config, key: str):

@@ -115,6 +115,8 @@ def check_distinct(classes: Sequence[Sequence[str]]) -> None:
         if not aliases or not all(name.strip() for name in aliases):
             raise ClassNamesError(f'Class {index} of {len(classes)} has no name.')
         for name in aliases:
+            if any('\ud800' <= letter <= '\udfff' for letter in name):  # how Python passes on bytes that are no UTF-8
+                raise ClassNamesError(f'The name {name!a} of class {index} is no text in UTF-8. Type it again.')
             other, spelt = owner.setdefault(_tokens(name), (index, name))
             if other != index:
                 same = f' (CLIP reads {name!r} as {spelt!r})' if name != spelt else ''
