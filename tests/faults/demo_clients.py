@@ -179,7 +179,7 @@ def hostile(url: str, folder: Path) -> dict[str, str]:
         try:
             call()
             replies[name] = ''
-        except RefusedError as error:
+        except (RefusedError, httpx.HTTPError) as error:  # an error of HTTP: the page drops the visitor
             replies[name] = str(error) or 'an error'
 
     def posted(route: str, **body) -> None:
@@ -217,7 +217,9 @@ def hostile(url: str, folder: Path) -> dict[str, str]:
     file = dict(path=own, meta=FILE)
     for route in ('run/segment', 'api/segment', 'run/predict', 'api/predict'):
         attempt(f'unqueued, {route}', lambda route=route: posted(route, data=[file, 'circle, star']))
-        attempt(f'unqueued by number, {route}', lambda route=route: posted(route, data=[file, 'a, b'], fn_index=0))
+        for number in range(4):
+            body = dict(data=[file, 'a, b'], fn_index=number)
+            attempt(f'unqueued by number {number}, {route}', lambda route=route, body=body: posted(route, **body))
     for path in (secret, '/etc/passwd', f'{uploads}/../secret.png', f'{folder}/uploads/%2e%2e/secret.png'):
         attempt(f'the route of files, {Path(path).name} of {len(str(path))}', lambda path=path: fetched(f'file={path}'))
     attempt('no picture', lambda: client.ask(None, 'circle, star'))
