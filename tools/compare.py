@@ -26,6 +26,7 @@ from mmengine.config import DictAction
 from mmengine.utils import ProgressBar
 
 from vlm_dense.engine.launch import user_errors
+from vlm_dense.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 
@@ -51,17 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns 1 if a cell failed."""
     args = parse_args(argv)
     command = shlex.join(['python', 'tools/compare.py', *(sys.argv[1:] if argv is None else argv)])
-    with user_errors():
+    with user_errors(interrupted='What is finished is kept, the same command goes on.'):
+        if args.workers is not None and args.workers < 1:
+            raise ConfigError(f'--workers must be at least 1, found {args.workers}.')
         options = dict(args.cfg_options or {}, **(dict(data_root=args.data_root) if args.data_root else {}))
         cells = plan(CONFIGS, args.methods, args.datasets, args.protocols, args.shots, args.seeds, options)
-    args.out.mkdir(parents=True, exist_ok=True)
-    failed = run_cells(cells, args.out, args.workers or _default_workers(), _progress())
-    found = results(cells, args.out)
-    rows = report.rows_of(found)
-    report.write_csv(rows, args.out / 'results.csv')
-    text = report.markdown(rows, report.skipped_of(found), failed, command)
-    (args.out / 'results.md').write_text(text, encoding='utf-8')
-    report.draw(rows, args.out / 'results.png')
+        args.out.mkdir(parents=True, exist_ok=True)
+        failed = run_cells(cells, args.out, args.workers or _default_workers(), _progress())
+        found = results(cells, args.out)
+        rows = report.rows_of(found)
+        report.write_csv(rows, args.out / 'results.csv')
+        text = report.markdown(rows, report.skipped_of(found), failed, command)
+        (args.out / 'results.md').write_text(text, encoding='utf-8')
+        report.draw(rows, args.out / 'results.png')
     print(f'\n\n{text}\nWritten: {args.out}/results.csv, results.md, results.png')
     return 1 if failed else 0
 

@@ -18,6 +18,7 @@ import copy
 import json
 import sys
 import warnings
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -28,6 +29,8 @@ import vlm_dense
 
 vlm_dense.setup()  # before others import mmdet
 
+from vlm_dense.engine.launch import user_errors
+from vlm_dense.errors import DataError
 from vlm_dense.ops import is_stand_in
 
 ROOT = Path(__file__).parents[1]
@@ -317,12 +320,19 @@ def write(found: dict[str, list[np.ndarray]], path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, list[np.ndarray]]:
-    """What :func:`write` kept."""
-    with np.load(path) as file:
-        found = {}
-        for name, arrays in json.loads(str(file['index'])).items():
-            parts = np.split(file[name], np.cumsum([int(np.prod(shape)) for _, shape in arrays]))
-            found[name] = [p.reshape(shape).astype(kind) for p, (kind, shape) in zip(parts[:-1], arrays, strict=True)]
+    """What :func:`write` kept.
+
+    Raises:
+        DataError: a file that is no such one.
+    """
+    try:
+        with np.load(path) as file:
+            found = {}
+            for name, arrays in json.loads(str(file['index'])).items():
+                parts = np.split(file[name], np.cumsum([int(np.prod(shape)) for _, shape in arrays]))
+                found[name] = [p.reshape(s).astype(kind) for p, (kind, s) in zip(parts[:-1], arrays, strict=True)]
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f'{path} holds no figures of compare_ops.py --write: {error}') from error
     return found
 
 
@@ -367,7 +377,8 @@ def main(argv: list[str] | None = None) -> int:
         write(found, args.write)
         print(f'{len(found)} cases in {args.write}')
         return 0
-    worst = compare(found, read(args.figures))
+    with user_errors():
+        worst = compare(found, read(args.figures))
     rows = {}
     for case, value in worst.items():
         rows.setdefault(case.split('/')[0], []).append((value, case, value <= tolerance(case)))

@@ -3,6 +3,9 @@
 pip install 'vlm-dense[demo]'
 python tools/demo.py                                   # bundled model, drawn shapes only
 python tools/demo.py --model maskclip_vit-b16
+
+The page reads what is uploaded to it, and nothing else of this machine or the network. Requests queue up; those that
+run at the same time do not see each other.
 """
 
 from __future__ import annotations
@@ -19,11 +22,15 @@ from segment import add_model_arguments, build, split_names
 from vlm_dense.apis import SegInferencer
 from vlm_dense.datasets import DrawScene, ShapesDataset
 from vlm_dense.engine.launch import user_errors
-from vlm_dense.errors import ConfigError, DataError, UserError
+from vlm_dense.errors import ClassNamesError, ConfigError, DataError, UserError
 
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # nothing is reported to anybody
 
 EXAMPLES = 3
+CONCURRENCY, WAITING = 2, 64
+"""Requests that run at the same time, and that wait at most, unless the command line says otherwise."""
+MAX_PIXELS, MAX_BYTES, MAX_NAMES, MAX_LETTERS = 25_000_000, 32_000_000, 100, 5_000
+"""Of an upload and of its class names."""
 
 
 def segment(inferencer: SegInferencer, path: str | None, names: str) -> np.ndarray:
@@ -39,7 +46,24 @@ def segment(inferencer: SegInferencer, path: str | None, names: str) -> np.ndarr
     """
     if path is None:
         raise DataError('Give a picture first.')
-    return inferencer(path, split_names([names]), return_vis=True)['visualization']
+    classes = split_names([names[: MAX_LETTERS + 1]])
+    if len(names) > MAX_LETTERS or len(classes) > MAX_NAMES:
+        raise ClassNamesError(f'Expected at most {MAX_NAMES} class names and {MAX_LETTERS} letters, found more.')
+    return inferencer(path, classes, return_vis=True)['visualization']
+
+
+def uploaded(path: str | None, folder: str) -> str | None:
+    """The path, if it is that of a file below the folder of uploads; links are followed first.
+
+    Raises:
+        DataError: another place, whether anything is there or not, a URL, or no plain file.
+    """
+    if not path:
+        return None
+    real, folder = os.path.realpath(path), os.path.realpath(folder)
+    if os.path.commonpath([real, folder]) != folder or not os.path.isfile(real):
+        raise DataError('Only pictures that are uploaded to this page are read.')
+    return real
 
 
 def draw_examples(folder: str) -> list[tuple[str, str]]:
@@ -56,15 +80,33 @@ def draw_examples(folder: str) -> list[tuple[str, str]]:
     return examples
 
 
-def build_page(inferencer: SegInferencer, examples: Sequence[tuple[str, str]]):
-    """The page, a ``gradio.Blocks``."""
-    import gradio as gr
+def build_page(
+    inferencer: SegInferencer,
+    examples: Sequence[tuple[str, str]],
+    concurrency: int = CONCURRENCY,
+    waiting: int = WAITING,
+):
+    """The page, a ``gradio.Blocks``.
 
-    def run(path: str | None, names: str) -> np.ndarray:
+    Uploads lie in the folder that gradio's environment variable ``GRADIO_TEMP_DIR`` names when the page is built.
+
+    Args:
+        inferencer: The model; calls in several threads must not see each other.
+        examples: (path, class names) of each.
+        concurrency: Requests that run at the same time.
+        waiting: Requests that wait at most; further ones are refused.
+    """
+    import gradio as gr
+    from gradio.utils import get_upload_folder
+
+    folder = get_upload_folder()
+
+    def run(path: str | None, names: str | None) -> np.ndarray:
         try:
-            return segment(inferencer, path, names)
-        except UserError as error:
-            raise gr.Error(str(error), duration=None) from error
+            return segment(inferencer, uploaded(path, folder), names or '')
+        except UserError as error:  # without the folders of this machine
+            text = str(error) if path is None else str(error).replace(os.path.realpath(path), os.path.basename(path))
+            raise gr.Error(text, duration=None) from error
 
     with gr.Blocks(title='Segment by names', analytics_enabled=False) as page:
         gr.Markdown('# Segment by names\n' + (inferencer.limits or 'Name everything that the picture shows.'))
@@ -75,14 +117,35 @@ def build_page(inferencer: SegInferencer, examples: Sequence[tuple[str, str]]):
                 )
                 # the file as it is, so that there is one reader of pictures and one message about bad ones
                 picture.preprocess = lambda payload: payload and payload.path
-                names = gr.Textbox(label='Classes, separated by commas', placeholder='sky, road, car', elem_id='names')
+                move = picture.async_move_resource_to_block_cache
+
+                async def move_upload(path):
+                    """Refuse a URL before anything is fetched from it."""
+                    try:
+                        return await move(uploaded(str(path), folder) if path else path)
+                    except DataError as error:
+                        raise gr.Error(str(error), duration=None) from error
+
+                picture.async_move_resource_to_block_cache = move_upload
+                names = gr.Textbox(
+                    label='Classes, separated by commas',
+                    placeholder='sky, road, car',
+                    elem_id='names',
+                    max_length=MAX_LETTERS,
+                )
                 button = gr.Button('Segment', variant='primary', elem_id='segment')
             masks = gr.Image(
                 label='Masks', format='png', interactive=False, buttons=['fullscreen', 'download'], elem_id='masks'
             )
         gr.Examples([list(example) for example in examples], [picture, names], label='Drawn scenes')
-        for event in (button.click, names.submit):
-            event(run, [picture, names], masks)
+        gr.Markdown(
+            f'Pictures of up to {inferencer.max_pixels or float("inf"):,} pixels. {concurrency} requests run at the '
+            f'same time, up to {waiting} wait.'
+        )
+        shared = dict(concurrency_limit=concurrency, concurrency_id='segment')
+        button.click(run, [picture, names], masks, api_name='segment', **shared)
+        names.submit(run, [picture, names], masks, api_name=False, **shared)
+    page.queue(max_size=waiting, api_open=False, default_concurrency_limit=concurrency)
     return page
 
 
@@ -91,21 +154,38 @@ def launch(page, port: int | None = None, **options):
     import gradio as gr
 
     theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
-    return page.launch(server_port=port, theme=theme, ssr_mode=False, footer_links=[], **options)
+    return page.launch(
+        server_port=port, theme=theme, ssr_mode=False, footer_links=[], max_file_size=MAX_BYTES, **options
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--port', type=int, help='default: the first free one from 7860')
+    parser.add_argument(
+        '--concurrency', type=int, default=CONCURRENCY, help='requests that run at the same time (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--waiting', type=int, default=WAITING, help='requests that wait at most (default: %(default)s)'
+    )
     add_model_arguments(parser)
+    parser.set_defaults(max_pixels=MAX_PIXELS)
     args = parser.parse_args(argv)
-    with user_errors(), tempfile.TemporaryDirectory() as folder:
+    with user_errors(interrupted='The page is closed.'), tempfile.TemporaryDirectory() as folder:
         try:
             import gradio  # noqa: F401
         except ImportError:
             raise ConfigError("The page needs gradio. Install it with: pip install 'vlm-dense[demo]'") from None
-        launch(build_page(build(args), draw_examples(folder)), args.port)
+        for name in ('concurrency', 'waiting'):
+            if getattr(args, name) < 1:
+                raise ConfigError(f'--{name} must be at least 1, found {getattr(args, name)}.')
+        os.environ['GRADIO_TEMP_DIR'] = os.path.join(folder, 'uploads')  # of this page alone, and gone with it
+        page = build_page(build(args), draw_examples(folder), args.concurrency, args.waiting)
+        try:
+            launch(page, args.port)
+        except OSError as error:  # gradio's words name the ports
+            raise ConfigError(f'The page cannot be served: {error} Choose another --port.') from error
 
 
 if __name__ == '__main__':

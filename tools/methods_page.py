@@ -18,6 +18,8 @@ vlm_dense.setup()  # before others import mmseg
 from comparison import report
 
 from vlm_dense.engine.configs import find_config
+from vlm_dense.engine.launch import user_errors
+from vlm_dense.errors import DataError
 
 ROOT = Path(__file__).parents[1]
 FIGURES = 'compare_shapes'
@@ -40,16 +42,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('comparison', nargs='?', type=Path, help='--out folder of tools/compare.py')
     args = parser.parse_args(argv)
     docs = ROOT / 'docs'
-    if args.comparison:
-        keep_figures(args.comparison, docs)
-    (docs / 'methods.md').write_text(page(docs, ROOT / 'configs'), encoding='utf-8')
+    with user_errors():
+        if args.comparison:
+            keep_figures(args.comparison, docs)
+        (docs / 'methods.md').write_text(page(docs, ROOT / 'configs'), encoding='utf-8')
 
 
 def keep_figures(comparison: Path, docs: Path) -> None:
-    """Copy what a comparison found into the documentation."""
+    """Copy what a comparison found into the documentation.
+
+    Raises:
+        DataError: the folder holds no comparison.
+    """
+    lines = (comparison / 'results.md').read_text('utf-8').splitlines()
+    command = next((line for line in lines if line.startswith('`')), None)
+    if command is None or not report.read_csv(comparison / 'results.csv'):
+        raise DataError(f'{comparison} holds no finished comparison. Give the --out folder of tools/compare.py.')
     shutil.copy(comparison / 'results.csv', docs / 'data' / f'{FIGURES}.csv')
     shutil.copy(comparison / 'results.png', docs / 'images' / f'{FIGURES}.png')
-    command = next(line for line in (comparison / 'results.md').read_text('utf-8').splitlines() if line.startswith('`'))
     (docs / 'data' / f'{FIGURES}.txt').write_text(command.strip('`') + '\n', encoding='utf-8')
 
 

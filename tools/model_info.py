@@ -17,6 +17,8 @@ import vlm_dense
 vlm_dense.setup()  # before others import mmseg
 
 from vlm_dense.engine import launch
+from vlm_dense.engine.config_checks import check_values
+from vlm_dense.errors import ConfigError
 
 
 def count_parameters(model: nn.Module) -> dict[str, dict[str, int]]:
@@ -56,8 +58,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     launch.add_config_arguments(parser)
     args = parser.parse_args(argv)
     with launch.user_errors():
+        if min(args.shape) < 1:
+            raise ConfigError(f'--shape must be two positive numbers, found {" ".join(map(str, args.shape))}.')
         cfg = launch.load_config(args.config, args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
+        check_values(cfg)
         launch.fill_class_names(cfg)
         model = MODELS.build(ConfigDict(without_weights(cfg.model.to_dict())))
     counts = count_parameters(model)
@@ -65,7 +70,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f'{"module":24}{"parameters":>14}{"trained":>14}{"frozen":>14}')
     for name, c in [*counts.items(), ('total', total)]:
         print(f'{name:24}{c["trained"] + c["frozen"]:14,}{c["trained"]:14,}{c["frozen"]:14,}')
-    flops = count_flops(model, *args.shape)
+    with launch.user_errors():
+        try:
+            flops = count_flops(model, *args.shape)
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f'{args.config} takes no image of {args.shape[0]} x {args.shape[1]} px: {str(error).splitlines()[0]}. '
+                'Try another --shape.'
+            ) from error
     print(f'{flops / 1e9:,.3f} GFLOPs for a {args.shape[0]}x{args.shape[1]} image (a multiply-add is 2)')
 
 

@@ -15,7 +15,7 @@ import vlm_dense
 
 vlm_dense.setup()  # before others import mmseg
 from vlm_dense.apis.pseudo_label import LIST, SUMMARY, pseudo_label
-from vlm_dense.engine.launch import user_errors
+from vlm_dense.engine.launch import add_max_pixels, user_errors
 
 _SHOWN = 5
 
@@ -36,6 +36,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--processes', type=int, default=1, help='processes, each with the model (default: %(default)s)'
     )
     parser.add_argument('--device', help='default: GPUs if there are some')
+    add_max_pixels(parser)
     return parser.parse_args(argv)
 
 
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
             batch_size=args.batch_size,
             processes=args.processes,
             device=args.device,
+            max_pixels=args.max_pixels or None,
         )
     print(
         f'{summary["masks"]} masks in {args.out}, {summary["new"]} of them new. {summary["kept"]:.1%} of the pixels '

@@ -16,7 +16,7 @@ vlm_dense.setup()  # before others import mmseg
 from vlm_dense.apis import SegInferencer, maskclip_config
 from vlm_dense.apis.maskclip_models import MASKCLIP
 from vlm_dense.apis.overlay import shares
-from vlm_dense.engine.launch import user_errors
+from vlm_dense.engine.launch import add_max_pixels, user_errors
 from vlm_dense.errors import ConfigError
 
 
@@ -37,6 +37,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--arch', help='MaskCLIP on another CLIP of open_clip in place of --model, as ViT-L-14')
     parser.add_argument('--pretrained', help='its weights: a tag of open_clip, or a file')
     parser.add_argument('--device', help='default: a GPU if there is one')
+    add_max_pixels(parser)
 
 
 def build(args: argparse.Namespace) -> SegInferencer:
@@ -46,7 +47,8 @@ def build(args: argparse.Namespace) -> SegInferencer:
         if args.model or not (args.arch and args.pretrained):
             raise ConfigError('Expected --model, or --arch and --pretrained, found another choice of the three.')
         model = maskclip_config(args.arch, args.pretrained)
-    return SegInferencer(model, args.weights, args.device, show_progress=False)
+    max_pixels = args.max_pixels or None
+    return SegInferencer(model, args.weights, args.device, show_progress=False, max_pixels=max_pixels)
 
 
 def split_names(texts: Sequence[str]) -> list[str]:

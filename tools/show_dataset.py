@@ -6,6 +6,7 @@ python tools/show_dataset.py --out sheet.png --label shape
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -15,14 +16,17 @@ from PIL import Image
 import vlm_dense
 
 vlm_dense.setup()  # before others import mmseg
+from vlm_dense.apis.common import save
 from vlm_dense.datasets import DrawScene, ShapesDataset
 from vlm_dense.datasets.scenes import DOMAINS
-from vlm_dense.errors import UserError
+from vlm_dense.engine.launch import user_errors
+from vlm_dense.errors import ConfigError
 
 GAP = 4
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', default='shapes.png', help='file to write')
     parser.add_argument('--domain', nargs='+', default=DOMAINS, help=f'rows; of {", ".join(DOMAINS)}')
@@ -33,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--size', type=int, default=64, help='side of a scene in pixels')
     parser.add_argument('--scenes', type=int, default=5, help='scenes a row')
     parser.add_argument('--zoom', type=int, default=2, help='whole number by which pixels are enlarged')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def overlay(data: dict, palette: np.ndarray) -> np.ndarray:
@@ -86,15 +90,20 @@ def contact_sheet(args: argparse.Namespace) -> np.ndarray:
     return np.vstack([*strips, legend(dataset, row.shape[1])])
 
 
-def main() -> None:
-    args = parse_args()
-    try:
-        sheet = contact_sheet(args)
-    except UserError as error:
-        raise SystemExit(f'error: {error}') from None
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet[..., ::-1]).quantize(255).save(args.out, optimize=True)
-    print(f'{args.out}: {sheet.shape[1]} x {sheet.shape[0]} px, {Path(args.out).stat().st_size // 1000} kB')
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
+    args = parse_args(argv)
+    with user_errors():
+        if min(args.scenes, args.zoom, args.size) < 1:
+            raise ConfigError('--scenes, --zoom and --size must be at least 1.')
+        picture = Image.fromarray(contact_sheet(args)[..., ::-1])
+        suffix = Path(args.out).suffix.lower()
+        if suffix not in Image.registered_extensions():
+            raise ConfigError(f'--out {args.out}: {suffix or "no suffix"} is no format of pictures; take .png.')
+        few = suffix in ('.png', '.gif')  # few colours make a small file, where the format knows such
+        save((picture.quantize(255) if few else picture).save, args.out)
+        size = Path(args.out).stat().st_size // 1000
+    print(f'{args.out}: {picture.width} x {picture.height} px, {size} kB')
 
 
 if __name__ == '__main__':

@@ -142,3 +142,29 @@ def test_a_model_that_cannot_be_used_is_a_message(checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match='missing from the checkpoint: gamma, backbone'):
         torch.save({'layer.weight': torch.zeros(3)}, tmp_path / 'foreign.pth')
         DetInferencer('denseclip_mask-rcnn_shapes', tmp_path / 'foreign.pth', device='cpu')
+
+
+@pytest.mark.parametrize('shape', [(3, 20_000), (20_000, 3), (1, 1), (2, 300), (1, 5_000)])
+def test_extreme_shapes_are_detected_on_or_refused_in_a_message(inferencer, shape, tmp_path):
+    picture = np.full((*shape, 3), 90, np.uint8)
+    try:
+        result = inferencer(picture, out_dir=str(tmp_path))
+    except DataError as error:
+        assert f'{shape[1]} x {shape[0]} px' in str(error)
+    else:
+        assert set(result['predictions'][0]) >= {'labels', 'scores', 'bboxes'}
+
+
+def test_limits_devices_and_results_are_looked_at(inferencer, checkpoint, scenes, tmp_path):
+    with pytest.raises(ConfigError, match="'cuda:77' cannot be used"):
+        DetInferencer('denseclip_mask-rcnn_shapes', checkpoint, device='cuda:77')
+    with pytest.raises(ConfigError, match='batch_size'):
+        inferencer(scenes[0], batch_size=0)
+    small = DetInferencer('denseclip_mask-rcnn_shapes', checkpoint, 'cpu', False, max_pixels=1000)
+    with pytest.raises(DataError, match='at most 1,000 are read'):
+        small(scenes[0])
+    path = tmp_path / 'vis' / 'a.png'
+    path.parent.mkdir()
+    cv2.imwrite(str(path), scenes[0])
+    with pytest.raises(DataError, match='would replace the picture'):
+        inferencer(str(path), out_dir=str(tmp_path))

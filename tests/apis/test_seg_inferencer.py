@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -51,7 +53,10 @@ def test_each_call_takes_other_names_in_label_order(inferencer, scenes):
 def test_a_class_may_have_several_names(inferencer, scenes):
     result = inferencer(scenes[0], classes=['circle', ['star', 'square'], 'empty background'])
     assert result['classes'] == ['circle', 'star', 'empty background']
-    assert inferencer.model.decode_head.class_names == (('circle',), ('star', 'square'), ('empty background',))
+    assert inferencer.view(['circle', ['star', 'square']]).model.decode_head.class_names == (
+        ('circle',),
+        ('star', 'square'),
+    )
     assert result['predictions'].max() <= 2
 
 
@@ -77,8 +82,35 @@ def test_names_that_cannot_be_used_are_refused_and_the_old_ones_stay(inferencer,
     before = inferencer(scenes[0], classes=NAMES)['predictions']
     with pytest.raises(ClassNamesError, match=message):
         inferencer(scenes[0], classes=classes)
-    assert inferencer.class_names == NAMES
+    assert inferencer.class_names is None
     np.testing.assert_array_equal(inferencer(scenes[0], classes=NAMES)['predictions'], before)
+
+
+def test_calls_at_the_same_time_do_not_see_each_other(inferencer, scenes):
+    lists = [NAMES, NAMES[::-1], NAMES[:2], ['circle', ['star', 'square']], ['heart', 'ring', 'cross']]
+    alone = [inferencer(scenes[0], classes=names, return_scores=k % 2 == 0) for k, names in enumerate(lists)]
+    before = {k: v.clone() for k, v in inferencer.model.state_dict().items()}
+
+    def ask(turn: int) -> bool:
+        k = turn % len(lists)
+        found = inferencer(scenes[0], classes=lists[k], return_scores=k % 2 == 0)
+        same = found['classes'] == alone[k]['classes'] and ('scores' in found) == ('scores' in alone[k])
+        return same and np.array_equal(found['predictions'], alone[k]['predictions'])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(30)))
+    assert inferencer.model.decode_head.class_names == (('any',), ('names',), ('until a call gives some',))
+    assert all(torch.equal(v, before[k]) for k, v in inferencer.model.state_dict().items())
+
+
+def test_views_share_the_weights_and_are_few(inferencer, scenes):
+    view = inferencer.view(NAMES)
+    assert inferencer.view(NAMES) is view and inferencer.view(NAMES, return_scores=True) is not view
+    own = dict(inferencer.model.named_parameters())
+    assert all(p is own[name] for name, p in view.model.named_parameters())
+    for i in range(40):
+        inferencer.view([f'name {i}', 'other'])
+    assert len(inferencer._views._kept) <= 16
 
 
 def test_a_model_that_finds_a_background_keeps_it_first(scenes):

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from comparison import report
 from comparison.cells import make_cell, plan
-from comparison.runs import result_of, run_cells
+from comparison.origin import code_digest, weights_digest
+from comparison.runs import result_at, result_of, run_cells
 from PIL import Image
 
 from vlm_dense.errors import ConfigError
@@ -155,6 +156,45 @@ def test_a_cell_can_be_repeated_by_hand(compared):
     config = next(folder.glob('test_new*.py'))
     metrics = test_tool.main([str(config), '--work-dir', str(folder / 'again')])
     assert metrics == json.loads(config.with_suffix('.json').read_text())['metrics']
+
+
+def test_other_weights_at_the_same_path_and_other_code_make_other_cells(configs, tmp_path):
+    weights, package = tmp_path / 'weights.safetensors', tmp_path / 'package'
+    weights.write_bytes(b'some')
+    text = TOY.replace('attnpool=True)', f'attnpool=True, pretrained={str(weights)!r})')
+    (tmp_path / 'good_toy.py').write_text(text)
+
+    def folder() -> str:
+        return plan(tmp_path, ['good'], ['toy'], ['few-shot'], [1], [1])[0].folder
+
+    first = folder()
+    assert folder() == first
+    weights.write_bytes(b'other')
+    assert folder() != first
+    package.mkdir()
+    code = package / 'method.py'
+    code.write_text('def f(x):\n    """Doubles."""\n    return 2 * x\n')
+    before = code_digest(package)
+    code.write_text('def f(x):\n    """Says more."""\n    return 2 * x  # and a comment\n')
+    assert code_digest(package) == before
+    code.write_text('def f(x):\n    """Says more."""\n    return 3 * x\n')
+    assert code_digest(package) != before
+
+
+def test_the_bundled_weights_count_as_well():
+    cell = plan(compare.CONFIGS, ['zero_shot'], ['shapes'], ['few-shot'], [1], [1])[0]
+    assert cell.origin['weights'] != weights_digest({})
+
+
+def test_a_damaged_result_is_made_again(compared):
+    cell = next(compared[0].glob('cells/zero*'))
+    path = next(cell.glob('test_*.json'))
+    whole = path.read_text()
+    for damage in ('', '{"metrics": ', '[]', '{"metrics": {}}'):
+        path.write_text(damage)
+        assert result_at(path) is None
+    path.write_text(whole)
+    assert result_at(path)['metrics']
 
 
 def killed(arguments: list[str], seen, folder: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 from engine.toy import write_config, write_data
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 
 from vlm_dense.apis import SegInferencer
@@ -112,22 +115,23 @@ def test_a_second_run_makes_what_is_missing_or_broken_and_nothing_else(config, p
     (out / 'a.png').unlink()
     whole = (out / 'b.png').read_bytes()
     (out / 'b.png').write_bytes(whole[: len(whole) // 2])
-    Image.fromarray(np.zeros((3, 3), np.uint8)).save(out / 'more' / 'd.png')
+    Image.effect_noise((8, 8), 9).save(pictures / 'more' / 'd.JPG')  # another picture of the same name
+    before.pop('more/d.png')
     times = {p: p.stat().st_mtime_ns for p in (out / 'c.png', out / 'more' / 'a.png')}
     summary = run(config, pictures, out)
     assert summary['masks'] == 5 and summary['new'] == 3
     assert all(p.stat().st_mtime_ns == time for p, time in times.items())
-    assert all(np.array_equal(m, before[name]) for name, m in masks(out).items())
+    assert all(np.array_equal(masks(out)[name], m) for name, m in before.items())
 
 
 def test_a_run_that_is_stopped_leaves_no_half_mask(config, pictures, tmp_path, monkeypatch):
     save = Image.Image.save
 
-    def stop_at_third(image, path, *args):
+    def stop_at_third(image, path, *args, **kwargs):
         if 'c.png' in str(path):
             Path(path).write_bytes(b'half')
             raise KeyboardInterrupt
-        save(image, path, *args)
+        save(image, path, *args, **kwargs)
 
     monkeypatch.setattr(Image.Image, 'save', stop_at_third)
     out = tmp_path / 'masks'
@@ -196,6 +200,42 @@ def test_masks_of_two_runs_are_not_mixed(config, pictures, tmp_path, capsys):
     run(config, pictures, tmp_path / 'masks')
     message = complaint(capsys, config, pictures, tmp_path / 'masks', '--thresh', 0.5)
     assert 'masks of another run: thresh=0.0 (now 0.5)' in message
+
+
+def test_masks_of_somebody_else_are_neither_adopted_nor_replaced(config, pictures, tmp_path, capsys):
+    out = tmp_path / 'masks'
+    out.mkdir()
+    Image.fromarray(np.full((48, 64), 200, np.uint8)).save(out / 'a.png')
+    before = (out / 'a.png').read_bytes()
+    assert '1 masks that this model did not write' in complaint(capsys, config, pictures, out)
+    assert (out / 'a.png').read_bytes() == before
+
+
+def test_a_mask_that_was_painted_over_is_told_and_left(config, pictures, tmp_path):
+    out = tmp_path / 'masks'
+    run(config, pictures, out)
+    with Image.open(out / 'a.png') as png:
+        note = PngInfo()
+        note.add_text('vlm_dense', png.text['vlm_dense'])
+        painted = np.asarray(png).copy()
+    painted[:4] = 99
+    Image.fromarray(painted).save(out / 'a.png', pnginfo=note)
+    summary = run(config, pictures, out)
+    assert summary['masks'] == 4 and 'was changed after it was written' in summary['bad_files'][str(pictures / 'a.jpg')]
+    assert np.array_equal(masks(out)['a.png'], painted)
+
+
+def test_other_weights_at_the_same_path_are_another_run(config, pictures, tmp_path, capsys):
+    weights = tmp_path / 'clip.safetensors'
+    text = Path(config).read_text()
+    old = re.search(r"pretrained='(.*?)'", text)[1]
+    own = tmp_path / 'maskclip.py'
+    own.write_text(text.replace(old, str(weights)))
+    shutil.copy(old, weights)
+    run(own, pictures, tmp_path / 'masks')
+    torch.manual_seed(1)
+    save_file({k: v.contiguous() for k, v in load_clip(ARCH).state_dict().items() if k != 'attn_mask'}, weights)
+    assert 'masks of another run: digest=' in complaint(capsys, own, pictures, tmp_path / 'masks')
 
 
 def test_folders_that_cannot_work_are_refused(config, pictures, tmp_path, capsys):

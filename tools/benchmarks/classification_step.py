@@ -31,6 +31,7 @@ from torch import Tensor
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.engine.launch import positive
 from vlm_dense.registry import MODELS
 
 ARCH = dict(
@@ -189,10 +190,10 @@ def measure_memory(batch: int, classes: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('parts', nargs='*', default=list(PARTS), help=f'of {", ".join(PARTS)}')
-    parser.add_argument('--classes', type=int, default=100)
-    parser.add_argument('--batch', type=int, default=2, help='images of a step of CoCoOp')
-    parser.add_argument('--repeats', type=int, default=5, help='steps of each way')
-    parser.add_argument('--threads', type=int, help="torch's threads; default: its own choice")
+    parser.add_argument('--classes', type=positive, default=100)
+    parser.add_argument('--batch', type=positive, default=2, help='images of a step of CoCoOp')
+    parser.add_argument('--repeats', type=positive, default=5, help='steps of each way')
+    parser.add_argument('--threads', type=positive, help="torch's threads; default: its own choice")
     parser.add_argument('--memory-of', type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     unknown = set(args.parts) - set(PARTS)

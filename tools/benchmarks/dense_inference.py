@@ -30,6 +30,7 @@ from mmengine import ConfigDict
 from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
 
+from vlm_dense.engine.launch import positive
 from vlm_dense.methods.maskclip import MaskCLIP
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.class_names import read_class_names
@@ -160,8 +161,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--arch', default='ViT-B-16', help='open_clip name')
     parser.add_argument('--classes', type=int, nargs='+', default=[20, 171], choices=range(2, 172), metavar='2..171')
-    parser.add_argument('--size', type=int, default=512, help='side of the image in pixels')
-    parser.add_argument('--repeats', type=int, default=3)
+    parser.add_argument('--size', type=positive, default=512, help='side of the image in pixels')
+    parser.add_argument('--repeats', type=positive, default=3)
     parser.add_argument('--worker', choices=KINDS, help=argparse.SUPPRESS)
     parser.add_argument('--save', help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -29,6 +29,7 @@ from mmseg.datasets import ADE20KDataset
 from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
 
+from vlm_dense.engine.launch import positive
 from vlm_dense.methods.denseclip import DenseCLIP
 from vlm_dense.registry import MODELS
 
@@ -168,7 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--arch', nargs='+', default=['RN50', 'ViT-B-16'], choices=list(CROPS))
     parser.add_argument('--classes', type=int, default=150, choices=range(2, 151), metavar='2..150')
-    parser.add_argument('--repeats', type=int, default=3)
+    parser.add_argument('--repeats', type=positive, default=3)
     parser.add_argument('--train', action='store_true', help='a training step (batch 4, 512 px) instead of the test')
     parser.add_argument('--worker', choices=['ours', 'official'], help=argparse.SUPPRESS)
     parser.add_argument('--save', help=argparse.SUPPRESS)

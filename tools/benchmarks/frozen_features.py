@@ -21,6 +21,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 
+from vlm_dense.engine.launch import positive
 from vlm_dense.registry import DATASETS, MODELS
 
 METHODS = {
@@ -113,10 +114,10 @@ def main() -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--arch', default='ViT-B-16')
-    parser.add_argument('--images', type=int, default=64)
-    parser.add_argument('--size', type=int, default=224)
-    parser.add_argument('--batch-size', type=int, default=32)
-    parser.add_argument('--epochs', type=int, default=2)
+    parser.add_argument('--images', type=positive, default=64)
+    parser.add_argument('--size', type=positive, default=224)
+    parser.add_argument('--batch-size', type=positive, default=32)
+    parser.add_argument('--epochs', type=positive, default=2)
     benchmark(**vars(parser.parse_args()))
 
 

@@ -17,6 +17,7 @@ import warnings
 
 import torch
 
+from vlm_dense.engine.launch import positive
 from vlm_dense.ops import extension, is_stand_in  # before mmcv.ops
 
 # isort: split
@@ -92,7 +93,7 @@ def cases() -> dict:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--rounds', type=int, default=7, help='times are medians over this many')
+    parser.add_argument('--rounds', type=positive, default=7, help='times are medians over this many')
     args = parser.parse_args(argv)
     if is_stand_in():
         parser.error('this mmcv has no compiled kernels to compare with')

@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.engine.launch import positive
 
 CONTEXT = 16
 
@@ -141,9 +142,9 @@ def compare_memory(counts: tuple[int, int]) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--classes', type=int, default=100, help='at most 100; memory also at ten times as many')
-    parser.add_argument('--repeats', type=int, default=5, help='steps of the plain pass')
-    parser.add_argument('--threads', type=int, help="torch's threads; default: its own choice")
+    parser.add_argument('--classes', type=positive, default=100, help='at most 100; memory also at ten times as many')
+    parser.add_argument('--repeats', type=positive, default=5, help='steps of the plain pass')
+    parser.add_argument('--threads', type=positive, help="torch's threads; default: its own choice")
     parser.add_argument('--memory-of', type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory_of:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mmengine.runner import Runner
 
+from comparison.origin import code_digest, weights_digest
 from vlm_dense.classification.datasets import SETS
 from vlm_dense.engine.configs import find_config, list_configs
 from vlm_dense.engine.launch import load_config
@@ -58,10 +59,16 @@ class Cell:
     def folder(self) -> str:
         """Name of the folder of the training: the same for what trains alike, and for nothing else.
 
-        Tests without training share a folder if they differ in their test sets only.
+        Tests without training share a folder if they differ in their test sets only. Other weights in the files that
+        the config names, and other code, make another folder.
         """
         alike = self.train or {**next(iter(self.tests.values())), 'test_dataloader': None}
-        return f'{self.method}_{self.dataset}-{_digest(alike)}'
+        return f'{self.method}_{self.dataset}-{_digest((alike, *self.origin.values()))}'
+
+    @functools.cached_property
+    def origin(self) -> dict[str, str]:
+        """Digests of what the results come from beside the config: ``weights`` and ``code``."""
+        return dict(weights=weights_digest(self.train or next(iter(self.tests.values()))), code=code_digest())
 
     @functools.cached_property
     def files(self) -> dict[str, str]:
@@ -69,7 +76,7 @@ class Cell:
         return {name: f'test_{name}-{_digest(cfg)}' for name, cfg in self.tests.items()}
 
 
-def _digest(cfg: dict) -> str:
+def _digest(cfg) -> str:
     return hashlib.sha256(pprint.pformat(cfg, sort_dicts=True).encode()).hexdigest()[:10]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from comparison.cells import Cell
+from vlm_dense.errors import DataError
 
 FIELDS = (
     'method',
@@ -69,12 +70,15 @@ def read_csv(path: Path) -> list[dict]:
     """Rows as :func:`rows_of` gives them."""
     with path.open(newline='', encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
-    for row in rows:
-        for name in ('shots', 'seed', 'trained_parameters'):
-            row[name] = int(row[name])
-        for name in ('value', 'seconds_per_step', 'peak_memory_mb', 'minutes'):
-            row[name] = float(row[name]) if row[name] else None
-        row['transductive'] = row['transductive'] == 'True'
+    for number, row in enumerate(rows, 2):
+        try:
+            for name in ('shots', 'seed', 'trained_parameters'):
+                row[name] = int(row[name])
+            for name in ('value', 'seconds_per_step', 'peak_memory_mb', 'minutes'):
+                row[name] = float(row[name]) if row[name] else None
+            row['transductive'] = row['transductive'] == 'True'
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f'{path}, line {number}, is no row of a comparison: {error}. Run it again.') from error
     return rows
 
 

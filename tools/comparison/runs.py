@@ -49,7 +49,7 @@ def run_cells(cells: list[Cell], out: Path, workers: int, told: Callable[[int, i
     missing: dict[Path, None] = {}
     for cell in cells:
         folder = out / 'cells' / cell.folder
-        if not all((folder / f'{name}.json').is_file() for name in cell.files.values()):
+        if not all(result_at(folder / f'{name}.json') for name in cell.files.values()):
             write_cell(cell, folder)
             missing[folder] = None
     context = multiprocessing.get_context('forkserver')
@@ -81,13 +81,29 @@ def results(cells: list[Cell], out: Path) -> dict[Cell, dict[str, dict]]:
     found: dict[Cell, dict[str, dict]] = {}
     for cell in cells:
         paths = {name: out / 'cells' / cell.folder / f'{file}.json' for name, file in cell.files.items()}
-        found[cell] = {name: json.loads(path.read_text('utf-8')) for name, path in paths.items() if path.is_file()}
+        read = {name: result_at(path) for name, path in paths.items()}
+        found[cell] = {name: result for name, result in read.items() if result}
     return found
 
 
+def result_at(path: Path) -> dict | None:
+    """What a test found; None if there is no result, or a damaged one, which is made again."""
+    try:
+        result = json.loads(path.read_text('utf-8'))
+    except (FileNotFoundError, ValueError):
+        return None
+    return (
+        result if isinstance(result, dict) and ({'metrics', 'minutes'} <= set(result) or 'skipped' in result) else None
+    )
+
+
 def write_cell(cell: Cell, folder: Path) -> None:
-    """Write the configs of a cell for tools/train.py and tools/test.py: ``train.py``, ``test_<name>-<digest>.py``."""
+    """Write the configs of a cell for tools/train.py and tools/test.py: ``train.py``, ``test_<name>-<digest>.py``.
+
+    ``origin.json`` tells the digests of weights and code.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    _write_whole(folder / 'origin.json', json.dumps(cell.origin))
     configs = {cell.files[name]: cfg for name, cfg in cell.tests.items()}
     for name, cfg in dict(configs, **(dict(train=cell.train) if cell.train else {})).items():
         lines = (f'{key} = {pprint.pformat(value, width=118, sort_dicts=False)}\n' for key, value in cfg.items())
@@ -112,7 +128,7 @@ def run_cell(folder: Path) -> None:
 
 
 def _train_and_test(folder: Path) -> None:
-    tests = [path for path in sorted(folder.glob('test_*.py')) if not path.with_suffix('.json').is_file()]
+    tests = [path for path in sorted(folder.glob('test_*.py')) if not result_at(path.with_suffix('.json'))]
     if not tests:
         return
     start, train, checkpoint, cost, broken = time.perf_counter(), folder / 'train.py', None, {}, False

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from torch import nn
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from vlm_dense.datasets.checks import LoadImage
+from vlm_dense.datasets.checks import MAX_PIXELS, LoadImage, check_pixels
 from vlm_dense.engine.checkpoint import CheckpointFitHook, read_checkpoint
 from vlm_dense.engine.configs import find_config, list_configs
 from vlm_dense.engine.launch import load_config
@@ -22,7 +25,15 @@ from vlm_dense.registry import unknown_name
 CONFIGS = Path(__file__).parents[2] / 'configs'
 """The repository's configs; absent where only the package is installed."""
 
-_LOADING = ('DrawScene', 'LoadImage', 'LoadImageFromFile', 'LoadAnnotations', 'CheckSeg', 'FilterAnnotations')
+_LOADING = (
+    'DrawScene',
+    'LoadImage',
+    'LoadImageFromFile',
+    'LoadAnnotations',
+    'LoadMask',
+    'CheckSeg',
+    'FilterAnnotations',
+)
 _VIEW = 480, 1600  # pixels
 
 
@@ -100,15 +111,73 @@ def picture_list(inputs) -> list[str | np.ndarray]:
     return inputs
 
 
-def load_picture(source: str | np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) BGR as a viewer shows it: turned as its EXIF entry says."""
+def load_picture(source: str | np.ndarray, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
+    """uint8 (H, W, 3) BGR as a viewer shows it: turned as its EXIF entry says.
+
+    Args:
+        source: Path or array.
+        max_pixels: Height x width above which it is refused; ``None``: no limit.
+
+    Raises:
+        DataError: no picture, or one that is too large.
+    """
     if isinstance(source, str):
-        return LoadImage().transform(dict(img_path=source))['img']
+        return LoadImage(max_pixels).transform(dict(img_path=source))['img']
     if not isinstance(source, np.ndarray):
         raise DataError(f'Expected the path of a picture or an array, found {type(source).__name__}.')
     if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
         raise DataError(f'Expected a picture as uint8 (H, W, 3), BGR, found {source.dtype} {source.shape}.')
+    check_pixels(source.shape[1::-1], max_pixels, 'The picture')
     return source
+
+
+def check_device(device: str | None) -> str | None:
+    """The device as it was given.
+
+    Raises:
+        ConfigError: no device of torch's, or one that this machine has not.
+    """
+    if device is None:
+        return None
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        count = torch.cuda.device_count()
+        found = f'{count} GPUs (cuda:0 to cuda:{count - 1})' if count > 1 else f'{count} GPU' if count else 'no GPU'
+        raise ConfigError(
+            f'The device {device!r} cannot be used: {str(error).splitlines()[0]} This machine has {found}; leave the '
+            'device out, or take cpu.'
+        ) from error
+    return device
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise a :class:`ConfigError` if no batch has this size."""
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigError(f'batch_size must be an integer of at least 1, found {batch_size!r}.')
+
+
+def keep_inputs(inputs: Sequence[str | np.ndarray], outputs: Sequence[str]) -> None:
+    """Look whether saving would replace a picture that is read.
+
+    Raises:
+        DataError: an output is one of the inputs, by another name or through a link too.
+    """
+    read = {(entry.st_dev, entry.st_ino): path for path in inputs if isinstance(path, str) for entry in _stat(path)}
+    for path in outputs:
+        for entry in _stat(path):
+            if (entry.st_dev, entry.st_ino) in read:
+                raise DataError(
+                    f'The result {path} would replace the picture {read[entry.st_dev, entry.st_ino]} that it is made '
+                    'from. Nothing was written; give another folder for the results.'
+                )
+
+
+def _stat(path: str) -> list[os.stat_result]:
+    try:
+        return [os.stat(path)]
+    except OSError:  # it is not there, which is told where it is read
+        return []
 
 
 def view_side(shape: Sequence[int]) -> int:
@@ -130,16 +199,21 @@ def file_names(inputs: Sequence[str | np.ndarray]) -> list[str]:
 
 
 def save(write: Callable[[str], None], path: str) -> None:
-    """Write a file and the folders above it.
+    """Write a file, whole or not at all, and the folders above it.
 
     Args:
-        write: Called with the path.
+        write: Called with a path of the same suffix.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: it cannot be written; what was there before stays.
     """
+    stem, suffix = os.path.splitext(path)
+    partial = f'{stem}.{os.getpid()}-{threading.get_ident()}.part{suffix}'
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        write(path)
+        os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+        write(partial)
+        os.replace(partial, path)
     except OSError as error:
-        raise DataError(f'{path} cannot be written: {error.strerror}.') from error
+        with contextlib.suppress(OSError):
+            os.remove(partial)
+        raise DataError(f'{path} cannot be written: {error.strerror or error}.') from error

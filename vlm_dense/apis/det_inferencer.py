@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+import cv2
 import mmengine
 import numpy as np
 from mmdet.apis import DetInferencer as _DetInferencer
@@ -16,7 +17,10 @@ from PIL import Image
 from torch import nn
 
 from vlm_dense.apis.common import (
+    check_batch_size,
+    check_device,
     file_names,
+    keep_inputs,
     load_picture,
     load_weights,
     named_config,
@@ -26,11 +30,17 @@ from vlm_dense.apis.common import (
     view_side,
 )
 from vlm_dense.apis.overlay import palette
+from vlm_dense.datasets.checks import MAX_PIXELS, check_limit
 from vlm_dense.engine.config_checks import class_names
 from vlm_dense.engine.launch import fill_class_names
 from vlm_dense.engine.pictures import draw_instances
+from vlm_dense.errors import DataError
 
 _OF_DATA_SETS = ('img_id', 'instances')
+
+
+def _extreme(width: int, height: int) -> DataError:
+    return DataError(f'A picture of {width} x {height} px cannot be resized: it is too narrow.')
 
 
 class DetInferencer(_DetInferencer):
@@ -52,12 +62,13 @@ class DetInferencer(_DetInferencer):
         weights: Checkpoint.
         device: Default: a GPU if there is one.
         show_progress: Draw a bar.
+        max_pixels: Height x width above which a picture is refused; ``None``: no limit.
 
     Attributes:
         class_names: Names in label order.
 
     Raises:
-        ConfigError: an unknown model, or no ``weights`` for one that training sets.
+        ConfigError: an unknown model, no ``weights`` for one that training sets, or an absent device.
         CheckpointError, WeightsNotFoundError: weights that are absent or do not fit.
     """
 
@@ -67,12 +78,14 @@ class DetInferencer(_DetInferencer):
         weights: str | os.PathLike | None = None,
         device: str | None = None,
         show_progress: bool = True,
+        max_pixels: int | None = MAX_PIXELS,
     ):
         init_default_scope('mmdet')
+        self.max_pixels = check_limit(max_pixels)
         if isinstance(model, (str, os.PathLike)):
             model = named_config(os.fspath(model))
         weights = os.fspath(weights) if weights is not None else None
-        super().__init__(model, weights, device, 'mmdet', show_progress=show_progress)
+        super().__init__(model, weights, check_device(device), 'mmdet', show_progress=show_progress)
 
     def _init_model(self, cfg: Config, weights: str | None, device: str = 'cpu') -> nn.Module:
         fill_class_names(cfg)
@@ -87,14 +100,26 @@ class DetInferencer(_DetInferencer):
         for step in steps:
             if 'meta_keys' in step:
                 step['meta_keys'] = tuple(k for k in step['meta_keys'] if k not in _OF_DATA_SETS)
-        return Compose([self._read, *steps])
+        prepare = Compose(steps)
+
+        def prepared(source: str | np.ndarray) -> dict:
+            found = self._read(source)
+            height, width = found['ori_shape']
+            try:
+                packed = prepare(found)
+            except (cv2.error, ValueError, ZeroDivisionError) as error:
+                raise _extreme(width, height) from error
+            if packed is None or not packed['inputs'].numel():
+                raise _extreme(width, height)
+            return packed
+
+        return prepared
 
     def _init_visualizer(self, cfg: Config) -> None:
         return None
 
-    @staticmethod
-    def _read(source: str | np.ndarray) -> dict:
-        image = load_picture(source)
+    def _read(self, source: str | np.ndarray) -> dict:
+        image = load_picture(source, self.max_pixels)
         shape = image.shape[:2]
         path = source if isinstance(source, str) else None
         return dict(
@@ -127,9 +152,15 @@ class DetInferencer(_DetInferencer):
             ``preds/*.json``.
 
         Raises:
-            DataError: a file that is no picture, an array of another kind, a folder without pictures, or a place that
-                cannot be written.
+            ConfigError: a batch size that is no positive integer.
+            DataError: a file that is no picture or too narrow to resize, an array of another kind, a folder without
+                pictures, a place that cannot be written, or a result that would replace one of the pictures.
         """
+        check_batch_size(kwargs.get('batch_size', 1))
+        inputs, out_dir = picture_list(inputs), os.fspath(kwargs.get('out_dir') or '')
+        if out_dir:
+            names = file_names(inputs)
+            keep_inputs(inputs, [os.path.join(out_dir, 'vis', f'{name}.png') for name in names])
         return dict(super().__call__(inputs, **kwargs), classes=list(self.class_names))
 
     def visualize(

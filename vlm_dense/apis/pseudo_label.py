@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import pprint
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -14,16 +16,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rich.progress import track
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from vlm_dense.apis.common import check_batch_size, load_picture
 from vlm_dense.apis.seg_inferencer import SegInferencer
-from vlm_dense.datasets.checks import LoadImage
+from vlm_dense.datasets.checks import MAX_PIXELS, open_header
 from vlm_dense.errors import ConfigError, DataError, UserError
 from vlm_dense.methods.maskclip.head import ClassNames
 
 IGNORE = 255
 SUMMARY, LIST = 'pseudo_labels.json', 'labelled.txt'
+NOTE = 'vlm_dense'
+"""Name of the text in a mask's file that tells the run, the picture and the labels it was written with."""
 Job = tuple[str, str]
 """A picture and its mask."""
 
@@ -42,8 +48,11 @@ class Labeller(SegInferencer):
     """Writes masks; one in each process.
 
     Args:
-        model, weights, device, classes: See :class:`SegInferencer`.
+        model, weights, device, classes, max_pixels: See :class:`SegInferencer`.
         thresh: Probability below which a pixel is ignored.
+
+    Attributes:
+        digest: Of all that decides on the labels: config, weights, names and ``thresh``.
     """
 
     def __init__(
@@ -53,25 +62,27 @@ class Labeller(SegInferencer):
         device: str | None = None,
         classes: ClassNames | None = None,
         thresh: float = 0.0,
+        max_pixels: int | None = MAX_PIXELS,
     ):
-        super().__init__(model, weights, device, show_progress=False)
-        self._set_classes(classes)
+        super().__init__(model, weights, device, show_progress=False, max_pixels=max_pixels)
         self.thresh = thresh
-        if hasattr(self.model, 'compare_teacher'):
-            self.model.compare_teacher = False
+        self._used = self.view(classes, thresh > 0)
+        self.class_names = self._used.class_names
         if len(self.class_names) > IGNORE:
             raise ConfigError(
                 f'{len(self.class_names)} classes do not fit into 8-bit masks, which have room for {IGNORE}.'
             )
+        parts = (self.cfg.model.to_dict(), self.cfg.get('test_pipeline'), self.class_names, thresh)
+        self.digest = _sha(pprint.pformat(parts).encode() + _sha_of_weights(self.model).encode())
 
     def label(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Label pictures, those with a sound mask excepted; whatever goes wrong is told in the outcome."""
         outcomes, todo, pictures = [], [], []
         for image, mask in jobs:
             try:
-                counts = counts_of(image, mask)
+                counts = kept_counts(image, mask, self.digest)
                 if counts is None:
-                    pictures.append(LoadImage().transform(dict(img_path=image))['img'])
+                    pictures.append(load_picture(image, self.max_pixels))
                     todo.append((image, mask))
                 else:
                     outcomes.append(Outcome(image, counts))
@@ -84,16 +95,19 @@ class Labeller(SegInferencer):
             return []
         try:
             maps = self._segment(pictures)
-            return [Outcome(image, _write(m, mask), new=True) for (image, mask), m in zip(jobs, maps, strict=True)]
         except Exception as error:
             if len(jobs) == 1:
                 return [Outcome(jobs[0][0], reason=_reason(error))]
-        return [o for job, picture in zip(jobs, pictures, strict=True) for o in self._label([job], [picture])]
+            return [o for job, picture in zip(jobs, pictures, strict=True) for o in self._label([job], [picture])]
+        return [
+            Outcome(image, _write(m, mask, self.digest, image), new=True)
+            for (image, mask), m in zip(jobs, maps, strict=True)
+        ]
 
     def _segment(self, pictures: list[np.ndarray]) -> list[np.ndarray]:
         """Masks (H, W), uint8, of pictures (H, W, 3)."""
         scored = self.thresh > 0
-        found = self.postprocess(self.forward(self.preprocess(pictures), scored), scored)
+        found = self.postprocess(self.forward(self.preprocess(pictures), self._used), self._used, scored)
         masks = [one['predictions'].astype(np.uint8) for one in found]
         if scored:
             for mask, one in zip(masks, found, strict=True):
@@ -112,13 +126,15 @@ def pseudo_label(
     processes: int = 1,
     device: str | None = None,
     show_progress: bool = True,
+    max_pixels: int | None = MAX_PIXELS,
 ) -> dict:
     """Write a mask for every picture below a folder.
 
     A mask is an 8-bit PNG of the size of its picture, as ``LoadAnnotations`` reads it: label indices, 255 where the
-    model is less sure than ``thresh``. It lies in ``out`` where the picture lies in ``images``. Masks that are there
-    and sound are kept, so a run that was stopped goes on where it was; each is written under another name first, so
-    there is never half a mask. Pictures that cannot be used are listed and left out.
+    model is less sure than ``thresh``. It lies in ``out`` where the picture lies in ``images``. A text in its file
+    tells what it was made from. Masks that are there, whole, and made from this picture by this model are kept, so a
+    run that was stopped goes on where it was; a picture that was replaced is labelled again; each is written under
+    another name first, so there is never half a mask. Pictures that cannot be used are listed and left out.
 
     Besides masks, ``out`` gets ``pseudo_labels.json``, the summary, and ``labelled.txt``, the pictures that have a
     mask, one a line without suffix: the ``ann_file`` of a data set of mmseg.
@@ -132,32 +148,42 @@ def pseudo_label(
         processes: Each has the model; on GPUs they take turns.
         device: Default: GPUs if there are some.
         show_progress: Draw a bar.
+        max_pixels: Height x width above which a picture is left out; ``None``: no limit.
 
     Returns:
-        The summary: ``model``, ``weights``, ``classes``, ``thresh``, ``masks``, ``new``, ``kept`` (share of pixels that
+        The summary: ``model``, ``weights``, ``classes``, ``thresh``, ``digest`` of config and weights, ``masks``,
+        ``new``, ``kept`` (share of pixels that
         are not ignored), ``histogram`` (class -> share of the pixels kept), ``images`` (class -> pictures that show it)
         and ``bad_files`` (path -> reason).
 
     Raises:
         ConfigError: an option that cannot work.
-        DataError: no picture, two pictures with one mask, masks of another run, or nothing that could be labelled.
+        DataError: no picture, two pictures with one mask, masks that another run or program wrote, a place that
+            cannot be written, or nothing that could be labelled.
     """
-    for name, value in (('batch_size', batch_size), ('processes', processes)):
-        if value < 1:
-            raise ConfigError(f'{name} must be at least 1, found {value}.')
+    check_batch_size(batch_size)
+    if processes < 1:
+        raise ConfigError(f'processes must be at least 1, found {processes}.')
     if not 0 <= thresh < 1:
         raise ConfigError(f'thresh is a probability, from 0 up to but without 1, found {thresh}.')
     images, out = Path(images), Path(out)
     jobs = find_jobs(images, out)
-    labeller = Labeller(model, weights, device, classes, thresh)
-    run = dict(model=str(model), weights=weights, classes=list(labeller.class_names), thresh=thresh)
+    labeller = Labeller(model, weights, device, classes, thresh, max_pixels)
+    run = dict(
+        model=str(model),
+        weights=weights,
+        classes=list(labeller.class_names),
+        thresh=thresh,
+        digest=labeller.digest,
+    )
     _start(out, run)
+    _refuse_foreign(jobs, out, labeller.digest)
     batches = [jobs[i : i + batch_size] for i in range(0, len(jobs), batch_size)]
     if processes == 1:
         results = map(labeller.label, batches)
     else:
         del labeller
-        results = _in_processes(batches, processes, (model, weights, device, classes, thresh))
+        results = _in_processes(batches, processes, (model, weights, device, classes, thresh, max_pixels))
     if show_progress:
         results = track(results, 'Pseudo-labels', total=len(batches))
     return _finish(out, images, run, (outcome for batch in results for outcome in batch))
@@ -189,48 +215,117 @@ def find_jobs(images: Path, out: Path) -> list[Job]:
     return [(image, mask) for mask, image in jobs.items()]
 
 
-def counts_of(image: str, mask: str) -> np.ndarray | None:
-    """Pixels of each label (256,) of a mask; None if there is no sound one of the picture's size."""
+def kept_counts(image: str, mask: str, digest: str) -> np.ndarray | None:
+    """Pixels of each label (256,) of a mask that need not be made again; None if there is no whole one.
+
+    Raises:
+        DataError: the labels are not those that were written.
+    """
     if not os.path.isfile(mask):
         return None
     try:
-        with Image.open(mask) as png, Image.open(image) as picture:
-            turned = picture.getexif().get(0x0112, 1) >= 5  # sides swapped
-            size = picture.size[::-1] if turned else picture.size
-            if png.mode != 'L' or png.size != size:
-                return None
-            return np.bincount(np.asarray(png).ravel(), minlength=256)
+        with open_header(mask) as png:
+            note, labels = _note_of(png), np.asarray(png)
     except (OSError, SyntaxError, ValueError):
+        return None
+    if note is None or note['run'] != digest:
+        return None
+    if note['labels'] != _sha(labels.tobytes()):
+        raise DataError(f'{mask} was changed after it was written. Remove it to have the picture labelled again.')
+    return np.bincount(labels.ravel(), minlength=256) if note['picture'] == _sha(Path(image).read_bytes()) else None
+
+
+def _note_of(png: Image.Image) -> dict | None:
+    """What a mask tells of its making; None if it is no mask of ours."""
+    try:
+        note = json.loads(getattr(png, 'text', {})[NOTE])
+        return note if {'run', 'picture', 'labels'} <= set(note) else None
+    except (KeyError, TypeError, ValueError):
         return None
 
 
-def _write(labels: np.ndarray, path: str) -> np.ndarray:
+def _refuse_foreign(jobs: Sequence[Job], out: Path, digest: str) -> None:
+    """Refuse to replace or adopt masks of other programs and runs; files that cannot be read are nobody's."""
+    foreign = []
+    for _, mask in jobs:
+        if os.path.isfile(mask):
+            try:
+                with open_header(mask) as png:
+                    note = _note_of(png)
+            except (OSError, SyntaxError, ValueError):
+                continue
+            if note is None or note['run'] != digest:
+                foreign.append(mask)
+    if foreign:
+        raise DataError(
+            f'{out} holds {len(foreign)} masks that this model did not write, as {foreign[0]}. Give another folder, or '
+            'remove them.'
+        )
+
+
+def _write(labels: np.ndarray, path: str, digest: str, image: str) -> np.ndarray:
     """Write a mask, whole or not at all; returns the pixels of each label (256,)."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    note = PngInfo()
+    origin = dict(run=digest, picture=_sha(Path(image).read_bytes()), labels=_sha(labels.tobytes()))
+    note.add_text(NOTE, json.dumps(origin))
     temporary = f'{path}.{os.getpid()}.tmp'
-    Image.fromarray(labels).save(temporary, 'PNG')
-    os.replace(temporary, path)
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Image.fromarray(labels).save(temporary, 'PNG', pnginfo=note)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
     return np.bincount(labels.ravel(), minlength=256)
 
 
 def _write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f'{path.name}.tmp')
-    temporary.write_text(text, encoding='utf-8')
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding='utf-8')
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: str | Path, error: OSError) -> DataError:
+    return DataError(f'{path} cannot be written: {error.strerror or error}. What is labelled is kept: run it again.')
+
+
+def _sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:24]
+
+
+def _sha_of_weights(model: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _start(out: Path, run: dict) -> None:
     """Note what makes the masks in ``out``; refuse to mix them with those of another run."""
     path = out / SUMMARY
     if path.is_file():
-        before = json.loads(path.read_text(encoding='utf-8'))
+        before = _read_summary(path)
         unlike = [k for k, v in run.items() if before.get(k) != v]
         if unlike:
             found = ', '.join(f'{k}={before.get(k)!r} (now {run[k]!r})' for k in unlike)
             raise DataError(f'{out} holds the masks of another run: {found}. Give another folder, or remove this one.')
         return
-    out.mkdir(parents=True, exist_ok=True)
     _write_text(path, json.dumps(run, indent=2))
+
+
+def _read_summary(path: Path) -> dict:
+    try:
+        summary = json.loads(path.read_text(encoding='utf-8'))
+        if isinstance(summary, dict):
+            return summary
+        error = f'expected an object, found {type(summary).__name__}'
+    except ValueError as damage:
+        error = str(damage)
+    raise DataError(f'{path} is damaged: {error}. Remove it; masks of the same model are kept.')
 
 
 def _finish(out: Path, images: Path, run: dict, outcomes: Iterable[Outcome]) -> dict:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -21,17 +23,37 @@ from PIL import Image
 from rich.progress import track
 from torch import nn
 
-from vlm_dense.apis.common import file_names, load_picture, load_weights, picture_list, preparing_steps, save
+from vlm_dense.apis.common import (
+    check_batch_size,
+    check_device,
+    file_names,
+    keep_inputs,
+    load_picture,
+    load_weights,
+    picture_list,
+    preparing_steps,
+    save,
+)
 from vlm_dense.apis.maskclip_models import DEFAULT_MODEL, limits_of, segmentor_config
 from vlm_dense.apis.overlay import draw_overlay
+from vlm_dense.apis.views import Views, view_of
+from vlm_dense.datasets.checks import MAX_PIXELS, check_limit
 from vlm_dense.engine.config_checks import class_names, registered
 from vlm_dense.engine.launch import fill_class_names
-from vlm_dense.errors import ClassNamesError, DataError
+from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
-from vlm_dense.segmentation.class_names import as_class_names
+from vlm_dense.segmentation.class_names import Aliases, as_class_names
 from vlm_dense.segmentation.inference import BatchedInference
 
 _NO_NAMES = ('any', 'names', 'until a call gives some')
+
+
+@dataclass(frozen=True)
+class View:
+    """A model that segments by certain names, ``class_names``, a name of each class; used by calls, not changed."""
+
+    model: nn.Module
+    class_names: list[str]
 
 
 class SegInferencer(BaseInferencer):
@@ -50,14 +72,17 @@ class SegInferencer(BaseInferencer):
         weights: Checkpoint of a model that has been trained; MaskCLIP needs none.
         device: Default: a GPU if there is one.
         classes: Of calls that give none. Default: those of the config, the data set or the checkpoint.
-        show_progress: Draw a bar.
+        show_progress: Draw a bar, in the main thread.
+        max_pixels: Height x width above which a picture is refused; ``None``: no limit.
 
     Attributes:
-        class_names: Names in label order, one a class, as of the last call; ``None`` if no call gave some yet.
+        class_names: Names in label order, one a class, of calls that give none; ``None`` if there are no such names.
         limits: What the model cannot do, for the user to read; ``None`` if there is nothing to say.
 
+    A call changes neither the inferencer nor its model, so calls in several threads do not see each other.
+
     Raises:
-        ConfigError: an unknown model, or one with weights that training sets and no ``weights``.
+        ConfigError: an unknown model, one with weights that training sets and no ``weights``, or an absent device.
         ClassNamesError: ``classes`` that cannot be used, or given to a model whose classes are fixed.
         CheckpointError, WeightsNotFoundError: weights that are absent or do not fit.
     """
@@ -69,17 +94,19 @@ class SegInferencer(BaseInferencer):
         device: str | None = None,
         classes: ClassNames | None = None,
         show_progress: bool = True,
+        max_pixels: int | None = MAX_PIXELS,
     ):
         init_default_scope('mmseg')
-        self.class_names: list[str] | None = None
+        self.max_pixels = check_limit(max_pixels)
+        self._views = Views()
         if model is None:
             model = DEFAULT_MODEL
         if isinstance(model, (str, os.PathLike)):
             model = segmentor_config(os.fspath(model))
-        super().__init__(model, weights, device, 'mmseg', show_progress)
-        self._default_classes = classes
+        super().__init__(model, weights, check_device(device), 'mmseg', show_progress)
         if classes is not None:
-            self._set_classes(classes)
+            self.class_names = self.view(classes).class_names
+            self._own_classes = classes
         self.limits = limits_of(self.cfg) if weights is None else None
         if self.limits:
             print_log(self.limits, logger='current', level=logging.WARNING)
@@ -98,22 +125,39 @@ class SegInferencer(BaseInferencer):
             warnings.filterwarnings('ignore', module='mmseg')  # advice on losses
             model = MODELS.build(cfg.model)
         known = load_weights(model, weights, 'SegInferencer') or known
-        if hasattr(model, 'set_class_names'):
-            self._own_classes = known
-        else:
-            self._own_classes = None
-            self.class_names = list(known or (f'class {i}' for i in range(max(2, model.out_channels))))
+        self._own_classes = known
+        self.class_names = [name if isinstance(name, str) else name[0] for name in known] if known else None
+        if not hasattr(model, 'set_class_names') and not known:
+            self.class_names = [f'class {i}' for i in range(max(2, model.out_channels))]
         return model.to(device).eval()
 
-    def _set_classes(self, classes: ClassNames | None) -> None:
-        if not hasattr(self.model, 'set_class_names'):
-            if classes is not None:
-                raise ClassNamesError(
-                    f'{type(self.model).__name__} was trained for its {len(self.class_names)} classes and takes no '
-                    'others. Leave classes out, or use a MaskCLIP model.'
-                )
-            return
-        classes = next((c for c in (classes, self._default_classes, self._own_classes) if c is not None), None)
+    def view(self, classes: ClassNames | None = None, return_scores: bool = False) -> View:
+        """The model as a call with these arguments uses it.
+
+        Raises:
+            ClassNamesError: the names cannot be used.
+        """
+        if hasattr(self.model, 'set_class_names'):
+            names = self._names(classes)
+        elif classes is None:
+            names = None
+        else:
+            raise ClassNamesError(
+                f'{type(self.model).__name__} was trained for its {len(self.class_names)} classes and takes no '
+                'others. Leave classes out, or use a MaskCLIP model.'
+            )
+        return self._views.get((names, return_scores), lambda: self._view(names, return_scores))
+
+    def _view(self, names: tuple[Aliases, ...] | None, return_scores: bool) -> View:
+        model = view_of(self.model)
+        if names is not None:
+            model.set_class_names(names)
+        if isinstance(model, BatchedInference):
+            model.test_cfg['keep_logits'] = return_scores
+        return View(model, list(self.class_names) if names is None else [aliases[0] for aliases in names])
+
+    def _names(self, classes: ClassNames | None) -> tuple[Aliases, ...]:
+        classes = self._own_classes if classes is None else classes
         if classes is None:
             raise ClassNamesError(
                 "Expected names of what the picture may show, found none. Give classes=['sky', 'road', 'car'], or "
@@ -123,8 +167,7 @@ class SegInferencer(BaseInferencer):
         background = self.model.decode_head.background
         if background is not None and ('background',) not in classes[background['index'] :][:1]:
             classes.insert(background['index'], ('background',))
-        self.model.set_class_names(classes)
-        self.class_names = [names[0] for names in classes]
+        return tuple(classes)
 
     def _init_visualizer(self, cfg: Config) -> None:
         return None
@@ -193,28 +236,39 @@ class SegInferencer(BaseInferencer):
 
         Raises:
             ClassNamesError: the names cannot be used; see :func:`as_class_names`.
-            DataError: a file that is no picture, an array of another kind, a folder without pictures.
+            ConfigError: a batch size or an opacity out of range.
+            DataError: a file that is no picture, an array of another kind, a folder without pictures, a place that
+                cannot be written, or a result that would replace one of the pictures.
         """
-        self._set_classes(classes)
+        check_batch_size(batch_size)
+        if not 0 <= opacity <= 1:
+            raise ConfigError(f'opacity must be from 0 to 1, found {opacity}.')
+        view = self.view(classes, return_scores)
         inputs = self._inputs_to_list(inputs)
         names = file_names(inputs)
+        files = [
+            [os.path.join(out_dir, folder, f'{name}.png') for folder in (img_out_dir, pred_out_dir)] for name in names
+        ]
+        if out_dir:
+            keep_inputs(inputs, [path for paths in files for path in paths])
         samples, results = [], []
         starts = range(0, len(inputs), batch_size)
-        for start in track(starts, description='Inference') if self.show_progress else starts:
-            images = [load_picture(x) for x in inputs[start : start + batch_size]]
-            batch = self.forward(self.preprocess(images), return_scores)
+        shown = self.show_progress and threading.current_thread() is threading.main_thread()
+        for start in track(starts, description='Inference') if shown else starts:
+            stop = start + batch_size
+            images = [load_picture(x, self.max_pixels) for x in inputs[start:stop]]
+            batch = self.forward(self.preprocess(images), view)
             if return_datasamples:
                 samples += batch
-            found = self.postprocess(batch, return_scores)
+            found = self.postprocess(batch, view, return_scores)
             if out_dir or show or return_vis:
-                titles = names[start : start + batch_size]
-                for one, name, picture in zip(
-                    found, titles, self.visualize(images, batch, titles, opacity), strict=True
+                pictures = self.visualize(images, batch, names[start:stop], view, opacity)
+                for one, name, paths, picture in zip(
+                    found, names[start:stop], files[start:stop], pictures, strict=True
                 ):
                     if return_vis:
                         one['visualization'] = np.asarray(picture)
                     if out_dir:
-                        paths = [os.path.join(out_dir, folder, f'{name}.png') for folder in (img_out_dir, pred_out_dir)]
                         save(picture.save, paths[0])
                         save(Image.fromarray(one['predictions']).save, paths[1])
                         one['files'] = dict(zip(('vis', 'pred'), paths, strict=True))
@@ -224,51 +278,50 @@ class SegInferencer(BaseInferencer):
         if return_datasamples:
             return samples[0] if len(samples) == 1 else samples
         result = results[0] if len(results) == 1 else {key: [one[key] for one in results] for key in results[0]}
-        return dict(result, classes=list(self.class_names))
+        return dict(result, classes=list(view.class_names))
 
     @torch.no_grad()
-    def forward(self, inputs: dict, return_scores: bool = False) -> list[SegDataSample]:
-        """Samples with ``pred_sem_seg``, and ``seg_logits`` if scores are wanted, on the CPU."""
-        if isinstance(self.model, BatchedInference):
-            self.model.test_cfg['keep_logits'] = return_scores
-        return [sample.cpu() for sample in self.model.test_step(inputs)]
+    def forward(self, inputs: dict, view: View) -> list[SegDataSample]:
+        """Samples with ``pred_sem_seg``, and ``seg_logits`` if the view is one for scores, on the CPU."""
+        return [sample.cpu() for sample in view.model.test_step(inputs)]
 
     def visualize(
         self,
         inputs: Sequence[np.ndarray],
         preds: Sequence[SegDataSample],
         titles: Sequence[str],
+        view: View,
         opacity: float = 0.5,
     ) -> list[Image.Image]:
-        """A picture of each prediction: colours over the greyed input, below it names, shares of the pixels, colours.
-
-        Small inputs are enlarged, large ones reduced.
+        """A picture of each prediction, see :func:`vlm_dense.apis.overlay.draw_overlay`.
 
         Args:
             inputs: uint8 (H, W, 3) BGR.
             preds: Samples with ``pred_sem_seg`` on the CPU.
             titles: A line above each picture.
+            view: What made them.
             opacity: Of the colours, 0 to 1.
         """
         return [
-            draw_overlay(image, sample.pred_sem_seg.data[0].numpy(), self.class_names, title, opacity)
+            draw_overlay(image, sample.pred_sem_seg.data[0].numpy(), view.class_names, title, opacity)
             for image, sample, title in zip(inputs, preds, titles, strict=True)
         ]
 
-    def postprocess(self, preds: Sequence[SegDataSample], return_scores: bool = False) -> list[dict]:
+    def postprocess(self, preds: Sequence[SegDataSample], view: View, return_scores: bool = False) -> list[dict]:
         """``predictions`` and, if asked for, ``scores`` of each picture, as ``__call__`` returns them."""
-        kind = np.uint8 if len(self.class_names) <= 256 else np.uint16
+        kind = np.uint8 if len(view.class_names) <= 256 else np.uint16
         results = []
         for sample in preds:
             one = dict(predictions=sample.pred_sem_seg.data[0].numpy().astype(kind))
             if return_scores:
-                one['scores'] = self._probabilities(sample.seg_logits.data).numpy()
+                one['scores'] = _probabilities(view.model, sample.seg_logits.data).numpy()
             results.append(one)
         return results
 
-    def _probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        head = self.model.decode_head
-        if not isinstance(head, MaskCLIPHead):
-            return logits.softmax(dim=0) if len(logits) > 1 else torch.cat([1 - logits.sigmoid(), logits.sigmoid()])
-        refined = getattr(self.model, 'pamr', None) is not None  # these are probabilities already
-        return logits if refined else head.probabilities(logits[None])[0]
+
+def _probabilities(model: nn.Module, logits: torch.Tensor) -> torch.Tensor:
+    head = model.decode_head
+    if not isinstance(head, MaskCLIPHead):
+        return logits.softmax(dim=0) if len(logits) > 1 else torch.cat([1 - logits.sigmoid(), logits.sigmoid()])
+    refined = getattr(model, 'pamr', None) is not None  # these are probabilities already
+    return logits if refined else head.probabilities(logits[None])[0]

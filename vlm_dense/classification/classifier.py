@@ -54,6 +54,8 @@ class CLIPClassifier(TextGuided, BaseModel):
             ``trainable`` where it changes nothing.
     """
 
+    repeated_names = True
+
     def __init__(
         self,
         backbone: dict,

@@ -1,7 +1,7 @@
 """Data sets of all tasks. Importing this module registers them."""
 
 from vlm_dense.datasets.camvid import CamVidDataset
-from vlm_dense.datasets.checks import CheckSeg, LoadImage
+from vlm_dense.datasets.checks import CheckSeg, LoadImage, LoadMask
 from vlm_dense.datasets.shapes import DrawScene, ShapesDataset, shapes_metainfo
 from vlm_dense.datasets.suppress import SuppressLabels
 
@@ -10,6 +10,7 @@ __all__ = [
     'CheckSeg',
     'DrawScene',
     'LoadImage',
+    'LoadMask',
     'ShapesDataset',
     'SuppressLabels',
     'shapes_metainfo',

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from mmseg.datasets import BaseSegDataset
 
+from vlm_dense.datasets.checks import other_case
 from vlm_dense.registry import DATASETS
 
 
@@ -46,3 +49,20 @@ class CamVidDataset(BaseSegDataset):
 
     def __init__(self, img_suffix: str = '.jpg', seg_map_suffix: str = '.png', **kwargs):
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, reduce_zero_label=False, **kwargs)
+
+    any_case = True
+    """Whether files are found whatever the case of their suffix."""
+
+    def load_data_list(self) -> list[dict]:
+        """One dict an image, in the order of their paths; ``.JPG`` beside ``.jpg`` too."""
+        infos, images = super().load_data_list(), self.data_prefix.get('img_path') or ''
+        if self.ann_file:
+            return infos
+        masks = self.data_prefix.get('seg_map_path')
+        for path in other_case(images, self.img_suffix):
+            info = dict(img_path=path)
+            if masks is not None:
+                name = os.path.relpath(path, images)[: -len(self.img_suffix)] + self.seg_map_suffix
+                info['seg_map_path'] = os.path.join(masks, name)
+            infos.append(dict(info, label_map=self.label_map, reduce_zero_label=self.reduce_zero_label, seg_fields=[]))
+        return sorted(infos, key=lambda info: info['img_path'])

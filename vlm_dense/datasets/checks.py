@@ -1,18 +1,41 @@
-"""Checks on files as they are read: pictures (:class:`LoadImage`), masks (:class:`CheckSeg`), lists of files."""
+"""Checks on files as they are read: pictures (:class:`LoadImage`), masks (:class:`LoadMask`, :class:`CheckSeg`)."""
 
 from __future__ import annotations
 
+import io
 import os
+import struct
+import threading
+from collections.abc import Callable
 
 import cv2
+import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
-from PIL import Image
+from mmengine import fileio
+from mmseg.datasets.transforms import LoadAnnotations
+from PIL import Image, UnidentifiedImageError
 
-from vlm_dense.errors import DataError
+from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import TRANSFORMS
 
+MAX_PIXELS = 100_000_000
+"""Pixels of a picture or mask above which it is refused, unless an option says otherwise: 1.2 GB while it is read."""
+
 _WIDE_MODES = ('I;16', 'I;16B', 'I', 'F')  # of PIL: more than 8 bits a pixel
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, AssertionError, cv2.error)  # of a damaged file
+_ORIENTATION = 0x0112
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: np.fliplr,
+    3: lambda image: np.rot90(image, 2),
+    4: np.flipud,
+    5: lambda image: np.swapaxes(image, 0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: np.swapaxes(np.rot90(image, 2), 0, 1),
+    8: np.rot90,
+}
+"""EXIF orientation -> what shows the picture upright."""
+_unlimited = threading.Lock()
 
 
 def absent_files(paths: list[str]) -> list[str]:
@@ -28,29 +51,166 @@ def absent_files(paths: list[str]) -> list[str]:
     return absent
 
 
-@TRANSFORMS.register_module()
-class LoadImage(LoadImageFromFile):
-    """mmcv's ``LoadImageFromFile`` that names a file which is no readable image.
+def other_case(folder: str, suffix: str) -> list[str]:
+    """Files below a folder that end in a suffix, but for the case of its letters."""
+    return [
+        os.path.join(place, name)
+        for place, _, names in os.walk(folder)
+        for name in sorted(names)
+        if name.lower().endswith(suffix.lower()) and not name.endswith(suffix)
+    ]
 
-    Greyscale, palette, RGBA, CMYK and 16-bit files all give uint8 (H, W, 3) BGR, alpha dropped, as in mmcv.
+
+def open_header(source: str | bytes) -> Image.Image:
+    """A picture of which only the header has been read, whatever its size; close it.
+
+    Pillow's own limit, which counts pixels before anybody can ask for them, is off meanwhile.
+    """
+    with _unlimited:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def check_pixels(size: tuple[int, int], max_pixels: int | None, what: str) -> None:
+    """Refuse a picture by what its header says, before memory is taken for it.
+
+    Args:
+        size: Width and height.
+        max_pixels: Greatest number of pixels; ``None``: any.
+        what: For the message, as 'Image a.png'.
 
     Raises:
-        DataError: the file is missing, empty, cut short or no image.
+        DataError: more pixels than that.
     """
+    width, height = size
+    if max_pixels is not None and width * height > max_pixels:
+        raise DataError(
+            f'{what} has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are read. Make it '
+            'smaller, or raise the limit: max_pixels of vlm_dense.LoadImage and of the inferencers, --max-pixels of '
+            'the programs.'
+        )
+
+
+def check_limit(max_pixels: int | None) -> int | None:
+    """The limit as it was given.
+
+    Raises:
+        ConfigError: no positive integer.
+    """
+    if max_pixels is not None and (not isinstance(max_pixels, int) or isinstance(max_pixels, bool) or max_pixels < 1):
+        raise ConfigError(f'max_pixels must be a positive integer, or None for no limit, found {max_pixels!r}.')
+    return max_pixels
+
+
+def _size_of(path: str) -> str:
+    return f'{os.path.getsize(path):,} bytes' if os.path.isfile(path) else 'unknown size'
+
+
+@TRANSFORMS.register_module()
+class LoadImage(LoadImageFromFile):
+    """mmcv's ``LoadImageFromFile`` that names a file which is no readable image, and refuses one that is too large.
+
+    Greyscale, palette, RGBA, CMYK and 16-bit files all give uint8 (H, W, 3) BGR, alpha dropped, as in mmcv. The image
+    is turned as its EXIF entry says, in every format.
+
+    Args:
+        max_pixels: Height x width above which a file is refused; ``None``: no limit.
+        **kwargs: mmcv's.
+
+    Raises:
+        DataError: the file is missing, empty, cut short, no image, or has too many pixels.
+    """
+
+    def __init__(self, max_pixels: int | None = MAX_PIXELS, **kwargs):
+        super().__init__(**kwargs)
+        self.max_pixels = check_limit(max_pixels)
 
     def transform(self, results: dict) -> dict | None:
         """Add ``img``, ``img_shape`` and ``ori_shape``."""
         path = results['img_path']
         try:
-            return super().transform(results)
+            image = self.decode(self._bytes(path), f'Image {path}')
         except FileNotFoundError as error:
             raise DataError(f'Image {path} does not exist.') from error
-        except (cv2.error, AssertionError, OSError) as error:
-            size = f'{os.path.getsize(path):,} bytes' if os.path.isfile(path) else 'unknown size'
+        except DataError:
+            raise
+        except _BROKEN as error:
+            if self.ignore_empty:
+                return None
+            why = f': {error.strerror}' if isinstance(error, OSError) and error.errno else ''
             raise DataError(
-                f'Image {path} ({size}) cannot be read: it is empty, cut short or no image. Replace it, or leave it '
-                'out of ann_file.'
+                f'Image {path} ({_size_of(path)}) cannot be read{why or ": it is empty, cut short or no image"}. '
+                'Replace it, or leave it out of ann_file.'
             ) from error
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def _bytes(self, path: str) -> bytes:
+        if self.file_client_args is not None:  # mmcv's old way
+            return fileio.FileClient.infer_client(self.file_client_args, path).get(path)
+        return fileio.get(path, backend_args=self.backend_args)
+
+    def decode(self, data: bytes, what: str) -> np.ndarray:
+        """Pixels of the bytes of a file; ``what`` names it in messages."""
+        with open_header(data) as header:
+            check_pixels(header.size, self.max_pixels, what)
+            turn = header.format != 'TIFF' and _TURNS.get(header.getexif().get(_ORIENTATION))  # cv2 turns TIFF always
+        flag = self.color_type
+        own = bool(turn) and flag == 'color' and self.imdecode_backend == 'cv2'  # cv2 knows EXIF of some formats only
+        image = mmcv.imfrombytes(data, 'color_ignore_orientation' if own else flag, backend=self.imdecode_backend)
+        if image is None:
+            raise UnidentifiedImageError(what)
+        return np.ascontiguousarray(turn(image)) if own else image
+
+
+@TRANSFORMS.register_module()
+class LoadMask(LoadAnnotations):
+    """mmseg's ``LoadAnnotations`` that names a mask which cannot be read or whose values are no labels.
+
+    ``tools/train.py`` and ``tools/test.py`` put it in the place of ``LoadAnnotations`` of mmseg.
+
+    Args:
+        max_pixels: As of :class:`LoadImage`.
+        **kwargs: mmseg's.
+
+    Raises:
+        DataError: the file is missing, empty, cut short, too large, or has floating-point values.
+    """
+
+    def __init__(self, max_pixels: int | None = MAX_PIXELS, **kwargs):
+        super().__init__(**kwargs)
+        self.max_pixels = check_limit(max_pixels)
+
+    def _load_seg_map(self, results: dict) -> None:
+        path = results['seg_map_path']
+        try:
+            shape = self._look_at_header(path) if os.path.isfile(path) else None
+            super()._load_seg_map(results)
+        except FileNotFoundError as error:
+            raise DataError(f'Mask {path} does not exist.') from error
+        except DataError:
+            raise
+        except _BROKEN as error:
+            raise DataError(
+                f'Mask {path} ({_size_of(path)}) cannot be read: it is empty, cut short or no image. Replace it, or '
+                'leave its image out of ann_file.'
+            ) from error
+        labels = results['gt_seg_map']
+        if shape and labels.ndim < 2:  # mmseg drops a side of one pixel
+            results['gt_seg_map'] = labels.reshape(shape)
+
+    def _look_at_header(self, path: str) -> tuple[int, int]:
+        with open_header(path) as header:
+            check_pixels(header.size, self.max_pixels, f'Mask {path}')
+            if header.mode == 'F':
+                raise DataError(
+                    f'Mask {path} has floating-point values; expected whole numbers, the class indices. Convert it.'
+                )
+            return header.size[::-1]
 
 
 @TRANSFORMS.register_module()
@@ -72,7 +232,7 @@ class CheckSeg(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Return ``results`` as they are."""
         labels, path = results['gt_seg_map'], results.get('seg_map_path', 'unknown')
-        if labels.ndim != 2:
+        if labels.ndim == 3:
             raise DataError(
                 f'Mask {path} has {labels.shape[-1]} channels; expected one, whose values are class indices. Convert '
                 'colour-coded masks to indices first.'
@@ -80,8 +240,8 @@ class CheckSeg(BaseTransform):
         height, width = results['ori_shape']
         if labels.shape != (height, width):
             raise DataError(
-                f'Mask {path} has {labels.shape[1]}x{labels.shape[0]} pixels, its image {results["img_path"]} '
-                f'{width}x{height}; they must be of one size.'
+                f'Mask {path} has {"x".join(map(str, labels.shape[::-1])) or "1x1"} pixels, its image '
+                f'{results["img_path"]} {width}x{height}; they must be of one size.'
             )
         self._check_wide(path)
         counts = np.bincount(labels.ravel(), minlength=256)
@@ -96,11 +256,12 @@ class CheckSeg(BaseTransform):
         """``LoadAnnotations`` keeps the low 8 bits of a mask only."""
         if not os.path.isfile(path):
             return
-        with Image.open(path) as image:
+        with open_header(path) as image:
             if image.mode in _WIDE_MODES:
-                greatest = int(np.asarray(image).max())
-                if greatest > 255:
-                    self._complain(path, f'{greatest}, more than 8 bits hold')
+                values = np.asarray(image)
+                wrong = values[(values < 0) | (values > 255) | (values != np.floor(values)) | np.isnan(values)]
+                if wrong.size:
+                    self._complain(path, f'{wrong[0]}, ' + ('more than 8 bits hold' if wrong[0] > 255 else 'no index'))
 
     def _complain(self, path: str, found: str) -> None:
         raise DataError(

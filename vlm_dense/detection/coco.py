@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections import Counter
 
@@ -16,6 +17,10 @@ from vlm_dense.errors import ClassNamesError, DataError
 from vlm_dense.registry import DATASETS, METRICS
 
 
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 class _CheckedCOCO(COCO):
     """An annotation file whose categories must be the classes."""
 
@@ -23,7 +28,7 @@ class _CheckedCOCO(COCO):
         self.path = annotation_file
         try:
             super().__init__(annotation_file)
-        except (AssertionError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 f'{annotation_file} cannot be read as COCO annotations ({type(error).__name__}: {error}). Expected '
                 'JSON with images, annotations and categories.'
@@ -31,6 +36,24 @@ class _CheckedCOCO(COCO):
         if not self.cats or not self.imgs:
             raise DataError(f'{annotation_file} lists no {"images" if self.cats else "categories"}.')
         self._check_category_ids()
+        self._check_entries()
+
+    def _check_entries(self) -> None:
+        """Every image has a name and a size, every annotation a box and an image of the file."""
+        for image in self.imgs.values():
+            for key, kind in (('file_name', str), ('height', int), ('width', int)):
+                if not isinstance(image.get(key), kind):
+                    raise DataError(f'{self.path}: image {image["id"]} has {key} {image.get(key)!r}. Mend the entry.')
+        for annotation in self.anns.values():
+            told = f'{self.path}: annotation {annotation["id"]}'
+            if annotation.get('image_id') not in self.imgs:
+                raise DataError(
+                    f'{told} has image_id {annotation.get("image_id")}, which its images do not list. Take it out, or '
+                    'add the image.'
+                )
+            box = annotation.get('bbox')
+            if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
+                raise DataError(f'{told} has the bbox {box!r}; expected [x, y, width, height], four finite numbers.')
 
     def _check_category_ids(self) -> None:
         unknown = {a['category_id'] for a in self.anns.values()} - set(self.cats)

@@ -7,6 +7,7 @@ from vlm_dense.engine import (
     pictures,
     prepare,
     resumable_test,
+    resume_check,
     saving,
     seeding,
 )
@@ -18,6 +19,7 @@ __all__ = [
     'pictures',
     'prepare',
     'resumable_test',
+    'resume_check',
     'saving',
     'seeding',
 ]

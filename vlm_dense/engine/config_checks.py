@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import os
 from collections.abc import Iterator, Sequence
@@ -12,10 +13,14 @@ from collections.abc import Iterator, Sequence
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS as ROOT_DATASETS
-from mmengine.registry import Registry
+from mmengine.registry import HOOKS, MODELS, OPTIMIZERS, TRANSFORMS, Registry
+from mmseg.datasets.transforms import LoadAnnotations
 
-from vlm_dense.datasets.checks import absent_files
-from vlm_dense.errors import ClassNamesError, DataError
+from vlm_dense.datasets.checks import CheckSeg, LoadMask, absent_files, other_case
+from vlm_dense.engine.messages import arguments_of, unknown_argument
+from vlm_dense.errors import ClassNamesError, ConfigError, DataError
+from vlm_dense.segmentation.class_names import check_names
+from vlm_dense.segmentation.inference import BatchedInference, check_test_cfg
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -155,6 +160,7 @@ def _check_pairs(key: str, dataset) -> None:
             + (f', but files ending in {", ".join(others[:5])}. Set img_suffix' if others else '. Set data_prefix')
             + f' of {key}.'
         )
+    _check_suffix(key, dataset, images)
     for field, what in (('img_path', 'images'), ('seg_map_path', 'masks')):
         paths = [info[field] for info in infos if info.get(field)]
         absent = absent_files(paths)
@@ -164,6 +170,19 @@ def _check_pairs(key: str, dataset) -> None:
                 f'{key}: {len(absent)} of {len(infos)} {what} are missing: {names}. Every image needs a mask of the '
                 f'same name ending in {dataset.seg_map_suffix}. Add the files, or list the images to use in ann_file.'
             )
+
+
+def _check_suffix(key: str, dataset, images: str) -> None:
+    """Refuse files that mmseg's data sets leave out because the case of their suffix is another one."""
+    suffix = dataset.img_suffix
+    if dataset.ann_file or not os.path.isdir(images) or getattr(dataset, 'any_case', False):
+        return
+    others = other_case(images, suffix)
+    if others:
+        raise DataError(
+            f'{key}: {len(others)} images end in another case than img_suffix={suffix!r}, as {others[0]}, and would be '
+            'left out. Rename them, or list the images to use in ann_file.'
+        )
 
 
 def class_names(cfg: Config, loaders: Sequence[str] = LOADERS) -> tuple[str, ...] | None:
@@ -201,3 +220,127 @@ def check_class_count(cfg: Config, names: Sequence[str] | None) -> None:
             f'The data set has {len(names)} classes ({", ".join(names[:3])}, ...), but {found}. '
             f'Use --cfg-options {remedy}, or name the classes to use in metainfo of the data sets.'
         )
+
+
+# --- values ---------------------------------------------------------------------------------------------------
+
+_LENGTHS = {
+    'train_cfg': ('max_iters', 'max_epochs', 'val_interval'),
+    'optim_wrapper': ('accumulative_counts',),
+}
+
+
+def check_values(cfg: Config, loaders: Sequence[str] = LOADERS) -> None:
+    """Look whether numbers of a config are in their range, where nothing else looks or says where they stand.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    for name in loaders:
+        loader = cfg.get(name)
+        if not isinstance(loader, dict):
+            continue
+        _at_least(f'{name}.batch_size', loader.get('batch_size', 1), 1)
+        workers = loader.get('num_workers', 0)
+        _at_least(f'{name}.num_workers', workers, 0)
+        for key in ('persistent_workers', 'prefetch_factor'):
+            if loader.get(key) and not workers:
+                raise ConfigError(f'{name}.{key} needs {name}.num_workers above 0, found 0. Leave {key} out.')
+        for _, dataset in _leaves(loader.get('dataset') or {}, name):
+            names = (dataset.get('metainfo') or {}).get('classes')
+            if isinstance(names, str) and not os.path.isfile(names):  # else a list of names, a line each
+                check_names(names)
+    _check_hooks(cfg)
+    for part, keys in _LENGTHS.items():
+        for key in keys:
+            value = (cfg.get(part) or {}).get(key)
+            if value is not None:
+                _at_least(f'{part}.{key}', value, 1)
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    if isinstance(optimizer.get('type'), str):
+        registered(OPTIMIZERS, optimizer['type'])  # mmengine says nothing of an unknown one
+    for key in ('lr', 'weight_decay'):
+        value = optimizer.get(key, 0)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < float('inf'):
+            raise ConfigError(f'optim_wrapper.optimizer.{key} must be a number of at least 0, found {value!r}.')
+    model = cfg.get('model') or {}
+    if 'type' not in model:
+        raise ConfigError(f'{cfg.filename} has no model with a type. A config needs model=dict(type=...).')
+    kind = registered(MODELS, model['type'])
+    if inspect.isclass(kind) and issubclass(kind, BatchedInference):
+        check_test_cfg(model.get('test_cfg') or {})
+
+
+def _check_hooks(cfg: Config) -> None:
+    """Tell misspelt arguments of hooks, which some hooks pass on to functions that are called much later."""
+    for hook in (*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])):
+        kind = isinstance(hook, dict) and hook.get('type') and registered(HOOKS, hook['type'])
+        for argument in set(hook) - arguments_of(kind) - {'type', 'priority'} if kind else ():
+            if difflib.get_close_matches(argument, arguments_of(kind), cutoff=0.8):
+                raise ConfigError(unknown_argument(kind.__name__, kind, argument))
+
+
+def _at_least(key: str, value, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f'{key} must be an integer of at least {least}, found {value!r}.')
+
+
+# --- masks ----------------------------------------------------------------------------------------------------
+
+
+def check_masks(cfg: Config) -> None:
+    """Let masks be checked as they are read: :class:`LoadMask` in the place of mmseg's ``LoadAnnotations``.
+
+    What the test pipeline checks with :class:`CheckSeg`, a ``tta_pipeline`` checks as well.
+    """
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if loader and isinstance(loader.get('dataset'), dict):
+            for _, dataset in _leaves(loader['dataset'], name):
+                _load_masks(dataset.get('pipeline') or [])
+    augmented = cfg.get('tta_pipeline')
+    if augmented:
+        _load_masks(augmented)
+        loader = cfg.get('test_dataloader') or {}
+        tested = [d.get('pipeline') or [] for _, d in _leaves(loader.get('dataset') or {}, '')] if loader else []
+        checks = [step for pipeline in tested for step in pipeline if _is(step, CheckSeg)]
+        if checks and not any(_is(step, CheckSeg) for step in _steps(augmented)):
+            _check_behind_masks(augmented, checks[0])
+
+
+def _steps(pipeline) -> Iterator[dict]:
+    """The steps of a pipeline, those inside of others (``TestTimeAug``, ``RandomChoice``) too."""
+    for step in pipeline:
+        if isinstance(step, dict):
+            yield step
+            yield from _steps(step.get('transforms') or [])
+        elif isinstance(step, (list, tuple)):
+            yield from _steps(step)
+
+
+def _is(step, kind: type) -> bool:
+    if not isinstance(step, dict) or 'type' not in step:
+        return False
+    try:
+        return registered(TRANSFORMS, step['type']) is kind
+    except (KeyError, ConfigError):  # an unknown name, which is told when it is built
+        return False
+
+
+def _load_masks(pipeline) -> None:
+    for step in _steps(pipeline):
+        if _is(step, LoadAnnotations):
+            step['type'] = 'vlm_dense.LoadMask'
+
+
+def _check_behind_masks(pipeline: list, check: dict) -> None:
+    """Put a check right behind the loading of masks, also where steps are lists of alternatives."""
+    for i, step in enumerate(pipeline):
+        if _is(step, LoadMask):
+            pipeline.insert(i + 1, check)
+            return
+        if isinstance(step, (list, tuple)) and any(_is(one, LoadMask) for one in step):
+            pipeline.insert(i + 1, [check])
+            return
+        if isinstance(step, dict) and step.get('transforms'):
+            _check_behind_masks(step['transforms'], check)

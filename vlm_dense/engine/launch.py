@@ -1,160 +1,70 @@
-"""What the command-line programs share: config, checks, processes, runner, and errors told in one message."""
+"""What the command-line programs share: arguments, checks, processes and runs."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import os
-import re
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
-from mmengine import registry as root_registries
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
 from mmengine.hooks import CheckpointHook
-from mmengine.registry import MODELS, Registry, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import FlexibleRunner, Runner
 
+from vlm_dense.datasets.checks import MAX_PIXELS
 from vlm_dense.engine.checkpoint import class_differences
-from vlm_dense.engine.config_checks import check_class_count, check_data, class_names, registered
-from vlm_dense.engine.configs import find_config, list_configs
+from vlm_dense.engine.config_checks import (
+    check_class_count,
+    check_data,
+    check_masks,
+    check_values,
+    class_names,
+    registered,
+)
+from vlm_dense.engine.config_files import load_config
 from vlm_dense.engine.files import last_checkpoint, locked_work_dir
+from vlm_dense.engine.messages import user_errors
 from vlm_dense.engine.runner import SafeFlexibleRunner, SafeRunner
 from vlm_dense.engine.seeding import seed_draws
-from vlm_dense.errors import ClassNamesError, ConfigError, UserError
-from vlm_dense.registry import unknown_name
+from vlm_dense.errors import ClassNamesError, ConfigError
+from vlm_dense.segmentation.class_names import check_names
+
+__all__ = [
+    'add_common_arguments',
+    'add_config_arguments',
+    'add_max_pixels',
+    'build_runner',
+    'fill_class_names',
+    'load_config',
+    'positive',
+    'prepare',
+    'test',
+    'train',
+    'user_errors',
+]
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
-EXIT_STATUS = 2
-_GRACE = 10  # seconds
-
-
-# --- errors ---------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def user_errors(once_per_machine: bool = False) -> Iterator[None]:
-    """Print the message of an error that a user can mend and leave with status 2, without traceback.
-
-    Args:
-        once_per_machine: Let the first process of a machine speak first: for errors that all of them meet.
-
-    Raises:
-        SystemExit: status 2, in place of a :class:`UserError` or of an unknown name in a registry.
-    """
-    try:
-        yield
-    except (UserError, KeyError, RuntimeError) as error:
-        message = _message(error)
-        if message is None:
-            raise
-        if once_per_machine and _local_rank() > 0:
-            time.sleep(_GRACE)  # the launcher ends this process when the first has spoken and left
-        kind = type(error).__name__ if isinstance(error, UserError) else 'ConfigError'
-        print(f'{kind}: {message}', file=sys.stderr, flush=True)
-        raise SystemExit(EXIT_STATUS) from None
-
-
-def _message(error: Exception) -> str | None:
-    text = str(error.args[0]) if error.args else str(error)
-    if isinstance(error, UserError):
-        # torch passes an error of a data worker on with the worker's traceback as its message
-        return text.rpartition(f'{type(error).__module__}.{type(error).__name__}: ')[2].rstrip()
-    unknown = re.match(r'(\S+) is not in the (\S+)::(.+?) registry', text)
-    if unknown:
-        name, scope, kind = unknown.groups()
-        return unknown_name(name, f'{kind} registry of {scope}', _registered(kind))
-    unknown = re.fullmatch(r'Failed to get (\S+)', text)
-    if unknown:
-        return unknown_name(unknown.group(1), 'registries', _registered())
-    return None
-
-
-def _registered(kind: str | None = None) -> set[str]:
-    """All registered names, those of ``vlm_dense`` with their scope."""
-    names: set[str] = set()
-
-    def add(registry: Registry) -> None:
-        if registry.scope == 'vlm_dense':
-            registry.import_from_location()
-        prefix = 'vlm_dense.' if registry.scope == 'vlm_dense' else ''
-        names.update(prefix + name for name in registry._module_dict)
-        for child in registry._children.values():
-            add(child)
-
-    for registry in vars(root_registries).values():
-        if isinstance(registry, Registry) and kind in (None, registry.name):
-            add(registry)
-    return names
-
-
-# --- config ---------------------------------------------------------------------------------------------------
-
-
-def load_config(path: str, options: dict | None = None) -> Config:
-    """Read a config file and change it.
-
-    Args:
-        path: The file.
-        options: Of ``--cfg-options``: dotted key -> value. ``data_root`` also changes every ``data_root`` inside the
-            config that had the old value, and every ``ann_file`` below it.
-
-    Raises:
-        ConfigError: the file, or one it builds on, does not exist; ``data_root`` for a config that has none.
-    """
-    path = str(find_config(path))
-    if not os.path.isfile(path):
-        folder = os.path.dirname(path) or '.'
-        known = {p.name for p in list_configs(folder)}
-        near = difflib.get_close_matches(os.path.basename(path), known, n=3) or sorted(known)[:8]
-        hint = f' In {folder} there are: {", ".join(near)}.' if near else ''
-        raise ConfigError(f'Config {path} does not exist (looked from {os.getcwd()}).{hint}')
-    try:
-        cfg = Config.fromfile(path)
-    except FileNotFoundError as error:
-        raise ConfigError(f'Config {path} builds on a file that does not exist: {error}') from error
-    if options and 'data_root' in options:
-        if cfg.get('data_root') is None:
-            raise ConfigError(
-                f'{path} has no data_root to change. Change it where it is, with --cfg-options '
-                'train_dataloader.dataset.data_root=DIR and the same for val_dataloader and test_dataloader.'
-            )
-        _move_data(cfg._cfg_dict, cfg.data_root, options['data_root'])
-    if options:
-        cfg.merge_from_dict(options)
-    return cfg
-
-
-def _move_data(node, old: str, new: str) -> None:
-    if isinstance(node, dict):
-        for k, value in node.items():
-            if k == 'data_root' and value == old:
-                node[k] = new
-            elif k == 'ann_file' and isinstance(value, str) and value.startswith(os.path.join(old, '')):
-                node[k] = os.path.join(new, value[len(os.path.join(old, '')) :])  # of an evaluator, which has no root
-            else:
-                _move_data(value, old, new)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            _move_data(value, old, new)
 
 
 def fill_class_names(cfg: Config, loaders=('train_dataloader', 'test_dataloader')) -> None:
     """Give the model the class names of the data set if it takes ``class_names`` and the config gives none.
 
     Raises:
-        ClassNamesError: heads whose ``num_classes`` differs from the number of names; names in another order than those
-            of the data set.
+        ClassNamesError: heads whose ``num_classes`` differs from the number of names; names that are a string, empty
+            or equal, or that the text tower of a model with ``class_names`` cannot tell apart; names in another order
+            than those of the data set.
     """
     names = class_names(cfg, loaders)
-    check_class_count(cfg, names)
     kind = registered(MODELS, cfg.model['type'])
+    if names is not None:
+        check_names(names, getattr(kind, 'repeated_names', False))
+    check_class_count(cfg, names)
     if names is None or 'class_names' not in inspect.signature(kind).parameters:
         return
     given = cfg.model.get('class_names')
@@ -195,13 +105,6 @@ def check_same_classes(cfg: Config) -> None:
 # --- processes ------------------------------------------------------------------------------------------------
 
 
-def _local_rank() -> int:
-    for name in ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK'):
-        if name in os.environ:
-            return int(os.environ[name])
-    return 0
-
-
 def _rank(launcher: str) -> int:
     """Rank of this process, before processes are connected."""
     names = () if launcher == 'none' else ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
@@ -239,6 +142,17 @@ def _use_gloo(cfg: Config) -> None:
 # --- runs -----------------------------------------------------------------------------------------------------
 
 
+def positive(text: str) -> int:
+    """An integer of at least 1; the ``type`` of an argument."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'expected an integer of at least 1, found {text!r}')
+    return value
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that training and testing share."""
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config>)')
@@ -259,6 +173,17 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """Add the limit on pictures from outside."""
+    parser.add_argument(
+        '--max-pixels',
+        type=int,
+        default=MAX_PIXELS,
+        metavar='N',
+        help='refuse pictures with more pixels, before memory is taken for them (default: %(default)s; 0: no limit)',
+    )
+
+
 def prepare(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
     """Config of a run, checked: data are there, class counts agree, processes are connected.
 
@@ -275,11 +200,23 @@ def prepare(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
     cfg.launcher = args.launcher
     init_default_scope(cfg.get('default_scope', 'mmengine'))
+    check_values(cfg, loaders)
     check_data(cfg, loaders)
     fill_class_names(cfg, loaders)
+    check_masks(cfg)
+    _check_writable(cfg.work_dir)
     if cfg.launcher != 'none' and get_device() == 'cpu':
         _use_gloo(cfg)
     return cfg
+
+
+def _check_writable(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f'--work-dir {folder} cannot be written: {error.strerror}. Give another folder.') from error
 
 
 def build_runner(cfg: Config) -> Runner | FlexibleRunner:
@@ -306,14 +243,21 @@ def train(args: argparse.Namespace) -> None:
                     raise ConfigError('--amp needs a GPU, and this machine has none. Train without --amp.')
                 cfg.optim_wrapper.type = 'AmpOptimWrapper'
                 cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+            if args.load_from and args.resume:
+                raise ConfigError(
+                    f'--load-from {args.load_from} beside --resume: a run begins with the weights of one checkpoint. '
+                    '--resume goes on with optimiser, schedule and iteration; --load-from begins anew with the weights.'
+                )
             if args.load_from:
                 cfg.load_from = args.load_from
             if _rank(cfg.launcher) == 0:
                 held.enter_context(locked_work_dir(cfg.work_dir))
             _resume(cfg, args.resume)
             seed_draws(cfg)
+            if cfg.resume:
+                cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='vlm_dense.ResumeCheckHook')]
             runner = build_runner(cfg)
-        with user_errors():
+        with user_errors(interrupted=lambda: _left_by(cfg.work_dir)):
             runner.train()
 
 
@@ -326,6 +270,14 @@ def _resume(cfg: Config, wanted: str | None) -> None:
         cfg.resume = latest is not None
         if latest:  # otherwise the run starts from the beginning
             cfg.load_from = latest
+
+
+def _left_by(work_dir: str) -> str:
+    """What is saved of a training that was stopped, and how to go on."""
+    latest = last_checkpoint(work_dir)
+    if latest is None:
+        return f'Nothing is saved in {work_dir} yet; start again.'
+    return f'Saved: {latest}. Go on with the same command and --resume.'
 
 
 def test(args: argparse.Namespace) -> dict:
@@ -353,7 +305,7 @@ def test(args: argparse.Namespace) -> dict:
         runner = build_runner(cfg)
         if args.checkpoint is None:
             _check_untrained(runner, cfg)
-    with user_errors():
+    with user_errors(interrupted='Nothing was written over; start the test again.'):
         return runner.test()
 
 

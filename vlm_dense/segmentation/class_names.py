@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmengine.logging import print_log
+
+from vlm_dense.clip.tokenizer import tokenize
 from vlm_dense.errors import ClassNamesError
 from vlm_dense.registry import unknown_name
 
 FOLDER = Path(__file__).parents[1] / 'data' / 'class_names'
+
+_LONGEST = 512  # tokens of a name that are compared
 
 Aliases = tuple[str, ...]
 """The names of one class."""
@@ -37,7 +43,10 @@ def read_class_names(source: str) -> list[list[str]]:
             known = [p.stem for p in FOLDER.glob('*.txt')]
             raise ClassNamesError(unknown_name(source, 'lists of class names of vlm_dense', known))
         raise ClassNamesError(f'There is no file of class names at {path.absolute()}.')
-    lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
+    except UnicodeDecodeError as error:
+        raise ClassNamesError(f'{path} is no text in UTF-8 ({error}). Save it as UTF-8, a class a line.') from error
     return [_split(line) for line in lines if line and not line.startswith('#')]
 
 
@@ -52,26 +61,71 @@ def as_class_names(names: str | Sequence[str | Sequence[str]]) -> tuple[Aliases,
         names: What :func:`read_class_names` takes; or a class an entry: one name, or a list of them.
 
     Raises:
-        ClassNamesError: no class, a class without name, or a name that two classes share.
+        ClassNamesError: no class, a class without name, or a name that two classes share, as CLIP reads it.
     """
     if isinstance(names, str):
         names = read_class_names(names)
-    classes = tuple(
-        tuple(dict.fromkeys(' '.join(n.split()) for n in ([entry] if isinstance(entry, str) else entry)))
-        for entry in names
-    )
+    entries = [[entry] if isinstance(entry, str) else entry for entry in names]
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, Sequence) or not all(isinstance(name, str) for name in entry):
+            raise ClassNamesError(f'Class {index} must be a name or a list of names, found {entry!r}.')
+    classes = tuple(tuple(dict.fromkeys(' '.join(name.split()) for name in entry)) for entry in entries)
     if not classes:
         raise ClassNamesError('Expected at least one class name, found an empty list.')
-    owner: dict[str, int] = {}
+    check_distinct(classes)
+    return classes
+
+
+def check_names(names: Sequence[str], repeated: bool = False) -> None:
+    """Look whether names, one a class, can be told apart by a text tower.
+
+    Args:
+        names: In label order.
+        repeated: Let names be equal, as in published lists (ImageNet's have 'missile' twice); the log says so.
+
+    Raises:
+        ClassNamesError: a string in the place of a list, what is no name, an empty name, or equal names.
+    """
+    if isinstance(names, str):
+        raise ClassNamesError(
+            f'Class names must be a list, a name a class, found the string {names!r}, each letter of which would be a '
+            "class. Write [...] around the names, as in ['sky', 'road']."
+        )
+    wrong = [i for i, name in enumerate(names) if not isinstance(name, str)]
+    if wrong:
+        raise ClassNamesError(f'The name of class {wrong[0]} must be a string, found {names[wrong[0]]!r}.')
+    try:
+        check_distinct([(name,) for name in names])
+    except ClassNamesError as error:
+        if not repeated or not all(name.strip() for name in names):
+            raise
+        print_log(f'{error}', logger='current', level=logging.WARNING)
+
+
+def check_distinct(classes: Sequence[Sequence[str]]) -> None:
+    """Look whether every class has a name, and no two classes have the same one.
+
+    Names are the same if CLIP's tokenizer makes the same of them: it knows no upper case and no width of spaces.
+
+    Raises:
+        ClassNamesError: see above; names the classes.
+    """
+    owner: dict[tuple[int, ...], tuple[int, str]] = {}
     for index, aliases in enumerate(classes):
-        if not aliases or '' in aliases:
+        if not aliases or not all(name.strip() for name in aliases):
             raise ClassNamesError(f'Class {index} of {len(classes)} has no name.')
         for name in aliases:
-            if name in owner:
+            if any('\ud800' <= letter <= '\udfff' for letter in name):  # how Python passes on bytes that are no UTF-8
+                raise ClassNamesError(f'The name {name!a} of class {index} is no text in UTF-8. Type it again.')
+            other, spelt = owner.setdefault(_tokens(name), (index, name))
+            if other != index:
+                same = f' (CLIP reads {name!r} as {spelt!r})' if name != spelt else ''
                 raise ClassNamesError(
-                    f'{name!r} is the name of class {owner[name]} and of class {index}: nothing could tell them '
+                    f'{spelt!r} is the name of class {other} and of class {index}{same}: nothing could tell them '
                     'apart. Leave one of them out or name it differently; several names of one class go into one '
                     "entry, as in [['sofa', 'couch'], 'table']."
                 )
-            owner[name] = index
-    return classes
+
+
+def _tokens(name: str) -> tuple[int, ...]:
+    return tuple(tokenize(None, [name], _LONGEST, truncate=True)[0].tolist())

@@ -14,7 +14,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from vlm_dense.errors import ConfigError
-from vlm_dense.registry import MODELS
+from vlm_dense.registry import MODELS, unknown_name
 from vlm_dense.segmentation.strip_loss import use_strips
 from vlm_dense.segmentation.strip_maps import Box, Piece, StripMaps
 
@@ -53,6 +53,40 @@ class MixedSizeSegDataPreProcessor(SegDataPreProcessor):
             if 'ori_shape' not in sample.metainfo:
                 sample.set_metainfo({'ori_shape': size})
         return {'inputs': batch, 'data_samples': samples}
+
+
+_TEST_KEYS = ('mode', 'crop_size', 'stride', 'window_batch_size', 'keep_logits')
+
+
+def check_test_cfg(test_cfg: dict) -> None:
+    """Look whether the ``test_cfg`` of :class:`BatchedInference` can work.
+
+    Raises:
+        ConfigError: an unknown key or mode; windows that are absent, no pair of positive integers, or leave gaps.
+    """
+    for key in test_cfg:
+        if key not in _TEST_KEYS:
+            raise ConfigError(unknown_name(key, 'options of test_cfg', _TEST_KEYS))
+    mode = test_cfg.get('mode', 'whole')
+    if mode not in ('whole', 'slide'):
+        raise ConfigError(f"test_cfg.mode must be 'whole' or 'slide', found {mode!r}.")
+    windows = test_cfg.get('window_batch_size', 8)
+    if not isinstance(windows, int) or windows < 1:
+        raise ConfigError(f'test_cfg.window_batch_size must be an integer of at least 1, found {windows!r}.')
+    if mode == 'slide':
+        crop, stride = (_pair(test_cfg, key) for key in ('crop_size', 'stride'))
+        if any(s > c for s, c in zip(stride, crop, strict=True)):
+            raise ConfigError(
+                f'test_cfg.stride must not be larger than test_cfg.crop_size, or pixels between the windows would be '
+                f'seen by none; found stride {stride} and crop_size {crop}.'
+            )
+
+
+def _pair(test_cfg: dict, key: str) -> tuple[int, int]:
+    value = test_cfg.get(key)
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(isinstance(v, int) and v > 0 for v in value):
+        raise ConfigError(f'test_cfg.{key} must be (height, width), two positive integers, found {value!r}.')
+    return tuple(value)
 
 
 class BatchedInference:
@@ -125,10 +159,8 @@ class BatchedInference:
         return self._whole(inputs)
 
     def _mode(self) -> str:
-        mode = self.test_cfg.get('mode', 'whole')
-        if mode not in ('whole', 'slide'):
-            raise ConfigError(f"test_cfg.mode must be 'whole' or 'slide', found {mode!r}.")
-        return mode
+        check_test_cfg(self.test_cfg)
+        return self.test_cfg.get('mode', 'whole')
 
     def _keep_logits(self) -> bool:
         return self.test_cfg.get('keep_logits', True) or self.out_channels == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import open_clip
+import pretrain_clip
 import pytest
 import torch
 from mmengine.config import Config
@@ -94,3 +95,20 @@ def test_bundled_models_recognise_held_out_scenes(name, colour, shape):
         metric.process({}, model.val_step(batch))
     scores = metric.evaluate(500)
     assert scores['zero_shot/colour'] >= colour and scores['zero_shot/shape'] >= shape
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path, capsys):
+    torch.save(dict(state_dict={'backbone.weight': torch.zeros(3)}, meta={}), tmp_path / 'other.pth')
+    config = 'projects/tiny_clip/configs/pretrain_tiny-rn.py'
+    for words in (['--export', str(tmp_path / 'other.pth')], ['--export', str(tmp_path / 'absent.pth')]):
+        with pytest.raises(SystemExit) as left:
+            pretrain_clip.main([config, '--work-dir', str(tmp_path / 'work'), *words])
+        assert left.value.code == 2 and 'Traceback' not in capsys.readouterr().err
+    assert not list(tmp_path.rglob('*.safetensors'))
+
+
+def test_a_checkpoint_of_the_recipe_is_exported(tmp_path):
+    torch.save(dict(state_dict=CaptionPretraining('tiny-rn').state_dict(), meta={}), tmp_path / 'own.pth')
+    config = 'projects/tiny_clip/configs/pretrain_tiny-rn.py'
+    pretrain_clip.main([config, '--work-dir', str(tmp_path / 'work'), '--export', str(tmp_path / 'own.pth')])
+    assert (tmp_path / 'work' / 'tiny-rn.safetensors').stat().st_size < 8e6

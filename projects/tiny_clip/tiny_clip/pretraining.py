@@ -26,6 +26,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vlm_dense.apis.common import save
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.datasets import scenes
 from vlm_dense.registry import METRICS, MODELS, TRANSFORMS
@@ -308,8 +309,11 @@ class ZeroShotShapes(BaseMetric):
 
 
 def export(model: CaptionPretraining, path: Path) -> None:
-    """Write a model as float16 safetensors with the trained token rows only (``token_embedding.ids`` and ``.rows``)."""
+    """Write a model as float16 safetensors with the trained token rows only (``token_embedding.ids`` and ``.rows``).
+
+    The file is written whole or not at all.
+    """
     state = {k: v.half() if v.is_floating_point() else v for k, v in model.clip.state_dict().items()}
     state['token_embedding.rows'] = state.pop('token_embedding.weight')
     state['token_embedding.ids'] = model.token_ids.int()
-    save_file(state, path)
+    save(lambda place: save_file(state, place), str(path))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from torchvision.datasets import VOCDetection
@@ -97,7 +96,10 @@ class SplitFile(Layout):
         return [_clean(names[label]) for label in range(len(names))]
 
     def images(self, part: str) -> list[dict]:
-        return [dict(img_path=str(self.folder / path), gt_label=label) for path, label, _ in self._read()[part]]
+        entries = self._read()[part]
+        if not entries:
+            raise DataError(f'{self.split} has an empty list {part!r}. Download it again.')
+        return [dict(img_path=str(self.folder / path), gt_label=label) for path, label, _ in entries]
 
 
 class AircraftLists(Layout):
@@ -132,14 +134,23 @@ class ClassFolders(Layout):
     Args:
         names, train, test: Places.
         numbered: Folders are called 0, 1, ..., the place of the class in the list of names (ImageNet-V2).
+        whole: Every name of the list has a folder, so that one which is absent is told.
     """
 
-    def __init__(self, root: Path, names: str, test: str, train: str | None = None, numbered: bool = False):
+    def __init__(
+        self,
+        root: Path,
+        names: str,
+        test: str,
+        train: str | None = None,
+        numbered: bool = False,
+        whole: bool = False,
+    ):
         own, imagenet = root / names, root / SETS['imagenet']['names']
         self.names = own if own.is_file() or not imagenet.is_file() else imagenet
         self.folders = dict(test=root / test) | (dict(train=root / train) if train else {})
         self.parts = tuple(self.folders)
-        self.numbered = numbered
+        self.numbered, self.whole = numbered, whole
         super().__init__(self.names, *self.folders.values())
 
     def _named(self) -> dict[str, tuple[int, str]]:
@@ -161,6 +172,14 @@ class ClassFolders(Layout):
             raise DataError(
                 f'{place} has {len(found)} folders of classes, {len(bare)} of them without name in {self.names}: '
                 f'{", ".join(bare[:3])}. Take the classnames.txt of ImageNet, 1000 lines.'
+            )
+        absent = [folder for folder in named if folder not in set(found)]
+        if self.whole and absent:
+            told = ', '.join(f'{folder} ({named[folder][1]})' for folder in absent[:5])
+            raise DataError(
+                f'{place} lacks {len(absent)} of the {len(named)} classes of {self.names}: {told}'
+                f'{", ..." if len(absent) > 5 else ""}. Labels would count fewer classes. Complete the images, or take '
+                'these lines out of the list.'
             )
         if self.numbered:
             found.sort(key=int)
@@ -200,15 +219,30 @@ class CocoBoxes(Layout):
 
     def images(self, part: str) -> list[dict]:
         boxes, folder = self.places[part]
-        content = json.loads(_read(boxes))
+        try:
+            return self._shown(json.loads(_read(boxes)), boxes, folder)
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(
+                f'{boxes} cannot be read as boxes of COCO ({type(error).__name__}: {error}). Expected JSON with '
+                'images, annotations and categories; download it again.'
+            ) from error
+
+    def _shown(self, content: dict, boxes: Path, folder: Path) -> list[dict]:
         categories = sorted(content['categories'], key=lambda category: category['id'])
         if [category['name'] for category in categories] != self._names:
             raise DataError(f'{boxes} has {len(categories)} categories that are not the 80 of COCO. Download it again.')
         labels = {category['id']: label for label, category in enumerate(categories)}
+        files = {image['id']: image['file_name'] for image in content['images']}
         shown: dict[int, set[int]] = {}
         for box in content['annotations']:
+            for key, known in (('category_id', labels), ('image_id', files)):
+                if box[key] not in known:
+                    raise DataError(
+                        f'{boxes}: annotation {box.get("id")} has {key} {box[key]}, which it does not list.'
+                    )
             shown.setdefault(box['image_id'], set()).add(labels[box['category_id']])
-        files = {image['id']: image['file_name'] for image in content['images']}
         return [dict(img_path=str(folder / files[i]), gt_labels=sorted(shown[i])) for i in files if i in shown]
 
 
@@ -241,8 +275,12 @@ class VocObjects(Layout):
 def _voc_labels(path: str, labels: dict[str, int]) -> dict[str, list[int]]:
     from xml.etree import ElementTree
 
+    try:
+        tree = ElementTree.fromstring(_read(Path(path)))
+    except ElementTree.ParseError as error:
+        raise DataError(f'{path} is no XML: {error}. Replace it, or take it out of the lists of images.') from error
     sure, difficult = set(), set()
-    for found in ElementTree.fromstring(_read(Path(path))).iter('object'):
+    for found in tree.iter('object'):
         name = found.findtext('name')
         if name not in labels:
             raise DataError(f'{path} has an object {name!r}, which is none of the 20 classes of VOC.')
@@ -295,14 +333,15 @@ def _read(path: Path) -> str:
         return path.read_text(encoding='utf-8')
     except FileNotFoundError as error:
         raise DataError(f'There is no file {path}. Say where the data are with data_root.') from error
+    except UnicodeDecodeError as error:
+        raise DataError(f'{path} is no text in UTF-8: {error}. Download it again.') from error
 
 
 def _lines(path: Path) -> list[str]:
-    return list(_stripped(_read(path)))
-
-
-def _stripped(text: str) -> Iterator[str]:
-    return (line.strip() for line in text.splitlines() if line.strip())
+    lines = [line.strip() for line in _read(path).splitlines() if line.strip()]
+    if not lines:
+        raise DataError(f'{path} is empty. Download it again.')
+    return lines
 
 
 def _clean(name: str) -> str:

@@ -14,6 +14,7 @@ from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.methods.base.roles import ImagePrompt, build_part
 from vlm_dense.methods.base.text_prompt import TextPrompt
 from vlm_dense.registry import MODELS
+from vlm_dense.segmentation.class_names import check_names
 
 
 class TextGuided:
@@ -25,6 +26,8 @@ class TextGuided:
     """
 
     frozen_backbone = False
+    repeated_names = False
+    """Whether classes may have equal names, as those of ImageNet have."""
 
     def build_text(
         self,
@@ -44,7 +47,7 @@ class TextGuided:
             image_tower: CLIP's image tower; it is looked at and not kept. ``None`` for a head that gets features only.
 
         Raises:
-            ClassNamesError: no names.
+            ClassNamesError: no names, or names that no text tower can tell apart.
             ConfigError: a backbone that is no CLIP image tower, towers of different joint spaces, or prompts that wait
                 for each other.
         """
@@ -77,16 +80,17 @@ class TextGuided:
 
     @classmethod
     def check_names(cls, class_names: Sequence[str] | None) -> None:
-        """Refuse to go on without class names.
+        """Refuse to go on without class names, or with some that no text tower can tell apart.
 
         Raises:
-            ClassNamesError: there are none.
+            ClassNamesError: there are none, or they cannot be used.
         """
         if class_names is None:
             raise ClassNamesError(
                 f'{cls.__name__}: class_names are missing. tools/train.py and tools/test.py take them from the data '
                 "set; elsewhere give model=dict(class_names=['wall', ...]) in label order."
             )
+        check_names(class_names, cls.repeated_names)
 
     @classmethod
     def check_parts(cls, parts: Container[str]) -> None:

@@ -1,0 +1,92 @@
+"""What a result came from beside its config: the weights that were read, and the code that made it."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import open_clip
+import torch
+
+import vlm_dense
+
+PACKAGE = Path(vlm_dense.__file__).parent
+SUFFIXES = ('.pt', '.pth', '.safetensors', '.bin', '.npz', '.ckpt')
+"""Of files of weights."""
+
+
+def code_digest(folder: Path = PACKAGE) -> str:
+    """Of all code and data tables of a package, of torch and of open_clip; comments and docstrings do not count."""
+    files = sorted(
+        p for p in folder.rglob('*') if p.suffix in ('.py', '.json', '.txt') and '__pycache__' not in p.parts
+    )
+    return _code_digest(tuple((p, p.stat().st_mtime_ns, p.stat().st_size) for p in files), folder)
+
+
+@functools.cache
+def _code_digest(files: tuple[tuple[Path, int, int], ...], folder: Path) -> str:
+    digest = hashlib.sha256(f'torch {torch.__version__} open_clip {open_clip.__version__}'.encode())
+    for path, *_ in files:
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(_meaning(path))
+    return digest.hexdigest()
+
+
+def _meaning(path: Path) -> bytes:
+    """A file without what changes no result."""
+    if path.suffix != '.py':
+        return path.read_bytes()
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    for node in ast.walk(tree):
+        body = getattr(node, 'body', None)
+        if isinstance(body, list):
+            node.body = [line for line in body if not _is_text(line)]
+    return ast.dump(tree).encode()
+
+
+def _is_text(line: ast.stmt) -> bool:
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
+
+
+def weights_digest(cfg: dict) -> str:
+    """Of the content of all files of weights that a config names, the bundled ones included."""
+    digest = hashlib.sha256()
+    for path in sorted(set(_weights(cfg))):
+        digest.update(os.path.basename(path).encode())
+        digest.update(file_digest(path, os.stat(path).st_mtime_ns, os.path.getsize(path)))
+    return digest.hexdigest()
+
+
+@functools.cache
+def file_digest(path: str, changed: int, size: int) -> bytes:
+    """Of a file's content; read again when its time or its size changed."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').digest() if hasattr(hashlib, 'file_digest') else _digest_of(file)
+
+
+def _digest_of(file) -> bytes:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.digest()
+
+
+def _weights(node) -> Iterator[str]:
+    if isinstance(node, dict):
+        if node.get('pretrained') == 'bundled' and isinstance(node.get('arch'), str):
+            bundled = PACKAGE / 'clip' / 'bundled' / f'{node["arch"]}.safetensors'
+            if bundled.is_file():
+                yield str(bundled)
+        node = node.values()
+    elif isinstance(node, str):
+        if node.endswith(SUFFIXES) and os.path.isfile(node):
+            yield node
+        return
+    elif not isinstance(node, (list, tuple)):
+        return
+    for value in node:
+        yield from _weights(value)

@@ -1,0 +1,201 @@
+"""What a user can mend, told in one message: programs print it and leave with status 2, without traceback."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import inspect
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+
+import torch
+from mmengine import registry as root_registries
+from mmengine.registry import Registry
+
+from vlm_dense.errors import ConfigError, DataError, UserError
+from vlm_dense.registry import unknown_name
+
+EXIT_STATUS = 2
+TRACEBACK = 'VLM_DENSE_TRACEBACK'
+"""Environment variable: with the value 1, the traceback is printed before the message."""
+
+_GRACE = 10  # seconds
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_LONGEST = 300  # characters of the arguments that are shown
+_OF_BUILDS = (TypeError, ValueError, AssertionError, LookupError, AttributeError, ImportError, NotImplementedError)
+
+
+@contextmanager
+def user_errors(once_per_machine: bool = False, interrupted: Callable[[], str] | str | None = None) -> Iterator[None]:
+    """Print the message of an error that a user can mend and leave with status 2, without traceback.
+
+    Those are every :class:`UserError`, unknown names in a registry, arguments that a component of a config does not
+    take or refuses, files and folders that cannot be read or written, a full disk, memory that does not suffice, and
+    Ctrl-C. The environment variable ``VLM_DENSE_TRACEBACK=1`` prints the traceback as well.
+
+    Args:
+        once_per_machine: Let the first process of a machine speak first: for errors that all of them meet.
+        interrupted: After Ctrl-C, what is saved and how to go on; a sentence, or what gives one.
+
+    Raises:
+        SystemExit: status 2, in place of these errors.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        told = _told(error, interrupted)
+        if told is None:
+            raise
+        if once_per_machine and local_rank() > 0:
+            time.sleep(_GRACE)  # the launcher ends this process when the first has spoken and left
+        if os.environ.get(TRACEBACK) == '1':
+            traceback.print_exc()
+        print(told, file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_STATUS) from None
+
+
+def local_rank() -> int:
+    """Number of this process on its machine."""
+    for name in ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK'):
+        if name in os.environ:
+            return int(os.environ[name])
+    return 0
+
+
+def _told(error: BaseException, interrupted: Callable[[], str] | str | None) -> str | None:
+    """Kind and message, or None of an error that is no user's."""
+    if isinstance(error, KeyboardInterrupt):
+        more = interrupted() if callable(interrupted) else interrupted
+        return f'Interrupted. {more}' if more else 'Interrupted: stopped by Ctrl-C.'
+    if isinstance(error, UserError):
+        text = str(error.args[0]) if error.args else str(error)
+        # torch passes an error of a data worker on with the worker's traceback as its message
+        text = text.rpartition(f'{type(error).__module__}.{type(error).__name__}: ')[2].rstrip()
+        return f'{type(error).__name__}: {text}'
+    for kind, explain in ((ConfigError, _of_registry), (DataError, _of_system), (ConfigError, _of_build)):
+        message = explain(error)
+        if message is not None:
+            return f'{kind.__name__}: {message}'
+    return None
+
+
+# --- names that no registry has -------------------------------------------------------------------------------
+
+
+def _of_registry(error: BaseException) -> str | None:
+    text = str(error.args[0]) if error.args else ''
+    unknown = re.match(r'(\S+) is not in the (\S+)::(.+?) registry', text)
+    if unknown:
+        name, scope, kind = unknown.groups()
+        return unknown_name(name, f'{kind} registry of {scope}', _registered(kind))
+    unknown = re.fullmatch(r'Failed to get (\S+)', text)
+    return unknown_name(unknown[1], 'registries', _registered()) if unknown else None
+
+
+def _registered(kind: str | None = None) -> set[str]:
+    """All registered names, those of ``vlm_dense`` with their scope."""
+    names: set[str] = set()
+
+    def add(registry: Registry) -> None:
+        if registry.scope == 'vlm_dense':
+            registry.import_from_location()
+        prefix = 'vlm_dense.' if registry.scope == 'vlm_dense' else ''
+        names.update(prefix + name for name in registry._module_dict)
+        for child in registry._children.values():
+            add(child)
+
+    for registry in vars(root_registries).values():
+        if isinstance(registry, Registry) and kind in (None, registry.name):
+            add(registry)
+    return names
+
+
+# --- the system -----------------------------------------------------------------------------------------------
+
+
+def _of_system(error: BaseException) -> str | None:
+    if isinstance(error, BrokenPipeError):
+        return None
+    if isinstance(error, OSError) and (error.filename or error.errno in _NO_SPACE):
+        place = error.filename if error.filename is not None else 'A file'
+        if error.errno in _NO_SPACE:
+            return (
+                f'{place} cannot be written: {error.strerror}. Make room, or write elsewhere; what was there is kept.'
+            )
+        if isinstance(error, FileNotFoundError):
+            return f'{place} does not exist (looked from {os.getcwd()}).'
+        return f'{place} cannot be used: {error.strerror}.'
+    text = str(error)
+    if isinstance(error, RuntimeError) and ('PytorchStreamWriter' in text or 'iostream error' in text):
+        return 'A checkpoint could not be written, most likely because the disk is full. Make room, and resume.'
+    if isinstance(error, torch.OutOfMemoryError):
+        return f'The memory of the GPU does not suffice: {text.splitlines()[0]} Take a smaller batch_size.'
+    if isinstance(error, MemoryError):
+        return 'The memory of this machine does not suffice. Take a smaller batch_size or smaller pictures.'
+    return None
+
+
+# --- what is built from a config ------------------------------------------------------------------------------
+
+
+def _of_build(error: BaseException) -> str | None:
+    """The message of an error in the constructor of what a registry builds; the innermost such constructor is named."""
+    frame, inside = _build_frame(error.__traceback__)
+    if frame is None or not isinstance(error, _OF_BUILDS):
+        return None
+    kind, given = frame.f_locals['obj_cls'], frame.f_locals['args']
+    name = frame.f_locals.get('obj_type', kind)
+    name = name if isinstance(name, str) else getattr(name, '__name__', str(name))
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    unknown = re.search(r"got an unexpected keyword argument '(\w+)'", text)
+    if unknown and isinstance(error, TypeError) and unknown[1] in given:
+        return unknown_argument(name, kind, unknown[1])
+    missing = re.search(r'missing \d+ required (?:keyword-only|positional) arguments?: (.+)', text)
+    if missing and isinstance(error, TypeError) and inside == 0:
+        return f'{name} needs {missing[1]}, which the config does not give.'
+    shown = ', '.join(f'{key}={value!r}' for key, value in given.items())
+    shown = shown if len(shown) <= _LONGEST else f'{shown[:_LONGEST]}...'
+    return (
+        f'{name} cannot be built: {text.rstrip(".")} ({type(error).__name__}). Its arguments in the config: {shown}. '
+        f'{TRACEBACK}=1 shows where.'
+    )
+
+
+def _build_frame(tb: TracebackType | None) -> tuple[FrameType | None, int]:
+    """The innermost frame that calls the constructor of a component, and how many calls are below it."""
+    found, below = None, 0
+    while tb is not None:
+        code = tb.tb_frame.f_code
+        if code.co_name == 'build_from_cfg' and 'obj_cls' in tb.tb_frame.f_locals:
+            found, below = tb.tb_frame, -1
+        below += 1
+        tb = tb.tb_next
+    return found, below
+
+
+def arguments_of(kind: type | Callable) -> set[str]:
+    """Names of the arguments that a component's constructor and those of its bases declare."""
+    names: set[str] = set()
+    for cls in inspect.getmro(kind) if inspect.isclass(kind) else [kind]:
+        try:
+            parameters = inspect.signature(cls.__init__ if inspect.isclass(cls) else cls).parameters.values()
+        except (TypeError, ValueError):  # written in C
+            continue
+        names |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break  # passes nothing on
+    return names - {'self', 'args', 'kwargs'}
+
+
+def unknown_argument(name: str, kind: type | Callable, argument: str) -> str:
+    """Message for an argument that a component does not take, with the nearest ones."""
+    known = sorted(arguments_of(kind))
+    near = difflib.get_close_matches(argument, known, n=3, cutoff=0.5)
+    hint = f'Did you mean {" or ".join(map(repr, near))}?' if near else f'It takes {", ".join(known) or "none"}.'
+    return f'{name} takes no argument {argument!r}. {hint}'
