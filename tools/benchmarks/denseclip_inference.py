@@ -1,22 +1,25 @@
 """DenseCLIP's slide test and training step against the official formulation, in one run.
 
-    python tools/benchmarks/denseclip_inference.py [--arch RN50 ViT-B-16] [--classes 150] [--repeats 3]
-    python tools/benchmarks/denseclip_inference.py --train
+    OMP_NUM_THREADS=1 python tools/benchmarks/denseclip_inference.py [--arch RN50 ViT-B-16] [--classes 150]
+    OMP_NUM_THREADS=1 python tools/benchmarks/denseclip_inference.py --train
 
-Baseline at test time: the class prompts go through the text transformer for every window, windows go one by one, and
-each is padded to the whole canvas before it is added (mmseg's ``slide_inference``). In training: the class prompts are
-plain sequences of 13 tokens, as in the official code. Both run on the same random weights, alternately, in processes of
-their own so that the peak memory is each one's own.
+Official formulation: the class prompts are plain sequences of 13 tokens, which go through the text transformer in every
+forward pass. In training mmseg enlarges the logits of each head before the loss. At test time windows go one by one,
+each is padded to the whole canvas before it is added (mmseg's ``slide_inference``), and all maps are brought to the
+original size before the argmax. Both run on the same random weights, alternately, in processes of their own so that the
+peak memory is each one's own. CPU seconds tell more than seconds where other programs run.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import vlm_dense
@@ -27,6 +30,7 @@ from mmengine import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.datasets import ADE20KDataset
 from mmseg.models import EncoderDecoder
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.structures import SegDataSample
 
 from vlm_dense.engine.launch import positive
@@ -39,7 +43,7 @@ CROPS = {'RN50': (512, 341), 'RN101': (512, 341), 'ViT-B-16': (640, 426)}
 class OfficialFormulation(DenseCLIP):
     """Text for every forward, all 13 tokens of all classes; windows one by one."""
 
-    def class_embeddings(self, image_features):
+    def class_embeddings(self, image_features=None, classes=None):
         """As the official code: build K whole prompts and encode them."""
         prompt, tower = self.text_prompt, self.text_encoder
         tokens = tower.embed(prompt.token_ids)
@@ -52,15 +56,20 @@ class OfficialFormulation(DenseCLIP):
         end = tower.find_eot(prompt.token_ids) + contexts.shape[1]
         return tower.ln_final(x)[torch.arange(len(x)), end] @ tower.text_projection
 
+    def predict(self, inputs, data_samples=None):
+        """mmseg's slide inference and its argmax of whole maps."""
+        return EncoderDecoder.predict(self, inputs, data_samples)
+
     def inference(self, inputs, batch_img_metas):
-        """mmseg's slide inference."""
-        return EncoderDecoder.slide_inference(self, inputs, batch_img_metas)
+        """As :class:`EncoderDecoder`, whose metainfo it writes to."""
+        return EncoderDecoder.slide_inference(self, inputs, [dict(meta) for meta in batch_img_metas])
 
 
-def build(arch: str, classes: int, official: bool) -> DenseCLIP:
+def build(args: argparse.Namespace, official: bool) -> DenseCLIP:
     """A published model with random weights."""
     torch.manual_seed(0)
-    crop, stride = CROPS[arch]
+    arch, classes = args.arch[0], args.classes
+    crop, stride = sizes(args)
     vit = arch.startswith('ViT')
     width = [768] * 4 if vit else [256, 512, 1024, 2048]
     index = 2 if vit else 3
@@ -96,12 +105,20 @@ def build(arch: str, classes: int, official: bool) -> DenseCLIP:
             loss_decode=dict(type='mmseg.CrossEntropyLoss', loss_weight=0.4),
         ),
         score_concat_index=index,
-        test_cfg=dict(mode='slide', crop_size=(crop, crop), stride=(stride, stride)),
+        test_cfg=dict(mode='slide', crop_size=(crop, crop), stride=(stride, stride), keep_logits=False),
     )
     model = MODELS.build(ConfigDict(cfg))
     if official:
         model.__class__ = OfficialFormulation
+        for head in (model.decode_head, model.identity_head):
+            head.loss_by_feat = functools.partial(BaseDecodeHead.loss_by_feat, head)
     return model
+
+
+def sizes(args: argparse.Namespace) -> tuple[int, int]:
+    """Side of the windows and their stride."""
+    crop, stride = CROPS[args.arch[0]]
+    return (args.crop, args.crop * stride // crop) if args.crop else (crop, stride)
 
 
 def peak() -> float:
@@ -109,42 +126,42 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def test_job(arch: str, classes: int, official: bool, windows: int | None = None):
+def test_job(args: argparse.Namespace, official: bool):
     """A function that runs the slide test of one image and returns the label map."""
-    model = build(arch, classes, official).eval()
-    if windows:
-        model.test_cfg['window_batch_size'] = windows
-    crop, _ = CROPS[arch]
+    model = build(args, official).eval()
     # a 4:3 photograph, its short side resized to the crop as in the recipe
+    crop, _ = sizes(args)
+    original = args.crop or 512
     image = torch.randn(1, 3, crop, crop * 4 // 3, generator=torch.Generator().manual_seed(1))
+    meta = dict(img_shape=tuple(image.shape[2:]), ori_shape=(original, original * 4 // 3))
 
     def job():
         with torch.no_grad():
-            return model.inference(image, [dict(img_shape=image.shape[2:])]).argmax(1)
+            sample = model.predict(image, [SegDataSample(metainfo=meta)])[0]
+        return dict(labels=sample.pred_sem_seg.data)
 
     return job
 
 
-def train_job(arch: str, classes: int, official: bool):
-    """A function that runs a training step on four crops and returns the loss."""
-    model = build(arch, classes, official)
-    model.context_decoder.eval()  # no dropout, so that the two losses can be compared
-    crop = 512
+def train_job(args: argparse.Namespace, official: bool):
+    """A function that runs a training step and returns the loss and the gradients."""
+    model = build(args, official).train()
+    for m in model.modules():  # no dropout, so that the two can be compared
+        if isinstance(m, torch.nn.modules.dropout._DropoutNd | torch.nn.MultiheadAttention):
+            m.eval()
+    crop = args.crop or 512
     g = torch.Generator().manual_seed(1)
-    images = torch.randn(4, 3, crop, crop, generator=g)
-    labels = torch.randint(0, classes, (4, 1, crop, crop), generator=g)
+    images = torch.randn(args.batch, 3, crop, crop, generator=g)
+    labels = torch.randint(0, args.classes, (args.batch, 1, crop, crop), generator=g)
     meta = dict(img_shape=(crop, crop), ori_shape=(crop, crop))
     samples = [SegDataSample(gt_sem_seg=PixelData(data=x), metainfo=meta) for x in labels]
-    model.train()
-    for m in model.modules():
-        if isinstance(m, torch.nn.modules.dropout._DropoutNd):
-            m.eval()
 
     def job():
         model.zero_grad(set_to_none=True)
-        total, _ = model.parse_losses(model.loss(images, samples))
-        total.backward()
-        return total.detach()
+        losses = model.loss(images, samples)
+        model.parse_losses(losses)[0].backward()
+        grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        return {name: loss.detach() for name, loss in losses.items()} | grads
 
     return job
 
@@ -152,16 +169,16 @@ def train_job(arch: str, classes: int, official: bool):
 def worker(args: argparse.Namespace) -> None:
     """Run one of the two in this process; one line of JSON a repeat, driven by lines on stdin."""
     make = train_job if args.train else test_job
-    job = make(args.arch[0], args.classes, args.worker == 'official')
+    job = make(args, args.worker == 'official')
     before = peak()
     print(json.dumps(dict(ready=True)), flush=True)
     for line in sys.stdin:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         result = job()
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         if line.strip() == 'save':
             torch.save(result, args.save)
-        print(json.dumps(dict(seconds=seconds, before=before, peak=peak())), flush=True)
+        print(json.dumps(dict(seconds=seconds, cpu=cpu, before=before, peak=peak())), flush=True)
 
 
 def main() -> None:
@@ -170,16 +187,16 @@ def main() -> None:
     parser.add_argument('--arch', nargs='+', default=['RN50', 'ViT-B-16'], choices=list(CROPS))
     parser.add_argument('--classes', type=int, default=150, choices=range(2, 151), metavar='2..150')
     parser.add_argument('--repeats', type=positive, default=3)
-    parser.add_argument('--train', action='store_true', help='a training step (batch 4, 512 px) instead of the test')
+    parser.add_argument('--train', action='store_true', help='a training step instead of the test')
+    parser.add_argument('--batch', type=positive, default=4, help='crops of a training step (default 4)')
+    parser.add_argument('--crop', type=positive, help='side of crops and windows (default: the published one)')
     parser.add_argument('--worker', choices=['ours', 'official'], help=argparse.SUPPRESS)
     parser.add_argument('--save', help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         return worker(args)
-    what = 'training step, 4 x 512 px' if args.train else 'slide test of one 4:3 image'
+    what = f'training step, {args.batch} x {args.crop or 512} px' if args.train else 'slide test of one 4:3 image'
     print(f'{what}, K={args.classes}, {torch.get_num_threads()} threads, medians of {args.repeats}')
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         for arch in args.arch:
             report(arch, args, folder)
@@ -199,7 +216,8 @@ def report(arch: str, args: argparse.Namespace, folder: str) -> None:
     for name in ('official', 'ours'):
         files[name] = f'{folder}/{arch}-{name}.pt'
         command = [sys.executable, __file__, '--worker', name, '--arch', arch, '--classes', str(args.classes)]
-        command += ['--save', files[name], *(['--train'] if args.train else [])]
+        command += ['--save', files[name], '--batch', str(args.batch), *(['--train'] if args.train else [])]
+        command += ['--crop', str(args.crop)] if args.crop else []
         processes[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         answer(processes[name])
         rows[name] = []
@@ -211,20 +229,30 @@ def report(arch: str, args: argparse.Namespace, folder: str) -> None:
     for process in processes.values():
         process.stdin.close()
         process.wait()
-    print(f'\n{arch:10s} {"seconds":>9s} {"peak MB":>9s} {"of that work":>13s}')
+    print(f'\n{arch:10s} {"seconds":>9s} {"CPU s":>9s} {"peak MB":>9s} {"of that work":>13s}')
     for name in ('official', 'ours'):
-        seconds = statistics.median(r['seconds'] for r in rows[name][1:])
+        seconds, cpu = (statistics.median(r[key] for r in rows[name][1:]) for key in ('seconds', 'cpu'))
         last = rows[name][-1]
-        rows[name] = seconds, last['peak'], last['peak'] - last['before']
-        print(f'{name:10s} {seconds:9.2f} {last["peak"]:9.0f} {rows[name][2]:13.0f}')
+        rows[name] = seconds, cpu, last['peak'], last['peak'] - last['before']
+        print('{:10s} {:9.2f} {:9.2f} {:9.0f} {:13.0f}'.format(name, *rows[name]))
     a, b = rows['official'], rows['ours']
-    print(f'ratio      {a[0] / b[0]:8.2f}x {b[1] / a[1]:9.2f} {b[2] / a[2]:13.2f}')
+    print(f'ratio      {a[0] / b[0]:8.2f}x {a[1] / b[1]:8.2f}x {b[2] / a[2]:9.2f} {b[3] / a[3]:13.2f}')
     print('(time: official / ours; memory: ours / official)')
-    x, y = torch.load(files['official'], weights_only=True), torch.load(files['ours'], weights_only=True)
-    if args.train:
-        print(f'losses {x.item():.6f} and {y.item():.6f}')
-    else:
-        print(f'same class at {(x == y).float().mean().item():.4%} of the pixels')
+    results = [torch.load(files[name], weights_only=True) for name in ('official', 'ours')]
+    compare(*results)
+
+
+def compare(official: dict, ours: dict) -> None:
+    """Print how far the results are from each other."""
+    if 'labels' in official:
+        print(f'same class at {(official["labels"] == ours["labels"]).float().mean().item():.4%} of the pixels')
+        return
+    grads = [name for name in official if '.loss_' not in name and '.acc_' not in name]
+    for name in official.keys() - set(grads):
+        print(f'{name:25s} {official[name].item():.7f} and {ours[name].item():.7f}')
+    apart = sum((official[n] - ours[n]).double().square().sum() for n in grads).sqrt()
+    norm = sum(official[n].double().square().sum() for n in grads).sqrt()
+    print(f'gradients of {len(grads)} tensors: |difference| / |gradient| = {apart / norm:.1e}')
 
 
 if __name__ == '__main__':

@@ -36,7 +36,7 @@ model = dict(
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
     ),
     train_cfg=dict(),
-    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341), window_batch_size=8),
+    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341), window_batch_size=8, keep_logits=False),
 )
 # multi-scale and flip: tools/test.py --tta
-tta_model = dict(type='SegTTAModel')
+tta_model = dict(type='vlm_dense.StripTTAModel')

@@ -29,6 +29,6 @@ model = dict(
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
     ),
     train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
+    test_cfg=dict(mode='whole', keep_logits=False),
 )
-tta_model = dict(type='SegTTAModel')
+tta_model = dict(type='vlm_dense.StripTTAModel')
