@@ -161,7 +161,8 @@ def test_the_table_lists_every_kernel_that_mmcv_asks_for():
     rows = dict(line.split()[:2] for line in run('', '-m', 'vlm_dense.ops').strip().split('\n'))
     assert rows['nms'] == rows['softnms'] == rows['roi_align_backward'] == 'torchvision'
     assert rows['deform_conv_backward_input'] == rows['ms_deform_attn_forward'] == 'torchvision'
-    assert rows['nms_rotated'] == rows['furthest_point_sampling_forward'] == 'absent'
+    assert rows['nms_rotated'] == rows['deform_roi_pool_forward'] == rows['psamask_forward'] == 'torchvision'
+    assert rows['iou3d_nms3d_forward'] == rows['furthest_point_sampling_forward'] == 'absent'
     assert set(rows.values()) == {'torchvision', 'absent'}
     sources = (Path(importlib.util.find_spec('mmcv').origin).parent / 'ops').glob('*.py')
     called = set().union(*(re.findall(r'ext_module\.(\w+)', path.read_text()) for path in sources))
@@ -173,8 +174,8 @@ def test_an_absent_kernel_names_itself_and_the_way_to_a_compiled_mmcv():
     import torch
     from mmcv import _ext, ops
 
-    with pytest.raises(NotImplementedError, match=r'nms_rotated is a compiled kernel.*pip install .*onedl-mmcv'):
-        ops.nms_rotated(torch.rand(2, 5), torch.rand(2), 0.5)
+    with pytest.raises(NotImplementedError, match=r'convex_iou is a compiled kernel.*pip install .*onedl-mmcv'):
+        ops.convex_iou(torch.rand(2, 18), torch.rand(2, 8))
     with pytest.raises(NotImplementedError, match='prroi_pool_forward'):
         ops.prroi_pool(torch.rand(1, 1, 4, 4), torch.rand(1, 5), (2, 2), 1.0)
     with pytest.raises(AttributeError, match='__wrapped__'):
