@@ -9,12 +9,14 @@ import re
 import subprocess
 import sys
 import textwrap
+import venv
 from pathlib import Path
 
 import pytest
 
 from vlm_dense.ops import is_stand_in  # before mmcv.ops
 
+ROOT = Path(__file__).parents[2]
 BOXES = 'torch.tensor([[0, 0, 9, 9], [0, 0, 9, 8], [20, 0, 29, 9.0]]), torch.tensor([0.5, 0.9, 0.7])'
 
 
@@ -148,7 +150,7 @@ def test_a_compiled_module_comes_first(tmp_path):
         from vlm_dense.ops import __main__ as table
         import mmcv._ext
         print(mmcv._ext.nms(), table.is_stand_in(), 'vlm_dense.ops.extension' in sys.modules)
-        table.main()
+        table.main([])
     """)
     lines = found.strip().split('\n')
     assert lines[:2] == ['no GPU', 'compiled False False']
@@ -161,7 +163,8 @@ def test_the_table_lists_every_kernel_that_mmcv_asks_for():
     rows = dict(line.split()[:2] for line in run('', '-m', 'vlm_dense.ops').strip().split('\n'))
     assert rows['nms'] == rows['softnms'] == rows['roi_align_backward'] == 'torchvision'
     assert rows['deform_conv_backward_input'] == rows['ms_deform_attn_forward'] == 'torchvision'
-    assert rows['nms_rotated'] == rows['furthest_point_sampling_forward'] == 'absent'
+    assert rows['nms_rotated'] == rows['deform_roi_pool_forward'] == rows['psamask_forward'] == 'torchvision'
+    assert rows['iou3d_nms3d_forward'] == rows['furthest_point_sampling_forward'] == 'absent'
     assert set(rows.values()) == {'torchvision', 'absent'}
     sources = (Path(importlib.util.find_spec('mmcv').origin).parent / 'ops').glob('*.py')
     called = set().union(*(re.findall(r'ext_module\.(\w+)', path.read_text()) for path in sources))
@@ -173,8 +176,8 @@ def test_an_absent_kernel_names_itself_and_the_way_to_a_compiled_mmcv():
     import torch
     from mmcv import _ext, ops
 
-    with pytest.raises(NotImplementedError, match=r'nms_rotated is a compiled kernel.*pip install .*onedl-mmcv'):
-        ops.nms_rotated(torch.rand(2, 5), torch.rand(2), 0.5)
+    with pytest.raises(NotImplementedError, match=r'convex_iou is a compiled kernel.*pip install .*onedl-mmcv'):
+        ops.convex_iou(torch.rand(2, 18), torch.rand(2, 8))
     with pytest.raises(NotImplementedError, match='prroi_pool_forward'):
         ops.prroi_pool(torch.rand(1, 1, 4, 4), torch.rand(1, 5), (2, 2), 1.0)
     with pytest.raises(AttributeError, match='__wrapped__'):
@@ -189,3 +192,87 @@ def test_the_environment_report_says_what_is_used():
     from mmcv.utils import collect_env
 
     assert 'vlm_dense.ops on torchvision' in collect_env()['MMCV Compiler']
+
+
+@pytest.fixture(scope='module')
+def environment(tmp_path_factory):
+    """A virtual environment that has this one's packages, and its Python."""
+    folder = tmp_path_factory.mktemp('env')
+    venv.create(folder, symlinks=True)
+    (packages,) = folder.glob('lib/python*/site-packages')
+    (packages / '_paths.pth').write_text(f'{ROOT}\n{Path(importlib.util.find_spec("torch").origin).parents[1]}\n')
+    return packages, str(folder / 'bin' / 'python')
+
+
+def in_environment(python, *args):
+    """Status, standard output and standard error of a Python that knows nothing but its environment."""
+    variables = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'} | dict(OMP_NUM_THREADS='1')
+    done = subprocess.run(
+        [python, '-W', 'ignore', *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=variables,
+        cwd=Path(python).parent,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+_STOCK = f"""
+import mmdet.models, torch, sys
+from mmdet.models.dense_heads.base_dense_head import batched_nms
+print(batched_nms({BOXES}, torch.tensor([0, 0, 1]), dict(type='nms', iou_threshold=0.5))[1].tolist())
+"""
+_SWITCHED = "import sys; print('vlm_dense.ops' in sys.modules, {'torch', 'mmcv'} & set(sys.modules))"
+
+
+@without_compiled
+def test_the_switch_serves_programs_that_import_nothing_of_ours(environment):
+    packages, python = environment
+    switch = packages / 'vlm_dense_ops.pth'
+    status, _, error = in_environment(python, '-c', _STOCK)
+    assert status == 1 and "No module named 'mmcv._ext'" in error
+    assert in_environment(python, '-m', 'vlm_dense.ops', 'status') == (0, f'off: no {switch}\n', '')
+    for _ in range(2):
+        status, output, error = in_environment(python, '-m', 'vlm_dense.ops', 'install')
+        assert (status, error) == (0, '') and output.startswith(f'on: {switch}\n')
+    assert in_environment(python, '-m', 'vlm_dense.ops', 'status') == (0, f'on: {switch}\n', '')
+    assert in_environment(python, '-c', _SWITCHED) == (0, 'True set()\n', '')
+    status, output, error = in_environment(python, '-c', _STOCK)
+    assert status == 0 and output.strip().endswith('[1, 2]'), error
+    assert in_environment(python, '-m', 'vlm_dense.ops', 'uninstall') == (0, f'off: {switch} is removed\n', '')
+    assert not switch.exists()
+    assert in_environment(python, '-m', 'vlm_dense.ops', 'uninstall') == (0, f'off: there was no {switch}\n', '')
+    assert in_environment(python, '-c', _SWITCHED) == (0, 'False set()\n', '')
+
+
+@without_compiled
+def test_the_switch_is_silent_once_vlm_dense_is_gone(environment):
+    packages, python = environment
+    from vlm_dense.ops import switch
+
+    paths = packages / '_paths.pth'
+    kept = paths.read_text()
+    try:
+        (packages / 'vlm_dense_ops.pth').write_text(switch.LINE)
+        paths.write_text(kept.replace(f'{ROOT}\n', ''))
+        hidden = kept.count(str(ROOT)) and 'vlm_dense' not in os.listdir(kept.splitlines()[1])
+        if hidden:
+            assert in_environment(python, '-c', 'print(1)') == (0, '1\n', '')
+    finally:
+        paths.write_text(kept)
+        (packages / 'vlm_dense_ops.pth').unlink()
+
+
+def test_the_switch_refuses_where_it_would_have_no_effect(tmp_path, monkeypatch, capsys):
+    from vlm_dense.ops import __main__ as program
+    from vlm_dense.ops import switch
+
+    monkeypatch.setattr(switch, 'path', lambda: tmp_path / 'packages' / 'vlm_dense_ops.pth')
+    monkeypatch.setattr(program, 'is_stand_in', lambda: True)
+    assert program.main(['install']) == 1 and 'cannot be written' in capsys.readouterr().err
+    (tmp_path / 'packages').mkdir()
+    assert program.main(['install']) == 1 and 'does not find vlm_dense' in capsys.readouterr().err
+    assert not list((tmp_path / 'packages').iterdir())
+    monkeypatch.setattr(program, 'is_stand_in', lambda: False)
+    assert program.main(['install']) == 1 and 'compiled kernels' in capsys.readouterr().err

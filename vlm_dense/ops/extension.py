@@ -6,9 +6,39 @@ float32 and rounded once. Any other kernel raises NotImplementedError when it is
 
 import functools
 
-from vlm_dense.ops import boxes, carafe, deformable, deformable_pooling, focal, info, masked, pooling, suppression
+from vlm_dense.ops import (
+    attention,
+    boxes,
+    carafe,
+    curved,
+    deformable,
+    deformable_pooling,
+    focal,
+    info,
+    lanes,
+    masked,
+    pooling,
+    rotated,
+    suppression,
+    text,
+)
 
-_MODULES = (boxes, carafe, deformable, deformable_pooling, focal, info, masked, pooling, suppression)
+_MODULES = (
+    attention,
+    boxes,
+    carafe,
+    curved,
+    deformable,
+    deformable_pooling,
+    focal,
+    info,
+    lanes,
+    masked,
+    pooling,
+    rotated,
+    suppression,
+    text,
+)
 KERNELS = {name: getattr(module, name) for module in _MODULES for name in module.__all__}
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
+from vlm_dense.ops.precision import wide
+
 
 def grids(bins: torch.Tensor, sampling_ratio: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
     """Regions (indices) by their number of samples along the sides of a bin; those without samples are left out.
@@ -71,3 +73,30 @@ def means(features: torch.Tensor, images: torch.Tensor, cells: torch.Tensor, wei
         at.view(k * b, s * 4), rows, mode='sum', per_sample_weights=weights.reshape(k * b, s * 4) / s
     )
     return bags.view(k, b, -1).transpose(1, 2)
+
+
+def pool(features, images, samples, output):
+    """Fill ``output`` (K, C, h, w) with the means of bins; 0 for regions without samples.
+
+    Args:
+        features: (N, C, H, W).
+        images: (K,) the image of each region.
+        samples: Regions (indices) and the rows and columns (regions, h * w, samples) of their samples, as often as
+            there are numbers of samples.
+        output: (K, C, h, w).
+    """
+    output.zero_()
+    for at, y, x in samples:
+        pooled = means(wide(features), images[at], *taps(y, x, *features.shape[2:]))
+        output[at] = pooled.view(-1, *output.shape[1:]).to(output.dtype)
+
+
+def spread(grad_output, images, samples, grad_features):
+    """Fill ``grad_features`` (N, C, H, W) from ``grad_output`` (K, C, h, w); the backward pass of :func:`pool`."""
+    total = wide(torch.zeros_like(grad_features))
+    for at, y, x in samples:
+        with torch.enable_grad():
+            features = total.detach().clone().requires_grad_()  # linear: any features have this gradient
+            pooled = means(features, images[at], *taps(y, x, *total.shape[2:]))
+        total += torch.autograd.grad(pooled, features, wide(grad_output[at]).flatten(2))[0]
+    grad_features.copy_(total)
