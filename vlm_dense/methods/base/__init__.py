@@ -1,6 +1,6 @@
 """The contract that all methods keep, and the one text side that every task uses; see docs/contract.md."""
 
-from vlm_dense.methods.base.learned_context import LearnedContext
+from vlm_dense.methods.base.learned_context import LearnedContext, WiderContext
 from vlm_dense.methods.base.preparation import Prepared
 from vlm_dense.methods.base.release import Pretrained
 from vlm_dense.methods.base.roles import CosineHead, CrossEntropy, Head, ImagePrompt, Loss, Step, TestTimeAdaptation
@@ -20,4 +20,5 @@ __all__ = [
     'TestTimeAdaptation',
     'TextGuided',
     'TextPrompt',
+    'WiderContext',
 ]

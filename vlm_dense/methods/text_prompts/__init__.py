@@ -7,7 +7,14 @@ from vlm_dense.methods.text_prompts.deep_text import DeepTextPrompt
 from vlm_dense.methods.text_prompts.dualcoop import AsymmetricLoss, DualCoOpPrompt
 from vlm_dense.methods.text_prompts.kgcoop import KgCoOpPrompt
 from vlm_dense.methods.text_prompts.lasp import LASPPrompt
+from vlm_dense.methods.text_prompts.subpt import (
+    SubPTPrompt,
+    SubspaceAmpOptimWrapper,
+    SubspaceHook,
+    SubspaceOptimWrapper,
+)
 from vlm_dense.methods.text_prompts.vcd import VCDPrompt
+from vlm_dense.methods.text_prompts.vpt_variational import VariationalPrompt
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
 
 __all__ = [
@@ -19,6 +26,11 @@ __all__ = [
     'DualCoOpPrompt',
     'KgCoOpPrompt',
     'LASPPrompt',
+    'SubPTPrompt',
+    'SubspaceAmpOptimWrapper',
+    'SubspaceHook',
+    'SubspaceOptimWrapper',
     'VCDPrompt',
+    'VariationalPrompt',
     'ZeroShotPrompt',
 ]
