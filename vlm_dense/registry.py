@@ -79,3 +79,6 @@ HOOKS = Registry(
     scope='vlm_dense',
     locations=['vlm_dense.classification', 'vlm_dense.engine', 'vlm_dense.methods', 'vlm_dense.segmentation'],
 )
+OPTIM_WRAPPERS = Registry(
+    'optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='vlm_dense', locations=['vlm_dense.methods']
+)

@@ -11,12 +11,18 @@ TEXTS = {name: [f'This is {name}.', f'A photo of a {name}.'] for name in ('backg
 PROMPTS = dict(
     CuPLPrompt=dict(sentences=TEXTS),
     LASPPrompt=dict(templates=['a photo of a {}.', '{}.'], all_names=[*TEXTS, 'ring']),
+    SubPTPrompt=dict(num_contexts=4, novel_names=['ring']),
     VCDPrompt=dict(descriptors=TEXTS),
 )
+VARIANTS = {
+    'VCDPrompt-max': dict(descriptors=TEXTS, aggregate='max'),
+    'VariationalPrompt': dict(num_samples=2),
+    'VariationalPrompt-conditional': dict(num_samples=2, conditional=True),
+}
 
 
 def prompt(name: str) -> dict:
-    return dict(type=f'vlm_dense.{name.partition("-")[0]}', **PROMPTS[name])
+    return dict(type=f'vlm_dense.{name.partition("-")[0]}', **{**PROMPTS, **VARIANTS}[name])
 
 
 def check_step(model, losses: dict) -> None:
@@ -30,8 +36,13 @@ def check_step(model, losses: dict) -> None:
     assert not learned or any(p.grad.abs().sum() > 0 for p in learned)
 
 
-@pytest.mark.parametrize('build', [segmentors.denseclip, segmentors.maskclip])
-@pytest.mark.parametrize('name', PROMPTS)
+@pytest.mark.parametrize(
+    ('name', 'build'),
+    [
+        *((name, segmentors.denseclip) for name in (*PROMPTS, *VARIANTS)),
+        *((name, segmentors.maskclip) for name in PROMPTS),
+    ],
+)
 def test_a_segmentor_takes_the_prompt(name, build):
     torch.manual_seed(0)
     model, images = build(prompt(name)), torch.randn(2, 3, 64, 64)
@@ -44,7 +55,7 @@ def test_a_segmentor_takes_the_prompt(name, build):
     assert all(p.pred_sem_seg.data.shape == (1, 64, 64) for p in predicted)
 
 
-@pytest.mark.parametrize('name', PROMPTS)
+@pytest.mark.parametrize('name', [*PROMPTS, *VARIANTS])
 def test_a_detector_takes_the_prompt(name):
     text = dict(toy_detector.TEXT['text_encoder'], context_length=24)
     model = toy_detector.build('retinanet', text_prompt=prompt(name), text_encoder=text).train()

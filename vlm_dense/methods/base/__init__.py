@@ -2,6 +2,7 @@
 
 from vlm_dense.methods.base.dense_attention import DenseAttention, ValueAttention
 from vlm_dense.methods.base.learned_context import LearnedContext
+from vlm_dense.methods.base.learned_context import LearnedContext, WiderContext
 from vlm_dense.methods.base.preparation import Prepared
 from vlm_dense.methods.base.release import Pretrained
 from vlm_dense.methods.base.roles import CosineHead, CrossEntropy, Head, ImagePrompt, Loss, Step, TestTimeAdaptation
@@ -23,4 +24,5 @@ __all__ = [
     'TextGuided',
     'TextPrompt',
     'ValueAttention',
+    'WiderContext',
 ]

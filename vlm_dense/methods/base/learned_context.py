@@ -162,3 +162,38 @@ class LearnedContext(Pretrained, TextPrompt):
             f'This {type(self).__name__} has {self.num_contexts} vectors {whose}, with the {self.ctx.shape[-1]} '
             'channels of its text tower.'
         )
+
+
+class WiderContext(LearnedContext):
+    """Learned context whose own loss looks at further names, encoded in the same pass as the classes.
+
+    Args:
+        class_names, text_tower: See :class:`TextPrompt`.
+        loss_names: Names of the loss; classes among them are encoded once.
+        **kwargs: Of :class:`LearnedContext`, but for ``class_specific``.
+
+    Attributes:
+        loss_names: Places of these names among all names that are encoded, int64.
+        loss_embeddings: Theirs of this iteration, as :meth:`encode` gives them.
+    """
+
+    loss_embeddings: Tensor | None = None
+
+    def __init__(self, class_names: Sequence[str], text_tower: TextTower, loss_names: Sequence[str], **kwargs):
+        further = [name for name in dict.fromkeys(loss_names) if name not in class_names]
+        super().__init__([*class_names, *further], text_tower, **kwargs)
+        places = torch.tensor([self.class_names.index(name) for name in loss_names], dtype=torch.int64)
+        self.register_buffer('loss_names', places, persistent=False)
+        self.class_names = tuple(class_names)
+
+    def forward(
+        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
+    ) -> Tensor:
+        """Class embeddings (K, D)."""
+        if classes is None:
+            classes = torch.arange(len(self.class_names), device=self.token_ids.device)
+        if not self.training:
+            return self.encode(text_tower, self.context(image_features), classes)
+        embeddings = self.encode(text_tower, self.context(image_features))
+        self.loss_embeddings = embeddings[self.loss_names]
+        return embeddings[classes]

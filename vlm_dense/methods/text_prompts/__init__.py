@@ -9,7 +9,14 @@ from vlm_dense.methods.text_prompts.kgcoop import KgCoOpPrompt
 from vlm_dense.methods.text_prompts.lasp import LASPPrompt
 from vlm_dense.methods.text_prompts.plot import PLOTPrompt
 from vlm_dense.methods.text_prompts.upl import MemberCrossEntropy, UPLPrompt
+from vlm_dense.methods.text_prompts.subpt import (
+    SubPTPrompt,
+    SubspaceAmpOptimWrapper,
+    SubspaceHook,
+    SubspaceOptimWrapper,
+)
 from vlm_dense.methods.text_prompts.vcd import VCDPrompt
+from vlm_dense.methods.text_prompts.vpt_variational import VariationalPrompt
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
 
 __all__ = [
@@ -21,9 +28,14 @@ __all__ = [
     'DualCoOpPrompt',
     'KgCoOpPrompt',
     'LASPPrompt',
+    'SubPTPrompt',
+    'SubspaceAmpOptimWrapper',
+    'SubspaceHook',
+    'SubspaceOptimWrapper',
     'VCDPrompt',
     'PLOTPrompt',
     'MemberCrossEntropy',
     'UPLPrompt',
+    'VariationalPrompt',
     'ZeroShotPrompt',
 ]

@@ -16,7 +16,7 @@ from vlm_dense.clip.image_tower import ImageTower
 from vlm_dense.clip.loading import check_fit
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.learned_context import LearnedContext
+from vlm_dense.methods.base.learned_context import WiderContext
 from vlm_dense.methods.base.release import read_release
 from vlm_dense.methods.base.templates import read_templates
 from vlm_dense.registry import MODELS
@@ -26,7 +26,7 @@ LAYER_NORMS = r'^image_encoder\.(transformer\.resblocks\.\d+\.ln_[12]\.(?:weight
 
 
 @MODELS.register_module()
-class LASPPrompt(LearnedContext):
+class LASPPrompt(WiderContext):
     """CoOp's prompt with the name at the end, a shift b of its embedding, and a text-to-text loss (sections 3.2, 3.3).
 
     With w_k = g(prompt_k) + b, T templates and t_(j,a) the unit embedding of template j for the name a::
@@ -59,7 +59,7 @@ class LASPPrompt(LearnedContext):
         ConfigError: a template without ``{}``, or layer norms in ``pretrained`` and no image tower.
     """
 
-    rebuilt = (*LearnedContext.rebuilt, 'class_text_features')
+    rebuilt = (*WiderContext.rebuilt, 'class_text_features')
 
     def __init__(
         self,
@@ -77,20 +77,17 @@ class LASPPrompt(LearnedContext):
         init_cfg: dict | None = None,
     ):
         all_names = tuple(all_names or class_names)
-        others = [name for name in all_names if name not in class_names]
-        super().__init__([*class_names, *others], text_tower, num_contexts, words, std=std, init_cfg=init_cfg)
-        place = {name: i for i, name in reversed(list(enumerate(self.class_names)))}
-        self.class_names = tuple(class_names)
+        own = dict(num_contexts=num_contexts, words=words, std=std, init_cfg=init_cfg)
+        super().__init__(class_names, text_tower, all_names, **own)
         templates = read_templates(templates) if isinstance(templates, str) else tuple(templates)
         bare = [template for template in templates if '{}' not in template]
         if bare or not templates:
             raise ConfigError(f'LASPPrompt: templates need a {{}} for the class name, found {bare or templates!r}.')
         sentences = [t.format(name.replace('_', ' ')) for t in templates for name in all_names]
         self.register_buffer('template_ids', text_tower.tokenize(sentences), persistent=False)
-        self.register_buffer('described', torch.tensor([place[name] for name in all_names]), persistent=False)
         self.weight, self.noise = weight, noise
         self.w = nn.Parameter(torch.zeros(1, text_tower.embed_dim))
-        self._compared: tuple[Tensor, Tensor, Tensor] | None = None
+        self._references: tuple[Tensor, Tensor] | None = None
         self.load_pretrained(pretrained)
         self._load_layer_norms(pretrained, image_tower)
 
@@ -98,21 +95,23 @@ class LASPPrompt(LearnedContext):
         self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
     ) -> Tensor:
         """w, (K, D). In training all names are encoded in the same pass."""
-        if classes is None:
-            classes = torch.arange(len(self.class_names), device=self.token_ids.device)
-        if not self.training:
-            return self.encode(text_tower, self.ctx, classes) + self.w
-        embeddings = self.encode(text_tower, self.ctx) + self.w
-        self._compared = embeddings[self.described], self.references(text_tower), text_tower.logit_scale.exp()
-        return embeddings[classes]
+        if self.training:
+            self._references = self.references(text_tower), text_tower.logit_scale.exp()
+        return super().forward(text_tower, image_features, classes)
+
+    def encode(
+        self, text_tower: TextTower, context: Tensor, classes: Tensor | None = None, deep: Tensor | None = None
+    ) -> Tensor:
+        """Embeddings with the shift, see :meth:`LearnedContext.encode`."""
+        return super().encode(text_tower, context, classes, deep) + self.w
 
     def references(self, text_tower: TextTower) -> Tensor:
         """Embeddings (T, A, D) of all names in all templates, not normalised; a frozen tower computes them once."""
-        return text_tower.encode_tokens(self.template_ids).detach().float().unflatten(0, (-1, len(self.described)))
+        return text_tower.encode_tokens(self.template_ids).detach().float().unflatten(0, (-1, len(self.loss_names)))
 
     def losses(self, class_embeddings: Tensor) -> dict[str, Tensor]:
         """``loss_text_to_text``, over all names."""
-        learned, written, scale = self._compared
+        learned, (written, scale) = self.loss_embeddings, self._references
         with torch.autocast(learned.device.type, enabled=False):  # the scale magnifies rounding
             references = F.normalize(written, dim=-1)
             noise = self.draw_noise(references)
