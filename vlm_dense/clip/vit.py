@@ -175,6 +175,8 @@ class CLIPViT(ImageTower):
     def _encode(self, images: Tensor, features: set[str], prompts: PromptTokens | None) -> ImageFeatures:
         if 'regions' in features:
             raise ConfigError("CLIPViT has no regions, which come from a ResNet's attention pool. Use CLIPResNet.")
+        if 'pooled' in features:
+            features = features | {'global'}
         projected = features & {'global', 'dense', 'value'}
         if projected and not self.with_head:
             raise ConfigError(f'CLIPViT: {sorted(projected)} need the projection; set head=True.')
@@ -217,6 +219,7 @@ class CLIPViT(ImageTower):
             out.global_, out.dense = x[:, 0], as_map(x)
         elif 'global' in features:
             out.global_ = self.ln_post(x[:, 0]) @ self.proj.to(x.dtype)
+        out.pooled = out.global_ if 'pooled' in features else None
         return out
 
     def _value_path(self, x: Tensor, as_map) -> tuple[Tensor, Tensor]:

@@ -90,7 +90,8 @@ class TextGuided:
         """Prompted features of images, and class embeddings.
 
         Args:
-            images: (B, 3, H, W) normalised, or features that were computed before and are taken as they are.
+            images: (B, 3, H, W) normalised, or features that were computed before and are taken as they are, or token
+                ids of texts in the place of images, int64 (B, T), which give ``tokens`` and ``global_``.
             names: Of the features, see :meth:`ImageTower.encode`. An image-conditioned text prompt also needs
                 ``'global'``.
             classes: Indices (k,) of classes to encode, default all.
@@ -101,7 +102,9 @@ class TextGuided:
         """
         prompt = self.role(ImagePrompt)
         features, embeddings = images, None
-        if not isinstance(images, ImageFeatures):
+        if not isinstance(images, ImageFeatures) and not images.is_floating_point():
+            features = self.caption_features(images)
+        elif not isinstance(images, ImageFeatures):
             tokens, plain = None, None
             if prompt is not None:
                 if prompt.plain:
@@ -116,6 +119,23 @@ class TextGuided:
         if text and embeddings is None:
             embeddings = self.class_embeddings(features.global_, classes)
         return features, embeddings
+
+    def caption_features(self, ids: Tensor) -> ImageFeatures:
+        """What the text tower makes of texts, int64 (B, T), that stand for images; id 0 fills up.
+
+        Raises:
+            ConfigError: a prompt of the image tower, which is not run.
+        """
+        if self.role(ImagePrompt) is not None:
+            raise ConfigError(
+                f'{type(self).__name__}: {type(self.role(ImagePrompt)).__name__} prompts the image tower, and texts in '
+                'the place of images do not pass it. Leave the prompt out.'
+            )
+        end = self.text_encoder.find_eot(ids)
+        ids = ids[:, : int(end.max()) + 1]
+        tokens = self.text_encoder.token_features(ids)
+        rows = torch.arange(len(ids), device=tokens.device)
+        return ImageFeatures(global_=tokens[rows, end.to(tokens.device)], tokens=tokens, padding=ids == 0)
 
     def class_embeddings(self, image_features: Tensor | None = None, classes: Tensor | None = None) -> Tensor:
         """Class embeddings as the text prompt gives them; encoded once in eval mode.
