@@ -51,7 +51,7 @@ def test_two_processes_give_the_curve_and_the_weights_of_one(method, tmp_path):
     for name, batch in (('one', 8), ('two', 4)):
         text = (
             f'_base_ = {str(ROOT / f"configs/{method}/{method}_shapes.py")!r}\n'
-            f'train_dataloader = dict(batch_size={batch})\n'
+            f'train_dataloader = dict(batch_size={batch}, drop_last=True)\n'  # two processes fill up the rest
             'train_cfg = dict(max_epochs=3)\n'
             f'visualizer = dict(vis_backends=[dict(type="LocalVisBackend")], name="two-{method}-{name}")\n'
             'val_dataloader = val_cfg = val_evaluator = None\n'
@@ -68,7 +68,7 @@ def test_two_processes_give_the_curve_and_the_weights_of_one(method, tmp_path):
     train_tool.main([str(tmp_path / 'one.py'), '--work-dir', str(tmp_path / 'one')])
     two_processes((tmp_path / 'two.py', tmp_path / 'two'))
     curves = [[row['loss'] for row in scalars(tmp_path / name) if 'loss' in row] for name in ('one', 'two')]
-    assert len(curves[0]) >= 9 and curves[0] == pytest.approx(curves[1], abs=1e-4)
+    assert len(curves[0]) >= 6 and curves[0] == pytest.approx(curves[1], abs=1e-4)
     one, two = (weights(tmp_path / name / 'epoch_3.pth') for name in ('one', 'two'))
     assert set(one) == set(two)
     for key, value in one.items():

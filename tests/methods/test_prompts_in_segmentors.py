@@ -22,6 +22,7 @@ PROMPTS = dict(
     CoOpPrompt=dict(type='vlm_dense.CoOpPrompt', num_contexts=4, class_specific=True),
     CoCoOpPrompt=dict(type='vlm_dense.CoCoOpPrompt', reduction=2),
     KgCoOpPrompt=dict(type='vlm_dense.KgCoOpPrompt', words=None, num_contexts=4),
+    TaIDPTPrompt=dict(type='vlm_dense.TaIDPTPrompt', num_contexts=4),
     UPLPrompt=dict(type='vlm_dense.UPLPrompt', num_members=2, num_contexts=4),
 )
 COMMON = dict(

@@ -1,5 +1,6 @@
 """Classification of images by class names."""
 
+from vlm_dense.classification.captions import CaptionDataset, CaptionFileDataset
 from vlm_dense.classification.classifier import CLIPClassifier
 from vlm_dense.classification.data_preprocessor import ClsDataPreprocessor
 from vlm_dense.classification.datasets import ImageSetDataset, UnlabelledDataset
@@ -15,6 +16,8 @@ from vlm_dense.classification.transforms import PackClsInputs, TorchvisionTransf
 __all__ = [
     'Accuracy',
     'CLIPClassifier',
+    'CaptionDataset',
+    'CaptionFileDataset',
     'ClsDataPreprocessor',
     'ClsDataSample',
     'CostHook',

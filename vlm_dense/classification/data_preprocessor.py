@@ -1,4 +1,4 @@
-"""Batches of images, of views of images, or of features."""
+"""Batches of images, of views of images, of features, or of texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from vlm_dense.registry import MODELS
 
 @MODELS.register_module()
 class ClsDataPreprocessor(ImgDataPreprocessor):
-    """mmengine's normalisation and batching, also of several views an image and of features in place of images.
+    """mmengine's normalisation and batching, also of several views an image and of features or texts in
+    place of images.
 
     ============================================== =======================================
     ``inputs`` of a sample, from the data set      ``inputs`` of the model
@@ -21,6 +22,7 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
     image (3, H, W)                                (B, 3, H, W), normalised
     views (N, 3, H, W)                             (B, N, 3, H, W), normalised
     ``dict(global_=(D,), ...)``, float             :class:`ImageFeatures` with (B, D), ...
+    token ids (T,), int64                          (B, T)
     ============================================== =======================================
 
     Args:
@@ -34,6 +36,9 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
             data = self.cast_data(data)
             features = {name: torch.stack(list(rows)) for name, rows in data['inputs'].items()}
             return dict(dict(data_samples=None), **dict(data, inputs=ImageFeatures(**features)))
+        if inputs[0].dim() == 1:
+            data = self.cast_data(data)
+            return dict(dict(data_samples=None), **dict(data, inputs=torch.stack(list(data['inputs']))))
         if inputs[0].dim() == 4:
             views = [view for image in inputs for view in image]
             data = super().forward(dict(data, inputs=views), training)

@@ -89,30 +89,35 @@ class PackClsInputs(BaseTransform):
         image = image[None] if image.ndim == 2 else np.moveaxis(image, -1, -3)
         sample = ClsDataSample(metainfo={k: results[k] for k in self.meta_keys if k in results})
         if self.multi_label:
-            sample.gt_labels = self._vector(results)
+            sample.gt_labels = label_vector(results)
         elif 'gt_label' in results:
             sample.set_label(results['gt_label'])
         return dict(inputs=torch.from_numpy(np.ascontiguousarray(image)), data_samples=sample)
 
-    def _vector(self, results: dict) -> torch.Tensor:
-        where = results.get('img_path', 'An image')
-        if 'gt_labels' not in results or 'num_classes' not in results:
-            raise DataError(
-                f'{where} has no gt_labels and num_classes; multi_label=True needs a data set with several labels an '
-                'image.'
-            )
-        count = int(results['num_classes'])
-        vector = torch.zeros(count, dtype=torch.int64)
-        for key, value in (('unknown_labels', -1), ('gt_labels', 1)):
-            labels = [int(label) for label in results.get(key, ())]
-            wrong = [label for label in labels if not 0 <= label < count]
-            if wrong:
-                raise DataError(
-                    f'{where} has the label {wrong[0]} in {key}; expected 0 to {count - 1} for {count} classes. Mend '
-                    'the label, or name all classes.'
-                )
-            vector[labels] = value
-        return vector
-
     def __repr__(self) -> str:
         return f'{type(self).__name__}(meta_keys={self.meta_keys}, multi_label={self.multi_label})'
+
+
+def label_vector(results: dict) -> torch.Tensor:
+    """int64 (K,) of 1, 0 and -1 from ``gt_labels``, ``unknown_labels`` and ``num_classes``.
+
+    Raises:
+        DataError: see :class:`PackClsInputs`.
+    """
+    where = results.get('img_path', 'An image')
+    if 'gt_labels' not in results or 'num_classes' not in results:
+        raise DataError(
+            f'{where} has no gt_labels and num_classes; multi_label=True needs a data set with several labels an image.'
+        )
+    count = int(results['num_classes'])
+    vector = torch.zeros(count, dtype=torch.int64)
+    for key, value in (('unknown_labels', -1), ('gt_labels', 1)):
+        labels = [int(label) for label in results.get(key, ())]
+        wrong = [label for label in labels if not 0 <= label < count]
+        if wrong:
+            raise DataError(
+                f'{where} has the label {wrong[0]} in {key}; expected 0 to {count - 1} for {count} classes. Mend '
+                'the label, or name all classes.'
+            )
+        vector[labels] = value
+    return vector

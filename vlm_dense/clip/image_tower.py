@@ -25,7 +25,7 @@ from vlm_dense.clip.loading import load_clip
 from vlm_dense.clip.positions import resize_positions
 from vlm_dense.errors import ConfigError
 
-FEATURES = ('stages', 'global', 'dense', 'patch', 'value', 'regions')
+FEATURES = ('stages', 'global', 'dense', 'patch', 'value', 'regions', 'pooled')
 
 
 @dataclass
@@ -41,6 +41,11 @@ class ImageFeatures:
         key: (B, h*w, C) keys of that layer, for MaskCLIP's key smoothing. Comes with ``value``.
         regions: (B, 1 + h*w, D) the mean token and all positions, with their rows of the position table, through the
             value path of a ResNet's attention pool (DualCoOp, section 3.2).
+        pooled: (B, D) the image feature with an attention pool that has no table of positions (TaI-DPT, section 3.3);
+            of a ViT, which has no such pool, ``global_``.
+        tokens: (B, T, D) every position of a text in the place of an image, not normalised; ``global_`` is then that of
+            the end-of-text token.
+        padding: (B, T) bool, which of them lie behind the text. Comes with ``tokens``.
     """
 
     stages: tuple[Tensor, ...] | None = None
@@ -50,10 +55,13 @@ class ImageFeatures:
     value: Tensor | None = None
     key: Tensor | None = None
     regions: Tensor | None = None
+    pooled: Tensor | None = None
+    tokens: Tensor | None = None
+    padding: Tensor | None = None
 
     def float(self) -> ImageFeatures:
         """The same in float32."""
-        return self._each(Tensor.float)
+        return self._each(lambda t: t.float() if t.is_floating_point() else t)
 
     def __getitem__(self, rows) -> ImageFeatures:
         """Those of some of the images, ``rows`` as for a tensor; the axis of images stays."""
@@ -176,7 +184,8 @@ class ImageTower(BaseModule):
 
         Args:
             images: (B, 3, H, W) normalised. Pixel prompts (VP) are added to the images before this call.
-            features: Any of ``stages``, ``global``, ``dense``, ``patch``, ``value`` and, ResNet only, ``regions``.
+            features: Any of ``stages``, ``global``, ``dense``, ``patch``, ``value``, ``pooled`` and, ResNet only,
+                ``regions``.
             prompts: Prompt tokens; ViT only.
 
         Returns:

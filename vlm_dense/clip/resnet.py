@@ -90,7 +90,7 @@ class CLIPResNet(AttentionPooling, ImageTower):
     def _encode(self, images: Tensor, features: set[str], prompts: PromptTokens | None) -> ImageFeatures:
         if prompts is not None:
             raise ConfigError('CLIPResNet takes no prompt tokens; they exist for ViT towers only.')
-        pooled = features & {'global', 'dense', 'value', 'regions'}
+        pooled = features & {'global', 'dense', 'value', 'regions', 'pooled'}
         if pooled and not self.with_attnpool:
             raise ConfigError(f'CLIPResNet: {sorted(pooled)} need the attention pool; set attnpool=True.')
         x = self._stem(images)
@@ -115,6 +115,8 @@ class CLIPResNet(AttentionPooling, ImageTower):
             out.global_ = tokens[:, 0]
             if 'dense' in features:
                 out.dense = tokens[:, 1:].transpose(1, 2).unflatten(2, x.shape[2:])
+        if 'pooled' in features:
+            out.pooled = self.attention_pool(x, all_tokens=False, positions=False)[:, 0]
         if 'value' in features:
             positions = x.flatten(2).transpose(1, 2)
             value = self.attnpool.c_proj(self.attnpool.v_proj(positions))

@@ -240,6 +240,8 @@ class CLIPViT(ImageTower):
     ) -> ImageFeatures:
         if 'regions' in features:
             raise ConfigError("CLIPViT has no regions, which come from a ResNet's attention pool. Use CLIPResNet.")
+        if 'pooled' in features:
+            features = features | {'global'}
         projected = features & {'global', 'dense', 'value'}
         if projected and not self.with_head:
             raise ConfigError(f'CLIPViT: {sorted(projected)} need the projection; set head=True.')
@@ -290,6 +292,7 @@ class CLIPViT(ImageTower):
             out.global_, out.dense = x[:, 0], as_map(x)
         elif 'global' in features:
             out.global_ = self.project(x[:, 0])
+        out.pooled = out.global_ if 'pooled' in features else None
         return out
 
     def _dense_features(self, last: LastBlocks, x: Tensor, prompts) -> tuple[Tensor, Tensor | None]:

@@ -142,7 +142,8 @@ class TextGuided:
         """Prompted features of images, and class embeddings.
 
         Args:
-            images: (B, 3, H, W) normalised, or features that were computed before and are taken as they are.
+            images: (B, 3, H, W) normalised, or features that were computed before and are taken as they are, or token
+                ids of texts in the place of images, int64 (B, T), which give ``tokens`` and ``global_``.
             names: Of the features, see :meth:`ImageTower.encode`; ``'global'`` is added for a text prompt that is
                 image-conditioned.
             classes: Indices (k,) of classes to encode, default all.
@@ -155,7 +156,9 @@ class TextGuided:
         features, embeddings = images, None
         if self.text_prompt.image_conditioned and 'global' not in names:
             names = (*names, 'global')
-        if not isinstance(images, ImageFeatures):
+        if not isinstance(images, ImageFeatures) and not images.is_floating_point():
+            features = self.caption_features(images)
+        elif not isinstance(images, ImageFeatures):
             tokens, plain = None, None
             if prompt is not None:
                 if prompt.plain:
@@ -170,6 +173,23 @@ class TextGuided:
         if text and embeddings is None:
             embeddings = self.class_embeddings(features.global_, classes)
         return features, embeddings
+
+    def caption_features(self, ids: Tensor) -> ImageFeatures:
+        """What the text tower makes of texts, int64 (B, T), that stand for images; id 0 fills up.
+
+        Raises:
+            ConfigError: a prompt of the image tower, which is not run.
+        """
+        if self.role(ImagePrompt) is not None:
+            raise ConfigError(
+                f'{type(self).__name__}: {type(self.role(ImagePrompt)).__name__} prompts the image tower, and texts in '
+                'the place of images do not pass it. Leave the prompt out.'
+            )
+        end = self.text_encoder.find_eot(ids)
+        ids = ids[:, : int(end.max()) + 1]
+        tokens = self.text_encoder.token_features(ids)
+        rows = torch.arange(len(ids), device=tokens.device)
+        return ImageFeatures(global_=tokens[rows, end.to(tokens.device)], tokens=tokens, padding=ids == 0)
 
     def class_embeddings(
         self,

@@ -8,6 +8,7 @@ from vlm_dense.methods.text_prompts.dualcoop import AsymmetricLoss, DualCoOpProm
 from vlm_dense.methods.text_prompts.kgcoop import KgCoOpPrompt
 from vlm_dense.methods.text_prompts.lasp import LASPPrompt
 from vlm_dense.methods.text_prompts.plot import PLOTPrompt
+from vlm_dense.methods.text_prompts.tai_dpt import GrainAsymmetricLoss, GrainSigmoidLoss, RankingLoss, TaIDPTPrompt
 from vlm_dense.methods.text_prompts.upl import MemberCrossEntropy, UPLPrompt
 from vlm_dense.methods.text_prompts.subpt import (
     SubPTPrompt,
@@ -26,6 +27,8 @@ __all__ = [
     'CuPLPrompt',
     'DeepTextPrompt',
     'DualCoOpPrompt',
+    'GrainAsymmetricLoss',
+    'GrainSigmoidLoss',
     'KgCoOpPrompt',
     'LASPPrompt',
     'SubPTPrompt',
@@ -35,6 +38,8 @@ __all__ = [
     'VCDPrompt',
     'PLOTPrompt',
     'MemberCrossEntropy',
+    'RankingLoss',
+    'TaIDPTPrompt',
     'UPLPrompt',
     'VariationalPrompt',
     'ZeroShotPrompt',

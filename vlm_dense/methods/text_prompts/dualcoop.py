@@ -143,10 +143,16 @@ class AsymmetricLoss(Loss):
     def forward(self, step: Step) -> dict[str, Tensor]:
         """``loss_asymmetric``."""
         labels = step.several_labels()
-        shown = step.logits.sigmoid()
-        absent = (1 - shown + self.clip).clamp(max=1)
-        right = torch.where(labels == 1, shown, absent)
-        gamma = torch.where(labels == 1, self.gamma_pos, self.gamma_neg)
-        focus = (1 - right.detach()) ** gamma
-        losses = focus * right.clamp(min=self.eps).log()
-        return dict(loss_asymmetric=-self.weight * losses[labels >= 0].sum())
+        terms = asymmetric_terms(step.logits, labels, self.gamma_pos, self.gamma_neg, self.clip, self.eps)
+        return dict(loss_asymmetric=-self.weight * terms[labels >= 0].sum())
+
+
+def asymmetric_terms(
+    logits: Tensor, labels: Tensor, gamma_pos: float, gamma_neg: float, clip: float, eps: float
+) -> Tensor:
+    """Weighted logarithms of the probability of each label, see :class:`AsymmetricLoss`; of the shape of both."""
+    shown = logits.sigmoid()
+    absent = (1 - shown + clip).clamp(max=1)
+    right = torch.where(labels == 1, shown, absent)
+    gamma = torch.where(labels == 1, gamma_pos, gamma_neg)
+    return (1 - right.detach()) ** gamma * right.clamp(min=eps).log()
