@@ -8,6 +8,7 @@ from vlm_dense.classification.few_shot import FewShotDataset
 from vlm_dense.classification.hooks import CostHook, ZeroShotComparisonHook
 from vlm_dense.classification.metrics import Accuracy, MultiLabelMetric
 from vlm_dense.classification.structures import ClsDataSample
+from vlm_dense.classification.tasks import TaskAccuracy, TaskDataset
 from vlm_dense.classification.taxonomy import Taxonomy, TaxonomyMetric
 from vlm_dense.classification.transforms import PackClsInputs, TorchvisionTransforms
 
@@ -22,6 +23,8 @@ __all__ = [
     'ImageSetDataset',
     'MultiLabelMetric',
     'PackClsInputs',
+    'TaskAccuracy',
+    'TaskDataset',
     'Taxonomy',
     'TaxonomyMetric',
     'TorchvisionTransforms',

@@ -44,16 +44,25 @@ class Pretrained:
                 found[name] = value
         return found
 
-    def load_pretrained(self, path: str | None) -> None:
+    def load_pretrained(self, path: str | Mapping[str, str] | None) -> None:
         """Load learned weights as the official release of the method saves them; nothing for ``None``.
+
+        Args:
+            path: A file, or name of a module in the official code -> its file where it saves each in one of its own.
 
         Raises:
             CheckpointError: the file is for other classes, another size or another tower; names both shapes.
         """
         if path is None:
             return
+        files = path if isinstance(path, Mapping) else {'': path}
         with allowed_in_pickles(_TRAINER_OBJECTS):
-            weights = self.from_release(read_state_dict(path))
+            read = {f'{module}.': read_state_dict(file) for module, file in files.items()}
+        weights = {
+            f'{module}{name}'.lstrip('.'): value for module, part in read.items() for name, value in part.items()
+        }
+        weights = self.from_release(weights)
+        path = ', '.join(map(str, files.values()))
         try:
             check_fit(weights, {k: v.shape for k, v in self.state_dict().items()}, path)
         except CheckpointError as error:

@@ -94,6 +94,6 @@ class UPTPrompt(LearnedContext, ImagePrompt):
     def what_it_is(self) -> str:
         """Number and width of the vectors."""
         return (
-            f'This UPTPrompt has {self.num_contexts} vectors for each tower, with {self.uni_ctx.shape[-1]} channels, and '
-            f'makes tokens of {self.mlp.out_features} channels.'
+            f'This UPTPrompt has {self.num_contexts} vectors for each tower, with {self.uni_ctx.shape[-1]} channels, '
+            f'and makes tokens of {self.mlp.out_features} channels.'
         )
