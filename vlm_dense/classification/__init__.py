@@ -10,6 +10,7 @@ from vlm_dense.classification.hooks import CostHook, ZeroShotComparisonHook
 from vlm_dense.classification.metrics import Accuracy, MultiLabelMetric
 from vlm_dense.classification.pseudo_labels import PseudoLabelDataset
 from vlm_dense.classification.structures import ClsDataSample
+from vlm_dense.classification.tasks import TaskAccuracy, TaskDataset
 from vlm_dense.classification.taxonomy import Taxonomy, TaxonomyMetric
 from vlm_dense.classification.transforms import PackClsInputs, TorchvisionTransforms
 
@@ -27,6 +28,8 @@ __all__ = [
     'MultiLabelMetric',
     'PackClsInputs',
     'PseudoLabelDataset',
+    'TaskAccuracy',
+    'TaskDataset',
     'Taxonomy',
     'TaxonomyMetric',
     'TorchvisionTransforms',

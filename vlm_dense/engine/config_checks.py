@@ -187,11 +187,23 @@ def _check_suffix(key: str, dataset, images: str) -> None:
 
 def class_names(cfg: Config, loaders: Sequence[str] = LOADERS) -> tuple[str, ...] | None:
     """Class names of the first data set in ``cfg`` that has some, in label order; no file is read."""
-    for _, dataset, _ in _datasets(cfg, loaders):
-        names = _without_files(dataset).metainfo.get('classes')
-        if names is not None:
-            return tuple(names)
-    return None
+    found = (_names(cfg[name]['dataset']) for name in loaders if isinstance((cfg.get(name) or {}).get('dataset'), dict))
+    return next((names for names in found if names is not None), None)
+
+
+def _names(dataset: dict) -> tuple[str, ...] | None:
+    """Class names of a data set or of those inside a wrapper: the first one's, or all if the wrapper joins them."""
+    kind = registered(ROOT_DATASETS, dataset['type'])
+    inner = dataset.get('dataset') or dataset.get('datasets')
+    if inner:
+        parts = [_names(one) for one in ([inner] if isinstance(inner, dict) else inner)]
+        if getattr(kind, 'joins_classes', False) and None not in parts:
+            return tuple(name for names in parts for name in names)
+        return next((names for names in parts if names is not None), None)
+    if not (inspect.isclass(kind) and issubclass(kind, BaseDataset)):
+        return None
+    names = _without_files(dataset).metainfo.get('classes')
+    return None if names is None else tuple(names)
 
 
 def _heads(model: dict, path: str = 'model') -> Iterator[tuple[str, dict]]:

@@ -1,11 +1,11 @@
 """The contract that all methods keep, and the one text side that every task uses; see docs/contract.md."""
 
 from vlm_dense.methods.base.dense_attention import DenseAttention, ValueAttention
-from vlm_dense.methods.base.learned_context import LearnedContext
 from vlm_dense.methods.base.learned_context import LearnedContext, WiderContext
 from vlm_dense.methods.base.preparation import Prepared
 from vlm_dense.methods.base.release import Pretrained
 from vlm_dense.methods.base.roles import CosineHead, CrossEntropy, Head, ImagePrompt, Loss, Step, TestTimeAdaptation
+from vlm_dense.methods.base.task_loss import TaskCrossEntropy
 from vlm_dense.methods.base.text_guided import TextGuided
 from vlm_dense.methods.base.text_prompt import TextPrompt
 
@@ -20,6 +20,7 @@ __all__ = [
     'Prepared',
     'Pretrained',
     'Step',
+    'TaskCrossEntropy',
     'TestTimeAdaptation',
     'TextGuided',
     'TextPrompt',

@@ -50,15 +50,24 @@ class Pretrained:
                 found[name] = value
         return found
 
-    def load_pretrained(self, path: str | None) -> None:
+    def load_pretrained(self, path: str | Mapping[str, str] | None) -> None:
         """Load learned weights as the official release of the method saves them; nothing for ``None``.
+
+        Args:
+            path: A file, or name of a module in the official code -> its file where it saves each in one of its own.
 
         Raises:
             CheckpointError: the file is for other classes, another size or another tower; names both shapes.
         """
         if path is None:
             return
-        weights = self.from_release(read_release(path))
+        files = path if isinstance(path, Mapping) else {'': path}
+        read = {f'{module}.': read_release(file) for module, file in files.items()}
+        weights = {
+            f'{module}{name}'.lstrip('.'): value for module, part in read.items() for name, value in part.items()
+        }
+        weights = self.from_release(weights)
+        path = ', '.join(map(str, files.values()))
         try:
             check_fit(weights, {k: v.shape for k, v in self.state_dict().items()}, path)
         except CheckpointError as error:

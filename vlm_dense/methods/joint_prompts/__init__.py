@@ -2,6 +2,7 @@
 
 from vlm_dense.methods.joint_prompts.ivlp import IVLPPrompt
 from vlm_dense.methods.joint_prompts.maple import MaPLePrompt
+from vlm_dense.methods.joint_prompts.mvlpt import MVLPTPrompt
 from vlm_dense.methods.joint_prompts.upt import UPTPrompt
 
-__all__ = ['IVLPPrompt', 'MaPLePrompt', 'UPTPrompt']
+__all__ = ['IVLPPrompt', 'MVLPTPrompt', 'MaPLePrompt', 'UPTPrompt']

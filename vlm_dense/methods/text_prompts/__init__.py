@@ -8,14 +8,16 @@ from vlm_dense.methods.text_prompts.dualcoop import AsymmetricLoss, DualCoOpProm
 from vlm_dense.methods.text_prompts.kgcoop import KgCoOpPrompt
 from vlm_dense.methods.text_prompts.lasp import LASPPrompt
 from vlm_dense.methods.text_prompts.plot import PLOTPrompt
-from vlm_dense.methods.text_prompts.tai_dpt import GrainAsymmetricLoss, GrainSigmoidLoss, RankingLoss, TaIDPTPrompt
-from vlm_dense.methods.text_prompts.upl import MemberCrossEntropy, UPLPrompt
+from vlm_dense.methods.text_prompts.protect import ProTeCtLoss
+from vlm_dense.methods.text_prompts.softcpt import RepeatedCosineLR, RepeatedSteps, SoftCPTLoss, SoftCPTPrompt
 from vlm_dense.methods.text_prompts.subpt import (
     SubPTPrompt,
     SubspaceAmpOptimWrapper,
     SubspaceHook,
     SubspaceOptimWrapper,
 )
+from vlm_dense.methods.text_prompts.tai_dpt import GrainAsymmetricLoss, GrainSigmoidLoss, RankingLoss, TaIDPTPrompt
+from vlm_dense.methods.text_prompts.upl import MemberCrossEntropy, UPLPrompt
 from vlm_dense.methods.text_prompts.vcd import VCDPrompt
 from vlm_dense.methods.text_prompts.vpt_variational import VariationalPrompt
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
@@ -42,5 +44,10 @@ __all__ = [
     'TaIDPTPrompt',
     'UPLPrompt',
     'VariationalPrompt',
+    'ProTeCtLoss',
+    'RepeatedCosineLR',
+    'RepeatedSteps',
+    'SoftCPTLoss',
+    'SoftCPTPrompt',
     'ZeroShotPrompt',
 ]

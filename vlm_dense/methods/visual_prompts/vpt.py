@@ -1,9 +1,11 @@
 """VPT: learned tokens in the image tower.
 
-"Visual Prompt Tuning", ECCV 2022, section 3.2, in CLIP's frozen tower as in the code of MaPLe, UPT and DPT.
+"Visual Prompt Tuning", ECCV 2022, section 3.2, in CLIP's frozen tower as in the code of MaPLe, UPT, DPT and MVLPT.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from mmengine.model import BaseModule
@@ -44,6 +46,7 @@ class VPTPrompt(Pretrained, ImagePrompt, BaseModule):
     MaPLe, deep       J       ``end``    yes (first block's)
     UPT, shallow      1       ``front``  yes
     UPT, deep         all     ``front``  no
+    MVLPT             any     ``front``  no
     DPT (CAVPT), deep all     ``end``    no
     ================= ======= ========== ===================
 
@@ -52,8 +55,9 @@ class VPTPrompt(Pretrained, ImagePrompt, BaseModule):
         num_tokens: M.
         depth: Blocks that have tokens of their own; 1 is VPT-shallow, the tower's number of blocks VPT-deep.
         place, through_ln_pre: See :class:`PromptTokens`.
-        std: Standard deviation of the initial tokens.
-        pretrained: Checkpoint of one of the three releases, whole models of which the tokens are taken.
+        std: Standard deviation of the initial tokens. ``None``: uniform between -b and b for
+            ``b = sqrt(6 / (3 p^2 + C))`` and patches of side p, as in VPT's own code and MVLPT's.
+        pretrained: Checkpoint of one of the releases, whole models of which the tokens are taken.
 
     Attributes:
         first: (M, C) tokens of the first block.
@@ -68,6 +72,8 @@ class VPTPrompt(Pretrained, ImagePrompt, BaseModule):
         **block_before(r'^image_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow$', 'deep.'),
         r'^image_encoder\.transformer\.ctx_learner\.ctx$': 'by_block',
         r'^visual_ctx$': 'by_token',
+        r'^vpt_embeddings$': 'by_block',
+        r'^vpt_embeddings_deep$': 'later_by_block',
     }
 
     def __init__(
@@ -77,7 +83,7 @@ class VPTPrompt(Pretrained, ImagePrompt, BaseModule):
         depth: int = 12,
         place: str = 'end',
         through_ln_pre: bool = True,
-        std: float = 0.02,
+        std: float | None = 0.02,
         pretrained: str | None = None,
         init_cfg: dict | None = None,
     ):
@@ -87,8 +93,13 @@ class VPTPrompt(Pretrained, ImagePrompt, BaseModule):
             raise ConfigError(f'VPTPrompt: num_tokens must be at least 1, found {num_tokens}.')
         self.place = place
         self.through_ln_pre = through_ln_pre
-        self.first = nn.Parameter(std * torch.randn(num_tokens, image_tower.width))
-        self.deep = deep_vectors(depth, image_tower.transformer.resblocks, num_tokens, image_tower.width, std)
+        width, scale = image_tower.width, 1.0 if std is None else std
+        self.first = nn.Parameter(scale * torch.randn(num_tokens, width))
+        self.deep = deep_vectors(depth, image_tower.transformer.resblocks, num_tokens, width, scale)
+        if std is None:
+            bound = math.sqrt(6 / (3 * image_tower.patch_size**2 + width))
+            for tokens in self.parameters():
+                nn.init.uniform_(tokens, -bound, bound)
         self.tokens()  # refuses a place that does not exist
         self.load_pretrained(pretrained)
 
@@ -103,9 +114,14 @@ class VPTPrompt(Pretrained, ImagePrompt, BaseModule):
         return images, self.tokens()
 
     def from_release(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Also takes apart DPT's (L, M, C) tensor, and UPT's (M * L, C), where row t is token t // L of block t % L."""
+        """Also takes apart the tensors of several blocks.
+
+        DPT has (L, M, C), MVLPT (1, M, C) and (L - 1, M, C), UPT (M * L, C) where row t is token t // L of block t % L.
+        """
         weights = super().from_release(weights)
         tokens = weights.pop('by_block', None)
+        if 'later_by_block' in weights:
+            tokens = torch.cat([tokens, weights.pop('later_by_block')])
         if tokens is None and 'by_token' in weights:
             flat = weights.pop('by_token')
             tokens = flat.unflatten(0, (self.first.shape[0], -1)).transpose(0, 1)

@@ -1,0 +1,21 @@
+# Two tasks on drawn scenes by night, naming the shape and naming the colour; 16 images of each class. Batches mix them.
+_base_ = './shapes_few-shot.py'
+
+tasks = dict(shape=8, colour=8)  # name of the task, number of classes
+_names = list(tasks)
+_night = dict(type='vlm_dense.ShapesDataset', size=64, num_objects=(1, 1), domain='night')
+_few = dict(type='vlm_dense.FewShotDataset', shots=16, seed=1)
+_train = dict(_night, split='train', num_scenes=1000, pipeline={{_base_.train_pipeline}})
+_val = dict(_night, split='val', num_scenes=200, pipeline={{_base_.test_pipeline}})
+_test = dict(_night, split='test', num_scenes=1000, pipeline={{_base_.test_pipeline}})
+_joined = dict(_delete_=True, type='vlm_dense.TaskDataset', tasks=_names)
+train_dataloader = dict(
+    dataset=dict(_joined, datasets=[dict(_few, dataset=dict(_train, label=name)) for name in _names])
+)
+val_dataloader = dict(
+    dataset=dict(_joined, datasets=[dict(_few, at_most=4, dataset=dict(_val, label=name)) for name in _names])
+)
+test_dataloader = dict(dataset=dict(_joined, datasets=[dict(_test, label=name) for name in _names]))
+val_evaluator = dict(_delete_=True, type='vlm_dense.TaskAccuracy')
+test_evaluator = val_evaluator
+targets = dict(_delete_=True)  # none

@@ -1,0 +1,13 @@
+# MVLPT's source prompt (MUPT): the 11 sets of CoOp at once, ViT-B/16. The paper trains up to 200 epochs with 1, 5 and
+# 20 shots; the softmax goes over the classes of all tasks, as in the official code.
+_base_ = [
+    '../_base_/models/clip_classifier_vit-b16.py',
+    '../_base_/datasets/coop11_few-shot.py',
+    '../_base_/schedules/coop_50e.py',
+    '../_base_/classification_runtime.py',
+]
+
+model = dict(
+    text_prompt=dict(type='vlm_dense.MVLPTPrompt', num_contexts=4, num_tokens=4, project_dim=128),
+    loss=dict(type='vlm_dense.TaskCrossEntropy', others='kept'),
+)

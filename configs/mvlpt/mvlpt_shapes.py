@@ -1,0 +1,10 @@
+# MVLPT's prompts of both towers (MUPT), 16 shots, on one target task, shapes by night.
+# From a source prompt: --cfg-options load_from=work_dirs/mvlpt_domains_shapes/epoch_50.pth
+_base_ = [
+    '../_base_/models/clip_classifier_tiny-vit.py',
+    '../_base_/datasets/shapes_few-shot.py',
+    '../_base_/schedules/coop_50e.py',
+    '../_base_/classification_runtime.py',
+]
+
+model = dict(text_prompt=dict(type='vlm_dense.MVLPTPrompt', num_contexts=4, num_tokens=4, project_dim=128))

@@ -1,0 +1,113 @@
+"""Several tasks in one run: their data sets joined, and a metric that stays inside the task of each image.
+
+"Multitask Vision-Language Prompt Tuning", WACV 2024; "Multi-task prompt tuning with soft context sharing for
+vision-language models", Neurocomputing 2024.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate, chain, combinations, pairwise
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.registry import DATASETS as ROOT_DATASETS
+from torch.utils.data import ConcatDataset
+
+from vlm_dense.errors import ConfigError, DataError
+from vlm_dense.registry import DATASETS, METRICS
+
+
+@DATASETS.register_module()
+class TaskDataset(ConcatDataset):
+    """The images of several data sets, each a task with classes of its own; a shuffled batch mixes them.
+
+    The classes are those of all tasks, one task after the other, and labels count them. The sample of an image has
+
+    - ``gt_label`` counting all classes, or ``gt_labels`` (K,) with -1, unknown, for the classes of other tasks
+    - ``task``: int64, scalar, place of its task
+    - ``task_classes``: int64 (2,), first class of its task and the one after its last
+
+    and the metainfo has ``classes`` and ``tasks``: name of a task -> names of its classes.
+
+    Args:
+        datasets: Of each task.
+        tasks: Their names. ``_`` is a space.
+        same_names: Tasks may have classes of the same name, which stay classes of their own. A prompt that all tasks
+            share cannot tell them apart, so then loss and metric have to stay inside a task.
+
+    Raises:
+        ConfigError: no task, another number of names than of data sets, two tasks of one name, or classes of the same
+            name without ``same_names``.
+    """
+
+    joins_classes = True
+
+    def __init__(self, datasets: Sequence[dict], tasks: Sequence[str], same_names: bool = False):
+        names = [name.replace('_', ' ') for name in tasks]
+        if not datasets or len(names) != len(datasets) or len(set(names)) < len(names):
+            raise ConfigError(
+                f'TaskDataset: expected a different name for each of the {len(datasets)} data sets (at least one), '
+                f'found {list(tasks)}. "_" and a space are the same.'
+            )
+        parts = [ROOT_DATASETS.build(dataset) for dataset in datasets]
+        classes = {name: tuple(part.metainfo['classes']) for name, part in zip(names, parts, strict=True)}
+        for one, other in () if same_names else combinations(names, 2):
+            same = [name for name in classes[one] if name in classes[other]]
+            if same:
+                raise ConfigError(
+                    f'TaskDataset: the tasks {one!r} and {other!r} both have classes named '
+                    f'{", ".join(map(repr, same[:5]))}. Rename them, or set same_names=True: they stay different '
+                    "classes, which only a loss and a metric inside the task (others='left_out', TaskAccuracy) can "
+                    'tell apart.'
+                )
+        for part in parts:
+            part.full_init()
+        super().__init__(parts)
+        self.metainfo = dict(classes=tuple(chain.from_iterable(classes.values())), tasks=classes)
+        self.bounds = list(pairwise([0, *accumulate(map(len, classes.values()))]))
+
+    def __getitem__(self, index: int) -> dict:
+        """``inputs`` and ``data_samples`` of an image."""
+        item = super().__getitem__(index)
+        task = bisect_right(self.cumulative_sizes, index)
+        first, end = self.bounds[task]
+        sample = item['data_samples'].clone()
+        if 'gt_label' in sample:
+            sample.gt_label = sample.gt_label + first
+        if 'gt_labels' in sample:
+            labels = sample.gt_labels.new_full((len(self.metainfo['classes']),), -1)
+            labels[first:end] = sample.gt_labels
+            sample.gt_labels = labels
+        sample.task, sample.task_classes = torch.tensor(task), torch.tensor(self.bounds[task])
+        return dict(item, data_samples=sample)
+
+
+@METRICS.register_module()
+class TaskAccuracy(BaseMetric):
+    """Accuracy inside the task of each image, in percent: ``<task>/top1`` and their mean, ``top1``.
+
+    Args:
+        collect_device, prefix: As in mmengine.
+    """
+
+    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+        """Keep the task of each image, and whether its class has the greatest score of that task."""
+        for sample in data_samples:
+            if 'task_classes' not in sample or 'gt_label' not in sample:
+                raise DataError(
+                    f'TaskAccuracy: {sample.get("img_path", "an image")} has no task or no gt_label. Data of several '
+                    'tasks come from vlm_dense.TaskDataset; images of several labels have metrics of their own.'
+                )
+            first, end = sample['task_classes'].tolist()
+            best = first + int(sample['pred_scores'][first:end].argmax())
+            self.results.append((int(sample['task']), best == int(sample['gt_label'])))
+
+    def compute_metrics(self, results: list[tuple[int, bool]]) -> dict[str, float]:
+        """Percentages of the images of each task."""
+        tasks, right = np.array(results).T
+        names = list(self.dataset_meta['tasks'])
+        metrics = {f'{names[task]}/top1': 100 * float(right[tasks == task].mean()) for task in np.unique(tasks)}
+        return dict(metrics, top1=float(np.mean(list(metrics.values()))))
