@@ -82,9 +82,6 @@ HOOKS = Registry(
 OPTIM_WRAPPERS = Registry(
     'optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='vlm_dense', locations=['vlm_dense.methods']
 )
-OPTIM_WRAPPERS = Registry(
-    'optim wrapper', parent=root.OPTIM_WRAPPERS, scope='vlm_dense', locations=['vlm_dense.methods']
-)
 PARAM_SCHEDULERS = Registry(
     'parameter scheduler', parent=root.PARAM_SCHEDULERS, scope='vlm_dense', locations=['vlm_dense.methods']
 )
