@@ -14,6 +14,7 @@ from torch import nn
 from vlm_dense.errors import ConfigError
 from vlm_dense.ops import strips
 from vlm_dense.registry import MODELS
+from vlm_dense.segmentation.inference import _CLASSES_AT_ONCE
 from vlm_dense.segmentation.strip_maps import StripMaps, StripTTAModel
 
 K = 11
@@ -128,13 +129,14 @@ def test_of_classes_that_tie_the_first_is_taken():
     assert (StripMaps([((0, 20, 0, 24), torch.zeros(8, 5, 6))], {}).argmax() == 0).all()
 
 
+@pytest.mark.parametrize('refined', [False, True])
 @pytest.mark.parametrize('test_cfg', [WHOLE, SLIDE], ids=['whole', 'slide'])
-def test_no_map_of_all_classes_is_at_full_size(test_cfg):
+def test_no_map_of_all_classes_is_at_full_size(test_cfg, refined):
     model, image, meta = build(**test_cfg), torch.randn(3, 64, 80), dict(ori_shape=(160, 200))
     pieces = next(iter(model._maps([image], model._window_map)))[1]
     with LargestTensor() as largest, torch.no_grad():
-        model._label_map(pieces, meta)
-    assert largest.numel <= 160 * 200  # the labels
+        model._label_map(pieces, meta, (lambda maps: maps) if refined else None)
+    assert largest.numel <= 160 * 200 * (_CLASSES_AT_ONCE if refined else 1)
 
 
 # --- test-time augmentation -----------------------------------------------------------------------------------------
