@@ -9,6 +9,7 @@ import sys
 import open_clip
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
@@ -16,6 +17,7 @@ from vlm_dense.clip.image_tower import PromptTokens
 from vlm_dense.clip.positions import resize_positions
 from vlm_dense.clip.resnet import CLIPResNet
 from vlm_dense.clip.vit import CLIPViT
+from vlm_dense.engine.cpu_distributed import CPUSyncBatchNorm
 from vlm_dense.errors import ConfigError
 
 TEXT = dict(context_length=16, vocab_size=64, width=32, heads=1, layers=1)
@@ -275,6 +277,67 @@ def test_recomputation_changes_no_gradient(weights, build):
         close(grads[1][name], grad, 1e-4)
 
 
+@pytest.mark.parametrize('sync', [False, True])
+def test_recomputation_updates_batch_statistics_once(weights, sync, monkeypatch):
+    monkeypatch.setattr(dist, 'all_reduce', lambda x: None)  # one process
+    images = torch.randn(2, 3, 64, 64)
+    found = []
+    for with_cp in (False, True):
+        tower = CLIPResNet(RN, weights['rn'][0], with_cp=with_cp, frozen_stages=1)
+        if sync:  # the stand-in of SyncBN on CPUs, in one process
+            for m in tower.modules():
+                if isinstance(m, nn.BatchNorm2d):
+                    m.__class__ = CPUSyncBatchNorm
+        tower.train()
+        for _ in range(2):
+            sum(m.square().mean() for m in tower(images)).backward()
+        found.append({k: v for k, v in tower.named_buffers() if 'running' in k or 'tracked' in k})
+        assert all(m.momentum == 0.1 for m in tower.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    assert found[0]['layer4.0.bn1.num_batches_tracked'] == 2 and found[0]['layer1.0.bn1.num_batches_tracked'] == 0
+    for name, value in found[0].items():
+        close(found[1][name], value)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'arch', 'key', 'indices', 'dropped'),
+    [
+        (CLIPResNet, RN, 'rn', (0, 1, 2), 'layer4.'),
+        (CLIPResNet, RN, 'rn', (1,), ('layer3.', 'layer4.')),
+        (CLIPViT, VIT, 'vit', (0, 1), ('transformer.resblocks.2.', 'transformer.resblocks.3.')),
+    ],
+)
+def test_every_parameter_of_a_backbone_gets_a_gradient(weights, kind, arch, key, indices, dropped):
+    tower = kind(arch, weights[key][0], out_indices=indices)
+    images = torch.randn(2, 3, 64, 64)
+    whole = kind(arch, weights[key][0], **{'attnpool' if key == 'rn' else 'head': True}, out_indices=indices).eval()
+    assert {k for k in whole.state_dict() if k.startswith(dropped)} and not any(
+        k.startswith(dropped) for k in tower.state_dict()
+    )
+    for found, expected in zip(tower.eval()(images), whole(images), strict=True):
+        close(found, expected)
+    sum(m.square().sum() for m in tower.train()(images)).backward()
+    assert [n for n, p in tower.named_parameters() if p.grad is None] == []
+    plain = kind(arch, weights[key][0])  # all stages
+    changed = {k: v + 1 for k, v in plain.state_dict().items()}
+    nn.Sequential(tower).load_state_dict({f'0.{k}': v for k, v in changed.items()})
+    assert all(torch.equal(v, changed[k]) for k, v in tower.state_dict().items())
+    with pytest.raises(RuntimeError, match='Missing'):
+        tower.load_state_dict({k: v for k, v in changed.items() if not k.startswith('conv1')})
+    with pytest.raises(ConfigError, match='patch'):
+        tower.encode(images, ['patch'])
+    assert kind(arch, out_indices=indices, frozen_stages=4).train().conv1.weight.requires_grad is False
+
+
+def test_stages_that_nobody_asked_for_are_not_computed(weights):
+    tower, ran = resnet(weights, out_indices=(0, 1)), []
+    for i in range(1, 5):
+        getattr(tower, f'layer{i}')[0].register_forward_hook(lambda *_, i=i: ran.append(i))
+    tower(torch.randn(1, 3, 64, 64))
+    assert ran == [1, 2]
+    tower.encode(torch.randn(1, 3, 64, 64), ['stages', 'global'])
+    assert ran == [1, 2, 1, 2, 3, 4]
+
+
 def test_drop_path_acts_in_training_only(weights):
     tower, images = vit(weights, drop_path_rate=0.9), torch.randn(2, 3, 32, 32)
     close(tower(images)[-1], vit(weights)(images)[-1])
@@ -307,6 +370,7 @@ def test_checkpoint_of_another_resolution_is_resized_on_load(weights):
     ('kwargs', 'message'),
     [
         (dict(out_indices=[4]), '0..3'),
+        (dict(out_indices=[]), '0..3'),
         (dict(frozen_stages=9), 'frozen_stages'),
         (dict(norm_cfg=dict(type='GN')), 'SyncBN'),
         (dict(attnpool_positions='wrap'), 'crop'),

@@ -152,6 +152,8 @@ class ImageTower(BaseModule):
     def __init__(self, init_cfg: dict | None = None):
         super().__init__(init_cfg)
         self._register_load_state_dict_pre_hook(self._fit_positions)
+        self._register_load_state_dict_pre_hook(self._leave_out_dropped)
+        self._dropped: tuple[str, ...] = ()
 
     def _fit_positions(self, state_dict: dict, prefix: str, *args) -> None:
         """Resize the position grid of a checkpoint made for another input resolution."""
@@ -163,6 +165,11 @@ class ImageTower(BaseModule):
         if side * side + 1 == len(found):
             print_log(f'{key}: {side} x {side} positions resized to {wanted} x {wanted}.', logger='current')
             state_dict[key] = resize_positions(found, (wanted, wanted))
+
+    def _leave_out_dropped(self, state_dict: dict, prefix: str, *args) -> None:
+        """Ignore the weights of a whole tower's checkpoint that no stage of this one needs."""
+        for key in [k for k in state_dict if k.startswith(tuple(prefix + name for name in self._dropped))]:
+            del state_dict[key]
 
     def _load(self, arch, pretrained, input_resolution) -> nn.Module:
         visual = load_clip(arch, pretrained, image_size=input_resolution).visual

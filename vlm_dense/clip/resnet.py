@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from vlm_dense.clip.attention_pool import AttentionPooling
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
+
+
+@contextlib.contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of batch norms as they are, while they normalise by those of the batch."""
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
+
+
+def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
+    """The block's output, computed again in the backward pass; running statistics are updated the first time only."""
+    if torch.compiler.is_compiling():  # what a graph recomputes has no such side effects
+        return checkpoint(block, x, use_reentrant=False)
+    contexts = contextlib.nullcontext(), _statistics_kept(block)
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
 @MODELS.register_module()
@@ -23,7 +48,8 @@ class CLIPResNet(AttentionPooling, ImageTower):
 
     Args:
         arch, pretrained, input_resolution, frozen_stages, norm_eval, with_cp: See :class:`ImageTower`.
-        out_indices: Stages to return, out of 0..3.
+        out_indices: Stages to return, out of 0..3. Without ``attnpool`` the layers after the last of them do not
+            exist, so that distributed training has no unused parameters; their weights in a checkpoint are ignored.
         norm_cfg: ``dict(type='SyncBN')`` turns every BatchNorm into one that is synchronised between processes.
         attnpool: Keep the attention pool. Without it (plain mm backbones that only need stage maps) its parameters do
             not exist, so distributed training has no unused parameters.
@@ -52,16 +78,19 @@ class CLIPResNet(AttentionPooling, ImageTower):
             raise ConfigError(
                 f"attnpool_positions must be 'interpolate', 'bicubic' or 'crop', found {attnpool_positions!r}."
             )
-        if not all(0 <= i <= 3 for i in out_indices) or not -1 <= frozen_stages <= 4:
+        if not out_indices or not all(0 <= i <= 3 for i in out_indices) or not -1 <= frozen_stages <= 4:
             raise ConfigError(
                 'CLIPResNet has stages 0..3: out_indices must lie in 0..3 and frozen_stages in -1..4, found '
                 f'{tuple(out_indices)} and {frozen_stages}.'
             )
         visual = self._load(arch, pretrained, input_resolution)
-        for name, module in visual.named_children():
-            if name != 'attnpool' or attnpool:
-                self.add_module(name, module)
         self.with_attnpool = attnpool
+        self.num_layers = 4 if attnpool else max(out_indices) + 1
+        unused = [f'layer{i}' for i in range(self.num_layers + 1, 5)]
+        self._dropped = tuple(f'{name}.' for name in unused)
+        for name, module in visual.named_children():
+            if name not in unused and (name != 'attnpool' or attnpool):
+                self.add_module(name, module)
         self.embed_dim = visual.output_dim
         self.width = visual.attnpool.c_proj.in_features
         self.out_channels = [self.width // 8 * 2**i for i in range(4)]
@@ -80,7 +109,7 @@ class CLIPResNet(AttentionPooling, ImageTower):
         if self.frozen_stages < 0:
             return []
         stem = [self.conv1, self.bn1, self.conv2, self.bn2, self.conv3, self.bn3]
-        return stem + [getattr(self, f'layer{i}') for i in range(1, self.frozen_stages + 1)]
+        return stem + [getattr(self, f'layer{i}') for i in range(1, min(self.frozen_stages, self.num_layers) + 1)]
 
     def _stem(self, x: Tensor) -> Tensor:
         for i in (1, 2, 3):
@@ -93,17 +122,21 @@ class CLIPResNet(AttentionPooling, ImageTower):
         pooled = features & {'global', 'dense', 'value', 'regions', 'pooled'}
         if pooled and not self.with_attnpool:
             raise ConfigError(f'CLIPResNet: {sorted(pooled)} need the attention pool; set attnpool=True.')
+        if 'patch' in features and self.num_layers < 4:
+            raise ConfigError(
+                f'CLIPResNet: out_indices={self.out_indices} keeps {self.num_layers} of 4 layers, so the feature '
+                'patch, the last map, does not exist. Add 3 to out_indices, or set attnpool=True.'
+            )
         x = self._stem(images)
-        if x.shape[0] == 1 and max(x.shape[2:]) <= 8 and self.layer4[-1].bn3.training:
+        if self.num_layers == 4 and x.shape[0] == 1 and max(x.shape[2:]) <= 8 and self.layer4[-1].bn3.training:
             raise ConfigError(
                 f'CLIPResNet: a training batch of one image of {tuple(images.shape[2:])} px leaves BatchNorm a single '
                 'value a channel at stride 32. Use a larger batch or crop, or norm_eval=True.'
             )
         stages = []
-        for i in range(4):
+        for i in range(max(self.out_indices) + 1 if features == {'stages'} else 4):
             for block in getattr(self, f'layer{i + 1}'):
-                recompute = self.with_cp and torch.is_grad_enabled()
-                x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+                x = _recomputed(block, x) if self.with_cp and torch.is_grad_enabled() else block(x)
             stages.append(x)
         out = ImageFeatures()
         if 'stages' in features:

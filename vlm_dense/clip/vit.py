@@ -56,7 +56,9 @@ class CLIPViT(ImageTower):
 
     Args:
         arch, pretrained, input_resolution, norm_eval, with_cp: See :class:`ImageTower`.
-        out_indices: Blocks whose outputs are returned. Default: four, evenly spaced, the last one included.
+        out_indices: Blocks whose outputs are returned. Default: four, evenly spaced, the last one included. Without
+            ``head`` the blocks after the last of them do not exist, so that distributed training has no unused
+            parameters; their weights in a checkpoint are ignored.
         frozen_stages: -1: nothing is frozen; 0: patch embedding, class token and positions; i: also the first i blocks.
         drop_path_rate: Stochastic depth, rising linearly from 0 at the first block to this at the last.
         pyramid: Build ``fpn1`` .. ``fpn4``; needs four ``out_indices`` and a patch of 8 or 16.
@@ -120,11 +122,20 @@ class CLIPViT(ImageTower):
         if out_indices is None:
             out_indices = [(i + 1) * depth // 4 - 1 for i in range(4)] if depth >= 4 else range(depth)
         self.out_indices = tuple(out_indices)
-        if not all(0 <= i < depth for i in self.out_indices) or not -1 <= frozen_stages <= depth:
+        if (
+            not self.out_indices
+            or not all(0 <= i < depth for i in self.out_indices)
+            or not -1 <= frozen_stages <= depth
+        ):
             raise ConfigError(
                 f'CLIPViT has {depth} blocks: out_indices must lie in 0..{depth - 1} and frozen_stages in -1..{depth}, '
                 f'found {self.out_indices} and {frozen_stages}.'
             )
+        self.complete = head or max(self.out_indices) == depth - 1
+        if not self.complete:
+            kept = max(self.out_indices) + 1
+            self._dropped = tuple(f'transformer.resblocks.{i}.' for i in range(kept, depth))
+            self.transformer.resblocks = self.transformer.resblocks[:kept]
         self.out_channels = [self.width] * len(self.out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -245,6 +256,11 @@ class CLIPViT(ImageTower):
         projected = features & {'global', 'dense', 'value'}
         if projected and not self.with_head:
             raise ConfigError(f'CLIPViT: {sorted(projected)} need the projection; set head=True.')
+        if 'patch' in features and not self.complete:
+            raise ConfigError(
+                f'CLIPViT: out_indices={self.out_indices} keeps {len(self.transformer.resblocks)} blocks, so the '
+                'feature patch, the last map, does not exist. Add the last block to out_indices, or set head=True.'
+            )
         x, grid = self.embed(images)
         if prompts is not None and prompts.through_ln_pre:
             x = prompts.join(x, prompts.first)
