@@ -19,6 +19,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vlm_dense.apis.seg_inferencer import SegInferencer
 from vlm_dense.datasets.checks import LoadImage
+from vlm_dense.engine.files import written_whole
 from vlm_dense.errors import ConfigError, DataError, UserError
 from vlm_dense.methods.maskclip.head import ClassNames
 
@@ -207,16 +208,14 @@ def counts_of(image: str, mask: str) -> np.ndarray | None:
 def _write(labels: np.ndarray, path: str) -> np.ndarray:
     """Write a mask, whole or not at all; returns the pixels of each label (256,)."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f'{path}.{os.getpid()}.tmp'
-    Image.fromarray(labels).save(temporary, 'PNG')
-    os.replace(temporary, path)
+    with written_whole(path) as begun:
+        Image.fromarray(labels).save(begun, 'PNG')
     return np.bincount(labels.ravel(), minlength=256)
 
 
 def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f'{path.name}.tmp')
-    temporary.write_text(text, encoding='utf-8')
-    os.replace(temporary, path)
+    with written_whole(path) as begun:
+        begun.write_text(text, encoding='utf-8')
 
 
 def _start(out: Path, run: dict) -> None:
