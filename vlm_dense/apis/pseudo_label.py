@@ -22,7 +22,9 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vlm_dense.apis.common import check_batch_size, load_picture
 from vlm_dense.apis.seg_inferencer import SegInferencer
+from vlm_dense.clip.digest import weights_digest
 from vlm_dense.datasets.checks import MAX_PIXELS, open_header
+from vlm_dense.engine.files import written_whole
 from vlm_dense.errors import ConfigError, DataError, UserError
 from vlm_dense.methods.maskclip.head import ClassNames
 
@@ -73,7 +75,7 @@ class Labeller(SegInferencer):
                 f'{len(self.class_names)} classes do not fit into 8-bit masks, which have room for {IGNORE}.'
             )
         parts = (self.cfg.model.to_dict(), self.cfg.get('test_pipeline'), self.class_names, thresh)
-        self.digest = _sha(pprint.pformat(parts).encode() + _sha_of_weights(self.model).encode())
+        self.digest = _sha(pprint.pformat(parts).encode() + weights_digest(self.model).encode())
 
     def label(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Label pictures, those with a sound mask excepted; whatever goes wrong is told in the outcome."""
@@ -268,22 +270,20 @@ def _write(labels: np.ndarray, path: str, digest: str, image: str) -> np.ndarray
     note = PngInfo()
     origin = dict(run=digest, picture=_sha(Path(image).read_bytes()), labels=_sha(labels.tobytes()))
     note.add_text(NOTE, json.dumps(origin))
-    temporary = f'{path}.{os.getpid()}.tmp'
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        Image.fromarray(labels).save(temporary, 'PNG', pnginfo=note)
-        os.replace(temporary, path)
+        with written_whole(path) as begun:
+            Image.fromarray(labels).save(begun, 'PNG', pnginfo=note)
     except OSError as error:
         raise _unwritable(path, error) from error
     return np.bincount(labels.ravel(), minlength=256)
 
 
 def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f'{path.name}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding='utf-8')
-        os.replace(temporary, path)
+        with written_whole(path) as begun:
+            begun.write_text(text, encoding='utf-8')
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -294,14 +294,6 @@ def _unwritable(path: str | Path, error: OSError) -> DataError:
 
 def _sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:24]
-
-
-def _sha_of_weights(model: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _start(out: Path, run: dict) -> None:
