@@ -45,8 +45,7 @@ class KillHook(Hook):
 
 def config_of(name: str) -> Path:
     """The config of a method for drawn scenes."""
-    folder = ROOT / 'configs' / name
-    return (folder if folder.is_dir() else folder.parent) / f'{name}_shapes.py'
+    return next((ROOT / 'configs').rglob(f'{name}_shapes.py'))
 
 
 def train(work_dir: Path, *options: str, config: str = 'coop', resume=(), small=SMALL) -> Path:

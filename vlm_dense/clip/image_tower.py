@@ -40,6 +40,7 @@ class ImageFeatures:
         key: (B, h*w, C) keys of that layer, for MaskCLIP's key smoothing. Comes with ``value``.
         regions: (B, 1 + h*w, D) the mean token and all positions, with their rows of the position table, through the
             value path of a ResNet's attention pool (DualCoOp, section 3.2).
+        prompts: The tokens that the tower was given. Not part of a selection of images or of a copy.
     """
 
     stages: tuple[Tensor, ...] | None = None
@@ -49,6 +50,7 @@ class ImageFeatures:
     value: Tensor | None = None
     key: Tensor | None = None
     regions: Tensor | None = None
+    prompts: PromptTokens | None = None
 
     def float(self) -> ImageFeatures:
         """The same in float32."""
@@ -64,7 +66,7 @@ class ImageFeatures:
             **{
                 name: tuple(change(t) for t in value) if isinstance(value, tuple) else change(value)
                 for name, value in given.items()
-                if value is not None
+                if isinstance(value, (Tensor, tuple))
             }
         )
 

@@ -126,6 +126,7 @@ class Step:
         data_samples: B samples.
         class_names: All K names.
         classes: What :meth:`Loss.classes` chose, int64 (k,); ``None``: all.
+        epoch: Number of epochs that are done; 0 outside of a run.
     """
 
     images: Tensor | None
@@ -136,6 +137,7 @@ class Step:
     data_samples: list
     class_names: tuple[str, ...]
     classes: Tensor | None = None
+    epoch: int = 0
 
     def labels(self) -> Tensor:
         """Classes of the images, int64 (B,), checked by :func:`labels_of`."""

@@ -113,6 +113,7 @@ class TextGuided:
             needed = torch.is_grad_enabled() and not (self.frozen_backbone and prompt is None)
             with torch.set_grad_enabled(needed):
                 features = self.backbone.encode(images, names, tokens)
+            features.prompts = tokens
         if text and embeddings is None:
             embeddings = self.class_embeddings(features.global_, classes)
         return features, embeddings
