@@ -127,3 +127,4 @@ def test_the_config_names_all_nodes():
     cfg = Config.fromfile(ROOT / 'configs/_base_/datasets/shapes_taxonomy.py')
     meta = shapes_metainfo('shape_colour')
     assert tuple(cfg.nodes) == Taxonomy(meta['taxonomy'], meta['classes']).nodes and len(cfg.nodes) == 8 + 64
+    assert tuple(cfg.leaves) == meta['classes'] and {k: tuple(v) for k, v in cfg.taxonomy.items()} == meta['taxonomy']

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import torch
-from mmengine.logging import print_log
+from mmengine.logging import MessageHub, print_log
 from mmengine.model import BaseModel
 from torch import Tensor
 
@@ -182,6 +182,7 @@ class CLIPClassifier(TextGuided, BaseModel):
             data_samples=data_samples,
             class_names=self.class_names,
             classes=classes,
+            epoch=MessageHub.get_current_instance().get_info('epoch', 0),
         )
         losses = dict(self.loss_function(step))
         if text is not None:

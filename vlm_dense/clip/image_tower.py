@@ -46,6 +46,7 @@ class ImageFeatures:
         tokens: (B, T, D) every position of a text in the place of an image, not normalised; ``global_`` is then that of
             the end-of-text token.
         padding: (B, T) bool, which of them lie behind the text. Comes with ``tokens``.
+        prompts: The tokens that the tower was given. Not part of a selection of images or of a copy.
     """
 
     stages: tuple[Tensor, ...] | None = None
@@ -58,6 +59,7 @@ class ImageFeatures:
     pooled: Tensor | None = None
     tokens: Tensor | None = None
     padding: Tensor | None = None
+    prompts: PromptTokens | None = None
 
     def float(self) -> ImageFeatures:
         """The same in float32."""
@@ -73,7 +75,7 @@ class ImageFeatures:
             **{
                 name: tuple(change(t) for t in value) if isinstance(value, tuple) else change(value)
                 for name, value in given.items()
-                if value is not None
+                if isinstance(value, (Tensor, tuple))
             }
         )
 

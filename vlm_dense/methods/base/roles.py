@@ -142,6 +142,7 @@ class Step:
         class_names: All K names.
         classes: What :meth:`Loss.classes` chose, int64 (k,); ``None``: all.
         variants: (B, V, K), what ``logits`` were combined of; ``None`` if the head gives one for each class.
+        epoch: Number of epochs that are done; 0 outside of a run.
     """
 
     images: Tensor | None
@@ -153,6 +154,7 @@ class Step:
     class_names: tuple[str, ...]
     classes: Tensor | None = None
     variants: Tensor | None = None
+    epoch: int = 0
 
     def labels(self) -> Tensor:
         """Classes of the images, int64 (B,), checked by :func:`labels_of`."""

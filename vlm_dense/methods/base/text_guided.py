@@ -170,6 +170,7 @@ class TextGuided:
             trained = prompt is not None or any(p.requires_grad for p in self.backbone.parameters())
             with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
                 features = self.backbone.encode(images, names, tokens)
+            features.prompts = tokens
         if text and embeddings is None:
             embeddings = self.class_embeddings(features.global_, classes)
         return features, embeddings
