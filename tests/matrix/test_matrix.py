@@ -21,6 +21,7 @@ OPTIONS: dict[str, dict] = dict(
     DeepTextPrompt=dict(depth=2),
     MaPLePrompt=dict(depth=2),
     IVLPPrompt=dict(depth=2, visual_depth=2),
+    SoftCPTPrompt=dict(tasks={'drawn shapes': len(NAMES)}),
     VPPrompt=dict(image_size=SIZE),
     UPLPrompt=dict(num_members=2, num_contexts=4),
     TipAdapter=dict(shots=1),
