@@ -41,11 +41,11 @@ class LinearProbe(Prepared, Head, BaseModule):
         class_names, image_tower: The classifier's; give K and D.
         solver: 'sklearn' is the recipe: L-BFGS of scikit-learn, which stops far from the optimum where C is large, so
             that published figures depend on it. 'exact' goes to the optimum and needs no scikit-learn.
-        strengths: The grid.
-        steps: Number of bisections; 0 keeps the best of the grid.
+        strengths: Values of C to try first.
+        steps: Number of bisections around the best of them; 0 keeps it.
         shots: Draw so many images of each class from ``support``, and at most 4 from ``search``, as the official code
             does. Default: take all images of both.
-        seed: Of that draw.
+        seed: Seed of the draw that ``shots`` asks for.
 
     Attributes:
         weight, bias: A (K, D) and b (K,), float32.

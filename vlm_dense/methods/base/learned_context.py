@@ -94,7 +94,17 @@ class LearnedContext(Pretrained, TextPrompt):
         return ids[:, : int(text_tower.find_eot(ids).max()) + 1]
 
     def _layout(self, text_tower: TextTower, names: list[str]) -> Tensor:
-        """Index of each token after [SOS] and the shared vectors, in [the M vectors, the tokens that follow them]."""
+        """Place of each token of a prompt in its parts: the M vectors, then the tokens that follow them in the text.
+
+        With M = 2 vectors v and the name in the middle, the rows of 'red car' and 'sky' are, ``*`` being padding::
+
+            parts     v1 v2 red car  .   EOT     v1 v2 sky .   EOT  *
+            index     0  1   2   3   4    5      0  1   2  3    4   5
+            prompt    v1 red car v2  .   EOT     v1 sky v2 .   EOT  *
+            row       0   2   3  1   4    5      0   2  1  3    4   5
+
+        Vectors that are shared and stand in front are left out of the rows: the tower computes them once.
+        """
         m, total = self.num_contexts, self.token_ids.shape[1] - 1
         lengths = text_tower.find_eot(tokenize(text_tower.arch, names)) - 1
         rows = []

@@ -58,7 +58,7 @@ class TextPrompt(BaseModule):
         raise NotImplementedError
 
     def directions(self, class_embeddings: Tensor) -> Tensor:
-        """What images are compared with: unit vectors, unless the length of an embedding means something."""
+        """Classifier weights: the L2-normalised class embeddings, unless the method uses the norm."""
         return F.normalize(class_embeddings, dim=-1)
 
     def combine(self, logits: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from vlm_dense.ops.strips import strip_loss
 from vlm_dense.registry import MODELS
 
 STRIDE = 4
-"""Of the grid on which boxes supervise the score map."""
+"""Stride in pixels of the grid on which boxes supervise the score map."""
 
 
 def box_targets(

@@ -54,11 +54,14 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
         aliases: What a class with several names gets: the ``'max'`` or ``'mean'`` of their cosines, or ``'first'``:
             the names after the first, which is the published one in the lists of the package, are left out. Does not
             concern the names of the background, which gets their maximum.
-        background: How a background class is found: ``dict(index=0, names=None, thresh=None)``. It is class ``index``
-            of ``class_names``, whose own name is not used. ``names``: what it may consist of, names or a list as for
-            ``class_names``. ``thresh``: a position belongs to it if no class has this probability, where the
-            probabilities are ``softmax(scale * cosine)`` or, after key smoothing, the weighted sums divided by their
-            sum over classes. At least one of the two.
+        background: How a background class is found, which is class ``index`` of ``class_names``; its own name is not
+            used. Either or both of::
+
+                dict(index=0, names=['wall', 'ceiling', 'floor'])   # what it may consist of
+                dict(index=0, thresh=0.5)                           # where no class has this probability
+
+            Probabilities are ``softmax(scale * cosine)`` or, after key smoothing, the weighted sums divided by their
+            sum over classes.
         pd_thresh: Prompt denoising removes a class from an image that nowhere reaches this probability; 0: off.
         ks_thresh: Key smoothing replaces positions without a class of this probability; 0: off.
         ks_norm: Along which axis the keys are normalised: ``'position'`` (official code) or ``'channel'`` (the
@@ -307,7 +310,7 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
         return (self.scale * maps).softmax(dim=1)
 
     def _add_background(self, maps: Tensor) -> Tensor:
-        """Give the background class the value that just wins where no class reaches the threshold."""
+        """Set the background logit to the logit of the threshold where that is higher."""
         if self.background is None or self.background['thresh'] is None:
             return maps
         thresh, index = self.background['thresh'], self.background['index']

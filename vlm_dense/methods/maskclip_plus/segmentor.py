@@ -69,7 +69,7 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
         distill: In place of pseudo labels, a loss on the distance between F and the teacher's features.
         distill_labeled: Take this distance at all pixels that are not ignored, else at the unlabelled ones only.
         distill_weight: Its weight.
-        distill_detach: As the official code, give F no gradient by it, so that it trains nothing.
+        distill_detach: Reproduces the official code, which detaches F: the loss is logged and has no effect.
         reset_counter: Count from the iteration of the run instead of that in the checkpoint: for weights that
             ``load_from`` takes over from a finished run.
         compare_teacher: Add the teacher's labels as ``pred_teacher`` to the samples when testing, for

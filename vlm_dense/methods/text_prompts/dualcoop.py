@@ -88,7 +88,7 @@ class DualCoOpPrompt(Pretrained, TextPrompt, Head):
         return self.class_scale * (weights * similarity).sum(dim=-1)
 
     def combine(self, logits: Tensor) -> Tensor:
-        """Logit of the class being shown, (B, K, ...): its sigmoid is the softmax of both scores."""
+        """Logit of the positive class, (B, K, ...): its sigmoid is the softmax of both scores."""
         return logits[:, 1] - logits[:, 0]
 
     def what_it_is(self) -> str:
@@ -100,10 +100,10 @@ class DualCoOpPrompt(Pretrained, TextPrompt, Head):
 class AsymmetricLoss(Loss):
     """Asymmetric loss of labels that are known, summed over images and classes (section 3.3).
 
-    With p the probability that a class is shown, and ``q = min(1 - p + clip, 1)`` for those that are not::
+    With p the probability of a class, and ``q = min(1 - p + clip, 1)`` for negative ones::
 
-        shown      -(1 - p)^gamma_pos log max(p, eps)
-        not shown  -(1 - q)^gamma_neg log max(q, eps)
+        positive  -(1 - p)^gamma_pos log max(p, eps)
+        negative  -(1 - q)^gamma_neg log max(q, eps)
 
     The factor in front gets no gradient. Labels that are unknown (-1) count nowhere.
 
