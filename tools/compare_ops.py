@@ -176,6 +176,10 @@ def of_deformable() -> dict:
         found[f'deform_conv2d/{name}'] = _with_gradients(plain, x, offset, w)
         found[f'modulated_deform_conv2d/{name}'] = _with_gradients(modulated, x, offset, mask, w, bias)
         if name == 'usual':
+            larger = draw('offset', 2, 18, 8, 9), draw('mask', 2, 9, 8, 9).sigmoid()
+            found['modulated_deform_conv2d/offsets larger than the output'] = _with_gradients(
+                lambda x, w, larger=larger: ops.modulated_deform_conv2d(x, *larger, w, None, 1, 1), x, w
+            )
             found['modulated_deform_conv2d/no bias'] = _with_gradients(modulated, x, offset, mask, w)
             five = x[:1].repeat(5, 1, 1, 1), offset[:1].repeat(5, 1, 1, 1)
             found['deform_conv2d/5 images'] = [plain(*five, w)]
@@ -185,6 +189,104 @@ def of_deformable() -> dict:
             half = x.half(), offset.half(), mask.half(), w.half(), bias.half()
             found['modulated_deform_conv2d/half'] = [modulated(*half)]
             found['deform_conv2d/half'] = [plain(half[0], half[1], half[3])]
+    return found
+
+
+def of_rotated() -> dict:
+    """Rotated boxes, quadrilaterals, their regions, and filters that turn."""
+    from mmcv import ops
+
+    def boxes(name, count):
+        centres, sides = draw(f'{name} centres', count, 2) * 15, draw(f'{name} sides', count, 2).abs() * 12 + 2
+        return torch.cat((centres, sides, draw(f'{name} angles', count, 1) * 2), 1)
+
+    one, other, scores = boxes('one', 30), boxes('other', 40), draw('rotated scores', 40).sigmoid()
+    special = torch.tensor([[5, 5, 4, 2, 0.3], [5, 5, 0, 2, 0], [5, 5, 4, 4, 0], [5, 5, 2, 2, 0.0], [70, 5, 4, 2, 0]])
+    corners = torch.tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]]) / 2
+    quadrilaterals = {}
+    for name, each in (('one', one), ('other', other)):
+        turned = (corners * each[:, None, 2:4])[..., None, :] @ torch.stack(
+            (
+                torch.stack((each[:, 4].cos(), each[:, 4].sin()), 1),
+                torch.stack((-each[:, 4].sin(), each[:, 4].cos()), 1),
+            ),
+            1,
+        )[:, None]
+        quadrilaterals[name] = (turned[:, :, 0] + each[:, None, :2]).flatten(1)
+    uneven = quadrilaterals['other'] + draw('uneven', 40, 8)  # no rectangles, but still convex for the most part
+    found = {}
+    for mode in ('iou', 'iof'):
+        found |= {
+            f'box_iou_rotated/{mode}': ops.box_iou_rotated(one, other, mode),
+            f'box_iou_rotated/{mode}, pairs, other sense': ops.box_iou_rotated(one, other[:30], mode, True, False),
+            f'box_iou_rotated/{mode}, special': ops.box_iou_rotated(
+                special[:, None].repeat(1, 2, 1).flatten(0, 1), other, mode
+            ),
+            f'box_iou_quadri/{mode}': ops.box_iou_quadri(quadrilaterals['one'], quadrilaterals['other'], mode),
+            f'box_iou_quadri/{mode}, pairs': ops.box_iou_quadri(quadrilaterals['one'], uneven[:30], mode, True),
+            f'box_iou_quadri/{mode}, uneven': ops.box_iou_quadri(quadrilaterals['one'], uneven, mode),
+        }
+    for threshold in (0.1, 0.5):
+        found |= {
+            f'nms_rotated/{threshold}': ops.nms_rotated(other, scores, threshold),
+            f'nms_rotated/{threshold}, labels': ops.nms_rotated(other, scores, threshold, torch.arange(40) % 3),
+            f'nms_rotated/{threshold}, double': ops.nms_rotated(other.double(), scores.double(), threshold),
+            f'nms_quadri/{threshold}': ops.nms_quadri(quadrilaterals['other'], scores, threshold),
+            f'nms_quadri/{threshold}, uneven': ops.nms_quadri(uneven, scores, threshold),
+        }
+    labels = torch.arange(40) % 3
+    found['nms_rotated/by class'] = ops.batched_nms(other, scores, labels, dict(type='nms_rotated', iou_threshold=0.3))
+    features, images = draw('features', 2, 3, 8, 10), (torch.arange(12) % 2)[:, None]
+    rois = torch.cat(
+        (images, draw('rois', 12, 2) * 3 + 4, draw('roi sides', 12, 2).abs() * 5, draw('roi angles', 12, 1)), 1
+    )
+    curves = torch.cat((images, draw('curves', 12, 16) * 4 + 4), 1)
+    for aligned in (True, False):
+        for ratio in (0, 2):
+            how = f'{"aligned, " * aligned}sampling {ratio}'
+            found |= {
+                f'roi_align_rotated/{how}': _with_gradients(
+                    lambda x, a=aligned, r=ratio: ops.roi_align_rotated(x, rois, (4, 3), 0.5, r, a, r == 0), features
+                ),
+                f'bezier_align/{how}': _with_gradients(
+                    lambda x, a=aligned, r=ratio: ops.bezier_align(x, curves, (3, 4), 0.5, r, a), features
+                ),
+            }
+    rng = np.random.default_rng(0)
+    places = np.stack([rng.permutation(36) + 1 for _ in range(8)], 1).reshape(4, 3, 3, 8)
+    found['active_rotated_filter'] = _with_gradients(
+        lambda w: ops.active_rotated_filter(w, torch.from_numpy(places).int()), draw('filters', 2, 3, 4, 3, 3)
+    )
+    return found
+
+
+def of_text() -> dict:
+    """Labels of text that grow, and attention masks."""
+    from mmcv import ops
+
+    found = {}
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        shape = 16, 20
+        labels = np.where(rng.uniform(size=shape) < 0.1, rng.integers(1, 6, shape), 0).astype(np.int32)
+        labels.flat[:6] = range(6)
+        groups = ops.pixel_group(
+            rng.uniform(size=shape).astype(np.float32),
+            rng.uniform(size=shape) < 0.8,
+            rng.standard_normal((*shape, 4)).astype(np.float32),
+            labels,
+            (rng.uniform(size=shape) < 0.9).astype(np.uint8),
+            6,
+            2.0,
+        )
+        found[f'pixel_group/{seed}'] = groups
+        masks = (rng.uniform(size=(seed + 1, *shape)) < 0.7).astype(np.uint8)
+        found[f'contour_expand/{seed}'] = [torch.tensor(ops.contour_expand(masks, labels, seed * 2, 6))]
+    for kind in (0, 1):
+        for mask in ((5, 7), (3, 3)):
+            found[f'psa_mask/type {kind}, {mask[0]} x {mask[1]}'] = _with_gradients(
+                lambda x, k=kind, m=mask: ops.psa_mask.psa_mask(x, k, m), draw('masks', 2, mask[0] * mask[1], 3, 4)
+            )
     return found
 
 
@@ -234,6 +336,25 @@ DETECTORS = {
             positional_encoding=dict(num_feats=16),
             bbox_head=dict(embed_dims=32, num_classes=3),
             test_cfg=dict(max_per_img=20),
+        ),
+    ),
+    'ATSS with DyHead': (
+        'dyhead/atss_r50_fpn_dyhead_1x_coco.py',
+        dict(
+            backbone=_RESNET,
+            neck=[
+                dict(
+                    type='FPN',
+                    in_channels=[8, 16, 32, 64],
+                    out_channels=16,
+                    start_level=1,
+                    add_extra_convs='on_output',
+                    num_outs=5,
+                ),
+                dict(type='DyHead', in_channels=16, out_channels=16, num_blocks=2, zero_init_offset=False),
+            ],
+            bbox_head=dict(in_channels=16, feat_channels=16, num_classes=3),
+            test_cfg=dict(score_thr=0.0, max_per_img=20),
         ),
     ),
     'RTMDet': (
@@ -298,7 +419,14 @@ def of_detectors() -> dict:
     return found
 
 
-PARTS = dict(boxes=of_boxes, regions=of_regions, deformable=of_deformable, detectors=of_detectors)
+PARTS = dict(
+    boxes=of_boxes,
+    regions=of_regions,
+    deformable=of_deformable,
+    rotated=of_rotated,
+    text=of_text,
+    detectors=of_detectors,
+)
 
 
 def figures(*parts: str) -> dict[str, list[np.ndarray]]:
@@ -307,7 +435,7 @@ def figures(*parts: str) -> dict[str, list[np.ndarray]]:
     for part in (PARTS[name] for name in parts or PARTS):
         for name, results in part().items():
             results = [results] if isinstance(results, torch.Tensor) else results
-            found[name] = [torch.as_tensor(result).detach().numpy() for result in results]
+            found[name] = [torch.as_tensor(result).detach().numpy() for result in results if result is not None]
     return found
 
 

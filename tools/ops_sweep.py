@@ -183,13 +183,17 @@ def run(package: str, path: str, size: int) -> dict:
     """
     import torch
     from mmengine import Config, ConfigDict
-    from mmengine.logging import MMLogger
+    from mmengine.logging import MessageHub, MMLogger
     from mmengine.model import revert_sync_batchnorm
     from mmengine.registry import MODELS, init_default_scope
 
     MMLogger.get_instance('ops_sweep', log_level='ERROR')
     init_default_scope(package)
+    for name, value in dict(iter=0, max_iters=1000, epoch=0, max_epochs=10).items():
+        MessageHub.get_current_instance().update_info(name, value)  # as the runner does, for losses that warm up
     config = Config.fromfile(path)
+    if 'model' not in config:
+        raise ValueError('this config has no model')
     size = size or own_size(config)
     settings = ConfigDict(bare(config.model.to_dict()))
     seed()
@@ -203,9 +207,8 @@ def run(package: str, path: str, size: int) -> dict:
         loss, parts = model.parse_losses(losses)
         loss.backward()
         found['losses'] = figures_of({name: value.detach() for name, value in parts.items()})
-        found['gradients'] = [
-            sum(float(p.grad.double().square().sum()) for p in model.parameters() if p.grad is not None)
-        ]
+        norms = [parameter.grad.norm() for parameter in model.parameters() if parameter.grad is not None]
+        found['gradients'] = [float(torch.stack(norms).norm())]
     except Exception:
         failed.append(('train', traceback.format_exc()))
     try:
@@ -224,7 +227,7 @@ def worker(package: str, limit: float) -> None:
 
     from vlm_dense.ops import is_stand_in
 
-    answers, sys.stdout = sys.stdout, sys.stderr
+    answers, sys.stdout = sys.stdout, sys.stderr  # whatever is printed elsewhere is no answer
     warnings.simplefilter('ignore')
     kernels = 'stand-in' if is_stand_in() else 'compiled'
     for part in ('models', 'datasets', 'evaluation', 'structures', 'testing'):

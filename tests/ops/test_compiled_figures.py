@@ -41,7 +41,7 @@ OF_THIS_PROCESSOR = {'nms/equal scores', 'nms_match/equal scores'}
 @pytest.mark.parametrize('part', tool.PARTS)
 def test_every_case_agrees_with_the_compiled_kernels(part, compiled):
     ours = {case: arrays for case, arrays in tool.figures(part).items() if case not in OF_THIS_PROCESSOR}
-    assert len(ours) >= 15
+    assert len(ours) >= 10
     differences = {}
     for case, arrays in ours.items():
         theirs = compiled[case]

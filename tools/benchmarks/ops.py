@@ -28,7 +28,16 @@ from mmcv import ops
 class Kernels:
     """What the modules of ``mmcv.ops`` call, from the compiled module or from the stand-in."""
 
-    modules = ('bbox', 'deform_conv', 'modulated_deform_conv', 'nms', 'roi_align')
+    modules = (
+        'bbox',
+        'bezier_align',
+        'box_iou_rotated',
+        'deform_conv',
+        'modulated_deform_conv',
+        'nms',
+        'roi_align',
+        'roi_align_rotated',
+    )
 
     def use(self, stand_in: bool) -> None:
         for name in self.modules:
@@ -51,6 +60,8 @@ def cases() -> dict:
     boxes, scores, labels = boxes_in(2000), torch.rand(2000), torch.randint(80, (2000,))
     dets = torch.cat((boxes, scores[:, None]), 1)
     rois = torch.cat((torch.randint(2, (512, 1)), boxes[:512]), 1)
+    rotated = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2], torch.randn(2000, 1)), 1)
+    turned = torch.cat((rois[:, :1], rotated[:512]), 1)
     maps = torch.rand(2, 64, 100, 168, requires_grad=True)
     small = torch.rand(2, 64, 50, 84, requires_grad=True)
     weight = torch.rand(64, 64, 3, 3, requires_grad=True)
@@ -63,6 +74,9 @@ def cases() -> dict:
 
     def roi_align(mode):
         return ops.roi_align(maps, rois, (7, 7), 0.125, 2, mode, True)
+
+    def rotate():
+        return ops.roi_align_rotated(maps, turned, (7, 7), 0.125, 2, True, False)
 
     def deform():
         return ops.deform_conv2d(small, offset, weight, 1, 1)
@@ -84,6 +98,10 @@ def cases() -> dict:
         'roi_align (avg), forward and backward': lambda: with_backward(lambda: roi_align('avg'), maps),
         'roi_align (max), 512 regions': lambda: roi_align('max'),
         'roi_align (max), forward and backward': lambda: with_backward(lambda: roi_align('max'), maps),
+        'box_iou_rotated, 200 x 200': lambda: ops.box_iou_rotated(rotated[:200], rotated[:200]),
+        'nms_rotated, 2,000 boxes': lambda: ops.nms_rotated(rotated, scores, 0.5),
+        'roi_align_rotated, 512 regions': rotate,
+        'roi_align_rotated, forward and backward': lambda: with_backward(rotate, maps),
         'deform_conv2d, 64 channels': deform,
         'deform_conv2d, forward and backward': lambda: with_backward(deform, small, offset, weight),
         'modulated_deform_conv2d, 64 channels': modulated,

@@ -52,37 +52,35 @@ def roi_align_forward(
     if not aligned:
         sides = sides.clamp(min=1)
     bins = sides / rois.new_tensor(size)
-    steps = torch.arange(max(size), device=rois.device)[:, None]
+    at_bin = torch.arange(max(size), device=rois.device)[:, None]
     for group, grid in grids(bins, sampling_ratio):
         step = bins / bins.new_tensor(grid)
-        first = start[:, None] + steps * bins[:, None] + step[:, None] / 2  # of the first sample in every bin
+        first = start[:, None] + at_bin * bins[:, None] + step[:, None] / 2  # of the first sample in every bin
+        fine = [n * s for n, s in zip(size, grid, strict=True)]
         for at in group.split(_few(output)):
-            fine = [n * s for n, s in zip(size, grid, strict=True)]
             samples = torch.ops.torchvision.roi_align(input, rois[at], spatial_scale, *fine, 1, aligned)
-            samples = samples.unflatten(3, (-1, grid[1])).unflatten(2, (-1, grid[0]))
-            of_rows, column = _largest(samples, -1)
-            largest, row, column = _largest(of_rows, 3, column)
+            largest, index = _largest(samples, *grid)
+            row = (index / grid[1]).floor_()
             y = first[at, None, : size[0], None, 0] + row * step[at, None, None, None, 0]
-            x = first[at, None, None, : size[1], 1] + column * step[at, None, None, None, 1]
+            x = first[at, None, None, : size[1], 1] + (index - row * grid[1]) * step[at, None, None, None, 1]
             for filled, found in ((output, largest), (argmax_y, y), (argmax_x, x)):
                 filled.index_copy_(0, at, found.to(filled.dtype))
 
 
 def _few(regions):
     """How many regions (K, C, h, w) at a time: as many as a processor's cache holds."""
-    return max(1, 2**16 // max(regions[:1].numel(), 1))
+    return max(1, 2**17 // max(regions[:1].numel(), 1))
 
 
-def _largest(samples, dim, *others):
-    """Along one dimension: the largest value, its index as a float, the first of equal ones, and the others there."""
-    best = [part.select(dim, 0) for part in (samples, *others)]
-    index = torch.zeros_like(best[0])
-    for i in range(1, samples.shape[dim]):
-        new = [part.select(dim, i) for part in (samples, *others)]
-        better = new[0] > best[0]
-        best = [torch.where(better, *pair) for pair in zip(new, best, strict=True)]
-        index.masked_fill_(better, i)
-    return best[0], index, *best[1:]
+def _largest(samples, rows, columns):
+    """Of every ``rows`` x ``columns`` samples the largest and its index, as a float; the first of equal ones."""
+    samples = samples.unflatten(3, (-1, columns)).unflatten(2, (-1, rows))
+    samples = samples.permute(3, 5, 0, 1, 2, 4).contiguous().flatten(0, 1)
+    largest, index = samples[0], torch.zeros_like(samples[0])
+    for i, sample in enumerate(samples[1:], start=1):
+        index.masked_fill_(sample > largest, i)
+        largest = torch.maximum(largest, sample)
+    return largest, index
 
 
 def roi_align_backward(
