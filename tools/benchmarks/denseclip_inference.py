@@ -221,14 +221,18 @@ def report(arch: str, args: argparse.Namespace, folder: str) -> None:
         processes[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         answer(processes[name])
         rows[name] = []
-    for repeat in range(args.repeats + 1):  # the first is the warm-up
-        for name, process in processes.items():
-            process.stdin.write('save\n' if repeat == 0 else 'run\n')
-            process.stdin.flush()
-            rows[name].append(answer(process))
-    for process in processes.values():
-        process.stdin.close()
-        process.wait()
+    try:
+        for repeat in range(args.repeats + 1):  # the first is the warm-up
+            for name, process in processes.items():
+                process.stdin.write('save\n' if repeat == 0 else 'run\n')
+                process.stdin.flush()
+                rows[name].append(answer(process))
+        for process in processes.values():
+            process.stdin.close()
+            process.wait()
+    finally:
+        for process in processes.values():
+            process.kill()  # the other one, where one failed
     print(f'\n{arch:10s} {"seconds":>9s} {"CPU s":>9s} {"peak MB":>9s} {"of that work":>13s}')
     for name in ('official', 'ours'):
         seconds, cpu = (statistics.median(r[key] for r in rows[name][1:]) for key in ('seconds', 'cpu'))
