@@ -61,7 +61,8 @@ def test_a_config_can_be_built(name):
     shrink(config._cfg_dict)
     with DefaultScope.overwrite_default_scope(config.default_scope):
         torch.manual_seed(0)
-        model = MODELS.build(dict(config.model, class_names=['circle', 'star']))
+        count = sum(config.get('tasks', dict(one=2)).values())
+        model = MODELS.build(dict(config.model, class_names=[f'class {i}' for i in range(count)]))
         for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
             for pipeline in pipelines(config.get(loader)):
                 assert [ROOT_TRANSFORMS.build(step) for step in pipeline]

@@ -111,6 +111,7 @@ def test_trees_that_cannot_be_are_refused():
     with pytest.raises(ConfigError, match="The class 'x' is a parent"):
         Taxonomy(dict(x=['a']), ['x', 'a'])
     assert Taxonomy({}, ['only']).nodes == ('only',)
+    assert Taxonomy({'': ['b', 'x', 'd'], 'x': ['a']}, ['a', 'b', 'c', 'd']).nodes == ('b', 'x', 'a', 'd', 'c')
     assert Taxonomy(dict(x=['a']), ['b', 'a']).nodes == ('x', 'a', 'b')
 
 

@@ -8,6 +8,7 @@ import torch
 from official import Case, inputs
 from text_prompt_case import by_own_name, classifier, labelled, set_parameters
 
+from vlm_dense.methods.text_prompts.softcpt import read_names
 from vlm_dense.registry import OPTIM_WRAPPERS
 
 
@@ -54,9 +55,9 @@ def check_labels(case: Case, samples: list) -> None:
 def check_forward(case: Case, model, prefix: str, images) -> None:
     prompt, tower = model.text_prompt, model.text_encoder
     case.check(f'{prefix}logits', model(images))
-    case.check(f'{prefix}mid/task_features', prompt.task_prompt(tower))
+    case.check(f'{prefix}mid/task_features', read_names(prompt.task_prompt, tower))
     if f'{prefix}mid/class_features' in case:
-        case.check(f'{prefix}mid/class_features', prompt.class_prompt(tower))
+        case.check(f'{prefix}mid/class_features', read_names(prompt.class_prompt, tower))
     if f'{prefix}mid/generated_context' in case:
         every = torch.arange(len(model.class_names))
         case.check(f'{prefix}mid/generated_context', prompt.contexts(tower, every))

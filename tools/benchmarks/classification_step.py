@@ -9,7 +9,8 @@ compared is what the prompts cost.
     python tools/benchmarks/classification_step.py coop tpt --classes 100
 
 Parts: coop (shared vectors), csc (vectors of each class), cocoop (one prompt an image and class, and its memory), tpt
-(one image of 64 views). Other programs on the same cores disturb the figures; see tools/benchmarks/text_tower.py.
+(one image of 64 views), plot (4 prompts of each class, images of 49 regions). Other programs on the same cores disturb
+the figures; see tools/benchmarks/text_tower.py.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ ARCH = dict(
 COOP = dict(type='vlm_dense.CoOpPrompt', num_contexts=16)
 COCOOP = dict(type='vlm_dense.CoCoOpPrompt', words='a photo of a')
 TPT = dict(type='vlm_dense.CoOpPrompt', words='a photo of a')
+PLOT = dict(type='vlm_dense.PLOTPrompt', num_prompts=4, num_contexts=16)
 
 
 class PlainTower(TextTower):
@@ -80,7 +82,9 @@ def build(text_prompt: dict, classes: int, plain: bool, **parts) -> torch.nn.Mod
 
 def images(count: int) -> ImageFeatures:
     """Random image features."""
-    return ImageFeatures(global_=torch.randn(count, 512, generator=torch.Generator().manual_seed(1)))
+    generator = torch.Generator().manual_seed(1)
+    global_ = torch.randn(count, 512, generator=generator)
+    return ImageFeatures(global_=global_, dense=torch.randn(count, 512, 7, 7, generator=generator))
 
 
 def train_step(model, batch: int) -> tuple[Tensor, Tensor]:
@@ -175,7 +179,12 @@ def tpt(args) -> bool:
     return compare('TPT, 64 views', adapt, models, 64, args.repeats, 2)
 
 
-PARTS = dict(coop=coop, csc=csc, cocoop=cocoop, tpt=tpt)
+def plot(args) -> bool:
+    """PLOT, 4 prompts that all classes share."""
+    return compare('PLOT, 4 prompts', train_step, two_ways(PLOT, args.classes), 32, args.repeats, 5)
+
+
+PARTS = dict(coop=coop, csc=csc, cocoop=cocoop, tpt=tpt, plot=plot)
 
 
 def measure_memory(batch: int, classes: int) -> None:

@@ -18,8 +18,8 @@ class Taxonomy:
     """A tree whose leaves are classes.
 
     Args:
-        children: Parent -> names of its children, which may be parents too. Names that are nobody's child, and classes
-            that the tree does not name, are children of the root, which has no name.
+        children: Parent -> names of its children, which may be parents too. ``''`` is the root. Names that are nobody's
+            child, and classes that the tree does not name, are children of the root too, after those that it names.
         classes: Names of the leaves in label order.
 
     Attributes:
@@ -42,12 +42,13 @@ class Taxonomy:
         for name in classes:
             if children.get(name):
                 raise ConfigError(f'The class {name!r} is a parent in the taxonomy; only leaves can be classes.')
-        top = [name for name in dict.fromkeys((*children, *classes)) if name not in parents]
+        others = [name for name in dict.fromkeys((*children, *classes)) if name and name not in parents]
+        top = [*children.get('', ()), *others]
         self.nodes: tuple[str, ...] = ()
         self.below: dict[int, list[int]] = {}
         self._path: dict[int, tuple[int, ...]] = {}  # from the root's child down to the node itself
         self._add(-1, top, children, ())
-        lost = {*children, *parents} - set(self.nodes)
+        lost = {*children, *parents} - {*self.nodes, ''}
         strange = [n for i, n in enumerate(self.nodes) if i not in self.below and n not in classes]
         if lost or strange or len(set(classes)) < len(classes):
             raise ConfigError(

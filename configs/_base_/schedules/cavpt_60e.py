@@ -1,5 +1,5 @@
-# CAVPT's: 60 epochs, the context at a fifth of the rate. On other sets than ImageNet the official code warms up the tokens
-# of the image tower for 10 epochs.
+# CAVPT's: 60 epochs, the context at a fifth of the rate. On other sets than ImageNet the official code warms the tokens
+# of the image tower up for 10 epochs.
 _base_ = './coop_50e.py'
 
 max_epochs = 60

@@ -130,8 +130,8 @@ class SoftCPTPrompt(LearnedContext):
 
     def contexts(self, text_tower: TextTower, classes: Tensor) -> Tensor:
         """V of all tasks, (T, M, d), or of these classes, (k, M, d)."""
-        task = self.task_prompt and _read(self.task_prompt, text_tower)
-        features = task if self.source == 'task' else _read(self.class_prompt, text_tower, classes)
+        task = self.task_prompt and read_names(self.task_prompt, text_tower)
+        features = task if self.source == 'task' else read_names(self.class_prompt, text_tower, classes)
         if self.source in ('both', 'mean'):
             pair = features, task[self.task_of_class[classes]]
             features = torch.cat(pair, dim=1) if self.source == 'both' else sum(pair) / 2
@@ -153,7 +153,7 @@ def _reader(names: Sequence[str], text_tower: TextTower, num_contexts: int, spec
     return CoOpPrompt(names, text_tower, num_contexts=num_contexts, class_specific=specific, std=std)
 
 
-def _read(reader: TextPrompt, text_tower: TextTower, classes: Tensor | None = None) -> Tensor:
+def read_names(reader: TextPrompt, text_tower: TextTower, classes: Tensor | None = None) -> Tensor:
     """Embeddings of names as the tower gives them, not normalised."""
     if isinstance(reader, CoOpPrompt):
         return reader(text_tower, classes=classes)
