@@ -182,7 +182,7 @@ def test_a_metric_that_does_not_exist_is_named(tmp_path):
 def test_what_the_optimiser_skips_is_told_in_one_line(tmp_path):
     run = build(tmp_path, length=1)
     run.model.frozen = nn.ModuleList(nn.Linear(2, 2).requires_grad_(False) for _ in range(3))
-    run.optim_wrapper['paramwise_cfg'] = dict(bias_decay_mult=0.0)
+    run.optim_wrapper['paramwise_cfg'] = dict(bias_lr_mult=2.0)
     run.train()
     log = next(Path(run.log_dir).glob('*.log')).read_text()
     assert 'is skipped since' not in log and 'skips 6 parameters, which are frozen' in log
