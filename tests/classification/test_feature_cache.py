@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from engine.processes import in_processes
 from mmengine.dataset import BaseDataset, pseudo_collate
 from torch.utils.data import DataLoader
 
-from vlm_dense.engine.seeding import SeededDataset
+from vlm_dense.engine.seeding import SeededDataset, SeededSampler
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import DATASETS, MODELS
 
@@ -224,3 +226,55 @@ def test_what_cannot_be_is_refused(folder):
         bare.prepare(build(image_prompt=dict(type='vlm_dense.VPTPrompt', num_tokens=1)))
     with pytest.raises(ConfigError, match='copies must be at least 1'):
         DATASETS.build(dict(type='vlm_dense.FeatureDataset', dataset=images, copies=0))
+
+
+def test_data_workers_that_live_through_epochs_see_each(folder):
+    images = dict(type=Photos, data_root=str(folder / 'photos'), pipeline=pipeline(random=True))
+    dataset, _ = features(folder, build(), images, copies=2)
+    loader = DataLoader(dataset, 7, num_workers=1, persistent_workers=True, collate_fn=pseudo_collate)
+    epochs = []
+    for epoch in range(3):
+        dataset.set_epoch(epoch)
+        epochs.append(torch.stack(next(iter(loader))['inputs']['global_']))
+    assert torch.equal(epochs[0], epochs[2]) and (epochs[0] - epochs[1]).abs().amax(1).min() > 1e-3
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_loop_of_iterations_sees_another_copy_in_each_pass(folder, workers):
+    images = dict(type=Photos, data_root=str(folder / 'photos'), pipeline=pipeline(random=True))
+    dataset, _ = features(folder, build(), images, copies=2)
+    seeded = SeededDataset(dataset)
+    sampler = SeededSampler(dict(type='InfiniteSampler', shuffle=False), seeded, 0)
+    batches = iter(DataLoader(seeded, 7, sampler=sampler, num_workers=workers, collate_fn=pseudo_collate))
+    passes = [torch.stack(next(batches)['inputs']['global_']) for _ in range(3)]
+    assert torch.equal(passes[0], passes[2]) and (passes[0] - passes[1]).abs().amax(1).min() > 1e-3
+
+
+def test_numbers_that_were_changed_on_the_disk_are_computed_anew(folder):
+    model = build()
+    dataset, _ = features(folder, model)
+    wanted = torch.stack([dataset[i]['inputs']['global_'] for i in range(7)])
+    for file in (folder / 'features').glob('*/*.pt'):
+        content = torch.load(file, weights_only=True)
+        content['features']['global_'][2] += 1
+        torch.save(content, file)
+    again, read = features(folder, model)
+    assert read == 7
+    torch.testing.assert_close(torch.stack([again[i]['inputs']['global_'] for i in range(7)]), wanted)
+
+
+def prepare_a_share(rank: int, folder: str) -> None:
+    dataset, read = features(Path(folder), build())
+    assert read == (4, 3)[rank], read
+    torch.save(torch.stack([dataset[i]['inputs']['global_'] for i in range(7)]), f'{folder}/{rank}.pth')
+    torch.distributed.barrier()
+    again, read = features(Path(folder), build())
+    assert read == CHECK, read
+
+
+def test_processes_compute_a_share_each(folder):
+    in_processes(2, prepare_a_share, str(folder))
+    first, second = (torch.load(folder / f'{rank}.pth') for rank in range(2))
+    wanted = of_tower(build(), dict(type=Photos, data_root=str(folder / 'photos'), pipeline=pipeline()))
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, wanted)

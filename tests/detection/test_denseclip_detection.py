@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 
@@ -61,6 +62,18 @@ def test_heads_of_every_kind_train_and_predict(kind, name):
         boxes = sample.pred_instances.bboxes
         assert boxes.shape[1] == 4 and (boxes >= 0).all() and (boxes <= 64).all()
         assert ('masks' in sample.pred_instances) == (kind == 'mask-rcnn')
+
+
+@pytest.mark.parametrize('kind', ['retinanet', 'faster-rcnn'])
+def test_nothing_of_a_batch_is_kept_so_that_the_model_can_be_copied(kind):
+    model = build(kind).train()
+    model.extract_feat(torch.randn(1, 3, *SIZE))  # with a graph, as for a hook or an inspection
+    copy.deepcopy(model)
+    step(model)
+    with pytest.raises(TypeError):
+        model.loss(torch.randn(1, 3, *SIZE), None)
+    copied = copy.deepcopy(model)
+    assert copied._matched is None and model._matched is None
 
 
 def test_any_prompt_of_the_contract_serves():

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
+from engine.processes import in_processes
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
+
+from vlm_dense.engine.prepare import PrepareHook
 
 
 class Numbers(list):
@@ -103,3 +110,34 @@ def test_a_test_without_checkpoint_prepares_the_same(tmp_path):
     tested.test()
     assert Collector.calls == 2
     assert torch.equal(tested.model.collector.total, trained.model.collector.total)
+
+
+class Finisher(nn.Linear):
+    def finish(self, model, data):
+        self.finished = True
+
+
+def finish_after_a_slow_save(rank: int, folder: str) -> None:
+    best, model, loaded = Path(folder, 'best.pth'), Finisher(1, 1), []
+    if rank == 0:
+        time.sleep(2)
+        best.write_text('whole')
+    run = SimpleNamespace(
+        model=model,
+        work_dir=folder,
+        message_hub=SimpleNamespace(runtime_info=dict(best_ckpt=str(best))),
+        logger=SimpleNamespace(info=print),
+        load_checkpoint=lambda path: loaded.append(Path(path).read_text()),
+        save_checkpoint=lambda *args, **kwargs: None,
+        seed=0,
+        rank=rank,
+        epoch=1,
+        iter=1,
+        _resume=False,
+    )
+    PrepareHook().after_train(run)
+    assert loaded == ['whole'] and model.finished
+
+
+def test_all_processes_wait_for_the_best_checkpoint(tmp_path):
+    in_processes(2, finish_after_a_slow_save, str(tmp_path))

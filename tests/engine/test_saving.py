@@ -8,14 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine.processes import in_processes
-from mmengine.dist import get_dist_info
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import LocalBackend
 from mmengine.model import BaseModel
 from torch import nn
 
-from vlm_dense.engine import runner as runners
 from vlm_dense.engine.files import last_checkpoint
 from vlm_dense.engine.runner import SafeRunner
 from vlm_dense.errors import CheckpointError, ConfigError
@@ -185,29 +182,14 @@ def test_a_metric_that_does_not_exist_is_named(tmp_path):
 def test_what_the_optimiser_skips_is_told_in_one_line(tmp_path):
     run = build(tmp_path, length=1)
     run.model.frozen = nn.ModuleList(nn.Linear(2, 2).requires_grad_(False) for _ in range(3))
-    run.optim_wrapper['paramwise_cfg'] = dict(bias_decay_mult=0.0)
+    run.optim_wrapper['paramwise_cfg'] = dict(bias_lr_mult=2.0)
     run.train()
     log = next(Path(run.log_dir).glob('*.log')).read_text()
     assert 'is skipped since' not in log and 'skips 6 parameters, which are frozen' in log
 
 
-def wrapped(rank: int, folder: str) -> None:
-    assert get_dist_info() == (rank, 2)
-    run = build(folder, length=1, kind=Connected)
+def test_a_model_that_nothing_trains_is_not_wrapped():
+    run = object.__new__(SafeRunner)
+    run._distributed = True
     frozen = nn.Linear(2, 2).requires_grad_(False)
     assert run.wrap_model(None, frozen) is frozen
-
-
-class Connected(SafeRunner):
-    """In processes that are connected already."""
-
-    def setup_env(self, env_cfg):
-        self._distributed = True
-
-    def wrap_model(self, model_wrapper_cfg, model):
-        return model if isinstance(model, Counter) else super().wrap_model(model_wrapper_cfg, model)
-
-
-def test_a_model_that_nothing_trains_is_not_wrapped(tmp_path):
-    assert runners.SafeRunner is SafeRunner
-    in_processes(2, wrapped, str(tmp_path))

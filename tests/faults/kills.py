@@ -34,7 +34,9 @@ vlm_dense.setup()
 
 import numpy as np
 import torch
+from mmengine.evaluator import BaseMetric
 from mmengine.fileio import LocalBackend
+from mmengine.registry import METRICS
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -50,7 +52,8 @@ CHAIN = 3
 _FILES = ('open', 'os.rename', 'os.remove', 'os.rmdir')
 _SEGMENTOR = """
 default_hooks['checkpoint'] = dict(type='CheckpointHook', by_epoch=False, interval=2, max_keep_ckpts=1,
-                                   save_best='mIoU', rule='greater')
+                                   save_best='kills/sureness', rule='greater')
+val_evaluator = [val_evaluator, dict(type='KillsSureness')]
 train_cfg.update(max_iters=8, val_interval=2)
 custom_hooks = [dict(type='vlm_dense.SeedIterationHook'), dict(type='vlm_dense.CheckpointFitHook'),
                 dict(type='vlm_dense.FrozenWeightsHook')]
@@ -60,7 +63,23 @@ _base_ = {base!r}
 visualizer = dict(name='classifier')
 custom_hooks = [dict(type='vlm_dense.SeedIterationHook'), dict(type='vlm_dense.CheckpointFitHook'),
                 dict(type='vlm_dense.FrozenWeightsHook')]
+val_evaluator = [dict(type='vlm_dense.Accuracy'), dict(type='KillsSureness')]
 """
+
+
+@METRICS.register_module()
+class KillsSureness(BaseMetric):
+    """Mean of the greatest logit or score: unlike accuracy on a few images, it changes with every step."""
+
+    default_prefix = 'kills'
+
+    def process(self, data_batch, data_samples):
+        for sample in data_samples:
+            scores = sample['seg_logits']['data'] if 'seg_logits' in sample else sample['pred_scores']
+            self.results.append(float(scores.amax(0).double().mean()))
+
+    def compute_metrics(self, results):
+        return dict(sureness=sum(results) / len(results))
 
 
 # --- what runs --------------------------------------------------------------------------------------------------------
@@ -72,7 +91,7 @@ def _arguments(config: str, work_dir: Path) -> argparse.Namespace:
 
 
 def segmentor(folder: Path) -> Callable[[Path], None]:
-    """A small FCN whose best checkpoint is kept by mIoU."""
+    """A small FCN whose best checkpoint is kept."""
     config = write_config(folder, write_data(folder / 'data'), _SEGMENTOR, 'segmentor')
     return lambda work_dir: launch.train(_arguments(config, work_dir))
 
@@ -85,6 +104,7 @@ def classifier(folder: Path) -> Callable[[Path], None]:
     options = {'train_cfg.max_epochs': 4, 'train_dataloader.batch_size': 8, 'model.head.shots': 2}
     options |= {'model.head.passes': 2, 'default_hooks.checkpoint.interval': 1}
     options |= {'default_hooks.checkpoint.max_keep_ckpts': 1}
+    options |= {'default_hooks.checkpoint.save_best': 'kills/sureness'}
     prepared = [f'default_hooks.prepare.data.{name}' for name in ('support', 'search')]
     data = ['train_dataloader', 'val_dataloader', *prepared]
     for loader in data:
@@ -269,6 +289,12 @@ def differences(expected: dict, found: dict) -> list[str]:
     return lines
 
 
+def prepare_process() -> None:
+    """Let runs be as they are on one thread, and without a look for compilers, which takes longer than one of them."""
+    torch.set_num_threads(1)
+    launch.SafeRunner._log_env = lambda self, env_cfg: None
+
+
 # --- program ----------------------------------------------------------------------------------------------------------
 
 
@@ -321,8 +347,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--folder', type=Path, help='default: a temporary one; failed runs are kept there')
     args = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    launch.SafeRunner._log_env = lambda self, env_cfg: None  # asks for compilers, which takes longer than a run here
+    prepare_process()
     folder = args.folder or Path(tempfile.mkdtemp(prefix='kills_'))
     moments: list[str] = []
     failures: list[str] = []

@@ -15,7 +15,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import MODELS
 from mmengine.runner.base_loop import BaseLoop
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
 from vlm_dense.engine.reading import install_loaders, load_from_http, load_from_local, read_checkpoint
@@ -184,7 +184,7 @@ class CheckpointFitHook(Hook):
             missing, unexpected = model.load_state_dict(state_dict, strict=False)
         except RuntimeError as error:
             pattern = r'size mismatch for (\S+): .*?\[([\d, ]*)\]\).*?\[([\d, ]*)\]\)'
-            shapes = [f'{k} ({a} in the file, {b} in the model)' for k, a, b in re.findall(pattern, str(error))]
+            shapes = [f'{_plain(k)} ({a} in the file, {b} in the model)' for k, a, b in re.findall(pattern, str(error))]
             if not shapes:
                 raise CheckpointError(f'The checkpoint does not fit the model: {error}') from error
         missing = [k for k in map(_plain, missing) if not k.endswith('num_batches_tracked') and not self._allowed(k)]
@@ -224,12 +224,12 @@ def _first(keys: list[str], count: int = 3) -> str:
 
 
 def _whole_state(model: nn.Module) -> dict[str, Tensor]:
-    """State dict of the model, of one that is sharded in its unsharded form; then all processes must call it."""
+    """Parameters and buffers of the model; of one that is sharded put together, which all processes must call for."""
     if not isinstance(model, FullyShardedDataParallel):
         return model.state_dict()
-    whole = FullStateDictConfig(offload_to_cpu=True, rank0_only=False)
-    with FullyShardedDataParallel.state_dict_type(model, StateDictType.FULL_STATE_DICT, whole):
-        return model.state_dict()
+    with FullyShardedDataParallel.summon_full_params(model, writeback=False):
+        everything = (*model.named_parameters(), *model.named_buffers())
+        return {_plain(name): tensor.detach().cpu().clone() for name, tensor in everything}
 
 
 # --- classes --------------------------------------------------------------------------------------------------
@@ -271,8 +271,8 @@ def _open_vocabulary(runner, model: nn.Module, names: Sequence[str]) -> bool:
             more = MODELS.build({**cfg, 'class_names': [*cfg['class_names'], 'something else']})
         except ValueError:  # a head of fixed size
             return False
-    shapes = {key: value.shape for key, value in more.state_dict().items()}
-    return shapes == {key: value.shape for key, value in _whole_state(model).items()}
+    own = _whole_state(model)
+    return all(key in own and own[key].shape == value.shape for key, value in more.state_dict().items())
 
 
 # --- frozen weights -------------------------------------------------------------------------------------------

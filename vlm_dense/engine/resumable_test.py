@@ -38,7 +38,7 @@ class ResumableTestLoop(TestLoop):
         runner.model.eval()
         path = Path(runner.work_dir) / f'test_progress_{runner.rank}.bin'
         complaint = f'Another test runs in {runner.work_dir}. Wait for it, or name another folder by --work-dir.'
-        with lock(path.with_suffix('.lock'), complaint):
+        with lock(path.with_name(f'.test_{runner.rank}.lock'), complaint):
             metrics = self._test(path)
         runner.call_hook('after_test_epoch', metrics=metrics)
         runner.call_hook('after_test')
