@@ -8,8 +8,8 @@ and then text_prompt=dict(type='vlm_dense.CuPLPrompt', sentences='sentences.json
 text_prompt=dict(type='vlm_dense.VCDPrompt', descriptors='descriptors.json').
 
 Lines of questions have "class", "question" and what the papers set the model to: "samples", "temperature", "max_tokens"
-and "stop". Classes without answer are named, and left with status 1; with --questions as well, their questions are written
-again.
+and "stop". Classes without answer are named, and the program leaves with status 1; with --questions as well, their
+questions are written again.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def sentences(answer: str) -> list[str]:
 
 
 def phrases(answer: str) -> list[str]:
-    """Descriptors of an answer for VCD: the lines of its list, and the first line, which follows the question's dash."""
+    """Descriptors of an answer for VCD: the lines of its list, and the first, which follows the question's dash."""
     lines = [line for line in answer.splitlines() if line.strip()]
     listed = [line for i, line in enumerate(lines) if _MARK.match(line) or i == 0 and not line.rstrip().endswith(':')]
     found = [' '.join(_MARK.sub('', line).split()).rstrip('.').lower() for line in listed]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from methods.small import build_prompt, text_tower
 from mmengine.optim import OptimWrapper
 
-from vlm_dense.errors import CheckpointError, ConfigError
+from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
 from vlm_dense.methods.text_prompts.subpt import (
     SubspaceHook,
     SubspaceOptimWrapper,
@@ -149,3 +149,8 @@ def test_the_subspace_of_the_release_confines_from_the_first_step(tower, tmp_pat
 def test_a_template_needs_a_place_for_the_name(tower):
     with pytest.raises(ConfigError, match='needs a {}'):
         subpt(tower, template='a photo.')
+
+
+def test_a_context_longer_than_fits_is_explained(tower):
+    with pytest.raises(ClassNamesError, match='SubPTPrompt: .*The context takes 74 of them'):
+        subpt(tower, words=None, num_contexts=74)

@@ -10,7 +10,7 @@ from methods.small import D, build_prompt, classifier, text_tower
 from torch.distributions import Normal, kl_divergence
 
 from vlm_dense.classification import ClsDataSample
-from vlm_dense.errors import CheckpointError, ConfigError
+from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
 
 NAMES = ['sea_lion', 'cat', 'old tram']
 
@@ -120,3 +120,8 @@ def test_official_checkpoints_load(tower, tmp_path, conditional):
 def test_less_than_one_sample_is_refused(tower):
     with pytest.raises(ConfigError, match='num_samples must be at least 1, found 0'):
         variational(tower, num_samples=0)
+
+
+def test_a_context_longer_than_fits_is_explained(tower):
+    with pytest.raises(ClassNamesError, match='VariationalPrompt: .*The context takes 74 of them'):
+        variational(tower, words=None, num_contexts=74)

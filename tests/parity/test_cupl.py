@@ -34,8 +34,9 @@ def test_every_official_number_is_reproduced(cupl_case, tmp_path):
             if name == 'cupl':
                 case.check('logits', logits, rtol=1e-5)
                 case.check('pred/cupl', logits.argmax(dim=1))
-                long = next(key for key, texts in config['prompts'].items() if max(map(len, texts)) > 200)
-                ids = prompt.token_ids[prompt.owner == config['classnames'].index(long)]
-                case.check('mid/tokens_long_class', ids)
+                if 'mid/tokens_long_class' in case:
+                    long = next(key for key, texts in config['prompts'].items() if max(map(len, texts)) > 200)
+                    ids = prompt.token_ids[prompt.owner == config['classnames'].index(long)]
+                    case.check('mid/tokens_long_class', ids)
     case.unread.discard('fp16w/logits')  # what half-precision weights would give; information only
     case.done()

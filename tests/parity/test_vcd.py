@@ -29,7 +29,7 @@ def _prompt(path: str, hp: dict, **changes) -> dict:
 def test_every_official_number_is_reproduced(vcd_case, tmp_path):
     case = Case(vcd_case)
     config, hp = case.config, case.config['hp']
-    images, names = inputs(config['images']), list(config['descriptors'])
+    images, names = inputs(config['images']), config['classnames']
     path = tmp_path / 'descriptors.json'
     path.write_text(json.dumps(config['descriptors']), encoding='utf-8')
     label = f'{hp["label_before_text"]}{{}}{hp["label_after_text"]}'
@@ -44,7 +44,7 @@ def test_every_official_number_is_reproduced(vcd_case, tmp_path):
     expected = dict(
         mean='sentences', no_modification='sentences_no_modification', no_name='sentences_no_name'
     )  # of the config
-    model = classifier(dict(config, classnames=names), tmp_path, prompts['mean'])
+    model = classifier(config, tmp_path, prompts['mean'])
     with torch.no_grad():
         features = model.image_features(images)
         image = F.normalize(features.global_, dim=-1)

@@ -9,7 +9,13 @@ compared is what the prompts cost.
     python tools/benchmarks/classification_step.py coop tpt --classes 100
 
 Parts: coop (shared vectors), csc (vectors of each class), cocoop (one prompt an image and class, and its memory), tpt
+<<<<<<< HEAD
 (one image of 64 views), plot (4 prompts of each class, images of 49 regions). Other programs on the same cores disturb
+=======
+(one image of 64 views), lasp (the names of its loss are the classes), subpt (as many novel names as classes) and
+variational (--samples prompts a class). Where the official code sends the names of a loss through the text tower in a
+pass of their own, so does the plain formulation. It keeps some 40 MB a prompt. Other programs on the same cores disturb
+>>>>>>> meth1
 the figures; see tools/benchmarks/text_tower.py.
 """
 
@@ -32,7 +38,12 @@ from torch import Tensor
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.text_tower import TextTower
+<<<<<<< HEAD
 from vlm_dense.engine.launch import positive
+=======
+from vlm_dense.methods.base import WiderContext
+from vlm_dense.methods.text_prompts import LASPPrompt, SubPTPrompt
+>>>>>>> meth1
 from vlm_dense.registry import MODELS
 
 ARCH = dict(
@@ -44,14 +55,22 @@ ARCH = dict(
 COOP = dict(type='vlm_dense.CoOpPrompt', num_contexts=16)
 COCOOP = dict(type='vlm_dense.CoCoOpPrompt', words='a photo of a')
 TPT = dict(type='vlm_dense.CoOpPrompt', words='a photo of a')
+<<<<<<< HEAD
 PLOT = dict(type='vlm_dense.PLOTPrompt', num_prompts=4, num_contexts=16)
+=======
+LASP = dict(type='vlm_dense.LASPPrompt', templates='imagenet7')
+SUBPT = dict(type='vlm_dense.SubPTPrompt', num_contexts=16)
+VARIATIONAL = dict(type='vlm_dense.VariationalPrompt', words='a photo of a')
+>>>>>>> meth1
 
 
 class PlainTower(TextTower):
-    """Text tower that computes 77 tokens of every prompt, all prompts in one batch."""
+    """Text tower that computes 77 tokens of every prompt, all prompts in one batch; hand-written ones only once."""
 
-    def encode(self, embeddings: Tensor, eot: Tensor, *, prefix: Tensor, deep=None, chunk_size=None) -> Tensor:
+    def encode(self, embeddings: Tensor, eot: Tensor, *, prefix: Tensor, **kwargs) -> Tensor:
         """As :meth:`TextTower.encode`."""
+        if not torch.is_grad_enabled():
+            return super().encode(embeddings, eot, prefix=prefix, **kwargs)
         groups = prefix if prefix.dim() == 3 else prefix[None]
         count, before = len(embeddings), groups.shape[1]
         own = F.pad(embeddings, (0, 0, 0, self.context_length - before - embeddings.shape[1]))
@@ -63,6 +82,23 @@ class PlainTower(TextTower):
         last = x[torch.arange(len(x)), before + eot.repeat(len(groups))]
         encoded = (self.ln_final(last) @ self.text_projection).unflatten(0, (len(groups), count))
         return encoded if prefix.dim() == 3 else encoded[0]
+
+
+class TwoPasses(WiderContext):
+    """The names of the loss go through the text tower in a pass of their own."""
+
+    def forward(self, text_tower: TextTower, image_features: Tensor | None = None, classes: None = None) -> Tensor:
+        """As :meth:`WiderContext.forward` in training."""
+        self.loss_embeddings = self.encode(text_tower, self.ctx, self.loss_names)
+        return self.encode(text_tower, self.ctx, torch.arange(len(self.class_names)))
+
+
+class PlainLASP(LASPPrompt, TwoPasses):
+    """LASP with a pass for each loss."""
+
+
+class PlainSubPT(SubPTPrompt, TwoPasses):
+    """SubPT with a pass for each loss."""
 
 
 def build(text_prompt: dict, classes: int, plain: bool, **parts) -> torch.nn.Module:
@@ -89,6 +125,7 @@ def images(count: int) -> ImageFeatures:
 
 def train_step(model, batch: int) -> tuple[Tensor, Tensor]:
     """Forward, backward and step: cosines (B, K), and the gradients of all that is trained."""
+    torch.manual_seed(0)  # both ways draw the same samples
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0)
@@ -140,8 +177,9 @@ def compare(name: str, step: Callable, models: tuple, size: int, repeats: int, a
     return ratio >= aim and max(differences) <= 1e-5
 
 
-def two_ways(text_prompt: dict, classes: int, **parts) -> tuple:
-    return tuple(build(text_prompt, classes, plain, **parts) for plain in (True, False))
+def two_ways(text_prompt: dict, classes: int, plain_type: type | None = None, **parts) -> tuple:
+    plain = dict(text_prompt, type=plain_type) if plain_type else text_prompt
+    return build(plain, classes, True, **parts), build(text_prompt, classes, False, **parts)
 
 
 def coop(args) -> bool:
@@ -179,12 +217,39 @@ def tpt(args) -> bool:
     return compare('TPT, 64 views', adapt, models, 64, args.repeats, 2)
 
 
+<<<<<<< HEAD
 def plot(args) -> bool:
     """PLOT, 4 prompts that all classes share."""
     return compare('PLOT, 4 prompts', train_step, two_ways(PLOT, args.classes), 32, args.repeats, 5)
 
 
 PARTS = dict(coop=coop, csc=csc, cocoop=cocoop, tpt=tpt, plot=plot)
+=======
+def lasp(args) -> bool:
+    """LASP, with the text-to-text loss of the classes."""
+    models = two_ways(LASP, args.classes, PlainLASP)
+    for model in models:  # encoded once in a training
+        model.text_prompt.references(model.text_encoder)
+    return compare('LASP', train_step, models, 32, args.repeats, 5)
+
+
+def subpt(args) -> bool:
+    """SubPT with NFL on as many novel names."""
+    novel = list(open_clip.IMAGENET_CLASSNAMES[args.classes : 2 * args.classes])
+    models = two_ways(dict(SUBPT, novel_names=novel), args.classes, PlainSubPT)
+    for model in models:
+        model.text_prompt.targets(model.text_encoder)
+    return compare('SubPT', train_step, models, 32, args.repeats, 5)
+
+
+def variational(args) -> bool:
+    """Variational prompts."""
+    models = two_ways(dict(VARIATIONAL, num_samples=args.samples), args.classes)
+    return compare(f'Variational prompts, {args.samples} samples', train_step, models, 32, args.repeats, 5)
+
+
+PARTS = dict(coop=coop, csc=csc, cocoop=cocoop, tpt=tpt, lasp=lasp, subpt=subpt, variational=variational)
+>>>>>>> meth1
 
 
 def measure_memory(batch: int, classes: int) -> None:
@@ -199,10 +264,18 @@ def measure_memory(batch: int, classes: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('parts', nargs='*', default=list(PARTS), help=f'of {", ".join(PARTS)}')
+<<<<<<< HEAD
     parser.add_argument('--classes', type=positive, default=100)
     parser.add_argument('--batch', type=positive, default=2, help='images of a step of CoCoOp')
     parser.add_argument('--repeats', type=positive, default=5, help='steps of each way')
     parser.add_argument('--threads', type=positive, help="torch's threads; default: its own choice")
+=======
+    parser.add_argument('--classes', type=int, default=100)
+    parser.add_argument('--batch', type=int, default=2, help='images of a step of CoCoOp')
+    parser.add_argument('--samples', type=int, default=2, help='of variational prompts; the paper has 5 to 40')
+    parser.add_argument('--repeats', type=int, default=5, help='steps of each way')
+    parser.add_argument('--threads', type=int, help="torch's threads; default: its own choice")
+>>>>>>> meth1
     parser.add_argument('--memory-of', type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     unknown = set(args.parts) - set(PARTS)
