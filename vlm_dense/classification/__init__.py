@@ -2,6 +2,7 @@
 
 from vlm_dense.classification.captions import CaptionDataset, CaptionFileDataset
 from vlm_dense.classification.classifier import CLIPClassifier
+from vlm_dense.classification.contrastive import ContrastivePretraining, RandomViews
 from vlm_dense.classification.data_preprocessor import ClsDataPreprocessor
 from vlm_dense.classification.datasets import ImageSetDataset, UnlabelledDataset
 from vlm_dense.classification.feature_cache import FeatureDataset
@@ -20,6 +21,7 @@ __all__ = [
     'CaptionFileDataset',
     'ClsDataPreprocessor',
     'ClsDataSample',
+    'ContrastivePretraining',
     'CostHook',
     'FeatureDataset',
     'FewShotDataset',
@@ -28,6 +30,7 @@ __all__ = [
     'PackClsInputs',
     'PseudoLabelDataset',
     'Taxonomy',
+    'RandomViews',
     'TaxonomyMetric',
     'TorchvisionTransforms',
     'UnlabelledDataset',

@@ -77,7 +77,7 @@ class TextGuided:
 
     def role(self, kind: type) -> nn.Module | None:
         """The part of the model that has a role of the contract; a part may have several."""
-        parts = (self.text_prompt, self.image_prompt, getattr(self, 'head', None))
+        parts = (self.text_prompt, self.image_prompt, getattr(self, 'head', None), getattr(self, 'loss_function', None))
         return next((part for part in parts if isinstance(part, kind)), None)
 
     def encode(
