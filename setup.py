@@ -33,6 +33,7 @@ setup(
         'torch>=2.4',
         'torchvision',
         'open_clip_torch>=2.30,<4',
+        'timm',
         'safetensors',
         'numpy',
         'pillow',

@@ -9,13 +9,10 @@ compared is what the prompts cost.
     python tools/benchmarks/classification_step.py coop tpt --classes 100
 
 Parts: coop (shared vectors), csc (vectors of each class), cocoop (one prompt an image and class, and its memory), tpt
-<<<<<<< HEAD
-(one image of 64 views), plot (4 prompts of each class, images of 49 regions). Other programs on the same cores disturb
-=======
-(one image of 64 views), lasp (the names of its loss are the classes), subpt (as many novel names as classes) and
-variational (--samples prompts a class). Where the official code sends the names of a loss through the text tower in a
-pass of their own, so does the plain formulation. It keeps some 40 MB a prompt. Other programs on the same cores disturb
->>>>>>> meth1
+(one image of 64 views), plot (4 prompts of each class, images of 49 regions), lasp (the names of its loss are the
+classes), subpt (as many novel names as classes) and variational (--samples prompts a class). Where the official code
+sends the names of a loss through the text tower in a pass of their own, so does the plain formulation. It keeps some
+40 MB a prompt. Other programs on the same cores disturb
 the figures; see tools/benchmarks/text_tower.py.
 """
 
@@ -38,12 +35,9 @@ from torch import Tensor
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.text_tower import TextTower
-<<<<<<< HEAD
 from vlm_dense.engine.launch import positive
-=======
 from vlm_dense.methods.base import WiderContext
 from vlm_dense.methods.text_prompts import LASPPrompt, SubPTPrompt
->>>>>>> meth1
 from vlm_dense.registry import MODELS
 
 ARCH = dict(
@@ -55,13 +49,10 @@ ARCH = dict(
 COOP = dict(type='vlm_dense.CoOpPrompt', num_contexts=16)
 COCOOP = dict(type='vlm_dense.CoCoOpPrompt', words='a photo of a')
 TPT = dict(type='vlm_dense.CoOpPrompt', words='a photo of a')
-<<<<<<< HEAD
 PLOT = dict(type='vlm_dense.PLOTPrompt', num_prompts=4, num_contexts=16)
-=======
 LASP = dict(type='vlm_dense.LASPPrompt', templates='imagenet7')
 SUBPT = dict(type='vlm_dense.SubPTPrompt', num_contexts=16)
 VARIATIONAL = dict(type='vlm_dense.VariationalPrompt', words='a photo of a')
->>>>>>> meth1
 
 
 class PlainTower(TextTower):
@@ -217,14 +208,11 @@ def tpt(args) -> bool:
     return compare('TPT, 64 views', adapt, models, 64, args.repeats, 2)
 
 
-<<<<<<< HEAD
 def plot(args) -> bool:
     """PLOT, 4 prompts that all classes share."""
     return compare('PLOT, 4 prompts', train_step, two_ways(PLOT, args.classes), 32, args.repeats, 5)
 
 
-PARTS = dict(coop=coop, csc=csc, cocoop=cocoop, tpt=tpt, plot=plot)
-=======
 def lasp(args) -> bool:
     """LASP, with the text-to-text loss of the classes."""
     models = two_ways(LASP, args.classes, PlainLASP)
@@ -248,8 +236,7 @@ def variational(args) -> bool:
     return compare(f'Variational prompts, {args.samples} samples', train_step, models, 32, args.repeats, 5)
 
 
-PARTS = dict(coop=coop, csc=csc, cocoop=cocoop, tpt=tpt, lasp=lasp, subpt=subpt, variational=variational)
->>>>>>> meth1
+PARTS = dict(coop=coop, csc=csc, cocoop=cocoop, tpt=tpt, plot=plot, lasp=lasp, subpt=subpt, variational=variational)
 
 
 def measure_memory(batch: int, classes: int) -> None:
@@ -264,18 +251,11 @@ def measure_memory(batch: int, classes: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('parts', nargs='*', default=list(PARTS), help=f'of {", ".join(PARTS)}')
-<<<<<<< HEAD
     parser.add_argument('--classes', type=positive, default=100)
     parser.add_argument('--batch', type=positive, default=2, help='images of a step of CoCoOp')
+    parser.add_argument('--samples', type=positive, default=2, help='of variational prompts; the paper has 5 to 40')
     parser.add_argument('--repeats', type=positive, default=5, help='steps of each way')
     parser.add_argument('--threads', type=positive, help="torch's threads; default: its own choice")
-=======
-    parser.add_argument('--classes', type=int, default=100)
-    parser.add_argument('--batch', type=int, default=2, help='images of a step of CoCoOp')
-    parser.add_argument('--samples', type=int, default=2, help='of variational prompts; the paper has 5 to 40')
-    parser.add_argument('--repeats', type=int, default=5, help='steps of each way')
-    parser.add_argument('--threads', type=int, help="torch's threads; default: its own choice")
->>>>>>> meth1
     parser.add_argument('--memory-of', type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     unknown = set(args.parts) - set(PARTS)

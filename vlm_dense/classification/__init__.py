@@ -2,6 +2,7 @@
 
 from vlm_dense.classification.captions import CaptionDataset, CaptionFileDataset
 from vlm_dense.classification.classifier import CLIPClassifier
+from vlm_dense.classification.contrastive import ContrastivePretraining, RandomViews
 from vlm_dense.classification.data_preprocessor import ClsDataPreprocessor
 from vlm_dense.classification.datasets import ImageSetDataset, UnlabelledDataset
 from vlm_dense.classification.feature_cache import FeatureDataset
@@ -21,6 +22,7 @@ __all__ = [
     'CaptionFileDataset',
     'ClsDataPreprocessor',
     'ClsDataSample',
+    'ContrastivePretraining',
     'CostHook',
     'FeatureDataset',
     'FewShotDataset',
@@ -31,6 +33,7 @@ __all__ = [
     'TaskAccuracy',
     'TaskDataset',
     'Taxonomy',
+    'RandomViews',
     'TaxonomyMetric',
     'TorchvisionTransforms',
     'UnlabelledDataset',

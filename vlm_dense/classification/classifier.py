@@ -15,7 +15,7 @@ from torch import Tensor
 from vlm_dense.classification.structures import ClsDataSample
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.roles import Head, Step
+from vlm_dense.methods.base.roles import Head, ImagePrompt, Loss, Step
 from vlm_dense.methods.base.text_guided import TextGuided
 from vlm_dense.registry import MODELS
 
@@ -38,7 +38,7 @@ class CLIPClassifier(TextGuided, BaseModel):
         text_prompt: Any text prompt of the contract, also one with further roles.
         image_prompt: Any image prompt of the contract.
         head: Any head of the contract. Default: the text prompt if it is one, else the scaled cosine.
-        loss: Any loss of the contract.
+        loss: Any loss of the contract. Default: a part that is one, else the cross-entropy.
         test_time: Any test-time adaptation of the contract; then images to predict come as views (B, N, 3, H, W),
             and nothing is trained.
         class_names: Names in label order. ``tools/train.py`` and ``tools/test.py`` fill in the data set's.
@@ -90,7 +90,10 @@ class CLIPClassifier(TextGuided, BaseModel):
             )
         if self.role(Head) is None:
             self.head = self.build_part(head or dict(type='vlm_dense.CosineHead'), class_names)
-        self.loss_function = MODELS.build(loss or dict(type='vlm_dense.CrossEntropy'))
+        if loss is not None and self.role(Loss) is not None:
+            raise ConfigError(f'CLIPClassifier: {type(self.role(Loss)).__name__} is its own loss; leave loss out.')
+        if self.role(Loss) is None:
+            self.loss_function = MODELS.build(loss or dict(type='vlm_dense.CrossEntropy'))
         self.test_time = None if test_time is None else MODELS.build(test_time)
         if frozen_backbone:
             self.backbone.requires_grad_(False).eval()
@@ -169,7 +172,9 @@ class CLIPClassifier(TextGuided, BaseModel):
         Raises:
             DataError: no label, or one outside of the classes.
         """
-        classes = self.loss_function.classes(data_samples)
+        classes = self.role(Loss).classes(data_samples)
+        if self.role(ImagePrompt) is not None:
+            self.role(ImagePrompt).training_batch(data_samples)
         features, text = self.encode(inputs, self._names, classes, text=self.role(Head).text)
         variants = self.variant_logits(features, text)
         step = Step(
@@ -184,7 +189,7 @@ class CLIPClassifier(TextGuided, BaseModel):
             classes=classes,
             epoch=MessageHub.get_current_instance().get_info('epoch', 0),
         )
-        losses = dict(self.loss_function(step))
+        losses = dict(self.role(Loss)(step))
         if text is not None:
             losses.update({f'prompt.{k}': v for k, v in self.text_prompt.losses(text).items()})
         return losses

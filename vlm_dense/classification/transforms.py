@@ -26,7 +26,7 @@ class TorchvisionTransforms(BaseTransform):
 
     Args:
         transforms: Each ``dict(type=..., ...)``: a class of ``torchvision.transforms.v2`` and its arguments.
-            ``interpolation`` may be a word.
+            ``interpolation`` may be a word, and ``transforms`` a list of such configs.
 
     Raises:
         ConfigError: no such class, or arguments that it does not take.
@@ -55,6 +55,8 @@ def _transform(type: str, **kwargs) -> v2.Transform:  # noqa: A002
     }
     if type not in known:
         raise ConfigError(unknown_name(type, 'transforms of torchvision', known))
+    if isinstance(kwargs.get('transforms'), (list, tuple)):  # of RandomApply and its like
+        kwargs['transforms'] = [_transform(**inner) for inner in kwargs['transforms']]
     if isinstance(kwargs.get('interpolation'), str):
         kwargs['interpolation'] = InterpolationMode(kwargs['interpolation'])
     try:

@@ -25,7 +25,7 @@ from vlm_dense.clip.loading import load_clip
 from vlm_dense.clip.positions import resize_positions
 from vlm_dense.errors import ConfigError
 
-FEATURES = ('stages', 'global', 'dense', 'patch', 'value', 'regions', 'pooled')
+FEATURES = ('stages', 'global', 'dense', 'patch', 'value', 'regions', 'pooled', 'images')
 
 
 @dataclass
@@ -43,6 +43,7 @@ class ImageFeatures:
             value path of a ResNet's attention pool (DualCoOp, section 3.2).
         pooled: (B, D) the image feature with an attention pool that has no table of positions (TaI-DPT, section 3.3);
             of a ViT, which has no such pool, ``global_``.
+        images: (B, 3, H, W) what the tower was given.
         tokens: (B, T, D) every position of a text in the place of an image, not normalised; ``global_`` is then that of
             the end-of-text token.
         padding: (B, T) bool, which of them lie behind the text. Comes with ``tokens``.
@@ -57,6 +58,7 @@ class ImageFeatures:
     key: Tensor | None = None
     regions: Tensor | None = None
     pooled: Tensor | None = None
+    images: Tensor | None = None
     tokens: Tensor | None = None
     padding: Tensor | None = None
     prompts: PromptTokens | None = None
@@ -193,8 +195,8 @@ class ImageTower(BaseModule):
 
         Args:
             images: (B, 3, H, W) normalised. Pixel prompts (VP) are added to the images before this call.
-            features: Any of ``stages``, ``global``, ``dense``, ``patch``, ``value``, ``pooled`` and, ResNet only,
-                ``regions``.
+            features: Any of ``stages``, ``global``, ``dense``, ``patch``, ``value``, ``pooled``, ``images`` and,
+                ResNet only, ``regions``.
             prompts: Prompt tokens; ViT only.
 
         Returns:
@@ -210,7 +212,13 @@ class ImageTower(BaseModule):
         unknown = set(features) - set(FEATURES)
         if unknown:
             raise ConfigError(f'Unknown image features {sorted(unknown)}; known are {list(FEATURES)}.')
+<<<<<<< HEAD
         return set(features)
+=======
+        found = self._encode(images, set(features) - {'images'}, prompts)
+        found.images = images if 'images' in features else None
+        return found
+>>>>>>> meth3
 
     def _freeze(self, modules: Sequence[nn.Module | nn.Parameter]) -> None:
         for m in modules:

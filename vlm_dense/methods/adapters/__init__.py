@@ -3,6 +3,7 @@
 from vlm_dense.methods.adapters.calip import CALIP
 from vlm_dense.methods.adapters.clip_adapter import CLIPAdapter, CLIPTextAdapter
 from vlm_dense.methods.adapters.linear_probe import LinearProbe
+from vlm_dense.methods.adapters.svl_adapter import SVLAdapter
 from vlm_dense.methods.adapters.taskres import TaskRes
 from vlm_dense.methods.adapters.tip_adapter import TipAdapter
 from vlm_dense.methods.adapters.tip_adapter_f import TipAdapterF
@@ -13,6 +14,7 @@ __all__ = [
     'CLIPAdapter',
     'CLIPTextAdapter',
     'LinearProbe',
+    'SVLAdapter',
     'TaskRes',
     'TipAdapter',
     'TipAdapterF',

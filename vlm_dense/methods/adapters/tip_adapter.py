@@ -89,8 +89,12 @@ class TipAdapter(Prepared, CosineHead):
     def logits(self, features: ImageFeatures, text: Tensor, logit_scale: Tensor) -> Tensor:
         """(B, K)."""
         self.check_prepared()
-        affinity = F.normalize(features.global_, dim=-1) @ self.keys.T
-        return super().logits(features, text, logit_scale) + self.alpha * self.retrieved(affinity, self.beta)
+        cached = self.retrieved(self.affinity(features.global_), self.beta)
+        return super().logits(features, text, logit_scale) + self.alpha * cached
+
+    def affinity(self, features: Tensor) -> Tensor:
+        """Products (B, N) of unit features of images, given as (B, D), and the keys."""
+        return F.normalize(features, dim=-1) @ self.keys.T
 
     def retrieved(self, affinity: Tensor, beta: float | Tensor) -> Tensor:
         """What the cache says, (B, K), of images with this affinity (B, N) to its keys."""
@@ -162,8 +166,8 @@ class TipAdapter(Prepared, CosineHead):
         mixing = torch.tensor(alphas, device=features.device)[:, None, None]
         right = torch.zeros(len(betas), len(alphas), dtype=torch.int64, device=features.device)
         for images, truth in zip(features.split(_CHUNK), labels.split(_CHUNK), strict=True):
-            clip = super().logits(ImageFeatures(global_=images), text, scale)
-            affinity = F.normalize(images, dim=-1) @ self.keys.T
+            clip = CosineHead.logits(self, ImageFeatures(global_=images), text, scale)
+            affinity = self.affinity(images)
             for number, beta in enumerate(betas):
                 logits = clip + mixing * self.retrieved(affinity, beta)
                 right[number] += (logits.argmax(dim=-1) == truth).sum(dim=-1)

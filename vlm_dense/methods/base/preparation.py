@@ -70,12 +70,15 @@ def check_classes_present(labels: Tensor, class_names: Sequence[str], where: str
 
 
 @torch.no_grad()
-def read_batches(model: nn.Module, loader: DataLoader) -> Iterator[tuple[ImageFeatures, Tensor]]:
+def read_batches(
+    model: nn.Module, loader: DataLoader, labelled: bool = True
+) -> Iterator[tuple[ImageFeatures, Tensor | None]]:
     """Features that the head reads, and labels, of a data set, batch by batch.
 
     Args:
         model: The classifier, in eval mode.
         loader: Of images or of features, not shuffled.
+        labelled: Read labels, else there are ``None``.
 
     Yields:
         Float32 features of B images, and int64 (B,).
@@ -94,7 +97,7 @@ def read_batches(model: nn.Module, loader: DataLoader) -> Iterator[tuple[ImageFe
         )
     for batch in loader:
         batch = model.data_preprocessor(batch)
-        labels = labels_of(batch['data_samples'], len(model.class_names))
+        labels = labels_of(batch['data_samples'], len(model.class_names)) if labelled else None
         yield model.image_features(batch['inputs']).float(), labels
 
 

@@ -67,6 +67,9 @@ class ImagePrompt:
         """
         raise NotImplementedError
 
+    def training_batch(self, data_samples: list) -> None:
+        """Samples of the images that :meth:`prompt` is given next; called in training, read by few."""
+
 
 class Head:
     """Mixin of what turns features into logits: adapters, caches, classifiers; alone ``class X(Head, BaseModule)``.
