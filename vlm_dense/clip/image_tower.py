@@ -190,7 +190,9 @@ class ImageTower(BaseModule):
         """Stage maps of a batch of normalised images (B, 3, H, W), finest first."""
         return self.encode(images, ('stages',)).stages
 
-    def encode(self, images: Tensor, features: Sequence[str], prompts: PromptTokens | None = None) -> ImageFeatures:
+    def encode(
+        self, images: Tensor, features: Sequence[str], prompts: PromptTokens | None = None, **options
+    ) -> ImageFeatures:
         """Compute the named features of a batch of images.
 
         Args:
@@ -198,6 +200,7 @@ class ImageTower(BaseModule):
             features: Any of ``stages``, ``global``, ``dense``, ``patch``, ``value``, ``pooled``, ``images`` and,
                 ResNet only, ``regions``.
             prompts: Prompt tokens; ViT only.
+            **options: Of a kind of tower.
 
         Returns:
             :class:`ImageFeatures` with just these filled.
@@ -205,20 +208,12 @@ class ImageTower(BaseModule):
         Raises:
             ConfigError: an unknown feature, prompt tokens for a ResNet, or regions of a ViT.
         """
-        return self._encode(images, self._known(features), prompts)
-
-    @staticmethod
-    def _known(features: Sequence[str]) -> set[str]:
         unknown = set(features) - set(FEATURES)
         if unknown:
             raise ConfigError(f'Unknown image features {sorted(unknown)}; known are {list(FEATURES)}.')
-<<<<<<< HEAD
-        return set(features)
-=======
-        found = self._encode(images, set(features) - {'images'}, prompts)
+        found = self._encode(images, set(features) - {'images'}, prompts, **options)
         found.images = images if 'images' in features else None
         return found
->>>>>>> meth3
 
     def _freeze(self, modules: Sequence[nn.Module | nn.Parameter]) -> None:
         for m in modules:

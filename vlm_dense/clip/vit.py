@@ -240,7 +240,7 @@ class CLIPViT(ImageTower):
             classify: Features (B, D, h, w), not normalised -> logits (B, Q, h, w): the task's classifier, for a
                 ``dense_attention`` that refines its features by a first labelling of them.
         """
-        return self._encode(images, self._known(features), prompts, classify)
+        return super().encode(images, features, prompts, classify=classify)
 
     def _encode(
         self,

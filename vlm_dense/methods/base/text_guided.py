@@ -128,13 +128,8 @@ class TextGuided:
         return build_part(cfg, class_names=class_names, text_tower=self.text_encoder, image_tower=tower)
 
     def role(self, kind: type) -> nn.Module | None:
-<<<<<<< HEAD
-        """The first of ``text_prompt``, ``image_prompt`` and ``head`` that is an instance of ``kind``."""
-        parts = (self.text_prompt, self.image_prompt, getattr(self, 'head', None))
-=======
-        """The part of the model that has a role of the contract; a part may have several."""
+        """The first of ``text_prompt``, ``image_prompt``, ``head`` and loss that is an instance of ``kind``."""
         parts = (self.text_prompt, self.image_prompt, getattr(self, 'head', None), getattr(self, 'loss_function', None))
->>>>>>> meth3
         return next((part for part in parts if isinstance(part, kind)), None)
 
     def encode(
