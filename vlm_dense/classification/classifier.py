@@ -52,6 +52,17 @@ class CLIPClassifier(TextGuided, BaseModel):
         ClassNamesError: no names.
         ConfigError: a backbone that is no CLIP image tower, towers of different joint spaces, two parts of one role, or
             ``trainable`` where it changes nothing.
+
+    Examples:
+        >>> clip = dict(arch='tiny-vit', pretrained='bundled')
+        >>> model = CLIPClassifier(
+        ...     backbone=dict(type='vlm_dense.CLIPViT', head=True, **clip),
+        ...     text_encoder=dict(type='vlm_dense.TextTower', **clip),
+        ...     text_prompt=dict(type='vlm_dense.CoOpPrompt', num_contexts=4),
+        ...     class_names=['circle', 'star'],
+        ... )
+        >>> model(torch.zeros(3, 3, 96, 96)).shape
+        torch.Size([3, 2])
     """
 
     repeated_names = True

@@ -22,6 +22,13 @@ class Accuracy(BaseMetric):
     Args:
         topk: Each k.
         collect_device, prefix: As in mmengine.
+
+    Examples:
+        >>> import torch
+        >>> metric = Accuracy(prefix='test')
+        >>> metric.process(None, [dict(pred_scores=torch.tensor([1.0, 3.0]), gt_label=1)])
+        >>> metric.evaluate(1)
+        {'test/top1': 100.0, 'test/mean_class': 100.0}
     """
 
     def __init__(self, topk: Sequence[int] = (1,), collect_device: str = 'cpu', prefix: str | None = None):
@@ -70,6 +77,14 @@ class MultiLabelMetric(BaseMetric):
         threshold: In logits: 0 is a probability of 1/2, and right for heads that score a class against its absence.
         topk: The k of ``F1@k``.
         collect_device, prefix: As in mmengine.
+
+    Examples:
+        >>> import torch
+        >>> metric = MultiLabelMetric(topk=1, prefix='test')
+        >>> sample = dict(pred_scores=torch.tensor([2.0, -1.0, 0.5]), gt_labels=torch.tensor([1, 0, -1]))
+        >>> metric.process(None, [sample])
+        >>> metric.evaluate(1)['test/mAP']
+        100.0
     """
 
     def __init__(self, threshold: float = 0.0, topk: int = 3, collect_device: str = 'cpu', prefix: str | None = None):

@@ -14,6 +14,10 @@ class ClsDataSample(BaseDataElement):
         gt_labels: int64 (K,), in place of it where an image may show several classes: 1 shown, 0 not, -1 unknown.
         pred_scores: float32 (K,): the logits.
         pred_label: int64, scalar: the class with the greatest logit.
+
+    Examples:
+        >>> ClsDataSample().set_label(2).gt_label
+        tensor(2)
     """
 
     def set_label(self, label: int) -> ClsDataSample:

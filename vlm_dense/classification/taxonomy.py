@@ -30,6 +30,11 @@ class Taxonomy:
 
     Raises:
         ConfigError: a name with two parents, a circle, a class that is a parent, or a leaf that is no class.
+
+    Examples:
+        >>> tree = Taxonomy({'round': ['circle', 'ring'], 'pointed': ['star']}, ['circle', 'ring', 'star'])
+        >>> [tree.nodes[i] for i in tree.leaves]
+        ['circle', 'ring', 'star']
     """
 
     def __init__(self, children: Mapping[str, Sequence[str]], classes: Sequence[str]):

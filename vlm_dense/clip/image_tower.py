@@ -95,6 +95,11 @@ class PromptTokens:
             of them the tokens flow on.
         place: ``'end'`` (after the patches) or ``'front'`` (between class token and patches).
         through_ln_pre: Whether ``first`` passes the layer norm in front of the blocks.
+
+    Examples:
+        >>> tokens = PromptTokens(first=torch.zeros(2, 8))
+        >>> tokens.join(torch.ones(1, 5, 8), tokens.first).shape  # two tokens behind five
+        torch.Size([1, 7, 8])
     """
 
     first: Tensor

@@ -112,6 +112,13 @@ class ShapesDataset(BaseDataset):
     Raises:
         DataError: ``num_scenes`` is not positive.
         ConfigError: an argument that cannot work, with the values that can.
+
+    Examples:
+        >>> scenes = ShapesDataset(num_scenes=2, size=32, pipeline=[dict(type='vlm_dense.DrawScene')])
+        >>> scenes[0]['img'].shape, scenes[0]['gt_seg_map'].shape
+        ((32, 32, 3), (32, 32))
+        >>> scenes.metainfo['classes'][:3]
+        ('circle', 'square', 'triangle')
     """
 
     METAINFO = shapes_metainfo()

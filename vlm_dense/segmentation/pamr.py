@@ -36,6 +36,15 @@ class PAMR:
 
     Raises:
         ConfigError: an argument that is not positive.
+
+    Examples:
+        >>> image = torch.zeros(3, 8, 8)
+        >>> image[:, :, 4:] = 1  # an edge in the middle
+        >>> masks = torch.zeros(1, 8, 8)
+        >>> masks[:, :, 3:] = 1  # a mask that goes beyond it
+        >>> refined = PAMR(iterations=20, dilations=(1, 2))(image)(masks)
+        >>> bool(refined[0, 4, 3] < masks[0, 4, 3])
+        True
     """
 
     def __init__(self, iterations: int = 10, dilations: Sequence[int] = (1, 2, 4, 8, 12, 24)):

@@ -49,6 +49,19 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
 
     Raises:
         ClassNamesError, ConfigError: see :class:`MaskCLIPHead`; a backbone that is no CLIP image tower.
+
+    Examples:
+        >>> clip = dict(arch='tiny-vit', pretrained='bundled')
+        >>> model = MaskCLIP(
+        ...     backbone=dict(type='vlm_dense.MaskCLIPViT', **clip),
+        ...     text_encoder=dict(type='vlm_dense.TextTower', **clip),
+        ...     class_names=['circle', 'star', 'background'],
+        ...     test_cfg=dict(mode='whole'),
+        ... ).eval()
+        >>> with torch.no_grad():
+        ...     [sample] = model.predict(torch.zeros(1, 3, 96, 96))
+        >>> sample.pred_sem_seg.data.shape
+        torch.Size([1, 96, 96])
     """
 
     def __init__(
