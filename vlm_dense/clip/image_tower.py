@@ -37,8 +37,10 @@ class ImageFeatures:
         global_: (B, D) CLIP's image feature, not normalised.
         dense: (B, D, h, w) every position sent through CLIP's own last projection, not normalised.
         patch: (B, C, h, w) last map before the projection.
-        value: (B, D, h, w) positions through the value path of the last attention layer (MaskCLIP, section 3.2).
-        key: (B, h*w, C) keys of that layer, for MaskCLIP's key smoothing. Comes with ``value``.
+        value: (B, D, h, w) embedding of each patch for dense prediction, not normalised. MaskCLIP, section 3.2: value
+            and output projection of the last attention layer, each token attending to itself only. A ViT's
+            ``dense_attention`` makes others of it.
+        key: (B, h*w, C) keys of that layer, for MaskCLIP's key smoothing. Comes with ``value``, if there are any.
         regions: (B, 1 + h*w, D) the mean token and all positions, with their rows of the position table, through the
             value path of a ResNet's attention pool (DualCoOp, section 3.2).
         pooled: (B, D) the image feature with an attention pool that has no table of positions (TaI-DPT, section 3.3);

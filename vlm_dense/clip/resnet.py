@@ -55,6 +55,15 @@ class CLIPResNet(AttentionPooling, ImageTower):
             not exist, so distributed training has no unused parameters.
         attnpool_positions: ``'interpolate'`` resizes the stored grid to the map's size (DenseCLIP segmentation),
             ``'bicubic'`` does so as its name says (DualCoOp); ``'crop'`` takes its top left part (DenseCLIP detection).
+
+    Example:
+        >>> backbone = CLIPResNet('tiny-rn', out_indices=(1, 2))
+        >>> [tuple(stage.shape) for stage in backbone(torch.randn(2, 3, 64, 96))]
+        [(2, 192, 8, 12), (2, 384, 4, 6)]
+        >>> tower = CLIPResNet('tiny-rn', attnpool=True)
+        >>> features = tower.encode(torch.randn(2, 3, 64, 96), ('global', 'dense'))
+        >>> features.global_.shape, features.dense.shape
+        (torch.Size([2, 128]), torch.Size([2, 128, 2, 3]))
     """
 
     visual_type = ModifiedResNet

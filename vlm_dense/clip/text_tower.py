@@ -18,12 +18,15 @@ from __future__ import annotations
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vlm_dense.clip import loading
 from vlm_dense.clip.blocks import Blocks
+<<<<<<< HEAD
 from vlm_dense.clip.digest import BoundedCache, precision, tensor_digest, weights_digest
 from vlm_dense.clip.packing import Packing
+=======
+from vlm_dense.clip.causal_pass import CausalPass
+>>>>>>> clip
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.registry import MODELS
 
@@ -42,15 +45,33 @@ class TextTower(BaseModule):
         context_length: Keep only the first rows of the table of positions
             (DenseCLIP uses 13). Default: all.
         frozen: No gradients to the weights, always in eval mode.
-        chunk_size: Sequences (classes times variants) that are computed at
-            once. More of them are computed in chunks; when gradients are
-            needed, in chunks of half the size that are computed again in the
-            backward pass.
+        chunk_size: Sequences (classes times variants of the prefix) in one
+            forward pass. More of them go in chunks; when gradients are needed,
+            chunks of half the size are computed again in the backward pass,
+            which bounds the memory.
         init_cfg: mmengine's.
 
     Raises:
         ConfigError: The tower is not causal, is not read at EOT, or has other
             blocks than CLIP's; or ``context_length`` exceeds the table.
+
+    Example:
+        >>> tower = TextTower('tiny-vit')
+        >>> ids = tower.tokenize(['a red circle', 'a blue square'])
+        >>> tower(ids).shape
+        torch.Size([2, 128])
+
+        A learned context in front of two names is a prefix; it is computed
+        once and gets gradients, though the tower is frozen:
+
+        >>> names = tower.tokenize(['circle.', 'square.'])
+        >>> context = torch.nn.Parameter(torch.randn(4, tower.width))
+        >>> prefix = torch.cat([tower.embed(names[:1, :1])[0], context])
+        >>> own = tower.embed(names[:, 1:])
+        >>> embeddings = tower.encode(own, tower.find_eot(names) - 1, prefix=prefix)
+        >>> embeddings.sum().backward()
+        >>> embeddings.shape, context.grad.shape
+        (torch.Size([2, 128]), torch.Size([4, 128]))
     """
 
     logit_scale: Tensor
@@ -277,47 +298,18 @@ class TextTower(BaseModule):
         else:
             lengths = eot.detach().cpu() + 1
             self._check_prompts(embeddings, lengths, prefix, deep)
-        embeddings = embeddings.to(self.dtype)
         single = prefix is None or prefix.dim() == 2
-        groups, before, keys_values = 1, 0, None
         if prefix is not None:
             prefix = prefix.to(self.dtype).unsqueeze(0) if single else prefix.to(self.dtype)
-            groups, before = prefix.shape[:2]
-
-        limit = chunk_size or self.chunk_size
-        recompute = groups * len(eot) > limit and torch.is_grad_enabled()
-        once_more = dict(use_reentrant=False, preserve_rng_state=False)
-        if prefix is not None:
-            if recompute and groups > 1:  # else what the backward pass keeps would grow with the images
-                keys_values = checkpoint(self._prefix_keys_values, prefix, deep, **once_more)
-            else:
-                keys_values = self._prefix_keys_values(prefix, deep)
-            deep = None
-        if recompute:  # leaves room for what grows with the classes, so that the peak stays below one full chunk's
-            limit = max(1, limit // 2)
-        encoded = []
-        for start in range(0, len(eot), limit):
-            own, own_lengths = embeddings[start : start + limit], lengths[start : start + limit]
-            packing = self._plan(own_lengths, before, own)
-            several = max(1, limit // len(own))
-            parts = []
-            for first in range(0, groups, several):
-                count = min(several, groups - first)
-                kv = keys_values and [(k[first : first + count], v[first : first + count]) for k, v in keys_values]
-                args = own, packing, count, before, kv, deep, project
-                if recompute:
-                    parts.append(checkpoint(self._encode_chunk, *args, **once_more))
-                else:
-                    parts.append(self._encode_chunk(*args))
-            encoded.append(torch.cat(parts))
-        encoded = torch.cat(encoded, dim=1)
+        run = CausalPass(
+            blocks=self.transformer.resblocks,
+            positions=self.positional_embedding,
+            finish=self._project if project else self.ln_final,
+            chunk_size=chunk_size or self.chunk_size,
+            deep=deep,
+        )
+        encoded = run(embeddings.to(self.dtype), lengths, prefix)
         return encoded[0] if single else encoded
-
-    @staticmethod
-    def _plan(lengths: Tensor, before: int, own: Tensor) -> Packing:
-        if torch.compiler.is_compiling():
-            return Packing.with_padding(lengths, own.shape[1], before)
-        return Packing.of(lengths, before, own.device)
 
     def _check_length(self, length: int) -> None:
         if length > self.context_length:
@@ -339,37 +331,13 @@ class TextTower(BaseModule):
             return
         room = (before or int(lengths.min())) - 1
         layers = len(self.transformer.resblocks)
-        variants = 0 if prefix is None or prefix.dim() == 2 else len(prefix)
-        if len(deep) >= layers or deep.shape[-2] > room or deep.dim() == 4 and deep.shape[1] != variants:
+        groups = 0 if prefix is None or prefix.dim() == 2 else len(prefix)
+        if len(deep) >= layers or deep.shape[-2] > room or deep.dim() == 4 and deep.shape[1] != groups:
             raise ConfigError(
                 f'expected deep prompts for at most {layers - 1} layers of at most {room} tokens (those after the '
-                f'start token{" of the prefix" if before else ""}), each (layers, tokens, width) or, with {variants} '
-                f'prefixes, (layers, {variants}, tokens, width); found {tuple(deep.shape)}.'
+                f'start token{" of the prefix" if before else ""}), each (layers, tokens, width) or, with {groups} '
+                f'prefixes, (layers, {groups}, tokens, width); found {tuple(deep.shape)}.'
             )
-
-    def _prefix_keys_values(self, prefix: Tensor, deep: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-        x = prefix + self.positional_embedding[: prefix.shape[1]].to(prefix.dtype)
-        keys_values = []
-        for layer, block in enumerate(self.transformer.resblocks):
-            if deep is not None and 1 <= layer <= len(deep):
-                rows = deep[layer - 1].to(x.dtype).expand(len(x), -1, -1)
-                x = torch.cat([x[:, :1], rows, x[:, 1 + rows.shape[1] :]], dim=1)
-            x, kv = block(x, causal=True, return_kv=True)
-            keys_values.append(kv)
-        return keys_values
-
-    def _encode_chunk(self, own, packing, groups, before, keys_values, deep, project) -> Tensor:
-        longest = packing.visible.shape[-1] - before
-        x = own[:, :longest] + self.positional_embedding[before : before + longest].to(own.dtype)
-        x = x.flatten(0, 1).index_select(0, packing.rows).expand(groups, -1, -1)
-        blocks = self.transformer.resblocks
-        for layer, block in enumerate(blocks):
-            if deep is not None and 1 <= layer <= len(deep):
-                rows = packing.starts[:, None] + torch.arange(1, 1 + deep.shape[1], device=x.device)
-                x = x.index_copy(1, rows.flatten(), deep[layer - 1].to(x.dtype).repeat(len(rows), 1)[None])
-            kv = keys_values and keys_values[layer]
-            x = block(x, packing=packing, prefix_kv=kv, ends_only=layer == len(blocks) - 1)
-        return self._project(x) if project else self.ln_final(x)
 
     def _project(self, x: Tensor) -> Tensor:
         x = self.ln_final(x)

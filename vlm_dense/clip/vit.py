@@ -77,6 +77,15 @@ class CLIPViT(ImageTower):
         dense_attention: Config of the part that makes the feature ``value`` out of the last blocks, see
             :class:`vlm_dense.methods.base.DenseAttention`; needs ``head``. Default: MaskCLIP's value path,
             ``dict(type='vlm_dense.ValueAttention')``.
+
+    Example:
+        >>> backbone = CLIPViT('tiny-vit', out_indices=[1, 3])
+        >>> [tuple(stage.shape) for stage in backbone(torch.randn(2, 3, 64, 96))]
+        [(2, 128, 8, 12), (2, 128, 8, 12)]
+        >>> tower = CLIPViT('tiny-vit', head=True)
+        >>> features = tower.encode(torch.randn(2, 3, 64, 96), ('global', 'dense'))
+        >>> features.global_.shape, features.dense.shape
+        (torch.Size([2, 128]), torch.Size([2, 128, 8, 12]))
     """
 
     visual_type = VisionTransformer

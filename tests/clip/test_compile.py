@@ -1,0 +1,124 @@
+"""torch.compile takes the towers whole: no graph break, equal results and gradients, sizes that change."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from vlm_dense.clip.resnet import CLIPResNet
+from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.clip.vit import CLIPViT
+
+TEXT = dict(context_length=16, vocab_size=64, width=32, heads=2, layers=3)
+VIT = dict(
+    embed_dim=24,
+    quick_gelu=True,
+    vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=3, head_width=16),
+    text_cfg=TEXT,
+)
+RN = dict(
+    embed_dim=24,
+    quick_gelu=True,
+    vision_cfg=dict(image_size=64, layers=[1, 1, 1, 1], width=8, head_width=64),
+    text_cfg=TEXT,
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def image_tower(kind, mode, with_cp):
+    tower = (
+        CLIPViT(VIT, head=True, with_cp=with_cp) if kind == 'vit' else CLIPResNet(RN, attnpool=True, with_cp=with_cp)
+    )
+    return tower.train(mode == 'train')
+
+
+def check(function, inputs, parameters, dynamic=False):
+    """Compile with ``fullgraph``, which raises at a graph break, and compare values and gradients with eager mode."""
+    counter = CompileCounterWithBackend('aot_eager')
+    compiled = torch.compile(function, fullgraph=True, backend=counter, dynamic=dynamic or None)
+    for given in inputs:
+        expected, found = function(*given), compiled(*given)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        if parameters:
+            wanted, got = (torch.autograd.grad(out.square().mean(), parameters) for out in (expected, found))
+            torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-5)
+    return counter.frame_count
+
+
+@pytest.mark.parametrize('kind', ['vit', 'resnet'])
+@pytest.mark.parametrize(('mode', 'with_cp'), [('train', False), ('train', True), ('eval', False)])
+def test_an_image_tower_is_one_graph(kind, mode, with_cp):
+    tower = image_tower(kind, mode, with_cp)
+    names = ['stages', 'dense', 'value', 'global'] if kind == 'vit' else ['stages', 'dense', 'global']
+
+    def forward(images):
+        out = tower.encode(images, names)
+        return torch.cat([t.flatten(1) for t in (out.global_, out.dense, out.value, *out.stages) if t is not None], 1)
+
+    parameters = list(tower.parameters()) if mode == 'train' else []
+    with torch.set_grad_enabled(mode == 'train'):
+        assert check(forward, [[torch.randn(2, 3, 64, 64)]], parameters) == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('kind', ['vit', 'resnet'])
+def test_images_of_new_sizes_need_no_new_graph(kind):
+    tower = image_tower(kind, 'eval', False)
+    sizes = [(64, 96), (96, 128), (128, 160), (160, 64)]
+    inputs = [[torch.randn(2, 3, *size)] for size in sizes]
+    assert check(lambda x: tower.encode(x, ['dense']).dense, inputs, [], dynamic=True) <= 2
+
+
+def prompts(n=5, tokens=8):
+    eot = torch.arange(n) % (tokens - 2) + 2
+    return torch.randn(n, tokens, 32), eot
+
+
+@pytest.mark.parametrize('frozen', [True, False])
+@pytest.mark.parametrize('chunk_size', [128, 3])
+@pytest.mark.parametrize('groups', [None, 2])
+def test_the_text_tower_is_one_graph(frozen, chunk_size, groups):
+    tower = TextTower(VIT, frozen=frozen, chunk_size=chunk_size)
+    own, eot = prompts()
+    prefix = torch.randn(*([groups] if groups else []), 4, 32, requires_grad=True)
+    parameters = [
+        prefix,
+        *(p for n, p in tower.named_parameters() if p.requires_grad and n != 'token_embedding.weight'),
+    ]
+    assert check(lambda e, p: tower.encode(e, eot, prefix=p), [[own, prefix]], parameters) == 1
+
+
+@torch.no_grad()
+def test_the_text_tower_takes_any_number_and_length_of_names():
+    tower = TextTower(VIT).eval()
+    inputs = [[*prompts(n, tokens)] for n, tokens in ((5, 8), (7, 9), (9, 6), (4, 10))]
+    prefix = torch.randn(3, 32)
+    assert check(lambda e, eot: tower.encode(e, eot, prefix=prefix), inputs, [], dynamic=True) <= 2
+
+
+@pytest.mark.parametrize('mode', ['train', 'eval'])
+def test_token_ids_and_deep_prompts_are_one_graph(mode):
+    tower = TextTower(VIT, frozen=False).train(mode == 'train')
+    ids = torch.randint(1, 60, (4, 16))
+    ids[:, 9], ids[1, 4] = 63, 63
+    assert check(tower, [[ids]], [tower.text_projection]) == 1
+    assert check(tower.token_features, [[ids]], [tower.text_projection]) == 1
+    own, eot = prompts()
+    deep = torch.randn(2, 2, 32, requires_grad=True)
+    assert check(lambda d: tower.encode(own, eot, deep=d), [[deep]], [deep]) == 1
+
+
+def test_what_a_frozen_tower_remembers_is_looked_up_outside_the_graph():
+    tower = TextTower(VIT)
+    ids = torch.randint(1, 60, (4, 16))
+    ids[:, 9] = 63
+    explained = torch._dynamo.explain(lambda ids: 2 * tower(ids))(ids)
+    assert explained.graph_break_count == 1 and '_recall' in str(explained.break_reasons[0].reason)
+    torch.testing.assert_close(torch.compile(lambda ids: 2 * tower(ids), backend='eager')(ids), 2 * tower(ids))
