@@ -21,12 +21,8 @@ from torch import Tensor, nn
 
 from vlm_dense.clip import loading
 from vlm_dense.clip.blocks import Blocks
-<<<<<<< HEAD
-from vlm_dense.clip.digest import BoundedCache, precision, tensor_digest, weights_digest
-from vlm_dense.clip.packing import Packing
-=======
 from vlm_dense.clip.causal_pass import CausalPass
->>>>>>> clip
+from vlm_dense.clip.digest import BoundedCache, precision, tensor_digest, weights_digest
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.registry import MODELS
 
