@@ -9,13 +9,13 @@ import pytest
 import torch
 from engine.processes import in_processes
 from mmengine.config import Config
-from mmengine.model import MMFullyShardedDataParallel
 from mmengine.registry import MODELS
 from torch import nn
 from torch.distributed.fsdp import FullStateDictConfig, StateDictType
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from vlm_dense.engine.checkpoint import CheckpointFitHook, FrozenWeightsHook
+from vlm_dense.engine.cpu_distributed import CPUFullyShardedDataParallel
 from vlm_dense.errors import CheckpointError
 
 
@@ -37,11 +37,9 @@ class Blocks(nn.Module):
 MODELS.register_module('FSDPTestBlocks', module=Blocks)
 
 
-def sharded(model: nn.Module) -> MMFullyShardedDataParallel:
+def sharded(model: nn.Module) -> CPUFullyShardedDataParallel:
     policy = ModuleWrapPolicy({Block})
-    model = MMFullyShardedDataParallel(
-        model, device_id=torch.device('cpu'), use_orig_params=True, auto_wrap_policy=policy
-    )
+    model = CPUFullyShardedDataParallel(model, device_id=0, auto_wrap_policy=policy)
     config = FullStateDictConfig(rank0_only=True, offload_to_cpu=True)
     model.set_state_dict_type(model, StateDictType.FULL_STATE_DICT, config)
     return model

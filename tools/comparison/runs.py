@@ -21,11 +21,11 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import find_latest_checkpoint
 
 from comparison.cells import Cell
 from vlm_dense.engine import launch
 from vlm_dense.engine.config_checks import class_names, registered
+from vlm_dense.engine.files import last_checkpoint
 from vlm_dense.errors import ConfigError
 
 _PRELOADED = ['comparison.preload']
@@ -171,7 +171,7 @@ def _errors_told() -> Iterator[None]:
 
 def result_of(work_dir: Path) -> str:
     """Checkpoint that a training leaves as its result: the best one if it kept one and nothing was made of it."""
-    last = Path(find_latest_checkpoint(str(work_dir)))
+    last = Path(last_checkpoint(str(work_dir)))
     best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     return str(best[-1] if best and re.match('(epoch|iter)_', last.name) else last)
 

@@ -1,10 +1,10 @@
-"""Several processes on a machine without GPU: DDP over gloo, and SyncBN, which torch has on GPUs only."""
+"""Several processes on a machine without GPU: DDP and FSDP over gloo, and SyncBN, which torch has on GPUs only."""
 
 from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from mmengine.model import MMDistributedDataParallel
+from mmengine.model import MMDistributedDataParallel, MMFullyShardedDataParallel
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -69,3 +69,17 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
             if isinstance(layer, nn.SyncBatchNorm):
                 layer.__class__ = CPUSyncBatchNorm
         super().__init__(module=module, **kwargs)
+
+
+@MODEL_WRAPPERS.register_module()
+class CPUFullyShardedDataParallel(MMFullyShardedDataParallel):
+    """mmengine's FSDP for a model on the CPU.
+
+    Args:
+        module: The model.
+        device_id: Ignored; mmengine gives the rank of the process, which is no GPU here.
+        **kwargs: As in :class:`mmengine.model.MMFullyShardedDataParallel`.
+    """
+
+    def __init__(self, module: nn.Module, device_id=None, **kwargs):
+        super().__init__(module=module, device_id=torch.device('cpu'), **kwargs)

@@ -133,8 +133,12 @@ def _use_gloo(cfg: Config) -> None:
     wrapper = dict(cfg.get('model_wrapper_cfg') or {}, type='vlm_dense.CPUDistributedDataParallel')
     wrapper.setdefault('broadcast_buffers', False)
     wrapper.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
-    if (cfg.get('strategy') or {}).get('type') == 'DDPStrategy':
+    strategy = (cfg.get('strategy') or {}).get('type')
+    if strategy == 'DDPStrategy':
         cfg.strategy['model_wrapper'] = wrapper
+    elif strategy == 'FSDPStrategy':
+        given = cfg.strategy.get('model_wrapper') or {}
+        cfg.strategy['model_wrapper'] = dict(given, type='vlm_dense.CPUFullyShardedDataParallel')
     else:
         cfg.model_wrapper_cfg = wrapper
 
