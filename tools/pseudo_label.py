@@ -43,7 +43,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> dict:
     """Run the program; returns the summary."""
     args = parse_args(argv)
-    with user_errors():
+    with user_errors(interrupted='The masks that are written are kept: run the same again.'):
         summary = pseudo_label(
             args.config,
             None if args.checkpoint in (None, 'none', 'None') else args.checkpoint,

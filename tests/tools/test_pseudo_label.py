@@ -124,7 +124,7 @@ def test_a_second_run_makes_what_is_missing_or_broken_and_nothing_else(config, p
     assert all(np.array_equal(masks(out)[name], m) for name, m in before.items())
 
 
-def test_a_run_that_is_stopped_leaves_no_half_mask(config, pictures, tmp_path, monkeypatch):
+def test_a_run_that_is_stopped_leaves_no_half_mask(config, pictures, tmp_path, monkeypatch, capsys):
     save = Image.Image.save
 
     def stop_at_third(image, path, *args, **kwargs):
@@ -135,8 +135,9 @@ def test_a_run_that_is_stopped_leaves_no_half_mask(config, pictures, tmp_path, m
 
     monkeypatch.setattr(Image.Image, 'save', stop_at_third)
     out = tmp_path / 'masks'
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match='2'):
         run(config, pictures, out)
+    assert 'run the same again' in capsys.readouterr().err
     assert list(masks(out)) == ['a.png', 'b.png']
     monkeypatch.undo()
     assert run(config, pictures, out)['new'] == 3

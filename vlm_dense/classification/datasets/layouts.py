@@ -87,6 +87,8 @@ class SplitFile(Layout):
                     f'{self.split} calls class {label} both {names[label]!r} and {name!r} (at {path}). Mend the file, '
                     'or download it again.'
                 )
+        if not names:
+            raise DataError(f'{self.split} lists no image. Download it again.')
         wrong = sorted(set(names) ^ set(range(len(names))))
         if wrong:
             raise DataError(
