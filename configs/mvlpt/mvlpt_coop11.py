@@ -2,7 +2,7 @@
 # 20 shots; the softmax goes over the classes of all tasks, as in the official code.
 _base_ = [
     '../_base_/models/clip_classifier_vit-b16.py',
-    '../_base_/datasets/coop11_few-shot.py',
+    '../_base_/datasets/coop11_tasks.py',
     '../_base_/schedules/coop_50e.py',
     '../_base_/classification_runtime.py',
 ]

@@ -3,7 +3,7 @@
 # coop_50e.py's param_scheduler. The names that the official runs gave to the tasks come with its data.
 _base_ = [
     '../_base_/models/clip_classifier_rn50.py',
-    '../_base_/datasets/general10_few-shot.py',
+    '../_base_/datasets/general10_tasks.py',
     '../_base_/schedules/coop_50e.py',
     '../_base_/classification_runtime.py',
 ]
