@@ -8,20 +8,24 @@ _base_ = [
     '../_base_/classification_runtime.py',
 ]
 
-tasks = {
-    'generic objects': 100,
-    'pets': 37,
-    'cars': 196,
-    'flowers': 102,
-    'food': 101,
-    'aircraft': 100,
-    'scenes': 397,
-    'textures': 47,
-    'satellite images': 10,
-    'human actions': 101,
-}
 model = dict(
-    text_prompt=dict(type='vlm_dense.SoftCPTPrompt', tasks=tasks, source='both', num_contexts=16),
+    text_prompt=dict(
+        type='vlm_dense.SoftCPTPrompt',
+        source='both',
+        num_contexts=16,
+        tasks={
+            'generic objects': 100,
+            'pets': 37,
+            'cars': 196,
+            'flowers': 102,
+            'food': 101,
+            'aircraft': 100,
+            'scenes': 397,
+            'textures': 47,
+            'satellite images': 10,
+            'human actions': 101,
+        },
+    ),
     loss=dict(type='vlm_dense.SoftCPTLoss', rate=0.1),
 )
 optim_wrapper = dict(type='vlm_dense.RepeatedSteps', times=4)

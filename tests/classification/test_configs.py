@@ -70,7 +70,7 @@ def test_a_config_can_be_built(name):
         if config.get('optim_wrapper'):
             assert trained
             groups = build_optim_wrapper(model, config.optim_wrapper).param_groups
-            assert groups[0]['lr'] == config.optim_wrapper.optimizer.lr
+            assert max(group['lr'] for group in groups) == config.optim_wrapper.optimizer.lr
             assert config.train_cfg.val_interval <= config.train_cfg.max_epochs
         elif 'test_time' not in config.model and 'head' not in config.model:
             assert not trained
