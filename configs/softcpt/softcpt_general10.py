@@ -1,6 +1,6 @@
 # SoftCPT (CATA) on General-10, 16 shots, RN50, a tenth of the absent classes in each step. Optimiser and scheduler step
-# four times, as published figures were made; the equations have one step: optim_wrapper.type=OptimWrapper and
-# coop_50e.py's param_scheduler. The names that the official runs gave to the tasks come with its data.
+# four times, as published figures were made; the equations have one step: --cfg-options optim_wrapper.times=1
+# param_scheduler.0.times=1. The official names of the tasks lie beside its data; these are our own.
 _base_ = [
     '../_base_/models/clip_classifier_rn50.py',
     '../_base_/datasets/general10_few-shot.py',
