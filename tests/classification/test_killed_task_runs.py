@@ -23,9 +23,7 @@ TASKS = [
 ]
 TREE = [
     'train_dataloader.dataset.shots=1',
-    'train_dataloader.dataset.dataset.num_scenes=500',
     'val_dataloader.dataset.shots=1',
-    'val_dataloader.dataset.dataset.num_scenes=500',
     'test_dataloader.dataset.num_scenes=20',
     'train_dataloader.batch_size=16',
 ]
@@ -45,7 +43,7 @@ def test_a_killed_training_goes_on_bit_for_bit(config, tmp_path):
 
 
 def test_two_processes_give_the_curve_and_the_weights_of_one(tmp_path):
-    data = dict(mvlpt_tasks='', protect=', dataset=dict(shots=1, dataset=dict(num_scenes=500))')
+    data = dict(mvlpt_tasks='', protect=', dataset=dict(shots=1)')
     for config, own in data.items():
         for name, batch in (('one', 64), ('two', 32)):
             (tmp_path / f'{config}_{name}.py').write_text(
