@@ -45,9 +45,9 @@ train_dataloader = dict(
 )
 val_dataloader = val_evaluator = test_dataloader = test_evaluator = None
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05))
-param_scheduler = [dict(type='CosineAnnealingLR', T_max=15, by_epoch=True, begin=0, end=15, convert_to_iter_based=True)]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=15)
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=15))
+param_scheduler = [dict(type='CosineAnnealingLR', T_max=8, by_epoch=True, begin=0, end=8, convert_to_iter_based=True)]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8)
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=8))
 custom_hooks = [
     dict(type='vlm_dense.SeedIterationHook'),
     dict(type='vlm_dense.AverageLossesHook'),

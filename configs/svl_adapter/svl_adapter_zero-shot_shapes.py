@@ -11,7 +11,7 @@ model = dict(
     head=dict(
         type='vlm_dense.SVLAdapter',
         encoder='test_efficientnet_gn',
-        pretrained='work_dirs/svl_adapter_ssl_shapes/epoch_15.pth',
+        pretrained='work_dirs/svl_adapter_ssl_shapes/epoch_8.pth',
         alpha='confidence',
     ),
 )

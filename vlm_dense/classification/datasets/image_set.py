@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mmengine.dataset import BaseDataset
 
 from vlm_dense.classification.datasets.layouts import SETS, Layout, layout_of
+from vlm_dense.classification.datasets.pickled_shots import find_images, read_pickled_shots
 from vlm_dense.classification.few_shot import VALIDATION_SHOTS, draw_shots
 from vlm_dense.datasets.checks import absent_files
 from vlm_dense.errors import ConfigError, DataError
@@ -33,7 +34,11 @@ class ImageSetDataset(BaseDataset):
         split: 'train', 'val' or 'test'.
         shots: Number of training images of a class; default: all images. Does not change the test set.
         seed: Other seeds draw other images.
-        classes: 'all', 'base' (the first half, rounded up), 'new' (the others) or names. Labels count the chosen
+        few_shot: A pickle of CoOp's code, ``split_fewshot/shot_16-seed_1.pkl``: its images in the place of drawn ones.
+            Nothing in it is run. Not with ``shots``.
+        classes: 'all', 'base' (the first half, rounded up), 'new' (the others) or names; 'seen' or 'unseen' of the
+            open-vocabulary splits of coco2014 (48 and 17 classes) and nus-wide-tags (925 and 81), of which
+            'seen+unseen' are both. Labels count the chosen
             classes, in label order, or in the order of the names. ``metainfo['classes']``, if given, takes its place.
         metainfo: As in mmengine; a ``taxonomy`` (parent -> names) goes here.
         **kwargs: As in :class:`mmengine.dataset.BaseDataset`: ``pipeline``, ``lazy_init``, ...
@@ -54,15 +59,23 @@ class ImageSetDataset(BaseDataset):
         split: str = 'train',
         shots: int | None = None,
         seed: int = 1,
+        few_shot: str | None = None,
         classes: str | Sequence[str] = 'all',
         metainfo: dict | None = None,
         **kwargs,
     ):
         self.name, self.split, self.shots, self.seed = name, split, shots, seed
-        self.layout = _layout(name, data_root)
+        self.layout, self.few_shot = _layout(name, data_root), few_shot
+        if few_shot is not None and (shots is not None or self.layout.multi_label):
+            raise ConfigError(f'{name}: few_shot holds images that were drawn, of one label each; leave out shots.')
         if split not in ('train', 'val', 'test') or (split == 'train' and split not in self.layout.parts):
             raise ConfigError(unknown_name(split, f'splits of {name}', {*self.layout.parts, 'val'}))
-        if split == 'val' and 'val' not in self.layout.parts and ('train' not in self.layout.parts or shots is None):
+        if (
+            split == 'val'
+            and few_shot is None
+            and 'val' not in self.layout.parts
+            and ('train' not in self.layout.parts or shots is None)
+        ):
             raise ConfigError(
                 f'{name} has no validation images. With shots they are drawn from the training images; without, take '
                 'val_dataloader=None. Nothing should be chosen on test images.'
@@ -73,7 +86,8 @@ class ImageSetDataset(BaseDataset):
             )
         metainfo = dict(metainfo or {})
         every = self.layout.classes()
-        self._chosen = choose_classes(every, metainfo.pop('classes', classes), name)
+        splits = self.layout.class_splits()
+        self._chosen = choose_classes(every, metainfo.pop('classes', classes), name, splits)
         indices = self.layout.class_indices()
         metainfo = dict(
             classes=tuple(every[label] for label in self._chosen),
@@ -122,6 +136,13 @@ class ImageSetDataset(BaseDataset):
         return images
 
     def _drawn(self) -> list[dict]:
+        if self.few_shot is not None and self.split != 'test':
+            shots = read_pickled_shots(self.few_shot)
+            if self.split not in shots:
+                raise DataError(f'{self.few_shot} has no list {self.split!r} of few shots.')
+            parts = [part for part in ('train', 'val') if part in self.layout.parts]
+            images = [image for part in parts for image in self.layout.images(part)]
+            return find_images(shots[self.split], images, self.few_shot)
         if self.shots is None or self.split == 'test':
             return self.layout.images(self.split)
         draw = random.Random(self.seed)
@@ -141,13 +162,16 @@ class ImageSetDataset(BaseDataset):
         return [images[i] for i in draw_shots(labels, shots, draw, self.layout.classes(), self.name)]
 
 
-def choose_classes(every: Sequence[str], classes: str | Sequence[str], name: str) -> list[int]:
+def choose_classes(
+    every: Sequence[str], classes: str | Sequence[str], name: str, published: Mapping[str, Sequence[str]] | None = None
+) -> list[int]:
     """Labels, among all classes of a set, of those that a config asks for.
 
     Args:
         every: All class names in label order.
         classes: 'all', 'base' (the first half, rounded up as in CoOp's code), 'new' or names.
         name: Of the set, for messages.
+        published: Divisions of the classes that the set has, 'seen' and 'unseen', which may be joined by '+'.
 
     Raises:
         ConfigError: unknown names, names twice, or no class.
@@ -156,6 +180,10 @@ def choose_classes(every: Sequence[str], classes: str | Sequence[str], name: str
     labels = list(range(len(every)))
     if isinstance(classes, str):
         splits = dict(all=labels, base=labels[:half], new=labels[half:])
+        for split, names in (published or {}).items():
+            splits[split] = [every.index(one) for one in names]
+        if published:
+            splits['+'.join(published)] = sorted(label for split in published for label in splits[split])
         if classes not in splits:
             raise ConfigError(unknown_name(classes, f'class splits of {name}', splits))
         chosen = splits[classes]

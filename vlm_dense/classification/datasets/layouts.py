@@ -37,6 +37,10 @@ class Layout:
     parts = ('train', 'val', 'test')
     multi_label = False
 
+    def class_splits(self) -> dict[str, list[str]]:
+        """Published divisions of the classes, by name: those seen in training and those unseen."""
+        return {}
+
     def __init__(self, *sources: Path):
         self.sources = sources
 
@@ -211,13 +215,19 @@ class CocoBoxes(Layout):
     parts = ('train', 'test')
     multi_label = True
 
-    def __init__(self, root: Path, train: list[str], test: list[str], classes: list[str]):
+    def __init__(
+        self, root: Path, train: list[str], test: list[str], classes: list[str], seen: list[str], unseen: list[str]
+    ):
+        self._splits = dict(seen=seen, unseen=unseen)
         self.places = dict(train=[root / place for place in train], test=[root / place for place in test])
         self._names = classes
         super().__init__(*self.places['train'], *self.places['test'])
 
     def classes(self) -> list[str]:
         return list(self._names)
+
+    def class_splits(self) -> dict[str, list[str]]:
+        return self._splits
 
     def images(self, part: str) -> list[dict]:
         boxes, folder = self.places[part]
@@ -320,6 +330,42 @@ class NusWideLists(Layout):
         return [dict(img_path=str(path), gt_labels=labels) for path, labels in zip(paths, shown, strict=True)]
 
 
+class NusWideTags(NusWideLists):
+    """NUS-WIDE with the tags of its users: of the 1000, those that are no concept (925) are seen, 81 concepts unseen.
+
+    ``NUS_WID_Tags`` of the publisher has ``TagList1k.txt``, ``Train_Tags1k.dat`` and ``Test_Tags1k.dat``.
+    """
+
+    def __init__(self, root: Path, folder: str, images: str):
+        super().__init__(root, folder, images)
+        self.tags = self.folder / 'NUS_WID_Tags'
+        self.sources = (*self.sources, self.tags)
+
+    def _seen(self) -> dict[int, str]:
+        """Column -> name of the tags that are no concept."""
+        concepts = set(super().classes())
+        tags = [_clean(name) for name in _lines(self.tags / 'TagList1k.txt')]
+        return {column: name for column, name in enumerate(tags) if name not in concepts}
+
+    def class_splits(self) -> dict[str, list[str]]:
+        return dict(seen=list(self._seen().values()), unseen=super().classes())
+
+    def classes(self) -> list[str]:
+        return [*self._seen().values(), *super().classes()]
+
+    def images(self, part: str) -> list[dict]:
+        found = super().images(part)
+        source = self.tags / f'{part.capitalize()}_Tags1k.dat'
+        rows = [line.split() for line in _lines(source)]
+        columns, count = list(self._seen()), len(_lines(self.tags / 'TagList1k.txt'))
+        if len(rows) != len(found) or any(len(row) != count or not set(row) <= {'0', '1'} for row in rows):
+            raise DataError(f'{source} must have {len(found)} lines of {count} numbers, 0 or 1, one for each image.')
+        for image, row in zip(found, rows, strict=True):
+            tagged = [label for label, column in enumerate(columns) if row[column] == '1']
+            image['gt_labels'] = [*tagged, *(label + len(columns) for label in image['gt_labels'])]
+        return found
+
+
 _LAYOUTS = {
     'split': SplitFile,
     'aircraft': AircraftLists,
@@ -327,6 +373,7 @@ _LAYOUTS = {
     'coco': CocoBoxes,
     'voc': VocObjects,
     'nus-wide': NusWideLists,
+    'nus-wide-tags': NusWideTags,
 }
 
 

@@ -1,7 +1,7 @@
 """RePrompt: the nearest labelled images shape the visual prompts, the classifier and the loss.
 
 "Retrieval-Enhanced Visual Prompt Learning for Few-shot Classification", arXiv 2306.02243. The paper has no public
-code; the equations here are reconstructed from its abstract, with Tip-Adapter's cache and the weights of RetroPrompt.
+code; the equations here are a reconstruction from its abstract, with Tip-Adapter's cache and RetroPrompt's weights.
 """
 
 from __future__ import annotations
