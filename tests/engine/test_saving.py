@@ -147,6 +147,15 @@ def test_a_validation_that_was_cut_off_is_made_up_for_and_a_whole_one_is_not(tmp
     assert Scripted.calls == 2 and names(tmp_path)[0] == 'best_scripted_score_epoch_2.pth'
 
 
+def test_what_a_killed_run_began_to_write_is_removed(tmp_path):
+    build(tmp_path, length=1, **BEST).train()
+    before = names(tmp_path)
+    for name in ('.epoch_2.pth.partial', '.last_checkpoint.partial'):
+        (tmp_path / name).write_text('cut')
+    build(tmp_path, length=1, resume=last_checkpoint(str(tmp_path)), **BEST).train()
+    assert names(tmp_path) == before
+
+
 def test_a_copied_work_dir_keeps_its_own_best_and_leaves_that_of_the_first(tmp_path):
     first, copy = tmp_path / 'first', tmp_path / 'copy'
     build(first, length=2, **BEST).train()

@@ -60,8 +60,9 @@ class SafeCheckpointHook(CheckpointHook):
         self._outdated = list(info.get(_OUTDATED, ()))
         self._remove_outdated(info)
         if is_main_process():
-            for begun in Path(self.out_dir).glob(str(partial_of('*.pth'))):
-                remove(begun)
+            for folder in {str(self.out_dir), runner.work_dir}:
+                for begun in Path(folder).glob(partial_of('*').name):
+                    remove(begun)
         if step != _step(runner) and _validation_is_due(runner):
             runner.logger.info(f'Validating once more: the run was cut off after {_step(runner)} and before the end.')
             runner.val_loop.run()
