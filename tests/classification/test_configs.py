@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, LOOPS, METRICS, DefaultScope
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
+from tiny_encoder import TinyEncoder
 
 from vlm_dense.registry import MODELS
 
@@ -36,6 +37,10 @@ def shrink(node) -> None:
         for texts in ('sentences', 'descriptors'):
             if str(node.get(texts)).endswith('.json'):  # of the users'
                 node[texts] = {name: [f'a {name}'] for name in NAMES}
+        if str(node.get('type')).startswith('vlm_dense.SVLAdapter'):  # its encoder comes from a first stage
+            node.update(encoder=dict(type=TinyEncoder), pretrained=None)
+        if node.get('type') == 'vlm_dense.RePrompt':  # which refuses more blocks than there are
+            node['depth'] = 2
         for value in node.values():
             shrink(value)
 

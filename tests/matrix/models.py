@@ -113,7 +113,7 @@ def samples(task: str, number: int) -> list:
     made = []
     for _ in range(number):
         if task == 'classifier':
-            sample = ClsDataSample(metainfo=meta)
+            sample = ClsDataSample(metainfo=dict(meta, img_path=f'image {len(made)}.png'))
             sample.gt_label = torch.tensor(1)
         elif task == 'detector':
             boxes = InstanceData(bboxes=torch.tensor([[4.0, 4.0, 50.0, 40.0]]), labels=torch.tensor([1]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 from matrix.models import NAMES, SIZE, TASKS, build, output, samples
+from tiny_encoder import TinyEncoder
 
 from vlm_dense.errors import UserError
 from vlm_dense.methods.base import Head, ImagePrompt, TextPrompt
@@ -21,6 +22,8 @@ OPTIONS: dict[str, dict] = dict(
     DeepTextPrompt=dict(depth=2),
     MaPLePrompt=dict(depth=2),
     IVLPPrompt=dict(depth=2, visual_depth=2),
+    RePrompt=dict(shots=1, depth=2, num_neighbours=1),
+    SVLAdapter=dict(encoder=dict(type=TinyEncoder), alpha=0.2),
     SoftCPTPrompt=dict(tasks={'drawn shapes': len(NAMES)}),
     VPPrompt=dict(image_size=SIZE),
     UPLPrompt=dict(num_members=2, num_contexts=4),
@@ -102,4 +105,4 @@ def test_it_trains_or_is_refused_with_a_message(name, task, record_property):
         else:
             record_property('matrix', f'trained on {tower}')
             return
-    record_property('matrix', f'refused: {refusals[-1]}')
+    record_property('matrix', f'refused: {refusals[0]}')
