@@ -4,7 +4,7 @@ model = dict(
     data_preprocessor=dict(
         type='vlm_dense.ClsDataPreprocessor',
         mean=[122.7709383, 116.7460125, 104.09373615],
-        std=[68.5005327, 66.6321375, 70.32316305],
+        std=[68.5005327, 66.6321579, 70.32316305],
         bgr_to_rgb=True,
     ),
     backbone=dict(type='vlm_dense.CLIPResNet', arch='tiny-rn', pretrained='bundled', attnpool=True),
