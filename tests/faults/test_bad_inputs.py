@@ -908,6 +908,9 @@ def test_options_of_the_page_that_cannot_be_used(words, capsys):
 
 
 def test_there_are_enough_cases(request):
+    if request.config.option.keyword or any('::' in arg for arg in request.config.args):
+        pytest.skip('a part of the file was asked for')
     here = [item for item in request.session.items if item.path == Path(__file__)]
-    if len(here) < len(request.session.items) or len({item.originalname for item in here}) > 30:
-        assert len(here) >= 150, len(here)
+    good = ('turned', 'taken', 'goes_on', 'reads_jpg', 'writes_jpg', 'takes_its_own', 'keeps_its_traceback', 'enough')
+    bad = [item for item in here if not any(word in item.name for word in good)]
+    assert len(bad) >= 250, len(bad)
