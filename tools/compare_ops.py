@@ -351,7 +351,7 @@ DETECTORS = {
                     add_extra_convs='on_output',
                     num_outs=5,
                 ),
-                dict(type='DyHead', in_channels=16, out_channels=16, num_blocks=2, zero_init_offset=False),
+                dict(type='DyHead', in_channels=16, out_channels=16, num_blocks=1, zero_init_offset=False),
             ],
             bbox_head=dict(in_channels=16, feat_channels=16, num_classes=3),
             test_cfg=dict(score_thr=0.0, max_per_img=20),

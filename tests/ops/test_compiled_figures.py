@@ -51,6 +51,22 @@ def test_every_case_agrees_with_the_compiled_kernels(part, compiled):
     assert {case: d for case, d in differences.items() if d > tool.tolerance(case)} == {}
 
 
+def test_half_precision_is_nearer_to_double_than_compiled(compiled):
+    from mmcv import ops
+
+    tensors = tool.draw('x', 2, 4, 5, 6), tool.draw('offset', 2, 18, 5, 6), tool.draw('mask', 2, 9, 5, 6).sigmoid()
+    x, offset, mask = (tensor.half() for tensor in tensors)
+    weight, bias = (tool.draw('weight', 6, 4, 3, 3) / 6).half(), tool.draw('bias', 6).half()
+    for name, function, inputs in (
+        ('modulated_deform_conv2d', ops.modulated_deform_conv2d, (x, offset, mask, weight, bias)),
+        ('deform_conv2d', ops.deform_conv2d, (x, offset, weight)),
+    ):
+        exact = function(*(tensor.double() for tensor in inputs), 1, 1)
+        ours = (function(*inputs, 1, 1).double() - exact).abs().max()
+        theirs = (torch.from_numpy(compiled[f'{name}/half'][0]).double() - exact).abs().max()
+        assert ours <= theirs or not is_stand_in()
+
+
 def test_every_kept_case_is_compared(compiled):
     """Nothing was left out when the figures were written, and the comparison tells when something differs."""
     kernels = {case.split('/')[0] for case in compiled}
