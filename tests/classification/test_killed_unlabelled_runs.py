@@ -7,64 +7,73 @@ import torch
 from classification.small_runs import ROOT, killed, train, train_tool, two_processes, weights
 from engine.toy import scalars
 
-LABELLED = 'train_dataloader.dataset'
-QUICK = dict(
-    upl=[
-        f'{LABELLED}.top_k=2',
-        f'{LABELLED}.dataset.num_scenes=60',
-        'model.text_prompt.num_members=2',
-    ],
-)
-COMMON = [
-    'train_dataloader.batch_size=4',
-    'train_cfg.max_epochs=4',
-    'train_cfg.val_interval=4',
-    'default_hooks.checkpoint.interval=1',
-    'val_dataloader.dataset.dataset.num_scenes=60',
-    'val_dataloader.dataset.shots=1',
-    'test_dataloader.dataset.num_scenes=20',
-]
+from vlm_dense.classification import ContrastivePretraining
+
+DATA = 'train_dataloader.dataset'
+FEW = {
+    'val_dataloader.dataset.dataset.num_scenes': 60,
+    'val_dataloader.dataset.shots': 1,
+    'test_dataloader.dataset.num_scenes': 20,
+}
+RUNS = {
+    'upl/upl': {f'{DATA}.top_k': 8, f'{DATA}.dataset.num_scenes': 60, 'model.text_prompt.num_members': 2, **FEW},
+    'svl_adapter/svl_adapter_ssl': {f'{DATA}.num_scenes': 32},
+    'svl_adapter/svl_adapter': {f'{DATA}.dataset.num_scenes': 100, f'{DATA}.shots': 4, **FEW},
+}
 
 
-@pytest.mark.parametrize('method', QUICK)
-def test_a_killed_training_goes_on_bit_for_bit(method, tmp_path):
-    (tmp_path / method).mkdir()
-    config, small = f'{method}/{method}', [*QUICK[method], *COMMON, f'{LABELLED}.cache_dir={tmp_path / "features"}']
+def options_of(config: str, folder) -> dict:
+    """Changes of a config that make it small and keep its files in a folder."""
+    options = dict(RUNS[config])
+    if config.startswith('upl'):
+        options[f'{DATA}.cache_dir'] = str(folder / 'features')
+    if config == 'svl_adapter/svl_adapter':
+        torch.save(dict(state_dict=ContrastivePretraining('test_efficientnet_gn').state_dict()), folder / 'ssl.pth')
+        options['model.head.pretrained'] = str(folder / 'ssl.pth')
+        options['default_hooks.prepare.data.search.dataset.dataset.num_scenes'] = 60
+    return options
+
+
+@pytest.mark.parametrize('config', RUNS)
+def test_a_killed_training_goes_on_bit_for_bit(config, tmp_path):
+    (tmp_path / config).parent.mkdir()
+    options = options_of(config, tmp_path) | {
+        'train_dataloader.batch_size': 8,
+        'train_cfg.max_epochs': 4,
+        'train_cfg.val_interval': 4,
+        'default_hooks.checkpoint.interval': 1,
+    }
+    small = [f'{key}={value}' for key, value in options.items()]
     whole = train(tmp_path / 'whole', config=config, small=small)
     killed('train', tmp_path, tmp_path / 'killed', *small, config=config, after=10)
-    latest = (tmp_path / 'killed' / 'last_checkpoint').read_text()
-    assert latest.endswith(('epoch_2.pth', 'epoch_3.pth'))
+    assert (tmp_path / 'killed' / 'last_checkpoint').read_text().endswith(('epoch_1.pth', 'epoch_2.pth'))
     for features in (tmp_path / 'features').glob('*/*.pt'):
         features.unlink()  # what the labellers saw is found anew
     train(tmp_path / 'killed', config=config, small=small, resume=('--resume',))
     expected, found = (weights(folder / 'epoch_4.pth') for folder in (whole, tmp_path / 'killed'))
     assert set(found) == set(expected)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+    if config == 'svl_adapter/svl_adapter':
+        alphas = [weights(folder / 'finished.pth')['head.alpha'] for folder in (whole, tmp_path / 'killed')]
+        assert torch.equal(*alphas)
 
 
-@pytest.mark.parametrize('method', QUICK)
-def test_two_processes_give_the_curve_and_the_weights_of_one(method, tmp_path):
-    options = {}
-    for option in QUICK[method]:
-        key, value = option.split('=')
-        options[key] = int(value)
+@pytest.mark.parametrize('config', RUNS)
+def test_two_processes_give_the_curve_and_the_weights_of_one(config, tmp_path):
     for name, batch in (('one', 8), ('two', 4)):
-        text = (
-            f'_base_ = {str(ROOT / f"configs/{method}/{method}_shapes.py")!r}\n'
-            f'train_dataloader = dict(batch_size={batch}, drop_last=True)\n'  # two processes fill up the rest
+        path = tmp_path / f'{name}.py'
+        path.write_text(
+            f'_base_ = {str(ROOT / f"configs/{config}_shapes.py")!r}\n'
+            f'train_dataloader = dict(batch_size={batch}, drop_last=True)\n'  # else two processes fill up
             'train_cfg = dict(max_epochs=3)\n'
-            f'visualizer = dict(vis_backends=[dict(type="LocalVisBackend")], name="two-{method}-{name}")\n'
+            f'visualizer = dict(vis_backends=[dict(type="LocalVisBackend")], name="two-{config}-{name}")\n'
             'val_dataloader = val_cfg = val_evaluator = None\n'
             'default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=3))\n'
             'custom_hooks = [dict(type=f"vlm_dense.{name}") for name in '
             '("SeedIterationHook", "AverageLossesHook", "CheckpointFitHook", "FrozenWeightsHook")]\n'
         )
-        path = tmp_path / f'{name}.py'
-        path.write_text(text)
-        cfg = train_tool.launch.load_config(
-            str(path), {**options, f'{LABELLED}.top_k': 8, f'{LABELLED}.cache_dir': str(tmp_path / 'features')}
-        )
-        cfg.dump(str(path))
+        options = {k: v for k, v in options_of(config, tmp_path).items() if not k.startswith('val_dataloader')}
+        train_tool.launch.load_config(str(path), options).dump(str(path))
     train_tool.main([str(tmp_path / 'one.py'), '--work-dir', str(tmp_path / 'one')])
     two_processes((tmp_path / 'two.py', tmp_path / 'two'))
     curves = [[row['loss'] for row in scalars(tmp_path / name) if 'loss' in row] for name in ('one', 'two')]
@@ -72,4 +81,4 @@ def test_two_processes_give_the_curve_and_the_weights_of_one(method, tmp_path):
     one, two = (weights(tmp_path / name / 'epoch_3.pth') for name in ('one', 'two'))
     assert set(one) == set(two)
     for key, value in one.items():
-        torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4)

@@ -117,8 +117,8 @@ def test_what_cannot_be_is_refused():
         model.image_prompt.prepare(model, dict(support=support([0, 1])))
     with pytest.raises(ConfigError, match='below the 9 images of the database, found 9'):
         build(image_prompt=dict(PROMPT, num_neighbours=9))
-    for wrong in (dict(depth=3), dict(mix=1.1), dict(tau=0), dict(num_tokens=0)):
-        with pytest.raises(ConfigError, match='depth from 1 to the 2 blocks of the tower'):
+    for wrong in (dict(depth=0), dict(mix=1.1), dict(tau=0), dict(num_tokens=0)):
+        with pytest.raises(ConfigError, match='expected num_tokens and depth from 1'):
             build(image_prompt=dict(PROMPT, **wrong))
     with pytest.raises(ConfigError, match='RePrompt is its own loss; leave loss out'):
         build(image_prompt=PROMPT, loss=dict(type='vlm_dense.CrossEntropy'))
@@ -134,10 +134,10 @@ def test_what_cannot_be_is_refused():
 def test_it_trains_in_a_denseclip_whose_tower_is_frozen():
     from methods.test_image_prompts import denseclip
 
-    model = denseclip(image_prompt=dict(PROMPT, num_neighbours=2, depth=4))
+    images = dict(type='vlm_dense.ClsDataPreprocessor')
+    model = denseclip(image_prompt=dict(PROMPT, depth=4), data_preprocessor=images)
     part = model.image_prompt
-    names = model.class_names if hasattr(model, 'class_names') else part.class_names
-    part.prepare(model, dict(support=support([number % len(names) for number in range(6)])))
+    part.prepare(model, dict(support=support([number % len(part.class_names) for number in range(6)])))
     images = torch.randn(2, 3, 32, 32)
     features, _ = model.train().encode(images, ('dense', 'global'))
     features.dense.square().mean().backward()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from methods.test_adapters import build
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import HistoryBuffer
 from torch.utils.data import DataLoader
 
 from vlm_dense.classification import ClsDataSample, ContrastivePretraining, RandomViews
@@ -81,7 +84,8 @@ def test_views_are_of_one_size_and_differ():
 def weights(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp('ssl') / 'epoch_1.pth'
     torch.manual_seed(1)
-    torch.save(dict(state_dict=ContrastivePretraining(**SMALL).state_dict(), epoch=1, args='x'), path)
+    beside = dict(args=Namespace(lr=0.03), message_hub=HistoryBuffer([1.0], [1]))  # of the official code, of mmengine
+    torch.save(dict(state_dict=ContrastivePretraining(**SMALL).state_dict(), epoch=1, **beside), path)
     return str(path)
 
 
@@ -172,6 +176,8 @@ def test_an_encoder_of_another_size_than_its_checkpoint_is_refused_with_both_sha
         build(head=head)
     with pytest.raises(ConfigError, match='an encoder by name needs the weights'):
         build(head=dict(type='vlm_dense.SVLAdapter', encoder='test_convnext'))
+    with pytest.raises(CheckpointError, match='absent.pth does not exist'):
+        build(head=dict(type='vlm_dense.SVLAdapter', **SMALL, pretrained='absent.pth'))
     plain = tmp_path / 'plain.pth'
     encoder = build_encoder('test_convnext')
     torch.save({**encoder.state_dict(), 'fc.weight': torch.zeros(2, 64)}, plain)

@@ -41,6 +41,8 @@ def read_pickled_shots(path: str | Path) -> dict[str, list[tuple[str, int]]]:
     try:
         with path.open('rb') as file:
             content = _Reader(file).load()
+        if not isinstance(content, dict):
+            raise TypeError(f'it holds a {type(content).__name__}')
         parts = {part: content[part] for part in ('train', 'val') if part in content}
         shots = {
             part: [(str(vars(entry)[_DATUM[1]]), int(vars(entry)[_DATUM[2]])) for entry in entries]

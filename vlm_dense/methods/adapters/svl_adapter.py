@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Mapping
 
 import torch
@@ -15,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from vlm_dense.classification.contrastive import build_encoder
 from vlm_dense.clip.image_tower import ImageFeatures
-from vlm_dense.clip.loading import check_fit, read_state_dict
+from vlm_dense.clip.loading import allowed_in_pickles, check_fit
+from vlm_dense.engine.checkpoint import load_from_local
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.base.preparation import Prepared, read_batches
 from vlm_dense.methods.base.roles import CosineHead
@@ -56,7 +58,7 @@ class SVLAdapter(Prepared, CosineHead):
 
     Raises:
         ConfigError: an alpha that cannot be, an encoder without weights, or data that are not read.
-        CheckpointError: weights of another encoder; names the shapes.
+        CheckpointError: no such file, one that is no checkpoint, or weights of another encoder; names the shapes.
     """
 
     features = ('global', 'images')
@@ -96,7 +98,9 @@ class SVLAdapter(Prepared, CosineHead):
         self.search_accuracy: Tensor | None = None
 
     def _load(self, path: str) -> None:
-        weights = read_state_dict(path)
+        with allowed_in_pickles([Namespace]):  # the official code keeps its command line beside the weights
+            checkpoint = load_from_local(path)
+        weights = checkpoint.get('state_dict', checkpoint)
         own = {key.removeprefix('enc.'): value for key, value in weights.items() if key.startswith('enc.')}
         own = own or {key: value for key, value in weights.items() if not key.startswith('fc.')}
         check_fit(own, {key: value.shape for key, value in self.enc.state_dict().items()}, path)

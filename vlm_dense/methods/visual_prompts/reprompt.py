@@ -45,7 +45,7 @@ class RePrompt(ImagePrompt, Loss, TipAdapterF):
         class_names, image_tower: The classifier's; the tower is a ViT.
         shots: Images of a class in the database.
         num_tokens: M.
-        depth: Blocks with prompts of their own.
+        depth: Blocks with prompts of their own, at most those of the tower.
         num_neighbours: k.
         tau: Temperature of the weights.
         gamma, least: Of the loss.
@@ -85,11 +85,11 @@ class RePrompt(ImagePrompt, Loss, TipAdapterF):
     ):
         check_vit(image_tower, type(self).__name__)
         super().__init__(class_names, image_tower, shots=shots, passes=1, alpha=alpha, beta=beta, **kwargs)
-        blocks = len(image_tower.transformer.resblocks)
-        if num_tokens < 1 or not 1 <= depth <= blocks or not 0 <= mix <= 1 or tau <= 0 or not 0 < least <= 1:
+        depth = min(depth, len(image_tower.transformer.resblocks))
+        if num_tokens < 1 or depth < 1 or not 0 <= mix <= 1 or tau <= 0 or not 0 < least <= 1:
             raise ConfigError(
-                f'RePrompt: expected num_tokens from 1, depth from 1 to the {blocks} blocks of the tower, mix from 0 '
-                f'to 1, tau above 0 and least above 0, up to 1; found {num_tokens}, {depth}, {mix}, {tau} and {least}.'
+                'RePrompt: expected num_tokens and depth from 1, mix from 0 to 1, tau above 0 and least above 0, up to '
+                f'1; found {num_tokens}, {depth}, {mix}, {tau} and {least}.'
             )
         if not 1 <= num_neighbours < len(self.keys):
             raise ConfigError(
