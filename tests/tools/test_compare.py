@@ -182,7 +182,7 @@ def test_other_weights_at_the_same_path_and_other_code_make_other_cells(configs,
 
 
 def test_the_bundled_weights_count_as_well():
-    cell = plan(compare.CONFIGS, ['zero_shot'], ['shapes'], ['few-shot'], [1], [1])[0]
+    cell = plan(ROOT / 'configs', ['zero_shot'], ['shapes'], ['few-shot'], [1], [1])[0]
     assert cell.origin['weights'] != weights_digest({})
 
 
