@@ -40,7 +40,7 @@ def check_step(model, losses: dict) -> None:
     ('name', 'build'),
     [
         *((name, segmentors.denseclip) for name in (*PROMPTS, *VARIANTS)),
-        *((name, segmentors.maskclip) for name in PROMPTS),
+        *((name, segmentors.maskclip) for name in (*PROMPTS, *VARIANTS)),
     ],
 )
 def test_a_segmentor_takes_the_prompt(name, build):
