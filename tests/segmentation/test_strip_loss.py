@@ -19,6 +19,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.structures import SegDataSample
 
 from vlm_dense.datasets.scenes import SHAPES
+from vlm_dense.engine.configs import find_config
 from vlm_dense.errors import DataError
 from vlm_dense.ops import strips
 from vlm_dense.registry import HOOKS, MODELS
@@ -341,7 +342,7 @@ def test_the_hook_serves_models_of_mmseg():
 )
 def test_every_segmentor_trains_by_strips(name, heads, no_fallback):
     init_default_scope('mmseg')
-    cfg = Config.fromfile(CONFIGS / f'{name}.py')
+    cfg = Config.fromfile(find_config(CONFIGS / f'{name}.py'))
     if name != 'clip_fpn_shapes':
         cfg.model.class_names = ['background', *SHAPES]
     torch.manual_seed(0)

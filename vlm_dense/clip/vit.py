@@ -211,7 +211,8 @@ class CLIPViT(ImageTower):
         p = self.patch_size
         height, width = images.shape[2:]
         if self.remainder == 'pad':
-            images = F.pad(images, (0, -width % p, 0, -height % p))
+            right, bottom = (width + p - 1) // p * p - width, (height + p - 1) // p * p - height
+            images = F.pad(images, (0, right, 0, bottom))
         elif min(height, width) < p:
             raise ConfigError(
                 f"CLIPViT: remainder='drop' needs images of at least {p} x {p} px, the size of a patch; found "

@@ -153,7 +153,13 @@ def _make_local(runner: Runner) -> None:
     info = runner.message_hub.runtime_info
     for key in [k for k in info if k.startswith('best_ckpt') or k == 'last_ckpt']:
         if info[key]:
-            runner.message_hub.update_info(key, local_path(runner.work_dir, str(info[key])))
+            runner.message_hub.update_info(key, _found(runner.work_dir, str(info[key])))
+
+
+def _found(work_dir: str, recorded: str) -> str:
+    """A checkpoint of the work dir, or of the one that the run was resumed from by its path."""
+    local = local_path(work_dir, recorded)
+    return local if os.path.exists(local) or not os.path.exists(recorded) else recorded
 
 
 def _step(runner: Runner) -> int:
@@ -188,4 +194,4 @@ def save_result(runner: Runner, name: str, meta: dict | None = None) -> None:
 def best_checkpoint(runner: Runner) -> str | None:
     """Path of the best checkpoint of a run, if it keeps the best by one metric."""
     best = runner.message_hub.runtime_info.get('best_ckpt')
-    return local_path(runner.work_dir, str(best)) if best else None
+    return _found(runner.work_dir, str(best)) if best else None
