@@ -101,9 +101,10 @@ def test_the_text_tower_is_one_graph(frozen, chunk_size, groups):
 
 
 @torch.no_grad()
-def test_the_text_tower_takes_any_number_and_length_of_names():
+def test_the_text_tower_takes_names_of_any_length():
+    """The number of names is part of a graph: its chunks are a loop."""
     tower = TextTower(VIT).eval()
-    inputs = [[*prompts(n, tokens)] for n, tokens in ((5, 8), (7, 9), (9, 6), (4, 10))]
+    inputs = [[*prompts(5, tokens)] for tokens in (8, 9, 6, 10)]
     prefix = torch.randn(3, 32)
     assert check(lambda e, eot: tower.encode(e, eot, prefix=prefix), inputs, [], dynamic=True) <= 2
 
