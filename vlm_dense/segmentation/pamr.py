@@ -56,10 +56,15 @@ class PAMR:
         self.dilations = tuple(dilations)
 
     def __call__(self, image: Tensor) -> Callable[[Tensor], Tensor]:
-        """A function that refines masks (n, H, W) of ``image`` (3, H, W); the affinities are computed once."""
+        """A function that refines masks (n, H, W) of ``image`` (3, H, W); the affinities are computed once.
+
+        Masks of another size are brought to that of the image first, bilinearly with aligned corners.
+        """
         affinity = self._affinity(image)
 
         def refine(masks: Tensor) -> Tensor:
+            if masks.shape[1:] != image.shape[1:]:
+                masks = F.interpolate(masks[None], image.shape[1:], mode='bilinear', align_corners=True)[0]
             for _ in range(self.iterations):
                 padded = self._pad(masks)
                 refined = torch.zeros_like(masks)
