@@ -37,13 +37,11 @@ def names_of(config: dict) -> list[list[str]]:
     return [line.split(separator) for line in config['classnames']]
 
 
-def build(config: dict, attention: dict, test_cfg: dict | None = None, backbone: dict | None = None, **model):
-    """MaskCLIP with a dense attention, on the weights of the official run.
+def build(config: dict, backbone: dict | None = None) -> MaskCLIP:
+    """MaskCLIP on the weights of the official run, for :func:`variant` to give it a part; it encodes the names once.
 
     Args:
         config: Of the case.
-        attention: Config of the part.
-        test_cfg, model: Of MaskCLIP.
         backbone: Further options of the tower.
     """
     arch = arch_of(config)
@@ -52,20 +50,33 @@ def build(config: dict, attention: dict, test_cfg: dict | None = None, backbone:
         dict(
             type='vlm_dense.MaskCLIP',
             class_names=names_of(config),
-            backbone=tower | dict(dense_attention=attention) | (backbone or {}),
+            backbone=tower | (backbone or {}),
             text_encoder=dict(type='vlm_dense.TextTower', arch=arch),
             text_prompt=dict(type='vlm_dense.ZeroShotPrompt', templates=config['templates']),
-            test_cfg=test_cfg or dict(mode='whole'),
-            **dict(dict(decision={}), **model),
+            test_cfg=dict(mode='whole'),
+            decision={},
         )
     )
     weights = {}
     for key, value in built.state_dict().items():
-        if not key.startswith('backbone.dense_attention.'):
-            source = key.replace('backbone.', 'visual.').removeprefix('decode_head.text_encoder.')
-            weights[key] = fill(source, tuple(value.shape))
-    built.load_state_dict(weights, strict=False)
+        source = key.replace('backbone.', 'visual.').removeprefix('decode_head.text_encoder.')
+        weights[key] = fill(source, tuple(value.shape))
+    built.load_state_dict(weights)
+    embeddings = built.decode_head.embed_classes()
+    built.decode_head.embed_classes = lambda *_: embeddings
     return built.eval()
+
+
+def variant(model: MaskCLIP, attention: dict, test_cfg: dict | None = None, decision: dict | None = None) -> MaskCLIP:
+    """The model with another part, other windows and another decision; all weights are shared."""
+    tower, other = copy.copy(model.backbone), copy.copy(model)
+    for module in (tower, other):
+        module._modules = module._modules.copy()
+    depth = len(tower.transformer.resblocks)
+    tower.dense_attention = tower._build_dense(attention, depth)
+    other.backbone, other.test_cfg = tower, test_cfg or dict(mode='whole')
+    other.decision = NameDecision(**(decision or {}))
+    return other
 
 
 def image_of(entry: list | dict) -> Tensor:

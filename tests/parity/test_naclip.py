@@ -13,6 +13,7 @@ from dense_case import (
     image_of,
     last_blocks,
     name_maps,
+    variant,
     windows,
 )
 from official import Case
@@ -32,20 +33,20 @@ def _attention(arch: str, strategy: str, std: float) -> dict:
     )
 
 
-def _build(config: dict, entry: dict, **pamr):
+def _variant(base, config: dict, entry: dict, **pamr):
     options = config['options']
     std = entry.get('gaussian_std', options['gaussian_std'])
-    return build(
-        config,
+    return variant(
+        base,
         _attention(options['arch'], options['attn_strategy'], std),
         windows(entry),
-        decision=decision_of(options, sum_to_one=True, two_steps=True, **pamr),
+        decision_of(options, sum_to_one=True, two_steps=True, **pamr),
     )
 
 
-def _check_case(case: Case, name: str, entry: dict) -> None:
+def _check_case(case: Case, base, name: str, entry: dict) -> None:
     step, images = case.config['pixel_step'], image_of(entry['image'])
-    model, size, ori = _build(case.config, entry), tuple(images.shape[2:]), entry.get('ori_shape')
+    model, size, ori = _variant(base, case.config, entry), tuple(images.shape[2:]), entry.get('ori_shape')
     at_image = name_maps(model, images, size)[..., ::step, ::step]
     if entry.get('mid'):
         case.check(f'{name}/mid/bias', model.backbone.dense_attention.bias(last_blocks(model, images)))
@@ -59,7 +60,7 @@ def _check_case(case: Case, name: str, entry: dict) -> None:
         return
     every = entry['pred_step']
     pamr = dict(iterations=entry['pamr']['steps'], dilations=entry['pamr']['dilations'])
-    for suffix, own in (('', model), ('_pamr', _build(case.config, entry, pamr=pamr))):
+    for suffix, own in (('', model), ('_pamr', _variant(base, case.config, entry, pamr=pamr))):
         maps = name_maps(own, images, ori)
         maps = torch.stack([own.decision.refine(m, image) for m, image in zip(maps, images, strict=True)])
         case.check(f'{name}/logits{suffix}_ori', maps[..., ::step, ::step])
@@ -68,12 +69,12 @@ def _check_case(case: Case, name: str, entry: dict) -> None:
         case.check(f'{name}/pred{suffix}', labels[..., ::every, ::every])
 
 
-def _check_alternatives(case: Case) -> None:
+def _check_alternatives(case: Case, base) -> None:
     images = image_of(case.config['cases'][case.config['alt']['case']]['image'])[:1]
     for arch, strategy, std in case.config['alt']['options']:
         names = f'alt/{arch}_{strategy}', f'alt/{arch}_{strategy}_std{std:g}'
         name = next(n for n in names if f'{n}/patch_logits' in case)
-        model = build(case.config, _attention(arch, strategy, std))
+        model = variant(base, _attention(arch, strategy, std))
         case.check(f'{name}/patch_logits', model._window_map(images))
         if f'{name}/attn' in case:
             last = last_blocks(model, images)
@@ -85,11 +86,11 @@ def _check_alternatives(case: Case) -> None:
 @torch.no_grad()
 def test_every_official_number_is_reproduced(naclip_case):
     case = Case(naclip_case)
-    model = build(case.config, _attention('reduced', 'naclip', 1.0))
-    case.check('text/query_features', torch.nn.functional.normalize(model.decode_head.embed_classes(), dim=-1))
+    base = build(case.config)
+    case.check('text/query_features', torch.nn.functional.normalize(base.decode_head.embed_classes(), dim=-1))
     for name, entry in case.config['cases'].items():
-        _check_case(case, name, entry)
-    _check_alternatives(case)
+        _check_case(case, base, name, entry)
+    _check_alternatives(case, base)
     check_decision(case, batch=True, sum_to_one=True)
     check_pamr(case)
     case.done()

@@ -286,7 +286,9 @@ class CLIPViT(ImageTower):
         stages = {}
         depth = len(self.transformer.resblocks)
         dense = self.dense_attention if 'value' in features else None
-        last = LastBlocks(images, grid, patches, self.project, classify) if dense is not None else None
+        last = None
+        if dense is not None:
+            last = LastBlocks(images, grid, self.patch_size, patches, self.project, classify)
         only_stages = features == {'stages'}
         for i in range(max(self.out_indices) + 1 if only_stages else depth):
             if prompts is not None:

@@ -53,10 +53,10 @@ class LastBlockAttention(DenseAttention):
         """All tokens after the last block, (B, L, C), the class token included."""
         return last.blocks[-1](last.tokens, path=partial(self.run, last=last))
 
-    def run(self, block: Block, x: Tensor, last: LastBlocks) -> Tensor:
-        """The block with this attention, (B, L, C) -> (B, L, C)."""
+    def run(self, block: Block, x: Tensor, last: LastBlocks, **options) -> Tensor:
+        """The block with this attention, (B, L, C) -> (B, L, C); ``options`` are those of :meth:`weights`."""
         q, k, v = block.attn.qkv(block.ln_1(x))
-        weights = self.weights(block.attn, q, k, v, last)
+        weights = self.weights(block.attn, q, k, v, last, **options)
         out = block.ls_1(block.attn.output(v if weights is None else weights @ v))
         out = x + out if self.residual else out
         return block.feed_forward(out) if self.feed_forward else out

@@ -143,13 +143,36 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
         """As in :class:`TextGuided`, remembered by the head."""
         return self.decode_head.class_embeddings(image_features, classes)
 
-    def extract_feat(self, inputs: Tensor) -> ImageFeatures:
-        """Values, keys, and the global feature if the prompt needs it, of images (B, 3, H, W)."""
-        return self.encode(inputs, ('value',), text=False)[0]
+    def extract_feat(
+        self, inputs: Tensor, head: MaskCLIPHead | None = None, classes: tuple[Aliases, ...] | None = None
+    ) -> ImageFeatures:
+        """Values, keys, and the global feature if the prompt needs it, of images (B, 3, H, W).
+
+        Args:
+            head: What labels features for a part of the tower that reads classes; default: the decode head.
+            classes: Of :meth:`MaskCLIPHead.parse_classes`, for the same.
+        """
+        return self.encode(inputs, ('value',), text=False, **self._feedback(head, classes))[0]
+
+    @property
+    def _reads_classes(self) -> bool:
+        return getattr(getattr(self.backbone, 'dense_attention', None), 'reads_classes', False)
+
+    def _feedback(self, head: MaskCLIPHead | None = None, classes: tuple[Aliases, ...] | None = None) -> dict:
+        """The classifier of features, for a tower that reads it."""
+        if not self._reads_classes:
+            return {}
+        head = head or self.decode_head
+        scale = head.scale if self.decision is None else self.decision.scale
+
+        def classify(value: Tensor) -> Tensor:
+            return scale * head.name_scores(value, head.embed_classes(None, classes))
+
+        return dict(classify=classify)
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Losses ``decode.*`` of images (B, 3, H, W), for prompts that learn."""
-        features, text = self.encode(inputs, ('value',))
+        features, text = self.encode(inputs, ('value',), **self._feedback())
         return add_prefix(self.decode_head.loss(features, data_samples, self.train_cfg, text), 'decode')
 
     def set_class_names(self, class_names: ClassNames) -> None:
@@ -163,8 +186,8 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
             return self._decide(inputs, data_samples)
         if not self.variants or data_samples is None:
             return super().predict(inputs, data_samples)
-        forwards = [lambda features, head=head: self._maps_of(features, head) for head in self._heads()]
-        for i, labels in self._several(inputs, data_samples, forwards, [self.decode_head.class_names] * len(forwards)):
+        views = [(head, head.class_names) for head in self._heads()]
+        for i, labels in self._several(inputs, data_samples, views):
             names = ['sem_seg', *self.variants]
             data_samples[i].set_data({f'pred_{n}': PixelData(data=x[None]) for n, x in zip(names, labels, strict=True)})
         return data_samples
@@ -181,28 +204,23 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
         Returns:
             For each list B samples with ``pred_sem_seg`` and the metainfo of ``data_samples``.
         """
-        lists = [self.decode_head.parse_classes(names) for names in class_lists]
-        forwards = [lambda features, names=names: self._maps_of(features, self.decode_head, names) for names in lists]
-        results = [[SegDataSample(metainfo=sample.metainfo) for sample in data_samples] for _ in lists]
-        for i, labels in self._several(inputs, data_samples, forwards, lists):
+        views = [(self.decode_head, self.decode_head.parse_classes(names)) for names in class_lists]
+        results = [[SegDataSample(metainfo=sample.metainfo) for sample in data_samples] for _ in views]
+        for i, labels in self._several(inputs, data_samples, views):
             for samples, found in zip(results, labels, strict=True):
                 samples[i].set_data(dict(pred_sem_seg=PixelData(data=found[None])))
         return results
 
     def _several(
-        self,
-        inputs: Tensor,
-        data_samples: list,
-        forwards: Sequence[Callable[[ImageFeatures], Tensor]],
-        lists: Sequence[tuple[Aliases, ...]],
+        self, inputs: Tensor, data_samples: list, views: Sequence[tuple[MaskCLIPHead, tuple[Aliases, ...]]]
     ) -> Iterator[tuple[int, list[Tensor]]]:
-        """Index of each sample and its label maps (H, W), one of each function of the image features."""
+        """Index of each sample and its label maps (H, W), one of each head and its classes."""
         order, images = own_sizes(inputs, data_samples)
         counts: list[int] = []
 
         def forward(crops: Tensor) -> Tensor:
-            features = self.extract_feat(crops)
-            maps = [f(features) for f in forwards]
+            shared = None if self._reads_classes else self.extract_feat(crops)
+            maps = [self._maps_of(shared or self.extract_feat(crops, *view), *view) for view in views]
             counts[:] = [m.shape[1] for m in maps]
             return torch.cat(maps, dim=1)
 
@@ -214,7 +232,8 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
             if self.decision is None:
                 yield order[n], [self._label_map(part, meta, refine) for part in parts]
             else:
-                found = [self._decided(*p, images[n], meta) for p in zip(parts, lists, strict=True)]
+                classes = [names for _, names in views]
+                found = [self._decided(*p, images[n], meta) for p in zip(parts, classes, strict=True)]
                 yield order[n], [labels for _, labels in found]
 
     # --- labels of names ------------------------------------------------------------------------------------------
