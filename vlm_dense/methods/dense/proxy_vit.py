@@ -1,0 +1,57 @@
+"""A self-supervised ViT of timm as the source of patch features."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from vlm_dense.clip.positions import resize_positions
+from vlm_dense.errors import ConfigError
+from vlm_dense.registry import MODELS
+
+
+@MODELS.register_module()
+class ProxyViT(nn.Module):
+    """Maps of patch tokens after the last norm of a timm ViT.
+
+    Args:
+        model: Name of a timm ViT, as ``'vit_base_patch8_224.dino'``.
+        pretrained: True downloads timm's weights; a path loads a file, of timm or of DINO's release; False leaves them
+            random, for weights that come with a checkpoint of the whole model.
+        positions: How positions fit images of other sizes: ``'dino'``, DINO's rule, or ``'timm'``, which resizes with
+            antialiasing.
+        **kwargs: Of ``timm.create_model``.
+
+    Raises:
+        ConfigError: another rule, or one that does not suit the model.
+    """
+
+    def __init__(self, model: str, pretrained: bool | str, positions: str = 'dino', **kwargs):
+        super().__init__()
+        if positions not in ('dino', 'timm'):
+            raise ConfigError(f"ProxyViT: positions must be 'dino' or 'timm', found {positions!r}.")
+        path = pretrained if isinstance(pretrained, str) else ''
+        self.model = timm.create_model(
+            model, pretrained is True, checkpoint_path=path, num_classes=0, dynamic_img_size=True, **kwargs
+        )
+        if positions == 'dino' and (self.model.num_prefix_tokens != 1 or self.model.no_embed_class):
+            raise ConfigError(
+                f"ProxyViT: positions='dino' is for ViTs with one class token that has a position; {model} is "
+                "another. Use positions='timm'."
+            )
+        self.positions = positions
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, C, H // p, W // p) of images (B, 3, H, W); what fills no patch is left out."""
+        p, vit = self.model.patch_embed.patch_size[0], self.model
+        grid = images.shape[2] // p, images.shape[3] // p
+        images = images[:, :, : grid[0] * p, : grid[1] * p]
+        tokens = vit.norm(self._blocks(images, grid)) if self.positions == 'dino' else vit.forward_features(images)
+        return tokens[:, vit.num_prefix_tokens :].mT.unflatten(2, grid)
+
+    def _blocks(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        vit = self.model
+        tokens = vit.patch_embed(images).flatten(1, 2)
+        tokens = torch.cat([vit.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        return vit.blocks(vit.norm_pre(tokens + resize_positions(vit.pos_embed[0], grid, 'dino')))
