@@ -8,5 +8,7 @@ _base_ = [
 model = dict(
     class_names='cityscapes19',
     decode_head=dict(aliases='first'),
-    backbone=dict(dense_attention=dict(type='vlm_dense.ResCLIPAttention', cross=(2.0, 0.2), feedback=(2.1, 0.6), thresh=0.1)),
+    backbone=dict(
+        dense_attention=dict(type='vlm_dense.ResCLIPAttention', cross=(2.0, 0.2), feedback=(2.1, 0.6), thresh=0.1)
+    ),
 )

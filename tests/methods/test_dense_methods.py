@@ -239,7 +239,9 @@ def test_a_batch_of_several_sizes_equals_single_runs():
         assert torch.equal(found[i].pred_sem_seg.data, alone.pred_sem_seg.data)
         torch.testing.assert_close(found[i].seg_logits.data, alone.seg_logits.data, rtol=1e-4, atol=1e-5)
     [[listed], [other]] = model.predict_lists(
-        inputs[:1, :, :50], [SegDataSample(metainfo=metas[0])], [[['background', 'texture'], 'circle', 'star'], ['a', 'b']]
+        inputs[:1, :, :50],
+        [SegDataSample(metainfo=metas[0])],
+        [[['background', 'texture'], 'circle', 'star'], ['a', 'b']],
     )
     assert torch.equal(listed.pred_sem_seg.data, found[0].pred_sem_seg.data)
     assert other.pred_sem_seg.data.max() <= 1

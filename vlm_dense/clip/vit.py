@@ -71,7 +71,8 @@ class CLIPViT(ImageTower):
             published numbers use ``'gelu'``.
         ln_eps: Epsilon of the layer norms instead of CLIP's 1e-5. MaskCLIP's published numbers use 1e-6.
         pos_mode: Resizing of the positions: ``'bilinear'`` (DenseCLIP), ``'bicubic'`` (MaskCLIP),
-            ``'bicubic_scaled'`` (SCLIP and its successors) or ``'dino'``, see :func:`vlm_dense.clip.loading.resize_positions`.
+            ``'bicubic_scaled'`` (SCLIP and its successors) or ``'dino'``, see
+            :func:`vlm_dense.clip.positions.resize_positions`.
         remainder: What happens to images whose sides are no multiple of the patch: ``'pad'`` adds zeros at the right
             and bottom, ``'drop'`` leaves out the rows and columns that fill no patch (SCLIP and its successors).
         dense_attention: Config of the part that makes the feature ``value`` out of the last blocks, see

@@ -100,10 +100,10 @@ class BatchedInference:
     ``test_cfg`` keys: ``mode`` (``'whole'`` or ``'slide'``), ``crop_size`` and ``stride`` (h, w) for slide,
     ``window_batch_size``, the number of windows that go through the network at once (default 8), and ``keep_logits``
     (default true). Windows are placed as in mmseg: a regular grid, the last row and column shifted back inside the
-    image; logits are averaged where windows overlap. With ``window_multiple`` a window whose side is no multiple of it is
-    padded evenly with zeros, and its maps are cut back. With ``keep_logits=False`` samples get ``pred_sem_seg`` only: the
-    same label map, but a few rows at a time are brought to full size (a few classes, where maps are refined on the
-    pixels), so that memory does not grow with the number of classes. The class must define
+    image; logits are averaged where windows overlap. With ``window_multiple`` a window whose side is no multiple of it
+    is padded evenly with zeros, and its maps are cut back. With ``keep_logits=False`` samples get ``pred_sem_seg``
+    only: the same label map, but a few rows at a time are brought to full size (a few classes, where maps are refined
+    on the pixels), so that memory does not grow with the number of classes. The class must define
     ``encode_decode(inputs, batch_img_metas)``.
 
     The decode heads take their losses strip by strip as well, see
@@ -202,7 +202,9 @@ class BatchedInference:
                 if _box_size(following[1]) != size:
                     break
                 batch.append(following)
-            maps = self._forward_padded(forward, torch.stack([images[i][:, y1:y2, x1:x2] for i, (y1, y2, x1, x2) in batch]))
+            maps = self._forward_padded(
+                forward, torch.stack([images[i][:, y1:y2, x1:x2] for i, (y1, y2, x1, x2) in batch])
+            )
             for offset, (i, box) in enumerate(batch):
                 pieces[i].append((box, maps[offset]))
                 if last[i] == pos + offset:

@@ -76,8 +76,7 @@ class NameDecision:
         """
         owners = torch.as_tensor(owners, device=cosines.device)
         names = (self.scale * cosines).softmax(dim=0)
-        scores = names.new_zeros(int(owners.max()) + 1, *names.shape[1:])
-        scores = scores.index_reduce_(0, owners, names, 'amax')
+        scores = torch.stack([names[owners == k].amax(dim=0) for k in range(int(owners.max()) + 1)])
         if self.area_thresh is not None:
             scores = self._without_small(scores)
         best, labels = scores.max(dim=0)

@@ -80,8 +80,9 @@ class ProxyCLIPAttention(DenseAttention):
         maps = maps[-1] if isinstance(maps, (tuple, list)) else maps
         if not isinstance(maps, Tensor) or maps.ndim != 4:
             raise ConfigError(
-                f'ProxyCLIPAttention: the proxy must give a map (B, C, I, J) or a list of them, {type(self.proxy).__name__}'
-                f' gave {tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__}.'
+                'ProxyCLIPAttention: the proxy must give a map (B, C, I, J) or a list of them, found '
+                f'{tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__} of '
+                f'{type(self.proxy).__name__}. Choose a backbone that keeps the places.'
             )
         return maps
 

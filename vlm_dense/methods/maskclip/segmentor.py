@@ -44,8 +44,8 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
         decode_head: Further arguments of :class:`MaskCLIPHead`.
         pamr: Arguments of :class:`~vlm_dense.segmentation.pamr.PAMR`, which then refines the probabilities at image
             size.
-        decision: Arguments of :class:`~vlm_dense.segmentation.name_decision.NameDecision`, which then makes the labels of
-            the cosines of all names, in original size, in the place of the head's refinements and ``pamr``.
+        decision: Arguments of :class:`~vlm_dense.segmentation.name_decision.NameDecision`, which then makes the labels
+            of the cosines of all names, in original size, in the place of the head's refinements and ``pamr``.
         variants: Options of the head to be compared, ``{name: options}`` as for :meth:`MaskCLIPHead.variant`. Each adds
             its labels as ``pred_<name>`` to the samples, from the same image features, for
             ``vlm_dense.VariantIoU``; logits are not kept then.
