@@ -1,5 +1,7 @@
 """MaskCLIP's successors: how the last blocks of a frozen ViT make dense features, one file a method."""
 
+from vlm_dense.methods.dense.clearclip import ClearCLIPAttention
 from vlm_dense.methods.dense.naclip import NACLIPAttention
+from vlm_dense.methods.dense.sclip import SCLIPAttention
 
-__all__ = ['NACLIPAttention']
+__all__ = ['ClearCLIPAttention', 'NACLIPAttention', 'SCLIPAttention']
