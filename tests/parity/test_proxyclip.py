@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from dense_case import build, decide, decision_of, image_of, last_blocks, name_maps, variant, windows
 from official import Case, fill
@@ -16,12 +18,11 @@ MULTIPLE = 56
 def proxy_of(vfm: dict) -> dict:
     """Our config of the official second backbone, without its weights."""
     keys = 'img_size', 'patch_size', 'embed_dim', 'depth', 'num_heads', 'mlp_ratio', 'qkv_bias'
-    norm = torch.nn.LayerNorm
     return dict(
         type='vlm_dense.ProxyViT',
         model='vit_base_patch8_224',
         pretrained=False,
-        norm_layer=lambda width: norm(width, eps=vfm['norm_eps']),
+        norm_layer=partial(torch.nn.LayerNorm, eps=vfm['norm_eps']),
         **{key: vfm[key] for key in keys},
     )
 

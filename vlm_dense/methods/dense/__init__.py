@@ -2,6 +2,8 @@
 
 from vlm_dense.methods.dense.clearclip import ClearCLIPAttention
 from vlm_dense.methods.dense.naclip import NACLIPAttention
+from vlm_dense.methods.dense.resclip import ResCLIPAttention
+from vlm_dense.methods.dense.sc_clip import SCCLIPAttention
 from vlm_dense.methods.dense.sclip import SCLIPAttention
 
-__all__ = ['ClearCLIPAttention', 'NACLIPAttention', 'SCLIPAttention']
+__all__ = ['ClearCLIPAttention', 'NACLIPAttention', 'ResCLIPAttention', 'SCCLIPAttention', 'SCLIPAttention']
