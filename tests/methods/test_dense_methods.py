@@ -50,7 +50,8 @@ every_part = pytest.mark.parametrize('part', list(PARTS))
 def tower(part, **kwargs):
     torch.manual_seed(0)
     options = dict(pos_mode='bicubic_scaled', remainder='drop') | kwargs
-    return CLIPViT(ARCH, head=True, dense_attention=PARTS.get(part, part), **options).eval()
+    cfg = PARTS[part] if isinstance(part, str) else part
+    return CLIPViT(ARCH, head=True, dense_attention=cfg, **options).eval()
 
 
 def value(own, images):

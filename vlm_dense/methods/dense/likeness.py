@@ -2,9 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Renormalise(nn.Module):
+    """From CLIP's normalisation of images to another one.
+
+    Args:
+        mean, std: Of the other one, of colours between 0 and 1.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        statistics = torch.tensor([CLIP_MEAN, CLIP_STD, tuple(mean), tuple(std)])[:, :, None, None]
+        self.register_buffer('statistics', statistics, persistent=False)
+
+    def colours(self, images: Tensor) -> Tensor:
+        """Colours between 0 and 1 of images (..., 3, H, W) in CLIP's normalisation."""
+        return images * self.statistics[1] + self.statistics[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The images (..., 3, H, W) in the other normalisation."""
+        return (self.colours(images) - self.statistics[2]) / self.statistics[3]
+
+    def fill_up(self, images: Tensor, multiple: int) -> Tensor:
+        """Images (B, 3, H, W) in CLIP's normalisation with black at the right and bottom, up to multiples."""
+        height, width = images.shape[2:]
+        more = 0, -width % multiple, 0, -height % multiple
+        black = -self.statistics[0] / self.statistics[1]
+        return F.pad(images - black, more) + black if any(more) else images
 
 
 def attention(likeness: Tensor, beta: float, gamma: float) -> Tensor:

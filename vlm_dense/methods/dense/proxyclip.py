@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,11 +12,8 @@ from vlm_dense.clip.blocks import Block
 from vlm_dense.clip.last_blocks import DenseTokens, LastBlocks
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.base.dense_attention import DenseAttention
-from vlm_dense.methods.dense.likeness import attention, cosines
+from vlm_dense.methods.dense.likeness import IMAGENET_MEAN, IMAGENET_STD, Renormalise, attention, cosines
 from vlm_dense.registry import MODELS
-
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @MODELS.register_module()
@@ -53,8 +49,7 @@ class ProxyCLIPAttention(DenseAttention):
         super().__init__()
         self.proxy = MODELS.build(proxy).eval().requires_grad_(False)
         self.beta, self.gamma = beta, gamma
-        statistics = torch.tensor([CLIP_MEAN, CLIP_STD, mean, std])[:, None, :, None, None]
-        self.register_buffer('statistics', statistics, persistent=False)
+        self.proxy_input = Renormalise(mean, std)
 
     def train(self, mode: bool = True):
         """Switch the mode; the proxy stays in eval mode."""
@@ -68,11 +63,6 @@ class ProxyCLIPAttention(DenseAttention):
         grid = tuple(features.shape[2:])
         weights = attention(cosines(features.flatten(2).mT), self.beta, self.gamma)
         return DenseTokens(last.blocks[-1](last.tokens, path=partial(self._path, last, weights, grid)), grid)
-
-    def proxy_input(self, images: Tensor) -> Tensor:
-        """The images (B, 3, H, W) in the proxy's normalisation."""
-        clip_mean, clip_std, mean, std = self.statistics.to(images.dtype)
-        return (images * clip_std + clip_mean - mean) / std
 
     def features(self, images: Tensor) -> Tensor:
         """The proxy's last map (B, C, I, J) of the tower's images."""
