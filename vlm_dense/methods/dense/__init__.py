@@ -2,8 +2,18 @@
 
 from vlm_dense.methods.dense.clearclip import ClearCLIPAttention
 from vlm_dense.methods.dense.naclip import NACLIPAttention
+from vlm_dense.methods.dense.proxy_vit import ProxyViT
+from vlm_dense.methods.dense.proxyclip import ProxyCLIPAttention
 from vlm_dense.methods.dense.resclip import ResCLIPAttention
 from vlm_dense.methods.dense.sc_clip import SCCLIPAttention
 from vlm_dense.methods.dense.sclip import SCLIPAttention
 
-__all__ = ['ClearCLIPAttention', 'NACLIPAttention', 'ResCLIPAttention', 'SCCLIPAttention', 'SCLIPAttention']
+__all__ = [
+    'ClearCLIPAttention',
+    'NACLIPAttention',
+    'ProxyCLIPAttention',
+    'ProxyViT',
+    'ResCLIPAttention',
+    'SCCLIPAttention',
+    'SCLIPAttention',
+]
