@@ -179,11 +179,13 @@ class LPOSS(MaskCLIP):
         a, b, weights = own[kept], others[kept], weights[kept]
         ends = torch.stack([torch.cat([a, b]), torch.cat([b, a])])
         size = len(features), len(features)
-        whole = torch.sparse_coo_tensor(ends, torch.cat([weights, weights]), size).coalesce()
+        whole = torch.sparse_coo_tensor(ends, torch.cat([weights, weights]), size, check_invariants=False).coalesce()
         ends, weights = whole.indices(), whole.values()
         sums = weights.new_zeros(len(features)).index_add_(0, ends[0], weights)
         root = sums.where(sums > 0, 1).rsqrt()
-        return torch.sparse_coo_tensor(ends, weights * root[ends[0]] * root[ends[1]], size).coalesce()
+        return torch.sparse_coo_tensor(
+            ends, weights * root[ends[0]] * root[ends[1]], size, check_invariants=False
+        ).coalesce()
 
     def solve(self, neighbours: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
         """Z (n, N) of (I - alpha W) Z = y, by conjugate gradients from 0; ``neighbours`` multiplies by W."""
