@@ -16,6 +16,7 @@ from torch import Tensor
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.dense.likeness import IMAGENET_MEAN, IMAGENET_STD, Renormalise
 from vlm_dense.methods.maskclip import MaskCLIP
+from vlm_dense.methods.maskclip.head import ClassNames
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.inference import own_sizes
 from vlm_dense.segmentation.strip_maps import Box, Piece
@@ -33,6 +34,7 @@ class LPOSS(MaskCLIP):
     by likeness of colour. Images are normalised as CLIP's.
 
     Args:
+        backbone, class_names: See :class:`~vlm_dense.methods.maskclip.MaskCLIP`.
         proxy: Config of the frozen second backbone, which gives maps, as in
             :class:`~vlm_dense.methods.dense.ProxyCLIPAttention`.
         k: Neighbours of a patch, itself included; all if there are fewer.
@@ -50,8 +52,9 @@ class LPOSS(MaskCLIP):
 
     def __init__(
         self,
-        *args,
+        backbone: dict,
         proxy: dict,
+        class_names: ClassNames | None = None,
         k: int = 400,
         gamma: float = 3.0,
         sigma: float = 0.01,
@@ -64,7 +67,7 @@ class LPOSS(MaskCLIP):
         std: Sequence[float] = IMAGENET_STD,
         **kwargs,
     ):
-        super().__init__(*args, **kwargs)
+        super().__init__(backbone, class_names, **kwargs)
         head = self.decode_head
         if self.decision or self.pamr or self.variants or head.pd_thresh or head.ks_thresh or head.background:
             raise ConfigError(
