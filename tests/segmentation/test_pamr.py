@@ -33,7 +33,8 @@ def brute_force(image: torch.Tensor, masks: torch.Tensor, iterations: int, dilat
                 for v, u in places:
                     total = 0.0
                     for channel in image:
-                        values = torch.stack([channel[y, x], *(channel[b, a] for b, a in places)])
+                        own = [channel[y, x]] * len(dilations)
+                        values = torch.stack([*own, *(channel[b, a] for b, a in places)])
                         sigma = values.std().item()
                         total -= abs(channel[v, u] - channel[y, x]).item() / (0.1 * sigma + 1e-8)
                     alikeness.append(total / len(image))

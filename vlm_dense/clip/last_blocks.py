@@ -21,6 +21,7 @@ class LastBlocks:
     Attributes:
         images: (B, 3, H, W) the normalised images that the tower was given.
         grid: (h, w) of the patches.
+        patch_size: Side of a patch in px.
         patches: The patches among the L tokens.
         project: CLIP's last norm and projection, (..., C) -> (..., D).
         classify: The task's classifier, for a part that ``reads_classes``; None if the task has none to give.
@@ -32,6 +33,7 @@ class LastBlocks:
 
     images: Tensor
     grid: tuple[int, int]
+    patch_size: int
     patches: slice
     project: Callable[[Tensor], Tensor]
     classify: Classify | None = None

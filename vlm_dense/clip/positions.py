@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-POSITION_MODES = ('bilinear', 'bicubic', 'bicubic_scaled')
+POSITION_MODES = ('bilinear', 'bicubic', 'bicubic_scaled', 'dino')
 
 
 def resize_positions(positions: Tensor, size: tuple[int, int], mode: str = 'bilinear') -> Tensor:
@@ -17,9 +17,10 @@ def resize_positions(positions: Tensor, size: tuple[int, int], mode: str = 'bili
     Args:
         positions: (1 + S*S, C); row 0 belongs to the class or mean token and is kept.
         size: Wanted grid (h, w).
-        mode: ``'bilinear'`` (DenseCLIP), ``'bicubic'`` (MaskCLIP), or ``'bicubic_scaled'``: DINO's rule, which SCLIP
-            and its successors follow. It samples at the scale factors (h + 0.1) / S and (w + 0.1) / S, and keeps the
-            table as it is for any grid of S*S places, whatever its shape. align_corners is False in all.
+        mode: ``'bilinear'`` (DenseCLIP), ``'bicubic'`` (MaskCLIP), or ``'dino'``, which samples at the scale
+            factors (h + 0.1) / S and (w + 0.1) / S, or ``'bicubic_scaled'`` (SCLIP and its successors), the same but
+            that the table is kept as it is for any grid of S*S places, whatever its shape. align_corners is False in
+            all.
 
     Returns:
         (1 + h*w, C), in the dtype of ``positions``.
@@ -28,7 +29,7 @@ def resize_positions(positions: Tensor, size: tuple[int, int], mode: str = 'bili
     if size == (side, side) or mode == 'bicubic_scaled' and h * w == side * side:
         return positions
     grid = positions[1:].reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
-    if mode == 'bicubic_scaled':
+    if mode in ('bicubic_scaled', 'dino'):
         grid = F.interpolate(grid, scale_factor=((h + 0.1) / side, (w + 0.1) / side), mode='bicubic')
     else:
         grid = F.interpolate(grid, size=size, mode=mode, align_corners=False)

@@ -55,6 +55,7 @@ class CLIPResNet(AttentionPooling, ImageTower):
             not exist, so distributed training has no unused parameters.
         attnpool_positions: ``'interpolate'`` resizes the stored grid to the map's size (DenseCLIP segmentation),
             ``'bicubic'`` does so as its name says (DualCoOp); ``'crop'`` takes its top left part (DenseCLIP detection).
+        dense_attention: Refused, see :class:`~vlm_dense.clip.vit.CLIPViT`.
 
     Example:
         >>> backbone = CLIPResNet('tiny-rn', out_indices=(1, 2))
@@ -80,9 +81,15 @@ class CLIPResNet(AttentionPooling, ImageTower):
         with_cp: bool = False,
         attnpool: bool = False,
         attnpool_positions: str = 'interpolate',
+        dense_attention: None = None,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
+        if dense_attention is not None:
+            raise ConfigError(
+                f'{type(self).__name__} has no blocks for dense_attention={dense_attention} to take over. Use '
+                "'vlm_dense.CLIPViT' with a ViT, or leave dense_attention out."
+            )
         if attnpool_positions not in ('interpolate', 'bicubic', 'crop'):
             raise ConfigError(
                 f"attnpool_positions must be 'interpolate', 'bicubic' or 'crop', found {attnpool_positions!r}."

@@ -70,8 +70,9 @@ class CLIPViT(ImageTower):
         act: ``'gelu'`` or ``'quick_gelu'`` instead of the activation that the weights were trained with. MaskCLIP's
             published numbers use ``'gelu'``.
         ln_eps: Epsilon of the layer norms instead of CLIP's 1e-5. MaskCLIP's published numbers use 1e-6.
-        pos_mode: Resizing of the positions: ``'bilinear'`` (DenseCLIP), ``'bicubic'`` (MaskCLIP) or
-            ``'bicubic_scaled'`` (SCLIP and its successors), see :func:`vlm_dense.clip.loading.resize_positions`.
+        pos_mode: Resizing of the positions: ``'bilinear'`` (DenseCLIP), ``'bicubic'`` (MaskCLIP),
+            ``'bicubic_scaled'`` (SCLIP and its successors) or ``'dino'``, see
+            :func:`vlm_dense.clip.positions.resize_positions`.
         remainder: What happens to images whose sides are no multiple of the patch: ``'pad'`` adds zeros at the right
             and bottom, ``'drop'`` leaves out the rows and columns that fill no patch (SCLIP and its successors).
         dense_attention: Config of the part that makes the feature ``value`` out of the last blocks, see
@@ -166,8 +167,8 @@ class CLIPViT(ImageTower):
                 raise ConfigError(f'CLIPViT: pyramid=True needs four out_indices, found {self.out_indices}.')
             for name, module in _pyramid(self.width, self.patch_size, norm_cfg or dict(type='BN')).items():
                 self.add_module(name, module)
-        self.dense_attention = self._build_dense(dense_attention, depth)
         self._override(act, ln_eps)
+        self.dense_attention = self._build_dense(dense_attention, depth)
         self._freeze(self._frozen_modules())
 
     def _build_dense(self, cfg: dict | None, depth: int) -> nn.Module | None:
@@ -287,7 +288,9 @@ class CLIPViT(ImageTower):
         stages = {}
         depth = len(self.transformer.resblocks)
         dense = self.dense_attention if 'value' in features else None
-        last = LastBlocks(images, grid, patches, self.project, classify) if dense is not None else None
+        last = None
+        if dense is not None:
+            last = LastBlocks(images, grid, self.patch_size, patches, self.project, classify)
         only_stages = features == {'stages'}
         for i in range(max(self.out_indices) + 1 if only_stages else depth):
             if prompts is not None:

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from vlm_dense.methods import (
     adapters,
     base,
+    dense,
     denseclip,
     fine_tuning,
     joint_prompts,
@@ -18,6 +19,7 @@ from vlm_dense.methods import (
 __all__ = [
     'adapters',
     'base',
+    'dense',
     'denseclip',
     'fine_tuning',
     'joint_prompts',

@@ -55,7 +55,7 @@ class MixedSizeSegDataPreProcessor(SegDataPreProcessor):
         return {'inputs': batch, 'data_samples': samples}
 
 
-_TEST_KEYS = ('mode', 'crop_size', 'stride', 'window_batch_size', 'keep_logits')
+_TEST_KEYS = ('mode', 'crop_size', 'stride', 'window_batch_size', 'window_multiple', 'keep_logits')
 
 
 def check_test_cfg(test_cfg: dict) -> None:
@@ -73,6 +73,11 @@ def check_test_cfg(test_cfg: dict) -> None:
     windows = test_cfg.get('window_batch_size', 8)
     if not isinstance(windows, int) or windows < 1:
         raise ConfigError(f'test_cfg.window_batch_size must be an integer of at least 1, found {windows!r}.')
+    multiple = test_cfg.get('window_multiple')
+    if multiple is not None and (mode == 'whole' or not isinstance(multiple, int) or multiple < 1):
+        raise ConfigError(
+            f"test_cfg.window_multiple is a positive integer, for mode='slide', found {multiple!r} in mode {mode!r}."
+        )
     if mode == 'slide':
         crop, stride = (_pair(test_cfg, key) for key in ('crop_size', 'stride'))
         if any(s > c for s, c in zip(stride, crop, strict=True)):
@@ -95,9 +100,10 @@ class BatchedInference:
     ``test_cfg`` keys: ``mode`` (``'whole'`` or ``'slide'``), ``crop_size`` and ``stride`` (h, w) for slide,
     ``window_batch_size``, the number of windows that go through the network at once (default 8), and ``keep_logits``
     (default true). Windows are placed as in mmseg: a regular grid, the last row and column shifted back inside the
-    image; logits are averaged where windows overlap. With ``keep_logits=False`` samples get ``pred_sem_seg`` only: the
-    same label map, but a few rows at a time are brought to full size (a few classes, where maps are refined on the
-    pixels), so that memory does not grow with the number of classes. The class must define
+    image; logits are averaged where windows overlap. With ``window_multiple`` a window whose side is no multiple of it
+    is padded evenly with zeros, and its maps are cut back. With ``keep_logits=False`` samples get ``pred_sem_seg``
+    only: the same label map, but a few rows at a time are brought to full size (a few classes, where maps are refined
+    on the pixels), so that memory does not grow with the number of classes. The class must define
     ``encode_decode(inputs, batch_img_metas)``.
 
     The decode heads take their losses strip by strip as well, see
@@ -196,12 +202,25 @@ class BatchedInference:
                 if _box_size(following[1]) != size:
                     break
                 batch.append(following)
-            maps = forward(torch.stack([images[i][:, y1:y2, x1:x2] for i, (y1, y2, x1, x2) in batch]))
+            maps = self._forward_padded(
+                forward, torch.stack([images[i][:, y1:y2, x1:x2] for i, (y1, y2, x1, x2) in batch])
+            )
             for offset, (i, box) in enumerate(batch):
                 pieces[i].append((box, maps[offset]))
                 if last[i] == pos + offset:
                     yield i, pieces.pop(i)
             pos += len(batch)
+
+    def _forward_padded(self, forward: Callable[[Tensor], Tensor], crops: Tensor) -> Tensor:
+        """Maps of windows (B, 3, H, W), which are padded first if ``window_multiple`` says so."""
+        size, multiple = crops.shape[2:], self.test_cfg.get('window_multiple', 1)
+        more_y, more_x = (-side % multiple for side in size)
+        if not more_y and not more_x:
+            return forward(crops)
+        top, left = more_y // 2, more_x // 2
+        crops = F.pad(crops, (left, more_x - left, top, more_y - top))
+        maps = self.decode_head.predict_by_feat(forward(crops), [dict(img_shape=crops.shape[2:])])
+        return maps[:, :, top : top + size[0], left : left + size[1]]
 
     def _join(
         self,

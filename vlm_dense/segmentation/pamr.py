@@ -20,8 +20,8 @@ class PAMR:
     """Moves mask borders to edges of the picture: each pixel takes the mean of its neighbours, weighted by likeness.
 
     The neighbours N(i) of pixel i are the 8 around it at each of the dilations; outside the picture its border is
-    repeated. With the standard deviation sigma_i of the intensities of i and N(i), one a colour
-    channel,
+    repeated. With the standard deviation sigma_i of the intensities of N(i) and i, which counts once for each of the
+    dilations, one a colour channel,
 
         k(i, j) = mean over channels of -|I_i - I_j| / (0.1 sigma_i)
         alpha(i, j) = softmax over j in N(i) of k(i, j)
@@ -56,10 +56,15 @@ class PAMR:
         self.dilations = tuple(dilations)
 
     def __call__(self, image: Tensor) -> Callable[[Tensor], Tensor]:
-        """A function that refines masks (n, H, W) of ``image`` (3, H, W); the affinities are computed once."""
+        """A function that refines masks (n, H, W) of ``image`` (3, H, W); the affinities are computed once.
+
+        Masks of another size are brought to that of the image first, bilinearly with aligned corners.
+        """
         affinity = self._affinity(image)
 
         def refine(masks: Tensor) -> Tensor:
+            if masks.shape[1:] != image.shape[1:]:
+                masks = F.interpolate(masks[None], image.shape[1:], mode='bilinear', align_corners=True)[0]
             for _ in range(self.iterations):
                 padded = self._pad(masks)
                 refined = torch.zeros_like(masks)
@@ -86,9 +91,10 @@ class PAMR:
         """alpha, (N, H, W)."""
         image = image.float()
         padded = self._pad(image)
-        count = 8 * len(self.dilations) + 1
-        mean = (sum(self._neighbours(padded, image.shape[1:])) + image) / count
-        square = sum((x - mean) ** 2 for x in self._neighbours(padded, image.shape[1:])) + (image - mean) ** 2
+        own = len(self.dilations)
+        count = 9 * own
+        mean = (sum(self._neighbours(padded, image.shape[1:])) + own * image) / count
+        square = sum((x - mean) ** 2 for x in self._neighbours(padded, image.shape[1:])) + own * (image - mean) ** 2
         sigma = (square / (count - 1)).sqrt()
         likeness = [
             -((x - image).abs() / (0.1 * sigma + 1e-8)).mean(dim=0) for x in self._neighbours(padded, image.shape[1:])

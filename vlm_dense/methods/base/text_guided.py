@@ -138,6 +138,7 @@ class TextGuided:
         names: Sequence[str],
         classes: Tensor | None = None,
         text: bool = True,
+        **options,
     ) -> tuple[ImageFeatures, Tensor | None]:
         """Prompted features of images, and class embeddings.
 
@@ -148,6 +149,7 @@ class TextGuided:
                 image-conditioned.
             classes: Indices (k,) of classes to encode, default all.
             text: Encode the classes, else ``None`` is returned for them.
+            **options: Of the kind of tower, see its ``encode``.
 
         Returns:
             Features, and (K, D), (B, K, D), (V, K, D) or (B, V, K, D).
@@ -169,7 +171,7 @@ class TextGuided:
                 images, tokens = prompt.prompt(images, embeddings, plain)
             trained = prompt is not None or any(p.requires_grad for p in self.backbone.parameters())
             with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
-                features = self.backbone.encode(images, names, tokens)
+                features = self.backbone.encode(images, names, tokens, **options)
             features.prompts = tokens
         if text and embeddings is None:
             embeddings = self.class_embeddings(features.global_, classes)

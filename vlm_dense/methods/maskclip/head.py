@@ -257,8 +257,7 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
             classes: The names of each class; default: the head's own.
         """
         classes = classes or self.class_names
-        plain = None if self.random_text is None else TextPrompt(('random',), None)
-        scores = self.similarity(value, text, plain)
+        scores = self.name_scores(value, text)
         if all(len(names) == 1 for names in classes):
             return scores
         background = None if self.background is None else self.background['index']
@@ -271,6 +270,11 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
             else:
                 maps.append(each.amax(dim=1))
         return torch.stack(maps, dim=1)
+
+    def name_scores(self, value: Tensor, text: Tensor) -> Tensor:
+        """Cosines (B, N, h, w) of positions and the names of all classes, float32; arguments as of :meth:`scores`."""
+        plain = None if self.random_text is None else TextPrompt(('random',), None)
+        return self.similarity(value, text, plain)
 
     def denoise(self, maps: Tensor) -> Tensor:
         """Prompt denoising: a class that is nowhere in an image as probable as ``pd_thresh`` is taken out of it.

@@ -22,7 +22,9 @@ from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.class_names import Aliases
 from vlm_dense.segmentation.inference import BatchedInference, own_sizes
+from vlm_dense.segmentation.name_decision import NameDecision
 from vlm_dense.segmentation.pamr import PAMR
+from vlm_dense.segmentation.strip_maps import Piece, StripMaps
 
 
 @MODELS.register_module()
@@ -42,6 +44,8 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
         decode_head: Further arguments of :class:`MaskCLIPHead`.
         pamr: Arguments of :class:`~vlm_dense.segmentation.pamr.PAMR`, which then refines the probabilities at image
             size.
+        decision: Arguments of :class:`~vlm_dense.segmentation.name_decision.NameDecision`, which then makes the labels
+            of the cosines of all names, in original size, in the place of the head's refinements and ``pamr``.
         variants: Options of the head to be compared, ``{name: options}`` as for :meth:`MaskCLIPHead.variant`. Each adds
             its labels as ``pred_<name>`` to the samples, from the same image features, for
             ``vlm_dense.VariantIoU``; logits are not kept then.
@@ -73,6 +77,7 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
         image_prompt: dict | None = None,
         decode_head: dict | None = None,
         pamr: dict | None = None,
+        decision: dict | None = None,
         variants: dict[str, dict] | None = None,
         **kwargs,
     ):
@@ -83,9 +88,32 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
         own = {k: v for k, v in own.items() if v is not None}
         super().__init__(backbone, dict(type='vlm_dense.MaskCLIPHead') | own | dict(decode_head or {}), **kwargs)
         self.pamr = None if pamr is None else PAMR(**pamr)
+        self.decision = None if decision is None else NameDecision(**decision)
         self.variants = dict(variants or {})
-        for options in self.variants.values():
-            self.decode_head.variant(**options)  # refuses what cannot be
+        for head in self._heads():  # refuses what cannot be
+            self._check_decision(head)
+
+    def _heads(self) -> list[MaskCLIPHead]:
+        return [self.decode_head, *(self.decode_head.variant(**options) for options in self.variants.values())]
+
+    def _check_decision(self, head: MaskCLIPHead) -> None:
+        """Refuse refinements that would have no effect."""
+        if self.decision is None:
+            return
+        thresh = head.background is not None and head.background['thresh'] is not None
+        found = dict(
+            pamr=self.pamr is not None,
+            aliases=head.aliases == 'mean',
+            pd_thresh=head.pd_thresh > 0,
+            ks_thresh=head.ks_thresh > 0,
+            background=thresh,
+        )
+        wrong = [name for name, used in found.items() if used]
+        if wrong:
+            raise ConfigError(
+                f'MaskCLIP: decision makes the labels of the cosines of all names, so {wrong} would have no effect. '
+                'Leave them out; decision has pamr and prob_thresh (which gives class 0) of its own.'
+            )
 
     def _init_decode_head(self, decode_head: dict) -> None:
         """As in mmseg; the head's prompts are shown the image tower."""
@@ -115,13 +143,36 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
         """As in :class:`TextGuided`, remembered by the head."""
         return self.decode_head.class_embeddings(image_features, classes)
 
-    def extract_feat(self, inputs: Tensor) -> ImageFeatures:
-        """Values, keys, and the global feature if the prompt needs it, of images (B, 3, H, W)."""
-        return self.encode(inputs, ('value',), text=False)[0]
+    def extract_feat(
+        self, inputs: Tensor, head: MaskCLIPHead | None = None, classes: tuple[Aliases, ...] | None = None
+    ) -> ImageFeatures:
+        """Values, keys, and the global feature if the prompt needs it, of images (B, 3, H, W).
+
+        Args:
+            head: What labels features for a part of the tower that reads classes; default: the decode head.
+            classes: Of :meth:`MaskCLIPHead.parse_classes`, for the same.
+        """
+        return self.encode(inputs, ('value',), text=False, **self._feedback(head, classes))[0]
+
+    @property
+    def _reads_classes(self) -> bool:
+        return getattr(getattr(self.backbone, 'dense_attention', None), 'reads_classes', False)
+
+    def _feedback(self, head: MaskCLIPHead | None = None, classes: tuple[Aliases, ...] | None = None) -> dict:
+        """The classifier of features, for a tower that reads it."""
+        if not self._reads_classes:
+            return {}
+        head = head or self.decode_head
+        scale = head.scale if self.decision is None else self.decision.scale
+
+        def classify(value: Tensor) -> Tensor:
+            return scale * head.name_scores(value, head.embed_classes(None, classes))
+
+        return dict(classify=classify)
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Losses ``decode.*`` of images (B, 3, H, W), for prompts that learn."""
-        features, text = self.encode(inputs, ('value',))
+        features, text = self.encode(inputs, ('value',), **self._feedback())
         return add_prefix(self.decode_head.loss(features, data_samples, self.train_cfg, text), 'decode')
 
     def set_class_names(self, class_names: ClassNames) -> None:
@@ -131,11 +182,12 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
         """As in :class:`BatchedInference`, with ``pred_<name>`` for each of ``variants``."""
+        if self.decision is not None and not self.variants:
+            return self._decide(inputs, data_samples)
         if not self.variants or data_samples is None:
             return super().predict(inputs, data_samples)
-        heads = [self.decode_head, *(self.decode_head.variant(**options) for options in self.variants.values())]
-        forwards = [lambda features, head=head: self._maps_of(features, head) for head in heads]
-        for i, labels in self._several(inputs, data_samples, forwards):
+        views = [(head, head.class_names) for head in self._heads()]
+        for i, labels in self._several(inputs, data_samples, views):
             names = ['sem_seg', *self.variants]
             data_samples[i].set_data({f'pred_{n}': PixelData(data=x[None]) for n, x in zip(names, labels, strict=True)})
         return data_samples
@@ -152,38 +204,83 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
         Returns:
             For each list B samples with ``pred_sem_seg`` and the metainfo of ``data_samples``.
         """
-        lists = [self.decode_head.parse_classes(names) for names in class_lists]
-        forwards = [lambda features, names=names: self._maps_of(features, self.decode_head, names) for names in lists]
-        results = [[SegDataSample(metainfo=sample.metainfo) for sample in data_samples] for _ in lists]
-        for i, labels in self._several(inputs, data_samples, forwards):
+        views = [(self.decode_head, self.decode_head.parse_classes(names)) for names in class_lists]
+        results = [[SegDataSample(metainfo=sample.metainfo) for sample in data_samples] for _ in views]
+        for i, labels in self._several(inputs, data_samples, views):
             for samples, found in zip(results, labels, strict=True):
                 samples[i].set_data(dict(pred_sem_seg=PixelData(data=found[None])))
         return results
 
     def _several(
-        self, inputs: Tensor, data_samples: list, forwards: Sequence[Callable[[ImageFeatures], Tensor]]
+        self, inputs: Tensor, data_samples: list, views: Sequence[tuple[MaskCLIPHead, tuple[Aliases, ...]]]
     ) -> Iterator[tuple[int, list[Tensor]]]:
-        """Index of each sample and its label maps (H, W), one of each function of the image features."""
+        """Index of each sample and its label maps (H, W), one of each head and its classes."""
         order, images = own_sizes(inputs, data_samples)
         counts: list[int] = []
 
         def forward(crops: Tensor) -> Tensor:
-            features = self.extract_feat(crops)
-            maps = [f(features) for f in forwards]
+            shared = None if self._reads_classes else self.extract_feat(crops)
+            maps = [self._maps_of(shared or self.extract_feat(crops, *view), *view) for view in views]
             counts[:] = [m.shape[1] for m in maps]
             return torch.cat(maps, dim=1)
 
         for n, pieces in self._maps(images, forward):
             refine, meta = self._refinement(images[n]), data_samples[order[n]].metainfo
-            parts = zip(*(maps.split(counts) for _, maps in pieces), strict=True)
             boxes = [box for box, _ in pieces]
-            yield order[n], [self._label_map(list(zip(boxes, maps, strict=True)), meta, refine) for maps in parts]
+            parts = zip(*(maps.split(counts) for _, maps in pieces), strict=True)
+            parts = [list(zip(boxes, maps, strict=True)) for maps in parts]
+            if self.decision is None:
+                yield order[n], [self._label_map(part, meta, refine) for part in parts]
+            else:
+                classes = [names for _, names in views]
+                found = [self._decided(*p, images[n], meta) for p in zip(parts, classes, strict=True)]
+                yield order[n], [labels for _, labels in found]
+
+    # --- labels of names ------------------------------------------------------------------------------------------
+
+    def _decide(self, inputs: Tensor, data_samples: list | None) -> list:
+        samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
+        order, images = own_sizes(inputs, samples)
+        for n, pieces in self._maps(images, self._window_map):
+            sample = samples[order[n]]
+            scores, labels = self._decided(pieces, self.decode_head.class_names, images[n], sample.metainfo)
+            sample.set_data(dict(pred_sem_seg=PixelData(data=labels[None])))
+            if self._keep_logits():
+                sample.set_data(dict(seg_logits=PixelData(data=scores)))
+        return samples
+
+    def _decided(
+        self, pieces: list[Piece], classes: tuple[Aliases, ...], image: Tensor, meta: dict
+    ) -> tuple[Tensor, Tensor]:
+        """Scores (K, H, W) and labels (H, W) in original size of an image (3, h, w)."""
+        owners = [k for k, names in enumerate(classes) for _ in names]
+        return self.decision(self.decision.refine(self.name_maps(pieces, meta), image), owners)
+
+    def name_maps(self, pieces: list[Piece], meta: dict) -> Tensor:
+        """Cosines (N, H, W) of all names in original size."""
+        plain = not meta.get('flip') and 'padding_size' not in meta and 'img_padding_size' not in meta
+        if len(pieces) > 1 or self.decision.two_steps or not plain:
+            return self._original_size(self._join(pieces), meta)
+        (_, height, _, width), maps = pieces[0]
+        return self._upsample(maps, tuple(meta.get('ori_shape', (height, width))[:2]))
+
+    def strip_maps(self, inputs: Tensor, data_samples: list) -> list[StripMaps]:
+        """As in :class:`BatchedInference`.
+
+        Raises:
+            ConfigError: with ``decision``, which needs all maps of an image.
+        """
+        if self.decision is not None:
+            raise ConfigError('MaskCLIP: decision cannot be averaged over augmented images. Leave out one of the two.')
+        return super().strip_maps(inputs, data_samples)
 
     # --- refinement on the pixels ---------------------------------------------------------------------------------
 
     def _maps_of(
         self, features: ImageFeatures, head: MaskCLIPHead, classes: tuple[Aliases, ...] | None = None
     ) -> Tensor:
+        if self.decision is not None:
+            return head.name_scores(features.value, head.embed_classes(features.global_, classes))
         maps = head(features, classes)
         return maps if self.pamr is None else head.probabilities(maps)
 

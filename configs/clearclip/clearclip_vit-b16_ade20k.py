@@ -1,0 +1,11 @@
+# ClearCLIP, CLIP ViT-B/16, ADE20K, 150 classes. Published: 16.7 mIoU.
+_base_ = [
+    '../_base_/models/clearclip_vit-b16.py',
+    '../_base_/datasets/ade20k_448.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='ade150',
+    decode_head=dict(aliases='first'),
+)

@@ -1,0 +1,11 @@
+# ClearCLIP, CLIP ViT-B/16, PASCAL Context, 59 classes. Published: 35.9 mIoU.
+_base_ = [
+    '../_base_/models/clearclip_vit-b16.py',
+    '../_base_/datasets/context59_448.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='context59',
+    decode_head=dict(aliases='first'),
+)

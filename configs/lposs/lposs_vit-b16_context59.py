@@ -1,0 +1,8 @@
+# LPOSS, CLIP ViT-B/16, PASCAL Context, 59 classes. Published: 37.8 mIoU.
+_base_ = [
+    '../_base_/models/lposs_vit-b16.py',
+    '../_base_/datasets/context59_448.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(class_names='context59', decode_head=dict(aliases='first'))

@@ -1,0 +1,11 @@
+# NACLIP, CLIP ViT-B/16, Cityscapes, 19 classes. Published: 38.27 mIoU.
+_base_ = [
+    '../_base_/models/naclip_vit-b16.py',
+    '../_base_/datasets/cityscapes_560.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='cityscapes19',
+    decode_head=dict(aliases='first'),
+)

@@ -1,0 +1,12 @@
+# ProxyCLIP, CLIP ViT-B/16, Cityscapes, 19 classes. Published: 38.1 mIoU.
+_base_ = [
+    '../_base_/models/proxyclip_vit-b16.py',
+    '../_base_/datasets/cityscapes_448.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='cityscapes19',
+    decode_head=dict(aliases='first'),
+    test_cfg=dict(crop_size=(224, 224)),
+)

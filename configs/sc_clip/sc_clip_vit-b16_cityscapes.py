@@ -1,0 +1,11 @@
+# SC-CLIP, CLIP ViT-B/16, Cityscapes, 19 classes. Published: 41.0 mIoU.
+_base_ = [
+    '../_base_/models/sc_clip_vit-b16.py',
+    '../_base_/datasets/cityscapes_560.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='cityscapes19',
+    decode_head=dict(aliases='first'),
+)

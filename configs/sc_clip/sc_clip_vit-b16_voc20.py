@@ -1,0 +1,11 @@
+# SC-CLIP, CLIP ViT-B/16, PASCAL VOC, 20 classes. Published: 84.3 mIoU.
+_base_ = [
+    '../_base_/models/sc_clip_vit-b16.py',
+    '../_base_/datasets/voc20_336.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='voc20',
+    decode_head=dict(aliases='first'),
+)

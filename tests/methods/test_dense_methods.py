@@ -1,0 +1,277 @@
+"""MaskCLIP's successors: batches, odd pictures, odd proxies, bad options, the decision by names."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mmseg.structures import SegDataSample
+from torch.nn import functional as F
+
+from vlm_dense.clip.vit import CLIPViT
+from vlm_dense.errors import ConfigError
+from vlm_dense.methods.dense.resclip import clear_path
+from vlm_dense.methods.dense.sc_clip import SCCLIPAttention, mend
+from vlm_dense.registry import MODELS
+from vlm_dense.segmentation.name_decision import NameDecision
+
+ARCH = dict(
+    embed_dim=24,
+    quick_gelu=True,
+    vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=4, head_width=16),
+    text_cfg=dict(context_length=16, vocab_size=64, width=32, heads=1, layers=1),
+)
+
+
+def proxy(patch=4):
+    return dict(
+        type='vlm_dense.ProxyViT',
+        model='vit_tiny_patch16_224',
+        pretrained=False,
+        img_size=32,
+        patch_size=patch,
+        embed_dim=32,
+        depth=1,
+        num_heads=2,
+    )
+
+
+PARTS = dict(
+    naclip=dict(type='vlm_dense.NACLIPAttention', std=1.5),
+    neighbours=dict(type='vlm_dense.NACLIPAttention', std=1.5, similarity=()),
+    clearclip=dict(type='vlm_dense.ClearCLIPAttention', num_blocks=2),
+    sclip=dict(type='vlm_dense.SCLIPAttention'),
+    sc_clip=dict(type='vlm_dense.SCCLIPAttention', pre=2, post=1, multi=(0, 3)),
+    resclip=dict(type='vlm_dense.ResCLIPAttention', cross_blocks=(1, 2), std=1.5, pamr=dict(dilations=(1, 2))),
+    proxyclip=dict(type='vlm_dense.ProxyCLIPAttention', proxy=proxy()),
+)
+every_part = pytest.mark.parametrize('part', list(PARTS))
+
+
+def tower(part, **kwargs):
+    torch.manual_seed(0)
+    options = dict(pos_mode='bicubic_scaled', remainder='drop') | kwargs
+    cfg = PARTS[part] if isinstance(part, str) else part
+    return CLIPViT(ARCH, head=True, dense_attention=cfg, **options).eval()
+
+
+def value(own, images):
+    text = torch.randn(5, 24, generator=torch.Generator().manual_seed(1))
+
+    def classify(features):
+        return 40 * torch.einsum('bdhw,kd->bkhw', F.normalize(features, dim=1), F.normalize(text, dim=1))
+
+    return own.encode(images, ['value'], classify=classify).value
+
+
+def images(*size):
+    return torch.randn(*size, generator=torch.Generator().manual_seed(2))
+
+
+@every_part
+@torch.no_grad()
+def test_each_image_of_a_batch_is_on_its_own(part):
+    own, batch = tower(part), images(3, 3, 24, 40)
+    alone = torch.cat([value(own, image[None]) for image in batch])
+    torch.testing.assert_close(value(own, batch), alone, rtol=1e-4, atol=1e-5)
+
+
+@every_part
+@pytest.mark.parametrize('size', [(8, 40), (40, 8), (8, 8)])
+@torch.no_grad()
+def test_maps_of_one_row_or_one_place(part, size):
+    own = tower(part)
+    found = value(own, images(1, 3, *size))
+    grid = tuple(side // (4 if part == 'proxyclip' else 8) for side in size)
+    assert found.shape == (1, 24, *grid) and found.isfinite().all()
+
+
+@every_part
+@pytest.mark.parametrize('remainder', ['drop', 'pad'])
+@torch.no_grad()
+def test_sides_that_are_no_multiple_of_the_patch(part, remainder):
+    found = value(tower(part, remainder=remainder), images(1, 3, 27, 45))
+    assert found.isfinite().all()
+    if part != 'proxyclip':
+        assert found.shape[2:] == ((3, 5) if remainder == 'drop' else (4, 6))
+
+
+@every_part
+@torch.no_grad()
+def test_an_image_of_one_colour_has_finite_features(part):
+    own = tower(part)
+    own.positional_embedding.zero_()
+    assert value(own, torch.ones(1, 3, 64, 64)).isfinite().all()
+
+
+@every_part
+def test_a_resnet_has_no_last_blocks(part):
+    with pytest.raises(ConfigError, match='CLIPViT'):
+        MODELS.build(dict(type='vlm_dense.MaskCLIPResNet', arch='tiny-rn', dense_attention=PARTS[part]))
+
+
+@pytest.mark.parametrize('patch', [4, 8, 16])
+@torch.no_grad()
+def test_a_proxy_brings_its_own_grid(patch):
+    found = value(tower(dict(PARTS['proxyclip'], proxy=proxy(patch))), images(1, 3, 32, 64))
+    assert found.shape == (1, 24, 32 // patch, 64 // patch) and found.isfinite().all()
+
+
+def test_a_proxy_stays_frozen_and_in_eval_mode():
+    own = tower('proxyclip').train()
+    assert not own.dense_attention.proxy.training
+    assert not any(p.requires_grad for p in own.dense_attention.proxy.parameters())
+
+
+@torch.no_grad()
+def test_a_proxy_without_map_is_refused():
+    own = tower('proxyclip')
+    own.dense_attention.proxy = torch.nn.Flatten()
+    with pytest.raises(ConfigError, match='must give a map'):
+        value(own, images(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    'cfg, words',
+    [
+        (dict(type='vlm_dense.NACLIPAttention', std=0), 'std must be positive'),
+        (dict(type='vlm_dense.NACLIPAttention', std=None, similarity=()), 'only neighbours'),
+        (dict(type='vlm_dense.NACLIPAttention', similarity=('kx',)), "'qk', 'qq'"),
+        (dict(type='vlm_dense.SCLIPAttention', similarity='qq'), 'list'),
+        (dict(type='vlm_dense.ClearCLIPAttention', num_blocks=0), 'at least 1'),
+        (dict(type='vlm_dense.ClearCLIPAttention', num_blocks=5), '4 blocks'),
+        (dict(type='vlm_dense.SCCLIPAttention', multi=(3, 3)), 'first < end'),
+        (dict(type='vlm_dense.SCCLIPAttention', outliers=2), 'share'),
+        (dict(type='vlm_dense.SCCLIPAttention'), 'deeper architecture'),
+        (dict(type='vlm_dense.ResCLIPAttention'), 'deeper architecture'),
+        (dict(type='vlm_dense.ResCLIPAttention', similarity=()), 'similarity'),
+        (dict(type='vlm_dense.ResCLIPAttention', cross_blocks=()), 'there are none'),
+        (dict(type='vlm_dense.ProxyCLIPAttention', proxy=dict(proxy(), positions='no')), "'dino' or 'timm'"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(cfg, words):
+    with pytest.raises(ConfigError, match=words):
+        tower(cfg)
+
+
+def test_mending_leaves_what_has_no_sound_neighbour():
+    tokens, grid = images(1, 20, 3), (4, 5)
+    none, all_ = torch.zeros(1, 20, dtype=torch.bool), torch.ones(1, 20, dtype=torch.bool)
+    assert torch.equal(mend(tokens, none, grid), tokens)
+    assert torch.equal(mend(tokens, all_, grid), tokens)
+    one = none.clone()
+    one[0, 7] = True  # row 1, column 2
+    mended, around = mend(tokens, one, grid), [1, 2, 3, 6, 8, 11, 12, 13]
+    torch.testing.assert_close(mended[0, 7], tokens[0, around].mean(0))
+    assert torch.equal(mended[0, ~one[0]], tokens[0, ~one[0]])
+
+
+def test_a_far_token_is_the_anomaly():
+    tokens = images(1, 40, 8)
+    tokens[0, 13] *= 20
+    part = SCCLIPAttention(outliers=0.02)
+    assert part.anomalies(part.outlier_factor(tokens))[0].nonzero().flatten().tolist() == [13]
+
+
+def test_a_wall_stands_between_patches():
+    labels = torch.tensor([[[0, 1, 0]]])
+    clear = clear_path(labels)[0]
+    assert not clear[0, 2] and not clear[2, 0] and clear[0, 0]
+    assert clear_path(torch.zeros(1, 1, 3, dtype=torch.int64)).all()
+
+
+def test_decision_by_names_equals_its_definition():
+    maps, owners = 0.1 * images(5, 6, 7), [0, 0, 1, 2, 2]
+    scores, labels = NameDecision(scale=30, prob_thresh=0.4, area_thresh=0.3)(maps, owners)
+    for y in range(6):
+        for x in range(7):
+            p = (30 * maps[:, y, x]).exp()
+            p = p / p.sum()
+            wanted = torch.stack([p[:2].max(), p[2], p[3:].max()])
+            found = scores[:, y, x]
+            assert ((found - wanted).abs() < 1e-5).logical_or(found == 0).all()
+            assert labels[y, x] == (found.argmax() if found.max() >= 0.4 else 0)
+    names = (30 * maps).softmax(0)
+    plain = torch.stack([names[:2].amax(0), names[2], names[3:].amax(0)]).argmax(0)
+    pixels = plain.flatten().bincount(minlength=3)
+    kept = [True, *(pixels[1:] > 0.3 * pixels[1:].sum()).tolist()]
+    assert [bool(s.any()) for s in scores] == kept
+    summed, same = NameDecision(scale=30, sum_to_one=True)(maps, owners)
+    torch.testing.assert_close(summed.sum(0), torch.ones(6, 7))
+    assert torch.equal(same, plain)
+
+
+def test_no_class_is_left_but_the_background():
+    scores, labels = NameDecision(area_thresh=0.99)(images(4, 6, 7), [0, 1, 2, 3])
+    assert not labels.any() and not scores[1:].any()
+
+
+@pytest.mark.parametrize('options', [dict(scale=0), dict(prob_thresh=1.5), dict(area_thresh=-1), dict(prob_thresh=-1)])
+def test_decisions_that_cannot_be_are_refused(options):
+    with pytest.raises(ConfigError, match='NameDecision'):
+        NameDecision(**options)
+
+
+def maskclip(**options):
+    clip = dict(arch='tiny-vit', pretrained='bundled')
+    part = dict(type='vlm_dense.ResCLIPAttention', cross_blocks=(1, 2), pamr=dict(iterations=2, dilations=(1,)))
+    tower = dict(type='vlm_dense.CLIPViT', head=True, dense_attention=part, remainder='drop', **clip)
+    cfg = dict(
+        type='vlm_dense.MaskCLIP',
+        backbone=tower | options.pop('backbone', {}),
+        text_encoder=dict(type='vlm_dense.TextTower', **clip),
+        class_names=[['background', 'texture'], 'circle', 'star'],
+        decision=dict(prob_thresh=0.1),
+        test_cfg=dict(mode='slide', crop_size=(37, 40), stride=(20, 20), window_multiple=8),
+    )
+    return MODELS.build(cfg | options).eval()
+
+
+@torch.no_grad()
+def test_a_batch_of_several_sizes_equals_single_runs():
+    model, sizes = maskclip(), [(50, 70), (30, 64), (64, 37)]
+    inputs = torch.zeros(3, 3, 64, 70)
+    for i, (h, w) in enumerate(sizes):
+        inputs[i, :, :h, :w] = images(3, h, w)
+    metas = [dict(img_shape=size, ori_shape=(size[0] + 9, size[1] - 5)) for size in sizes]
+    found = model.predict(inputs, [SegDataSample(metainfo=meta) for meta in metas])
+    for i, ((h, w), meta) in enumerate(zip(sizes, metas, strict=True)):
+        [alone] = model.predict(inputs[i : i + 1, :, :h, :w], [SegDataSample(metainfo=meta)])
+        assert alone.pred_sem_seg.data.shape == (1, *meta['ori_shape'])
+        assert torch.equal(found[i].pred_sem_seg.data, alone.pred_sem_seg.data)
+        torch.testing.assert_close(found[i].seg_logits.data, alone.seg_logits.data, rtol=1e-4, atol=1e-5)
+    [[listed], [other]] = model.predict_lists(
+        inputs[:1, :, :50],
+        [SegDataSample(metainfo=metas[0])],
+        [[['background', 'texture'], 'circle', 'star'], ['a', 'b']],
+    )
+    assert torch.equal(listed.pred_sem_seg.data, found[0].pred_sem_seg.data)
+    assert other.pred_sem_seg.data.max() <= 1
+    with pytest.raises(ConfigError, match='augmented'):
+        model.strip_maps(inputs, [SegDataSample(metainfo=meta) for meta in metas])
+
+
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (dict(pamr=dict(iterations=1)), 'pamr'),
+        (dict(decode_head=dict(pd_thresh=0.5)), 'pd_thresh'),
+        (dict(decode_head=dict(background=dict(index=0, thresh=0.5))), 'background'),
+        (dict(variants=dict(smooth=dict(ks_thresh=0.5))), 'ks_thresh'),
+    ],
+)
+def test_refinements_without_effect_are_refused(options, words):
+    with pytest.raises(ConfigError, match=words):
+        maskclip(**options)
+
+
+@torch.no_grad()
+def test_windows_are_padded_evenly_and_cut_back():
+    model = maskclip(test_cfg=dict(mode='slide', crop_size=(37, 40), stride=(20, 20), window_multiple=8))
+    crop = images(1, 3, 37, 40)
+    padded = model._window_map(F.pad(crop, (0, 0, 1, 2)))
+    wanted = F.interpolate(padded, (40, 40), mode='bilinear', align_corners=False)[:, :, 1:38]
+    [(_, [(box, found)])] = model._maps(list(crop), model._window_map)
+    assert box == (0, 37, 0, 40)
+    torch.testing.assert_close(found[None], wanted)
+    with pytest.raises(ConfigError, match='window_multiple'):
+        maskclip(test_cfg=dict(mode='whole', window_multiple=8)).predict(crop)

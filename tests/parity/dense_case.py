@@ -1,0 +1,182 @@
+"""What the cases of MaskCLIP's successors have in common: their model, their images, and the checks of each case."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from mmseg.structures import SegDataSample
+from official import TINY, Case, array, fill
+from torch import Tensor
+
+from vlm_dense.clip.last_blocks import LastBlocks
+from vlm_dense.clip.positions import resize_positions
+from vlm_dense.methods.maskclip import MaskCLIP
+from vlm_dense.registry import MODELS
+from vlm_dense.segmentation.name_decision import NameDecision
+from vlm_dense.segmentation.pamr import PAMR
+
+_VISION = dict(image_size='image_size', patch_size='patch_size', vision_width='width', vision_layers='layers')
+_TEXT = dict(context_length='context_length', vocab_size='vocab_size', text_width='width', text_layers='layers')
+
+
+def arch_of(config: dict) -> dict:
+    """open_clip config of the case's CLIP."""
+    arch, own = copy.deepcopy(TINY['vit']), config.get('vision', {})
+    arch['quick_gelu'] = config.get('quick_gelu', True)
+    arch['embed_dim'] = own.get('embed_dim', arch['embed_dim'])
+    for names, part in ((_VISION, 'vision_cfg'), (_TEXT, 'text_cfg')):
+        arch[part].update({ours: own[theirs] for theirs, ours in names.items() if theirs in own})
+    arch['text_cfg']['heads'] = arch['text_cfg']['width'] // 64
+    return arch
+
+
+def names_of(config: dict) -> list[list[str]]:
+    """The names of each class."""
+    separator = config.get('separator', ', ')
+    return [line.split(separator) for line in config['classnames']]
+
+
+def build(config: dict, backbone: dict | None = None) -> MaskCLIP:
+    """MaskCLIP on the weights of the official run, for :func:`variant` to give it a part; it encodes the names once.
+
+    Args:
+        config: Of the case.
+        backbone: Further options of the tower.
+    """
+    arch = arch_of(config)
+    tower = dict(type='vlm_dense.CLIPViT', arch=arch, head=True, pos_mode='bicubic_scaled', remainder='drop')
+    built: MaskCLIP = MODELS.build(
+        dict(
+            type='vlm_dense.MaskCLIP',
+            class_names=names_of(config),
+            backbone=tower | (backbone or {}),
+            text_encoder=dict(type='vlm_dense.TextTower', arch=arch),
+            text_prompt=dict(type='vlm_dense.ZeroShotPrompt', templates=config['templates']),
+            test_cfg=dict(mode='whole'),
+            decision={},
+        )
+    )
+    weights = {}
+    for key, value in built.state_dict().items():
+        source = key.replace('backbone.', 'visual.').removeprefix('decode_head.text_encoder.')
+        weights[key] = fill(source, tuple(value.shape))
+    built.load_state_dict(weights)
+    embeddings = built.decode_head.embed_classes()
+    built.decode_head.embed_classes = lambda *_: embeddings
+    return built.eval()
+
+
+def variant(model: MaskCLIP, attention: dict, test_cfg: dict | None = None, decision: dict | None = None) -> MaskCLIP:
+    """The model with another part, other windows and another decision; all weights are shared."""
+    tower, other = copy.copy(model.backbone), copy.copy(model)
+    for module in (tower, other):
+        module._modules = module._modules.copy()
+    depth = len(tower.transformer.resblocks)
+    tower.dense_attention = tower._build_dense(attention, depth)
+    other.backbone, other.test_cfg = tower, test_cfg or dict(mode='whole')
+    other.decision = NameDecision(**(decision or {}))
+    return other
+
+
+def image_of(entry: list | dict) -> Tensor:
+    """Images (B, 3, H, W) of a config entry: an array, or blocks of ``base`` and ``noise``, clamped to ``clip``."""
+    if isinstance(entry, list):
+        return array(*(entry[1:] if entry[0] == 'array' else entry))
+    noise, block = image_of(entry['noise']), entry['block']
+    base = image_of(entry['base']).repeat_interleave(block, 2).repeat_interleave(block, 3)
+    image = base[:, :, : noise.shape[2], : noise.shape[3]] + noise
+    return image.clamp(*entry['clip']) if 'clip' in entry else image
+
+
+def pair(value) -> tuple[int, int]:
+    """(h, w) of an entry that may be one number."""
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def windows(entry: dict, **more) -> dict:
+    """test_cfg of a case."""
+    crop = entry.get('slide_crop', 0)
+    if entry.get('mode', 'slide' if crop else 'whole') == 'whole':
+        return dict(mode='whole')
+    return dict(mode='slide', crop_size=pair(crop), stride=pair(entry['slide_stride']), **more)
+
+
+def last_blocks(model: MaskCLIP, images: Tensor) -> LastBlocks:
+    """What the tower hands to the part."""
+    seen: list[LastBlocks] = []
+    hook = model.backbone.dense_attention.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model._window_map(images)
+    hook.remove()
+    return seen[0]
+
+
+def name_maps(model: MaskCLIP, images: Tensor, ori_shape=None) -> Tensor:
+    """Cosines (B, N, H, W) of all names in original size."""
+    meta = {} if ori_shape is None else dict(ori_shape=tuple(ori_shape))
+    return torch.stack([model.name_maps(p, meta) for _, p in model._maps(list(images), model._window_map)])
+
+
+def decide(model: MaskCLIP, images: Tensor, ori_shape=None) -> tuple[Tensor, Tensor]:
+    """Scores (B, K, H, W) and labels (B, H, W) by the way of a test."""
+    size = tuple(images.shape[2:])
+    meta = dict(img_shape=size, ori_shape=tuple(ori_shape or size))
+    samples = model.predict(images, [SegDataSample(metainfo=meta) for _ in images])
+    return torch.stack([s.seg_logits.data for s in samples]), torch.stack([s.pred_sem_seg.data[0] for s in samples])
+
+
+def decision_of(options: dict, **more) -> dict:
+    """Arguments of NameDecision of the official options."""
+    return (
+        dict(
+            scale=options['logit_scale'],
+            prob_thresh=options.get('prob_thd', 0.0),
+            area_thresh=options.get('area_thd'),
+        )
+        | more
+    )
+
+
+def check_tower(case: Case, name: str, model: MaskCLIP, images: Tensor, class_token: bool = True) -> None:
+    """CASE/mid/pos, last_input, attn, attn_out, tokens, features of a part with one block."""
+    step, part = case.config['channel_step'], model.backbone.dense_attention
+    last = last_blocks(model, images)
+    block = last.blocks[-1]
+    q, k, v = block.attn.qkv(block.ln_1(last.tokens))
+    weights = part.weights(block.attn, q, k, v, last)
+    tokens = part.all_tokens(last)
+    features = last.project(tokens)
+    table = model.backbone.positional_embedding
+    found = {
+        'pos': resize_positions(table, last.grid, model.backbone.pos_mode)[:, ::step],
+        'last_input': last.tokens[..., ::step],
+        'attn': weights.flatten(0, 1),
+        'attn_out': block.attn.output(weights @ v)[..., ::step],
+        'tokens': tokens[..., ::step],
+        'features': (features if class_token else features[:, last.patches])[..., ::step],
+    }
+    for key, value in found.items():
+        if f'{name}/mid/{key}' in case:
+            case.check(f'{name}/mid/{key}', value)
+
+
+def check_decision(case: Case, batch: bool = False, **more) -> None:
+    """post/ID: the final steps on drawn maps."""
+    for name, entry in case.config['post'].items():
+        maps = image_of(entry['logits'])
+        if 'query_shift' in entry:
+            maps = maps + torch.tensor(entry['query_shift'])[:, None, None]
+        decide = NameDecision(**decision_of(entry, **more))
+        scores, labels = zip(*(decide(m, entry['query_idx']) for m in maps), strict=True)
+        scores, labels = torch.stack(scores), torch.stack(labels)
+        case.check(f'post/{name}/probs', scores if batch else scores[0])
+        case.check(f'post/{name}/pred', labels if batch else labels[0])
+
+
+def check_pamr(case: Case) -> None:
+    """pamr/ID: the refinement alone."""
+    for name, entry in case.config['pamr'].items():
+        refine = PAMR(entry['steps'], entry['dilations'])
+        images, masks, step = image_of(entry['image']), image_of(entry['mask']), entry['step']
+        found = torch.stack([refine(image)(mask) for image, mask in zip(images, masks, strict=True)])
+        case.check(f'pamr/{name}', found[:, :, ::step, ::step])

@@ -1,0 +1,51 @@
+"""ClearCLIP: the last block without residual and MLP, with query-query attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor
+
+from vlm_dense.clip.last_blocks import LastBlocks
+from vlm_dense.errors import ConfigError
+from vlm_dense.methods.dense.last_block import LastBlockAttention
+from vlm_dense.registry import MODELS
+
+
+@MODELS.register_module()
+class ClearCLIPAttention(LastBlockAttention):
+    """ClearCLIP: softmax(q q^T / sqrt(d)), no residual, no MLP.
+
+    "ClearCLIP: Decomposing CLIP Representations for Dense Vision-Language Inference", ECCV 2024, section 3.3.
+
+    Args:
+        similarity, residual, feed_forward: See :class:`LastBlockAttention`; the paper's ablations, and other attentions
+            in the reduced block.
+        num_blocks: So many of the last blocks each give tokens in this way, which are summed; the ordinary stream goes
+            through them unchanged.
+
+    Raises:
+        ConfigError: ``num_blocks`` is not positive.
+    """
+
+    def __init__(
+        self,
+        similarity: Sequence[str] = ('qq',),
+        residual: bool = False,
+        feed_forward: bool = False,
+        num_blocks: int = 1,
+    ):
+        super().__init__(similarity, residual, feed_forward)
+        if num_blocks < 1:
+            raise ConfigError(f'ClearCLIPAttention: num_blocks must be at least 1, found {num_blocks}.')
+        self.num_blocks = num_blocks
+
+    def all_tokens(self, last: LastBlocks) -> Tensor:
+        """Sum over the blocks of their tokens, (B, L, C)."""
+        total, x = 0, last.tokens
+        for index, block in enumerate(last.blocks):
+            total = total + block(x, path=partial(self.run, last=last))
+            if index + 1 < len(last.blocks):
+                x = block(x)
+        return total

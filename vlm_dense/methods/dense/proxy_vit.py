@@ -1,0 +1,72 @@
+"""A self-supervised ViT of timm as the source of patch features."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from vlm_dense.clip.positions import resize_positions
+from vlm_dense.errors import ConfigError
+from vlm_dense.registry import MODELS
+
+FEATURES = ('norm', 'query', 'key', 'value')
+
+
+@MODELS.register_module()
+class ProxyViT(nn.Module):
+    """Maps of patch tokens of a timm ViT.
+
+    Args:
+        model: Name of a timm ViT, as ``'vit_base_patch8_224.dino'``.
+        pretrained: True downloads timm's weights; a path loads a file, of timm or of DINO's release; False leaves them
+            random, for weights that come with a checkpoint of the whole model.
+        positions: How positions fit images of other sizes: ``'dino'``, DINO's rule, or ``'timm'``, which resizes with
+            antialiasing.
+        feature: ``'norm'``, tokens after the last norm, or ``'query'``, ``'key'`` or ``'value'`` of the last block, all
+            heads behind each other; the latter with DINO's rule of positions.
+        **kwargs: Of ``timm.create_model``.
+
+    Raises:
+        ConfigError: another rule, or one that does not suit the model.
+    """
+
+    def __init__(self, model: str, pretrained: bool | str, positions: str = 'dino', feature: str = 'norm', **kwargs):
+        super().__init__()
+        if feature not in FEATURES or (feature != 'norm' and positions != 'dino'):
+            raise ConfigError(
+                f"ProxyViT: feature must be one of {list(FEATURES)}, others than 'norm' with positions='dino', found "
+                f'{feature!r} and {positions!r}.'
+            )
+        if positions not in ('dino', 'timm'):
+            raise ConfigError(f"ProxyViT: positions must be 'dino' or 'timm', found {positions!r}.")
+        path = pretrained if isinstance(pretrained, str) else ''
+        self.model = timm.create_model(
+            model, pretrained is True, checkpoint_path=path, num_classes=0, dynamic_img_size=True, **kwargs
+        )
+        if positions == 'dino' and (self.model.num_prefix_tokens != 1 or self.model.no_embed_class):
+            raise ConfigError(
+                f"ProxyViT: positions='dino' is for ViTs with one class token that has a position; {model} is "
+                "another. Use positions='timm'."
+            )
+        self.positions = positions
+        self.feature = feature
+        self.patch_size = self.model.patch_embed.patch_size[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, C, H // p, W // p) of images (B, 3, H, W); what fills no patch is left out."""
+        p, vit = self.patch_size, self.model
+        grid = images.shape[2] // p, images.shape[3] // p
+        images = images[:, :, : grid[0] * p, : grid[1] * p]
+        tokens = self._tokens(images, grid) if self.positions == 'dino' else vit.forward_features(images)
+        return tokens[:, vit.num_prefix_tokens :].mT.unflatten(2, grid)
+
+    def _tokens(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        vit = self.model
+        tokens = vit.patch_embed(images).flatten(1, 2)
+        tokens = torch.cat([vit.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = vit.norm_pre(tokens + resize_positions(vit.pos_embed[0], grid, 'dino'))
+        if self.feature == 'norm':
+            return vit.norm(vit.blocks(tokens))
+        last, which = vit.blocks[-1], FEATURES.index(self.feature) - 1
+        return last.attn.qkv(last.norm1(vit.blocks[:-1](tokens))).chunk(3, dim=-1)[which]

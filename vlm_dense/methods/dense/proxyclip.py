@@ -1,0 +1,84 @@
+"""ProxyCLIP: CLIP's last values mixed by the attention of another backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlm_dense.clip.blocks import Block
+from vlm_dense.clip.last_blocks import DenseTokens, LastBlocks
+from vlm_dense.errors import ConfigError
+from vlm_dense.methods.base.dense_attention import DenseAttention
+from vlm_dense.methods.dense.likeness import IMAGENET_MEAN, IMAGENET_STD, Renormalise, attention, cosines
+from vlm_dense.registry import MODELS
+
+
+@MODELS.register_module()
+class ProxyCLIPAttention(DenseAttention):
+    """ProxyCLIP: values of the last block, mixed by the likeness of a second backbone's features, on its grid.
+
+    With the cosines S of the proxy's features and their mean over an image,
+
+        A = softmax of gamma (S - beta mean(S)) over entries that are not negative;  Z = out_proj(A v)
+
+    without residual and MLP. "ProxyCLIP: Proxy Attention Improves CLIP for Open-Vocabulary Segmentation", ECCV 2024,
+    section 3.
+
+    Args:
+        proxy: Config of the frozen second backbone: ``vlm_dense.ProxyViT``, or any backbone of the registries, whose
+            last map is taken.
+        beta: What counts as alike, as a multiple of the mean.
+        gamma: Inverse temperature.
+        mean, std: Of the proxy's input, of colours between 0 and 1. The tower's images are normalised as CLIP's.
+
+    Raises:
+        ConfigError: a proxy that gives no map.
+    """
+
+    def __init__(
+        self,
+        proxy: dict,
+        beta: float = 1.2,
+        gamma: float = 3.0,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ):
+        super().__init__()
+        self.proxy = MODELS.build(proxy).eval().requires_grad_(False)
+        self.beta, self.gamma = beta, gamma
+        self.proxy_input = Renormalise(mean, std)
+
+    def train(self, mode: bool = True):
+        """Switch the mode; the proxy stays in eval mode."""
+        super().train(mode)
+        self.proxy.eval()
+        return self
+
+    def forward(self, last: LastBlocks) -> DenseTokens:
+        """Tokens in the grid of the proxy."""
+        features = self.features(last.images)
+        grid = tuple(features.shape[2:])
+        weights = attention(cosines(features.flatten(2).mT), self.beta, self.gamma)
+        return DenseTokens(last.blocks[-1](last.tokens, path=partial(self._path, last, weights, grid)), grid)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The proxy's last map (B, C, I, J) of the tower's images."""
+        maps = self.proxy(self.proxy_input(images))
+        maps = maps[-1] if isinstance(maps, (tuple, list)) else maps
+        if not isinstance(maps, Tensor) or maps.ndim != 4:
+            raise ConfigError(
+                'ProxyCLIPAttention: the proxy must give a map (B, C, I, J) or a list of them, found '
+                f'{tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__} of '
+                f'{type(self.proxy).__name__}. Choose a backbone that keeps the places.'
+            )
+        return maps
+
+    @staticmethod
+    def _path(last: LastBlocks, weights: Tensor, grid: tuple[int, int], block: Block, x: Tensor) -> Tensor:
+        value = block.attn.project(block.ln_1(x))[2][:, last.patches]
+        maps = F.interpolate(value.mT.unflatten(2, last.grid), grid, mode='bilinear', align_corners=False)
+        mixed = weights.to(value.dtype) @ maps.flatten(2).mT  # the same for each head
+        return block.attn.out_proj(mixed)
