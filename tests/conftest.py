@@ -51,7 +51,7 @@ def _streams_of_other_tests():
     for logger in MMLogger._instance_dict.values():
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
-                handler.setStream(sys.stdout)
+                handler.stream = sys.stdout  # setStream would flush the closed one
 
 
 @pytest.fixture(autouse=True, scope='module')
