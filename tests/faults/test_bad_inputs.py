@@ -690,7 +690,7 @@ def test_comparisons_that_cannot_be_made(words, expected, tmp_path, capsys):
 def test_model_info_says_what_it_cannot_count(words, expected, data, tmp_path, capsys):
     change = "model['backbone']['style'] = 'pytorch'" + ("\nmodel['decode_head']['num_classes'] = 3" if words else '')
     if '1' in words:
-        change = "model['backbone'] = dict(type='vlm_dense.CLIPViT', arch='tiny-vit', pos_mode='nope')"
+        change = "model['backbone'] = dict(type='vlm_dense.CLIPViT', arch='tiny-vit', remainder='drop')"
     refused(capsys, expected, model_info.main, write_config(tmp_path, data, change), *words)
 
 
