@@ -18,6 +18,29 @@ def pytest_addoption(parser):
     )
 
 
+SLOW = {
+    'test_compile',
+    'test_demo_clients',
+    'test_fsdp',
+    'test_killed_runs',
+    'test_killed_task_runs',
+    'test_killed_unlabelled_runs',
+    'test_kills',
+    'test_ops_sweep',
+    'test_processes',
+    'test_sharding',
+    'test_subpt_runs',
+}
+"""Files of whole trainings, several processes and kills: ``pytest -m slow`` runs them, ``-m 'not slow'`` does not."""
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of the slow files."""
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_generate_tests(metafunc):
     """A test that takes ``<method>_case`` runs once for every case of that method in ``--parity-dir``."""
     for name in metafunc.fixturenames:
