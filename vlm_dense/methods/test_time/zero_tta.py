@@ -21,7 +21,7 @@ FALLBACKS = ('tied', 'released')
 
 @MODELS.register_module()
 class ZERO(TestTimeAdaptation):
-    """Each confident view has one vote, the limit of the marginal probability at temperature zero (section 3).
+    """Each confident view has one vote, the limit of the marginal probability at temperature zero.
 
     The views of lowest entropy, at CLIP's own temperature, are kept. Classes with equally many votes are told apart by
     the discarded views, the most confident first: the first one whose best class is among them decides. If there is
@@ -36,7 +36,7 @@ class ZERO(TestTimeAdaptation):
         fallback: Among which classes the most confident discarded view chooses at last: ``'tied'``, or
             ``'released'`` as in the official code, which leaves out the classes K - 1 - t of the tied t and so may
             choose one that had fewer votes.
-        judge: Config of another classifier, which casts the votes of the views that the model has kept (section 5).
+        judge: Config of another classifier, which casts the votes of the views that the model has kept.
             Ties are still broken by the model.
 
     Raises:
