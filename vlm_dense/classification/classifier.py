@@ -105,7 +105,7 @@ class CLIPClassifier(TextGuided, BaseModel):
             raise ConfigError(f'CLIPClassifier: {type(self.role(Loss)).__name__} is its own loss; leave loss out.')
         if self.role(Loss) is None:
             self.loss_function = MODELS.build(loss or dict(type='vlm_dense.CrossEntropy'))
-        self.test_time = None if test_time is None else MODELS.build(test_time)
+        self.test_time = None if test_time is None else self.build_part(test_time, class_names)
         if frozen_backbone:
             self.backbone.requires_grad_(False).eval()
         self._free(trainable)
@@ -126,6 +126,10 @@ class CLIPClassifier(TextGuided, BaseModel):
     def image_features(self, inputs: Tensor | ImageFeatures) -> ImageFeatures:
         """Prompted features of images (B, 3, H, W) that head and text prompt read."""
         return self.encode(inputs, self._names, text=False)[0]
+
+    def scores(self, inputs: Tensor | ImageFeatures) -> Tensor:
+        """Logits (B, K) of images (B, 3, H, W) without ``test_time``, float32."""
+        return self.logits(*self.encode(inputs, self._names, text=self.role(Head).text))
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -174,7 +178,7 @@ class CLIPClassifier(TextGuided, BaseModel):
         if self.test_time is not None:
             logits = torch.cat([self.test_time.logits(self, views) for views in inputs])
         else:
-            logits = self.logits(*self.encode(inputs, self._names, text=self.role(Head).text))
+            logits = self.scores(inputs)
         return self.predict(logits, data_samples) if mode == 'predict' else logits
 
     def loss(self, inputs: Tensor | ImageFeatures, data_samples: list[ClsDataSample]) -> dict[str, Tensor]:

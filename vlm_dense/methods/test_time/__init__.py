@@ -1,5 +1,6 @@
 """How a classifier adapts to one image before it classifies that image."""
 
 from vlm_dense.methods.test_time.tpt import TPT, TPTViews
+from vlm_dense.methods.test_time.zero_tta import ZERO
 
-__all__ = ['TPT', 'TPTViews']
+__all__ = ['TPT', 'TPTViews', 'ZERO']

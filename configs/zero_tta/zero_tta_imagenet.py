@@ -1,0 +1,24 @@
+# ZERO on ImageNet, ViT-B/16: 64 views of each test image, 19 of them vote; nothing is trained. templates='imagenet7'
+# gives the authors' ensemble of sentences. A test that was stopped goes on in the same work dir.
+#   python tools/test.py configs/zero_tta/zero_tta_imagenet.py
+_base_ = [
+    '../_base_/models/clip_classifier_vit-b16.py',
+    '../_base_/datasets/imagenet_few-shot.py',
+    '../_base_/classification_runtime.py',
+]
+
+model = dict(
+    text_prompt=dict(type='vlm_dense.ZeroShotPrompt', templates=('a photo of a {}.',), separators='_'),
+    test_time=dict(type='vlm_dense.ZERO', selection=0.3),
+)
+test_dataloader = dict(
+    batch_size=1,
+    dataset=dict(
+        pipeline=[
+            dict(type='vlm_dense.LoadImage'),
+            dict(type='vlm_dense.TPTViews', num_views=64, size=224),
+            dict(type='vlm_dense.PackClsInputs'),
+        ]
+    ),
+)
+test_cfg = dict(type='vlm_dense.ResumableTestLoop')
