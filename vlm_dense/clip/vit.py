@@ -168,7 +168,7 @@ class CLIPViT(ImageTower):
             for name, module in _pyramid(self.width, self.patch_size, norm_cfg or dict(type='BN')).items():
                 self.add_module(name, module)
         self._override(act, ln_eps)
-        self.dense_attention = self._build_dense(dense_attention, depth)
+        self.dense_attention = self._build_dense(dense_attention, depth)  # its own norms keep their epsilon
         self._freeze(self._frozen_modules())
 
     def _build_dense(self, cfg: dict | None, depth: int) -> nn.Module | None:
@@ -336,7 +336,7 @@ class CLIPViT(ImageTower):
                 f'CLIPViT: {type(self.dense_attention).__name__} needs a first labelling of its features, so the '
                 'feature value can only be asked for by a task that passes its classifier, encode(..., classify=...).'
             )
-        last.tokens, last.blocks = x, self.transformer.resblocks[-count:]
+        last.tokens, last.blocks = x, list(self.transformer.resblocks)[-count:]
         found = self.dense_attention(last)
         value = self.project(found.tokens).transpose(1, 2).unflatten(2, found.grid)
         return value, found.key
