@@ -68,7 +68,7 @@ def test_snippet_trains_an_iteration_in_plain_mmseg(tmp_path):
 @pytest.mark.parametrize('path', list_configs(ROOT / 'configs'), ids=lambda p: p.stem)
 def test_every_config_reads(path):
     cfg = Config.fromfile(path)
-    assert cfg.model and cfg.train_dataloader if not path.stem.startswith('maskclip_') else cfg.model
+    assert cfg.model and (cfg.get('train_dataloader') or cfg.test_dataloader)
 
 
 def test_every_command_names_files_that_exist():

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tiny_clip.distillation import CaptionDistillation
+from vlm_dense.clip.blocks import Blocks
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.clip.vit import CLIPViT
 from vlm_dense.registry import DATASETS, MODELS
@@ -103,7 +104,7 @@ class PatchCaptions(CaptionDistillation):
         visual = self.clip.visual
         for name, part in [*visual.named_children(), *visual.named_parameters(recurse=False)]:
             if hasattr(tower, name):
-                setattr(tower, name, part)
+                setattr(tower, name, Blocks(part) if name == 'transformer' else part)
         self.tower = [tower]  # in a list, since all it holds belongs to ``clip.visual``
         background = self.classifiers['pair'][-1:]
         self.patch_classifiers = dict(
