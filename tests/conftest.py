@@ -82,10 +82,9 @@ def _scope_of_other_tests():
     """A run sets mmengine's default scope for the whole process."""
     from mmengine.registry import DefaultScope
 
-    before = DefaultScope._instance_dict.copy()
+    DefaultScope._instance_dict.clear()  # a fixture of the whole session may have set it as well
     yield
     DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 def pytest_terminal_summary(terminalreporter):
