@@ -10,7 +10,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import test as test_tool
 import torch
+import train as train_tool
 from classification.small_runs import weights
 from comparison.cells import selection
 from mmengine.config import Config
@@ -28,9 +30,6 @@ from vlm_dense.methods.fine_tuning.wise_ft import interpolate
 from vlm_dense.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / 'tools'))
-import test as test_tool  # noqa: E402
-import train as train_tool  # noqa: E402
 
 ARCH = dict(
     embed_dim=16,

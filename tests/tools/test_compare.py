@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import compare
 import pytest
 import torch
 from comparison import report
@@ -23,8 +24,6 @@ from vlm_dense.errors import ConfigError
 from vlm_dense.methods.base.templates import read_templates
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / 'tools'))
-import compare  # noqa: E402
 
 TOY = f"""
 _base_ = '{ROOT}/configs/_base_/classification_runtime.py'

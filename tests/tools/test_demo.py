@@ -6,16 +6,16 @@ import shutil
 import sys
 from pathlib import Path
 
+import demo
 import numpy as np
 import pytest
 from PIL import Image
 
-TOOLS = Path(__file__).parents[2] / 'tools'
-sys.path.insert(0, str(TOOLS))
-import demo  # noqa: E402
+from vlm_dense.apis import SegInferencer
+from vlm_dense.errors import ClassNamesError, DataError
 
-from vlm_dense.apis import SegInferencer  # noqa: E402
-from vlm_dense.errors import ClassNamesError, DataError  # noqa: E402
+TOOLS = Path(__file__).parents[2] / 'tools'
+
 
 SECONDS = 30
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
+import methods_page
 import pytest
 from comparison import report
 
 ROOT = Path(__file__).parents[2]
 DOCS, CONFIGS = ROOT / 'docs', ROOT / 'configs'
-sys.path.insert(0, str(ROOT / 'tools'))
-import methods_page  # noqa: E402
 
 
 def row(method: str, test: str, value: float, seed: int = 1, protocol: str = 'few-shot', shots: int = 16) -> dict:

@@ -6,12 +6,13 @@ import json
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
+import pseudo_label as tool
 import pytest
 import torch
+import train as train_tool
 from engine.toy import write_config, write_data
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -23,9 +24,6 @@ from vlm_dense.clip.loading import load_clip
 from vlm_dense.datasets.checks import LoadImage
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-sys.path.insert(0, str(TOOLS))
-import pseudo_label as tool  # noqa: E402
-import train as train_tool  # noqa: E402
 
 ARCH = dict(
     embed_dim=16,

@@ -10,13 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import segment
 from PIL import Image
 
-TOOLS = Path(__file__).parents[2] / 'tools'
-sys.path.insert(0, str(TOOLS))
-import segment  # noqa: E402
+from vlm_dense.datasets import DrawScene, ShapesDataset
 
-from vlm_dense.datasets import DrawScene, ShapesDataset  # noqa: E402
+TOOLS = Path(__file__).parents[2] / 'tools'
 
 
 @pytest.fixture(scope='module')
