@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_towers import resnet, vit
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from vlm_dense.clip.resnet import CLIPResNet
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.clip.vit import CLIPViT
 
-TEXT = dict(context_length=16, vocab_size=64, width=32, heads=2, layers=3)
-VIT = dict(
-    embed_dim=24,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=3, head_width=16),
-    text_cfg=TEXT,
-)
-RN = dict(
-    embed_dim=24,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=64, layers=[1, 1, 1, 1], width=8, head_width=64),
-    text_cfg=TEXT,
-)
+VIT = vit(embed_dim=24, text=dict(context_length=16, vocab_size=64, layers=3), layers=3)
+RN = resnet(embed_dim=24, text=dict(context_length=16, vocab_size=64, layers=3), head_width=64)
 
 
 @pytest.fixture(autouse=True)

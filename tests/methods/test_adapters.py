@@ -18,6 +18,7 @@ from comparison.cells import selection
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
+from tiny_towers import vit
 from torch.utils.data import DataLoader
 
 from vlm_dense.classification import ClsDataSample
@@ -31,12 +32,7 @@ from vlm_dense.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
 
-ARCH = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, head_width=16, layers=2),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2),
-)
+ARCH = vit()
 NAMES = ['circle', 'tiger_shark', 'red star']
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from mmseg.structures import SegDataSample
+from tiny_towers import vit
 from torch.nn import functional as F
 
 from vlm_dense.clip.vit import CLIPViT
@@ -14,12 +15,7 @@ from vlm_dense.methods.dense.sc_clip import SCCLIPAttention, mend
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.name_decision import NameDecision
 
-ARCH = dict(
-    embed_dim=24,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=4, head_width=16),
-    text_cfg=dict(context_length=16, vocab_size=64, width=32, heads=1, layers=1),
-)
+ARCH = vit(embed_dim=24, text=dict(context_length=16, vocab_size=64, heads=1, layers=1), layers=4)
 
 
 def proxy(patch=4):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_towers import vit
 
 from vlm_dense.clip.loading import tokenize
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
@@ -12,12 +13,7 @@ from vlm_dense.registry import MODELS
 
 NAMES = ['tiger_shark', 'sea-lion', 'a rather long name of a class', 'cat']
 D = 16
-ARCH = dict(
-    embed_dim=D,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=16, patch_size=8, width=32, layers=1, head_width=16),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2),
-)
+ARCH = vit(embed_dim=D, image_size=16, layers=1)
 
 
 @pytest.fixture(scope='module')

@@ -17,6 +17,7 @@ from mmengine.structures import PixelData
 from mmseg.models import FCNHead
 from mmseg.structures import SegDataSample
 from safetensors.torch import save_file
+from tiny_towers import vit
 
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError, DataError
@@ -24,12 +25,7 @@ from vlm_dense.registry import MODELS
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'maskclip_plus'
 NAMES = ['sky', 'road', 'car', 'tree']
-ARCH = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=1, head_width=16),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=16, heads=1, layers=1),
-)
+ARCH = vit(text=dict(width=16, heads=1, layers=1), layers=1)
 ASPP = dict(type='vlm_dense.ASPPHeadV2', in_channels=32, dilations=(1, 2), norm_cfg=dict(type='BN'))
 SIZE = 32
 

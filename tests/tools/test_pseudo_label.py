@@ -17,6 +17,7 @@ from engine.toy import write_config, write_data
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
+from tiny_towers import vit
 
 from vlm_dense.apis import SegInferencer
 from vlm_dense.apis.pseudo_label import pseudo_label
@@ -25,12 +26,7 @@ from vlm_dense.datasets.checks import LoadImage
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 
-ARCH = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=1, head_width=16),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=16, heads=1, layers=1),
-)
+ARCH = vit(text=dict(width=16, heads=1, layers=1), layers=1)
 CONFIG = """
 clip = dict(arch={arch}, pretrained={weights!r})
 model = dict(
