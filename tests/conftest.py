@@ -78,13 +78,20 @@ def _streams_of_other_tests():
 
 
 @pytest.fixture(autouse=True, scope='module')
-def _scope_of_other_tests():
-    """A run sets mmengine's default scope for the whole process."""
+def _globals_of_other_tests():
+    """A run sets mmengine's default scope for the whole process, and its visualizer is found again by its name."""
     from mmengine.registry import DefaultScope
+    from mmengine.visualization import Visualizer
 
-    DefaultScope._instance_dict.clear()  # a fixture of the whole session may have set it as well
+    def forget():
+        classes = [DefaultScope, Visualizer]
+        while classes:
+            classes += (cls := classes.pop()).__subclasses__()
+            cls._instance_dict.clear()
+
+    forget()  # a fixture of the whole session may have left some as well
     yield
-    DefaultScope._instance_dict.clear()
+    forget()
 
 
 def pytest_terminal_summary(terminalreporter):
