@@ -18,7 +18,7 @@ def pytest_addoption(parser):
     )
 
 
-SLOW = {
+LONG = {
     'test_compile',
     'test_demo_clients',
     'test_fsdp',
@@ -31,14 +31,40 @@ SLOW = {
     'test_sharding',
     'test_subpt_runs',
 }
-"""Files of whole trainings, several processes and kills: ``pytest -m slow`` runs them, ``-m 'not slow'`` does not."""
+"""Files of several processes, of kills and of whole trainings. They are slow as well."""
+
+SLOW = {
+    'test_ade20k',
+    'test_adapters',
+    'test_bad_inputs',
+    'test_checkpoint',
+    'test_coco_run',
+    'test_compare',
+    'test_coop_training',
+    'test_image_set_run',
+    'test_image_sets',
+    'test_image_tower',
+    'test_maskclip_plus_segmentor',
+    'test_matrix',
+    'test_pseudo_label',
+    'test_seg_inferencer',
+    'test_setup',
+    'test_shapes_run',
+    'test_stand_in',
+    'test_stock_mmdet',
+    'test_strip_loss',
+    'test_train_and_test',
+}
+"""Files that take more than some seconds, nearly all since they run whole programs."""
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests of the slow files."""
+    """Mark the tests of the slow files and of the long ones."""
     for item in items:
-        if item.path.stem in SLOW:
+        if item.path.stem in SLOW | LONG:
             item.add_marker(pytest.mark.slow)
+        if item.path.stem in LONG:
+            item.add_marker(pytest.mark.long)
 
 
 def pytest_generate_tests(metafunc):
