@@ -7,6 +7,6 @@ _base_ = [
 
 model = dict(
     class_names='context60',
-    decode_head=dict(aliases='first'),
+    decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first')]),
     decision=dict(prob_thresh=0.15),
 )

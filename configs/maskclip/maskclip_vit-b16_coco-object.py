@@ -7,5 +7,5 @@ _base_ = [
 
 model = dict(
     class_names='coco-object81',
-    decode_head=dict(aliases='max'),
+    decode_head=dict(refinements=[]),
 )

@@ -154,7 +154,7 @@ def encode_text(cell: Cell, folder: Path) -> None:
     if 'text_embeddings_path' in head:
         return
     text = {k: model[k] for k in ('class_names', 'text_encoder', 'text_prompt') if model.get(k) is not None}
-    names = {k: head[k] for k in ('aliases', 'background') if k in head}
+    names = {k: head[k] for k in ('refinements', 'aliases', 'background') if k in head}
     path = folder / f'{_digest([_plain([text, names]), weights_digest(_plain(text)), code_digest()])}.pth'
     if model.get('image_prompt') is not None or head.get('random_text') is not None:
         return

@@ -69,7 +69,7 @@ class LPOSS(MaskCLIP):
     ):
         super().__init__(backbone, class_names, **kwargs)
         head = self.decode_head
-        if self.decision or self.pamr or self.variants or head.pd_thresh or head.ks_thresh or head.background:
+        if self.decision or self.pamr or self.variants or len(head.refinements) > 1:  # more than Aliases
             raise ConfigError(
                 'LPOSS: decision, pamr, variants, background and the thresholds of the head would have no effect. '
                 'Leave them out; names of the background go into class_names, as [["wall", "sky"], "dog"].'
@@ -108,6 +108,10 @@ class LPOSS(MaskCLIP):
             if self._keep_logits():
                 sample.set_data(dict(seg_logits=PixelData(data=scores)))
         return samples
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Softmax over the classes of the spread scores (K, H, W), as in the released code."""
+        return scores.softmax(dim=0)
 
     def predict_lists(self, inputs: Tensor, data_samples: list, class_lists: Sequence) -> list:
         """Not available: see :meth:`set_class_names` for other classes.

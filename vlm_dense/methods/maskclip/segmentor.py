@@ -19,6 +19,8 @@ from vlm_dense.errors import ConfigError
 from vlm_dense.methods.base.text_guided import TextGuided
 from vlm_dense.methods.base.text_prompt import TextPrompt
 from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
+from vlm_dense.methods.maskclip.refinements import Aliases as AliasPart
+from vlm_dense.methods.maskclip.refinements import KeySmoothing, PromptDenoising, ThresholdBackground
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.class_names import Aliases
 from vlm_dense.segmentation.inference import BatchedInference, own_sizes
@@ -33,7 +35,7 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
 
     Call graph::
 
-        predict --> backbone.encode: value, key --> decode_head: cosines, denoise, smooth --> (B, K, h, w)
+        predict --> backbone.encode: value, key --> decode_head: cosines, refinements --> (B, K, h, w)
                     --> bilinear to image size, windows averaged --> pamr --> original size --> argmax
 
     Args:
@@ -100,13 +102,12 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
         """Refuse refinements that would have no effect."""
         if self.decision is None:
             return
-        thresh = head.background is not None and head.background['thresh'] is not None
         found = dict(
             pamr=self.pamr is not None,
-            aliases=head.aliases == 'mean',
-            pd_thresh=head.pd_thresh > 0,
-            ks_thresh=head.ks_thresh > 0,
-            background=thresh,
+            aliases=head.part(AliasPart).keep == 'mean',
+            pd_thresh=head.part(PromptDenoising) is not None,
+            ks_thresh=head.part(KeySmoothing) is not None,
+            background=head.part(ThresholdBackground) is not None,
         )
         wrong = [name for name, used in found.items() if used]
         if wrong:
@@ -191,6 +192,12 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
             names = ['sem_seg', *self.variants]
             data_samples[i].set_data({f'pred_{n}': PixelData(data=x[None]) for n, x in zip(names, labels, strict=True)})
         return data_samples
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Probabilities of the classes (K, H, W) that sum to one, of the ``seg_logits`` of a sample."""
+        if self.decision is not None:
+            return scores / scores.sum(dim=0)
+        return scores if self.pamr is not None else self.decode_head.probabilities(scores[None])[0]
 
     def predict_lists(
         self, inputs: Tensor, data_samples: list, class_lists: Sequence[ClassNames]
