@@ -42,7 +42,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--datasets', nargs='+', default=['shapes'], help='as in configs/ (default: %(default)s)')
     parser.add_argument('--tower', default='tiny-vit', help='as in configs/: tiny-vit, vit-b16, vit-l14 (%(default)s)')
     parser.add_argument('--images', type=positive, metavar='N', help='so many of each data set, evenly spread (all)')
-    parser.add_argument('--timed', type=positive, default=8, metavar='N', help='images of the median time (%(default)s)')
+    parser.add_argument(
+        '--timed', type=positive, default=8, metavar='N', help='images of the median time (%(default)s)'
+    )
     parser.add_argument('--pictures', type=positive, default=3, metavar='N', help='rows of a picture (%(default)s)')
     parser.add_argument('--out', default='work_dirs/compare_dense', type=Path, help='folder of results (%(default)s)')
     parser.add_argument('--data-root', nargs='+', default=[], metavar='SET=DIR', help='where the data lie')

@@ -1,4 +1,5 @@
-# MaskCLIP in its successors' windows, CLIP ViT-B/16, PASCAL Context, 59 classes and the background. Published: 23.2 mIoU.
+# MaskCLIP in its successors' windows, CLIP ViT-B/16, PASCAL Context, 59 classes and the
+# background. Published: 23.2 mIoU.
 _base_ = [
     '../_base_/models/maskclip-windows_vit-b16.py',
     '../_base_/datasets/context60_336.py',

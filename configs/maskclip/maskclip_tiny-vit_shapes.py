@@ -7,10 +7,11 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-background = dict(
-    type='vlm_dense.NamedBackground', names=['empty background', 'background', 'texture', 'empty scene']
+background = dict(type='vlm_dense.NamedBackground', names=['empty background', 'background', 'texture', 'empty scene'])
+denoising, smoothing = (
+    dict(type='vlm_dense.PromptDenoising', thresh=0.5),
+    dict(type='vlm_dense.KeySmoothing', thresh=1.0),
 )
-denoising, smoothing = dict(type='vlm_dense.PromptDenoising', thresh=0.5), dict(type='vlm_dense.KeySmoothing', thresh=1.0)
 model = dict(
     decode_head=dict(refinements=[background]),
     variants=dict(

@@ -73,7 +73,9 @@ def test_older_options_change_the_list_of_a_config():
 
 def test_the_order_of_the_list_counts():
     maps, key = torch.randn(1, 4, 3, 5) * 0.3, torch.randn(1, 15, 7)
-    one, other = (build(refinements=parts, scale=8.0).decode_head for parts in ([DENOISING, SMOOTHING], [SMOOTHING, DENOISING]))
+    one, other = (
+        build(refinements=parts, scale=8.0).decode_head for parts in ([DENOISING, SMOOTHING], [SMOOTHING, DENOISING])
+    )
     assert not torch.allclose(one.refine(maps, key).probabilities, other.refine(maps, key).probabilities)
 
 
@@ -101,6 +103,10 @@ def test_a_background_beyond_the_classes_is_refused():
 
 def test_variants_of_one_head_have_the_same_names():
     head = build(refinements=[NAMED]).decode_head
-    assert kinds(head.variant(refinements=[NAMED, DENOISING]).refinements) == ['Aliases', 'NamedBackground', 'PromptDenoising']
+    assert kinds(head.variant(refinements=[NAMED, DENOISING]).refinements) == [
+        'Aliases',
+        'NamedBackground',
+        'PromptDenoising',
+    ]
     with pytest.raises(ConfigError, match='same names'):
         head.variant(refinements=[DENOISING])

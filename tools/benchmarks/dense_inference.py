@@ -166,7 +166,10 @@ def main() -> None:
         return dense_methods.compare(methods, args.arch, tuple(args.size), args.classes, args.repeats)
     if args.worker:
         return worker(args)
-    print(f'{args.arch}, one image of {args.size[1]} x {args.size[0]} px, {torch.get_num_threads()} threads, medians of {args.repeats}')
+    print(
+        f'{args.arch}, one image of {args.size[1]} x {args.size[0]} px, {torch.get_num_threads()} threads, '
+        f'medians of {args.repeats}'
+    )
     with tempfile.TemporaryDirectory() as folder:
         for classes in args.classes:
             report(classes, args, folder)

@@ -135,17 +135,14 @@ def measure(method: str, kind: str, arch: str, size: tuple[int, int], classes: l
         queue.put((number, seconds, text, peak, labels.to(torch.int32).numpy()))
 
 
-def compare(
-    methods: list[str], arch: str, size: tuple[int, int], classes: list[int], repeats: int
-) -> None:
+def compare(methods: list[str], arch: str, size: tuple[int, int], classes: list[int], repeats: int) -> None:
     """Measure each method in both ways, one process at a time, and print a table."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['dense_methods'])
+    head = ['method', 'K', 'official s', 'without text', 'ours s', 'times as fast', 'official MB', 'ours MB', 'share']
     print(
         f'{arch}, one image of {size[1]} x {size[0]} px, one thread, medians of {repeats}; official: seconds with text, '
-        'and without it; MB: peak beyond the model\n\n'
-        '| method | K | official s | without text | ours s | times as fast | official MB | ours MB | share | same label |\n'
-        f'|{"---|" * 10}',
+        f'and without it; MB: peak beyond the model\n\n| {" | ".join(head)} | same label |\n|{"---|" * (len(head) + 1)}',
         flush=True,
     )
     for method in methods:

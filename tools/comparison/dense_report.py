@@ -51,7 +51,11 @@ def markdown(rows: Sequence[dict], failed: dict[Cell, str], command: str) -> str
         line = [method]
         for dataset in datasets:
             row = own.get(dataset, {})
-            line += [_number(row.get('mIoU'), '.1f'), _number(row.get('seconds'), '.3g'), _number(row.get('work_mb'), '.0f')]
+            line += [
+                _number(row.get('mIoU'), '.1f'),
+                _number(row.get('seconds'), '.3g'),
+                _number(row.get('work_mb'), '.0f'),
+            ]
         if len(datasets) > 1:
             whole = len(own) == len(datasets)
             line.append(_number(statistics.mean(row['mIoU'] for row in own.values()) if whole else None, '.1f'))

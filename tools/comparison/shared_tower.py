@@ -43,5 +43,8 @@ class SharedTower:
         key = (index, id(x), *sorted(options.items()))
         if key not in self._known:
             self.runs += 1
-            self._known[key] = x, CLIPViT._block(self.tower, index, x, **options)  # with x, so that its id stays its own
+            self._known[key] = (
+                x,
+                CLIPViT._block(self.tower, index, x, **options),
+            )  # with x, so that its id stays its own
         return self._known[key][1]

@@ -1,5 +1,5 @@
-# COCO's 80 things and the background, class 0, which is what COCO-Stuff calls stuff and what it leaves out. Read from the
-# files of COCO-Stuff, with the layout of coco-stuff171.py.
+# COCO's 80 things and the background, class 0, which is what COCO-Stuff calls stuff and what it leaves out. Read from
+# the files of COCO-Stuff, with the layout of coco-stuff171.py.
 _base_ = './coco-stuff171.py'
 
 num_classes = 81

@@ -77,8 +77,8 @@ class LPOSS(MaskCLIP):
             )
         if self.test_cfg.get('window_multiple'):
             raise ConfigError(
-                'LPOSS: test_cfg.window_multiple would make nodes of pixels. Leave it out; each backbone pads windows to '
-                'its own patch.'
+                'LPOSS: test_cfg.window_multiple would make nodes of pixels. Leave it out; each backbone pads windows '
+                'to its own patch.'
             )
         if not 0 <= alpha < 1 or k < 1 or steps < 1:
             raise ConfigError(

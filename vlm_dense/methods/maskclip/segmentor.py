@@ -28,7 +28,6 @@ from vlm_dense.segmentation.name_decision import NameDecision
 from vlm_dense.segmentation.pamr import PAMR
 from vlm_dense.segmentation.strip_maps import Piece, StripMaps
 
-
 NAMES_AT_ONCE = 8
 """Maps of names that are refined on the pixels at a time."""
 
@@ -272,9 +271,7 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
         """Scores (K, H, W) and labels (H, W) in original size of an image (3, h, w)."""
         return self.decision(self.decision.refine(self.name_maps(pieces, meta), image), owners_of(classes))
 
-    def _decided_labels(
-        self, pieces: list[Piece], classes: tuple[Aliases, ...], image: Tensor, meta: dict
-    ) -> Tensor:
+    def _decided_labels(self, pieces: list[Piece], classes: tuple[Aliases, ...], image: Tensor, meta: dict) -> Tensor:
         """The labels of :meth:`_decided`, without all maps at full size wherever that can be."""
         if self.decision.pamr is None:
             return self.decision.labels(StripMaps(*self._steps(pieces, meta), self.align_corners), owners_of(classes))

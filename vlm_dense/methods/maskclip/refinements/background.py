@@ -73,7 +73,9 @@ class ThresholdBackground(Background):
 
     def __init__(self, thresh: float, index: int = 0):
         if not 0 < thresh <= 1:
-            raise ConfigError(f'ThresholdBackground: background.thresh is a probability, above 0 and up to 1, found {thresh}.')
+            raise ConfigError(
+                f'ThresholdBackground: background.thresh is a probability, above 0 and up to 1, found {thresh}.'
+            )
         self.thresh, self.index = thresh, index
         self.named = False
 

@@ -45,8 +45,8 @@ class KeySmoothing(Refinement):
         """
         if maps.key is None:
             raise ConfigError(
-                'KeySmoothing: ks_thresh needs keys, which attn_pooling and the successors of MaskCLIP do not give. Set '
-                'one of them only.'
+                'KeySmoothing: ks_thresh needs keys, which attn_pooling and the successors of MaskCLIP do not '
+                'give. Set one of them only.'
             )
         p = maps.probabilities
         key = F.normalize(maps.key, dim=NORMS[self.norm])
