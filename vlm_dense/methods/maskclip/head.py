@@ -103,7 +103,7 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
             )
         super().__init__(1, 1, num_classes=len(classes), dropout_ratio=0, init_cfg=None, **kwargs)
         del self.conv_seg
-        self.refinements = parts
+        self.refinements = nn.ModuleList(parts)
         self.scale = scale
         self.random_text = random_text
         self.class_names = classes
@@ -221,8 +221,9 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
         if unknown:
             raise ConfigError(f'MaskCLIPHead: {sorted(unknown)} cannot differ between variants of one head.')
         head = copy.copy(self)
-        head.refinements = build_refinements(options.pop('refinements', self.refinements), older)
-        if _naming(head.refinements) != _naming(self.refinements):
+        parts = build_refinements(options.pop('refinements', self.refinements), older)
+        head._modules = dict(self._modules, refinements=nn.ModuleList(parts))
+        if _naming(parts) != _naming(self.refinements):
             raise ConfigError(
                 'MaskCLIPHead: variants of one head have the same names, so Aliases and backgrounds cannot differ.'
             )
@@ -299,9 +300,13 @@ def _classes(class_names: ClassNames, refinements: Sequence[Refinement]) -> tupl
     return classes
 
 
-def _naming(refinements: Sequence[Refinement]) -> list[tuple[str, dict]]:
+def _naming(refinements: Sequence[Refinement]) -> list[tuple]:
     """What the names of classes depend on."""
-    return [(type(part).__name__, vars(part)) for part in refinements if isinstance(part, (AliasPart, Background))]
+    return [
+        tuple(getattr(part, name, None) for name in ('keep', 'names', 'thresh', 'index'))
+        for part in refinements
+        if isinstance(part, (AliasPart, Background))
+    ]
 
 
 def _flat(classes: tuple[Aliases, ...]) -> list[str]:

@@ -30,6 +30,7 @@ class Aliases(Refinement):
     """
 
     def __init__(self, keep: str = 'max'):
+        super().__init__()
         if keep not in KINDS:
             raise ConfigError(f'Aliases: keep (aliases of a MaskCLIPHead) must be one of {KINDS}, found {keep!r}.')
         self.keep = keep

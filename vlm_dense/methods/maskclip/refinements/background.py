@@ -48,6 +48,7 @@ class NamedBackground(Background):
     """
 
     def __init__(self, names: str | list[str], index: int = 0):
+        super().__init__()
         self.names = tuple(name for aliases in as_class_names(names) for name in aliases)
         self.index = index
 
@@ -72,6 +73,7 @@ class ThresholdBackground(Background):
     """
 
     def __init__(self, thresh: float, index: int = 0):
+        super().__init__()
         if not 0 < thresh <= 1:
             raise ConfigError(
                 f'ThresholdBackground: background.thresh is a probability, above 0 and up to 1, found {thresh}.'

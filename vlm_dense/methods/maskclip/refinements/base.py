@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlm_dense.segmentation.class_names import Aliases as Names
 
@@ -33,7 +33,7 @@ class ClassMaps:
         return (self.scale * self.values).softmax(dim=1)
 
 
-class Refinement:
+class Refinement(nn.Module):
     """A step between the cosines of names and the maps of classes; subclasses override what they change.
 
     Attributes:

@@ -22,6 +22,7 @@ class PromptDenoising(Refinement):
     """
 
     def __init__(self, thresh: float = 0.5):
+        super().__init__()
         self.thresh = thresh
 
     def refine(self, maps: ClassMaps) -> ClassMaps:

@@ -31,6 +31,7 @@ class KeySmoothing(Refinement):
     """
 
     def __init__(self, thresh: float = 1.0, norm: str = 'position'):
+        super().__init__()
         if norm not in NORMS:
             raise ConfigError(
                 f'KeySmoothing: norm (ks_norm of a MaskCLIPHead) must be one of {tuple(NORMS)}, found {norm!r}.'
