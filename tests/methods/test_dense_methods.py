@@ -237,12 +237,12 @@ MODELS_OF_ALL = dict(
 
 def model_of(method, **options):
     """A method as a segmentor on the bundled tiny-vit, with windows."""
+    torch.manual_seed(0)  # of proxies
     if method != 'lposs':
         return maskclip(backbone=dict(dense_attention=MODELS_OF_ALL[method]), **options)
     windows = dict(mode='slide', crop_size=(37, 40), stride=(20, 20))
     more = dict(type='vlm_dense.LPOSS', proxy=proxy(8), k=10, decision=None, test_cfg=windows)
     tower = dict(type='vlm_dense.CLIPViT', dense_attention=dict(type='vlm_dense.ValueAttention'))
-    torch.manual_seed(0)
     return maskclip(backbone=tower, **more | options)
 
 

@@ -288,8 +288,8 @@ def _resume(path: Path, metrics: dict[str, Evaluator]) -> tuple[int, list[dict]]
     if not path.is_file():
         return 0, []
     kept = torch.load(path, map_location='cpu', weights_only=True)
-    if set(kept['results']) != set(metrics):
-        return 0, []
+    if set(kept['results']) != set(metrics) or any(len(found) != kept['done'] for found in kept['results'].values()):
+        return 0, []  # other methods, or one that had failed
     for name, results in kept['results'].items():
         metrics[name].metrics[0].results = [tuple(r) for r in results]
     return kept['done'], kept['shown']

@@ -75,7 +75,7 @@ class LPOSS(MaskCLIP):
                 'LPOSS: decision, pamr, variants, background and the thresholds of the head would have no effect. '
                 'Leave them out; names of the background go into class_names, as [["wall", "sky"], "dog"].'
             )
-        if self.test_cfg.get('window_multiple'):
+        if (self.test_cfg or {}).get('window_multiple'):
             raise ConfigError(
                 'LPOSS: test_cfg.window_multiple would make nodes of pixels. Leave it out; each backbone pads windows '
                 'to its own patch.'
@@ -240,18 +240,18 @@ class LPOSS(MaskCLIP):
 
     def _strips_do(self, pieces: list[Piece], meta: dict) -> bool:
         """Whether labels can be made a few rows at a time: names are merged before maps get their original size."""
+        if self.pixels is not None:
+            return False
+        seen = pieces[-1][0][1], pieces[-1][0][3]
         single = all(len(names) == 1 for names in self.decode_head.class_names)
-        return self.pixels is None and (single or self.original_size(pieces, meta) == self._seen_size(pieces))
-
-    @staticmethod
-    def _seen_size(pieces: list[Piece]) -> tuple[int, int]:
-        return pieces[-1][0][1], pieces[-1][0][3]
+        return single or self.original_size(pieces, meta) == seen or (len(pieces) == 1 and self._plain(meta))
 
     def _strip_labels(self, pieces: list[Piece], meta: dict) -> Tensor:
         """Labels (H, W) in original size, equal to the argmax of :meth:`class_maps`."""
         if len(pieces) == 1 and self._plain(meta):
             height, width = self.original_size(pieces, meta)
-            pieces, meta = [((0, height, 0, width), pieces[0][1])], {}
+            classes = [((0, height, 0, width), self._classes(pieces[0][1]))]
+            return StripMaps(classes, {}, self.align_corners).argmax()
         names = StripMaps(pieces, meta, self.align_corners).argmax()
         return torch.tensor(owners_of(self.decode_head.class_names), device=names.device)[names]
 
