@@ -261,7 +261,7 @@ def test_smoothing_equals_the_product_with_the_similarity_of_keys(ks_norm):
             if p[b, :, y, x].max() < 0.5:
                 wanted[b, :, y, x] = sum(similarity[i, j] * p[b, :, j // 5, j % 5] for j in range(15))
     assert not torch.equal(wanted, p)
-    torch.testing.assert_close(head.smooth(maps, key), wanted)
+    torch.testing.assert_close(head.refine(maps, key).values, wanted)
 
 
 def test_smoothing_without_keys_is_refused():

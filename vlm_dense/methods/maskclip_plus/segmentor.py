@@ -20,6 +20,7 @@ from torch import Tensor
 from vlm_dense.datasets.suppress import UNLABELED
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 from vlm_dense.methods.maskclip.head import ClassNames
+from vlm_dense.methods.maskclip.refinements import ThresholdBackground
 from vlm_dense.methods.maskclip.segmentor import MaskCLIP
 from vlm_dense.ops.strips import enlarged_max
 from vlm_dense.registry import MODELS, unknown_name
@@ -51,7 +52,7 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
     Args:
         backbone, neck, auxiliary_head, data_preprocessor, train_cfg, test_cfg, init_cfg: As in mmseg; ``test_cfg`` see
             :class:`BatchedInference`.
-        teacher: ``vlm_dense.MaskCLIP``; its ``pd_thresh`` and ``ks_thresh`` refine the labels. It is frozen, stays in
+        teacher: ``vlm_dense.MaskCLIP``; its ``refinements`` refine the labels. It is frozen, stays in
             eval mode, and ``vlm_dense.FrozenWeightsHook`` leaves it out of checkpoints.
         decode_head: Arguments of :class:`MaskCLIPPlusHead`.
         class_names: Names in label order, as for :class:`MaskCLIP`; with ``cls_bg`` the first is the background's and
@@ -293,12 +294,7 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
             background = self.decode_head.class_embeddings()[:1]
             cosine = torch.einsum('bdhw,kd->bkhw', F.normalize(features.value.float(), dim=1), background)
             maps = torch.cat([cosine, maps], dim=1)
-        maps = maps[:, self.clip_unlabeled_cats]
-        if head.pd_thresh > 0:
-            maps = head.denoise(maps)
-        if head.ks_thresh > 0:
-            maps = head.smooth(maps, features.key)
-        return maps
+        return head.refine(maps[:, self.clip_unlabeled_cats], features.key).values
 
     def _assign(self, labels: Tensor, maps: Tensor, cats: list[int]) -> Tensor:
         """Give unlabelled pixels of ``labels`` (B, H, W) the best of ``cats`` by maps (B, n, h, w)."""
@@ -358,7 +354,7 @@ def _teacher(cfg: dict) -> MaskCLIP:
             f'MaskCLIPPlus: {type(head.text_prompt).__name__} gives each class {head.text_prompt.num_variants} '
             "embeddings, but the network's classifier has one a class. Use a text prompt with one."
         )
-    if head.background is not None and head.background['thresh'] is not None:
+    if head.part(ThresholdBackground) is not None:
         raise ConfigError(
             'MaskCLIPPlus: a background found by a threshold has no embedding that the network could use. Name what '
             'it consists of (background=dict(names=[...])), or learn it with decode_head=dict(cls_bg=True).'
