@@ -37,7 +37,15 @@ from vlm_dense.engine.launch import positive
 from vlm_dense.methods.denseclip import DenseCLIP
 from vlm_dense.registry import MODELS
 
-CROPS = {'RN50': (512, 341), 'RN101': (512, 341), 'ViT-B-16': (640, 426)}
+CROPS = {
+    'RN50': (512, 341),
+    'RN101': (512, 341),
+    'ViT-B-16': (640, 426),
+    'tiny-rn': (128, 85),
+    'tiny-vit': (128, 85),
+}
+"""Side of a window and stride of the slide test."""
+VIT = dict(type='vlm_dense.CLIPViT', head=True, pyramid=True, double_class_embedding=True)
 
 
 class OfficialFormulation(DenseCLIP):
@@ -50,7 +58,7 @@ class OfficialFormulation(DenseCLIP):
         contexts = prompt.contexts.expand(len(tokens), -1, -1)
         x = torch.cat([tokens[:, :1], contexts, tokens[:, 1:]], dim=1)
         x = x + tower.positional_embedding[: x.shape[1]]
-        mask = torch.full((x.shape[1], x.shape[1]), float('-inf')).triu_(1)
+        mask = x.new_full((x.shape[1], x.shape[1]), float('-inf')).triu_(1)
         for block in tower.transformer.resblocks:
             x = block(x, attn_mask=mask)
         end = tower.find_eot(prompt.token_ids) + contexts.shape[1]
@@ -70,15 +78,11 @@ def build(args: argparse.Namespace, official: bool) -> DenseCLIP:
     torch.manual_seed(0)
     arch, classes = args.arch[0], args.classes
     crop, stride = sizes(args)
-    vit = arch.startswith('ViT')
-    width = [768] * 4 if vit else [256, 512, 1024, 2048]
-    index = 2 if vit else 3
-    width[index] += classes
-    image = (
-        dict(type='vlm_dense.CLIPViT', head=True, pyramid=True, out_indices=[3, 5, 7, 11], double_class_embedding=True)
-        if vit
-        else dict(type='vlm_dense.CLIPResNet', attnpool=True)
-    )
+    image, index = dict(type='vlm_dense.CLIPResNet', attnpool=True), 3
+    if arch == 'ViT-B-16':
+        image, index = dict(VIT, out_indices=[3, 5, 7, 11]), 2
+    if arch == 'tiny-vit':
+        image, index = VIT, 1  # the stage with the stride of its patch, 8
     cfg = dict(
         type='vlm_dense.DenseCLIP',
         class_names=ADE20KDataset.METAINFO['classes'][:classes],
@@ -86,7 +90,7 @@ def build(args: argparse.Namespace, official: bool) -> DenseCLIP:
         text_encoder=dict(type='vlm_dense.TextTower', arch=arch, context_length=13, chunk_size=256),
         text_prompt=dict(type='vlm_dense.DenseCLIPPrompt'),
         context_decoder=dict(type='vlm_dense.ContextDecoder'),
-        neck=dict(type='mmseg.FPN', in_channels=width, out_channels=256, num_outs=4),
+        neck=dict(type='mmseg.FPN', out_channels=256, num_outs=4),
         decode_head=dict(
             type='mmseg.FPNHead',
             in_channels=[256] * 4,
@@ -110,9 +114,15 @@ def build(args: argparse.Namespace, official: bool) -> DenseCLIP:
     model = MODELS.build(ConfigDict(cfg))
     if official:
         model.__class__ = OfficialFormulation
-        for head in (model.decode_head, model.identity_head):
-            head.loss_by_feat = functools.partial(BaseDecodeHead.loss_by_feat, head)
+        whole_losses(model)
     return model
+
+
+def whole_losses(model: torch.nn.Module) -> None:
+    """Let all heads of a model take mmseg's losses, of logits at full size."""
+    for head in model.modules():
+        if isinstance(head, BaseDecodeHead):
+            head.loss_by_feat = functools.partial(BaseDecodeHead.loss_by_feat, head)
 
 
 def sizes(args: argparse.Namespace) -> tuple[int, int]:
@@ -126,13 +136,13 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def test_job(args: argparse.Namespace, official: bool):
+def test_job(model: DenseCLIP, args: argparse.Namespace, device: str = 'cpu'):
     """A function that runs the slide test of one image and returns the label map."""
-    model = build(args, official).eval()
+    model.to(device).eval()
     # a 4:3 photograph, its short side resized to the crop as in the recipe
     crop, _ = sizes(args)
     original = args.crop or 512
-    image = torch.randn(1, 3, crop, crop * 4 // 3, generator=torch.Generator().manual_seed(1))
+    image = torch.randn(1, 3, crop, crop * 4 // 3, generator=torch.Generator().manual_seed(1)).to(device)
     meta = dict(img_shape=tuple(image.shape[2:]), ori_shape=(original, original * 4 // 3))
 
     def job():
@@ -143,16 +153,16 @@ def test_job(args: argparse.Namespace, official: bool):
     return job
 
 
-def train_job(args: argparse.Namespace, official: bool):
-    """A function that runs a training step and returns the loss and the gradients."""
-    model = build(args, official).train()
+def train_job(model: DenseCLIP, args: argparse.Namespace, device: str = 'cpu'):
+    """A function that runs a training step and returns the losses and the gradients."""
+    model.to(device).train()
     for m in model.modules():  # no dropout, so that the two can be compared
         if isinstance(m, torch.nn.modules.dropout._DropoutNd | torch.nn.MultiheadAttention):
             m.eval()
     crop = args.crop or 512
     g = torch.Generator().manual_seed(1)
-    images = torch.randn(args.batch, 3, crop, crop, generator=g)
-    labels = torch.randint(0, args.classes, (args.batch, 1, crop, crop), generator=g)
+    images = torch.randn(args.batch, 3, crop, crop, generator=g).to(device)
+    labels = torch.randint(0, args.classes, (args.batch, 1, crop, crop), generator=g).to(device)
     meta = dict(img_shape=(crop, crop), ori_shape=(crop, crop))
     samples = [SegDataSample(gt_sem_seg=PixelData(data=x), metainfo=meta) for x in labels]
 
@@ -169,7 +179,7 @@ def train_job(args: argparse.Namespace, official: bool):
 def worker(args: argparse.Namespace) -> None:
     """Run one of the two in this process; one line of JSON a repeat, driven by lines on stdin."""
     make = train_job if args.train else test_job
-    job = make(args, args.worker == 'official')
+    job = make(build(args, args.worker == 'official'), args)
     before = peak()
     print(json.dumps(dict(ready=True)), flush=True)
     for line in sys.stdin:
