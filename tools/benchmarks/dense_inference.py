@@ -117,7 +117,7 @@ def answer(process: subprocess.Popen) -> dict:
     for line in process.stdout:
         if line.startswith('{'):
             return json.loads(line)
-    raise SystemExit('a worker failed; its error is above')
+    raise SystemExit(f'a worker stopped with code {process.wait()} (-9: killed, as where memory ran out); see above')
 
 
 def report(classes: int, args: argparse.Namespace, folder: str) -> None:

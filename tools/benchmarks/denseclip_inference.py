@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import vlm_dense
 
 vlm_dense.setup()  # before others import mmseg
 import torch
+from dense_inference import answer, forget_peak, memory
 from mmengine import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.datasets import ADE20KDataset
@@ -131,11 +131,6 @@ def sizes(args: argparse.Namespace) -> tuple[int, int]:
     return (args.crop, args.crop * stride // crop) if args.crop else (crop, stride)
 
 
-def peak() -> float:
-    """Peak resident memory of this process in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def test_job(model: DenseCLIP, args: argparse.Namespace, device: str = 'cpu'):
     """A function that runs the slide test of one image and returns the label map."""
     model.to(device).eval()
@@ -180,7 +175,8 @@ def worker(args: argparse.Namespace) -> None:
     """Run one of the two in this process; one line of JSON a repeat, driven by lines on stdin."""
     make = train_job if args.train else test_job
     job = make(build(args, args.worker == 'official'), args)
-    before = peak()
+    forget_peak()
+    before = memory('VmRSS')
     print(json.dumps(dict(ready=True)), flush=True)
     for line in sys.stdin:
         start, cpu = time.perf_counter(), time.process_time()
@@ -188,7 +184,7 @@ def worker(args: argparse.Namespace) -> None:
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         if line.strip() == 'save':
             torch.save(result, args.save)
-        print(json.dumps(dict(seconds=seconds, cpu=cpu, before=before, peak=peak())), flush=True)
+        print(json.dumps(dict(seconds=seconds, cpu=cpu, before=before, peak=memory('VmHWM'))), flush=True)
 
 
 def main() -> None:
@@ -210,14 +206,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for arch in args.arch:
             report(arch, args, folder)
-
-
-def answer(process: subprocess.Popen) -> dict:
-    """The next line of JSON of a worker; the libraries print other lines."""
-    for line in process.stdout:
-        if line.startswith('{'):
-            return json.loads(line)
-    raise SystemExit(f'a worker stopped with code {process.wait()} (-9: killed, as where memory ran out); see above')
 
 
 def report(arch: str, args: argparse.Namespace, folder: str) -> None:

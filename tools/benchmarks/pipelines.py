@@ -84,10 +84,8 @@ class Pictures(Dataset):
         for i in range(files):
             path, mask = folder / f'{i}.jpg', folder / f'{i}.png'
             cv2.imwrite(str(path), picture(chosen.size, i), [cv2.IMWRITE_JPEG_QUALITY, 90])
-            labels = cv2.resize(
-                np.random.default_rng(i).integers(0, 11, (6, 8), np.uint8), chosen.size, interpolation=0
-            )
-            cv2.imwrite(str(mask), labels)
+            labels = np.random.default_rng(i).integers(0, 11, (6, 8), np.uint8)
+            cv2.imwrite(str(mask), cv2.resize(labels, chosen.size, interpolation=cv2.INTER_NEAREST))
             boxes = [[40 * k, 30 * k, 40 * k + 120, 30 * k + 100] for k in range(7)]
             instances = [dict(bbox=b, bbox_label=k, ignore_flag=0, mask=[_circle(b)]) for k, b in enumerate(boxes)]
             self.infos.append(

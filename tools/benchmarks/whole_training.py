@@ -22,7 +22,8 @@ from pathlib import Path
 import vlm_dense
 
 vlm_dense.setup()  # before others import mmseg
-from denseclip_inference import answer, whole_losses
+from dense_inference import answer
+from denseclip_inference import whole_losses
 from mmseg.models import EncoderDecoder
 
 from vlm_dense.engine.launch import add_config_arguments, build_runner, prepare
@@ -73,9 +74,8 @@ def main() -> None:
     first = abs(before['losses'][0] - after['losses'][0])
     print(f'ratio   {before["cpu"] / after["cpu"]:8.2f}x     {after["peak"] / before["peak"]:7.2f}')
     print('(time: mmseg / strips; memory: strips / mmseg)')
-    print(
-        f'the first loss of the log differs by {first:.1e}, the last mIoU by {before["curve"][-1] - after["curve"][-1]:+.1f}'
-    )
+    last = after['curve'][-1] - before['curve'][-1]
+    print(f'the first loss of the log differs by {first:.1e}, the last mIoU by {last:+.2f}')
 
 
 if __name__ == '__main__':
