@@ -29,7 +29,7 @@ TINY = {
         ('--arch tiny-vit --classes 3 --size 64 --repeats 1', ['full-logits', 'same class at 100.0000% of the pixels'])
     ],
     'denseclip_inference': [
-        (f'--arch tiny-vit {CROP}', ['same class at', 'ratio']),
+        (f'--arch tiny-vit {CROP} --profile 5', ['same class at', 'ratio', 'ours: aten::']),
         (f'--train --arch tiny-rn --batch 2 {CROP}', ['decode.loss_ce', 'gradients of', 'ratio']),
     ],
     'frozen_features': [

@@ -171,6 +171,15 @@ def train_job(model: DenseCLIP, args: argparse.Namespace, device: str = 'cpu'):
     return job
 
 
+def profile(job) -> dict[str, float]:
+    """Share of the processor's time that each operation takes in a run of ``job``, the largest first."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        job()
+    times = {event.key: event.self_cpu_time_total for event in found.key_averages()}
+    total = sum(times.values())
+    return {name: t / total for name, t in sorted(times.items(), key=lambda pair: -pair[1])}
+
+
 def worker(args: argparse.Namespace) -> None:
     """Run one of the two in this process; one line of JSON a repeat, driven by lines on stdin."""
     make = train_job if args.train else test_job
@@ -179,6 +188,9 @@ def worker(args: argparse.Namespace) -> None:
     before = memory('VmRSS')
     print(json.dumps(dict(ready=True)), flush=True)
     for line in sys.stdin:
+        if line.strip() == 'profile':
+            print(json.dumps(profile(job)), flush=True)
+            continue
         start, cpu = time.perf_counter(), time.process_time()
         result = job()
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
@@ -196,6 +208,7 @@ def main() -> None:
     parser.add_argument('--train', action='store_true', help='a training step instead of the test')
     parser.add_argument('--batch', type=positive, default=4, help='crops of a training step (default 4)')
     parser.add_argument('--crop', type=positive, help='side of crops and windows (default: the published one)')
+    parser.add_argument('--profile', type=int, default=0, metavar='N', help='also tell the N slowest operations')
     parser.add_argument('--worker', choices=['ours', 'official'], help=argparse.SUPPRESS)
     parser.add_argument('--save', help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -210,7 +223,7 @@ def main() -> None:
 
 def report(arch: str, args: argparse.Namespace, folder: str) -> None:
     """Run both on one architecture and print the comparison."""
-    processes, rows, files = {}, {}, {}
+    processes, rows, files, shares = {}, {}, {}, {}
     for name in ('official', 'ours'):
         files[name] = f'{folder}/{arch}-{name}.pt'
         command = [sys.executable, __file__, '--worker', name, '--arch', arch, '--classes', str(args.classes)]
@@ -225,6 +238,10 @@ def report(arch: str, args: argparse.Namespace, folder: str) -> None:
                 process.stdin.write('save\n' if repeat == 0 else 'run\n')
                 process.stdin.flush()
                 rows[name].append(answer(process))
+        for name, process in processes.items() if args.profile else ():
+            process.stdin.write('profile\n')
+            process.stdin.flush()
+            shares[name] = answer(process)
         for process in processes.values():
             process.stdin.close()
             process.wait()
@@ -240,6 +257,8 @@ def report(arch: str, args: argparse.Namespace, folder: str) -> None:
     a, b = rows['official'], rows['ours']
     print(f'ratio      {a[0] / b[0]:8.2f}x {a[1] / b[1]:8.2f}x {b[2] / a[2]:9.2f} {b[3] / a[3]:13.2f}')
     print('(time: official / ours; memory: ours / official)')
+    for name, found in shares.items():
+        print(f'{name}: ' + ', '.join(f'{op} {share:.1%}' for op, share in list(found.items())[: args.profile]))
     results = [torch.load(files[name], weights_only=True) for name in ('official', 'ours')]
     compare(*results)
 
