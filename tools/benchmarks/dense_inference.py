@@ -57,7 +57,7 @@ class Plain(FullLogits):
         head, tower = self.decode_head, self.decode_head.text_encoder
         ids = head.text_prompt.token_ids
         x = tower.embed(ids) + tower.positional_embedding[: ids.shape[1]]
-        mask = torch.full((ids.shape[1],) * 2, float('-inf')).triu_(1)
+        mask = x.new_full((ids.shape[1],) * 2, float('-inf')).triu_(1)
         for block in tower.transformer.resblocks:
             x = block(x, attn_mask=mask)
         text = tower.ln_final(x)[torch.arange(len(x)), tower.find_eot(ids)] @ tower.text_projection
@@ -68,7 +68,7 @@ class Plain(FullLogits):
 def build(arch: str, classes: int, kind: str) -> MaskCLIP:
     """A published model with random weights."""
     torch.manual_seed(0)
-    tower = 'MaskCLIPViT' if arch.startswith('ViT') else 'MaskCLIPResNet'
+    tower = 'MaskCLIPViT' if 'vit' in arch.lower() else 'MaskCLIPResNet'
     cfg = dict(
         type='vlm_dense.MaskCLIP',
         class_names=[names[0] for names in read_class_names('coco-stuff171')[:classes]],
@@ -106,7 +106,7 @@ def answer(process: subprocess.Popen) -> dict:
     for line in process.stdout:
         if line.startswith('{'):
             return json.loads(line)
-    raise SystemExit('a worker failed; its error is above')
+    raise SystemExit(f'a worker stopped with code {process.wait()} (-9: killed, as where memory ran out); see above')
 
 
 def report(classes: int, args: argparse.Namespace, folder: str) -> None:

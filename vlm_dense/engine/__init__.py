@@ -2,6 +2,7 @@
 
 from vlm_dense.engine import (
     checkpoint,
+    compilation,
     cpu_distributed,
     losses,
     pictures,
@@ -14,6 +15,7 @@ from vlm_dense.engine import (
 
 __all__ = [
     'checkpoint',
+    'compilation',
     'cpu_distributed',
     'losses',
     'pictures',

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from mmengine.logging import MessageHub
 from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
-from mmseg.models.utils import resize
 from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
 from torch import Tensor
@@ -22,7 +21,7 @@ from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 from vlm_dense.methods.maskclip.head import ClassNames
 from vlm_dense.methods.maskclip.refinements import ThresholdBackground
 from vlm_dense.methods.maskclip.segmentor import MaskCLIP
-from vlm_dense.ops.strips import enlarged_max
+from vlm_dense.ops.strips import Enlargement, channels_last, enlarged_max, strip_loss
 from vlm_dense.registry import MODELS, unknown_name
 from vlm_dense.segmentation.class_names import as_class_names
 from vlm_dense.segmentation.inference import BatchedInference
@@ -313,12 +312,20 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
             wanted = F.normalize(self.teacher.extract_feat(inputs).value, dim=1)
         if self.distill_detach:
             features = features.detach()
-        mine, wanted = (
-            resize(x, labels.shape[1:], mode='bilinear', align_corners=self.align_corners) for x in (features, wanted)
-        )
+        size, dim = labels.shape[1:], features.shape[1]
+        wanted = channels_last(wanted)
+        enlarge = Enlargement(wanted.shape[1:3], size, self.align_corners, wanted.device)
         where = labels != self.decode_head.ignore_index if self.distill_labeled else labels < 0
-        distance = (mine - wanted).abs().mean(dim=1)
-        return (distance * where).sum() / where.sum().clamp(min=1)
+
+        def of_strip(mine: Tensor, images: slice, rows: slice) -> tuple[Tensor, Tensor]:
+            counts = where[images, rows][..., None].to(mine.dtype)
+            mine.sub_(enlarge(wanted[images, enlarge.source(rows)], rows)).mul_(counts)
+            distance = mine.abs().sum() / dim
+            mine.sign_().div_(dim)
+            return distance, counts.sum()
+
+        total, number = strip_loss(features, size, of_strip, self.align_corners)
+        return total / number.clamp(min=1)
 
     # --- checkpoints ------------------------------------------------------------------------------------------
 
