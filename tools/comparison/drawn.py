@@ -1,7 +1,7 @@
 """Drawn data sets without configs of their own: those of Shapes with 64 classes in one domain.
 
-``pairs-sketch`` is ``<method>_shapes.py`` with classes 'red circle' to 'pink heart' on sketches; the base half are those
-of circle, square, triangle and star. Where training leaves the image tower alone, its features take the place of images.
+``pairs-sketch`` is ``<method>_shapes.py`` with classes 'red circle' to 'pink heart' on sketches; the base half is that
+of circle, square, triangle and star. Where training leaves the image tower alone, its features replace the images.
 """
 
 from __future__ import annotations

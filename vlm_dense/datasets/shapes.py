@@ -182,7 +182,7 @@ class ShapesDataset(BaseDataset):
             pairs=self._pairs,
             labels=self._labels,
             background_label=self._fill,
-            num_classes=len(self.metainfo['classes']),
+            num_classes=len(self._metainfo['classes']),  # the property copies all of it
             img_path=path,
             seg_map_path=path,
             label_map=None,
