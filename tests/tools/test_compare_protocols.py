@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from comparison import report
+from comparison import report, runs
 from comparison.cells import plan
 from comparison.drawn import dicts
+from mmengine.config import Config
 
 from vlm_dense.errors import ConfigError
 
@@ -196,6 +197,15 @@ def test_features_replace_images_only_where_training_leaves_the_image_tower_alon
     assert data['support']['dataset']['copies'] == 4 and data['search']['dataset']['type'] == 'vlm_dense.FeatureDataset'
     (test_time,) = cells('tpt')
     assert test_time.tests['new']['test_dataloader']['dataset']['type'] == 'vlm_dense.ShapesDataset'
+
+
+@pytest.mark.parametrize(
+    'method,entries', [('cupl', []), ('coop', []), ('taskres', ['text_prompt.text_feature_residuals'])]
+)
+def test_what_belongs_to_the_classes_is_found_without_a_class_that_nobody_describes(method, entries):
+    (cell,) = cells(method)
+    cfg = Config(cell.train or cell.tests['base'])
+    assert runs._of_each_class(cfg, runs._names(cfg)) == entries
 
 
 def test_as_many_labels_are_guessed_as_others_are_given():
