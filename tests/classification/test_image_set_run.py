@@ -86,9 +86,8 @@ def test_base_configs_name_their_set_and_its_template(name):
         dataset = cfg[f'{part}_dataloader'].dataset
         assert (dataset.name, dataset.split, dataset.data_root) == (name, part, 'data')
     assert cfg.template == read_templates(name)[0]
-    assert set(cfg.targets) == set(FEW_SHOT) - {'shapes', 'imagenet'} | {
-        n for n in SETS if n.startswith('imagenet')
-    } - {'imagenet'}
+    assert set(cfg.targets) == set(FEW_SHOT) - {'shapes', 'imagenet'}
+    assert set(cfg.domains) == {n for n in SETS if n.startswith('imagenet')} - {'imagenet'}
 
 
 @pytest.mark.parametrize('name', ['coco2014', 'voc2007', 'nus-wide'])

@@ -32,6 +32,10 @@ def build(tower, kind='CoOpPrompt', names=NAMES, **kwargs):
     )
 
 
+def tower_of_images() -> torch.nn.Module:
+    return MODELS.build(dict(type='vlm_dense.CLIPViT', arch=ARCH, head=True))
+
+
 def plain(tower, sequences: list[torch.Tensor]) -> torch.Tensor:
     """Every prompt, as embeddings that end with EOT, on its own through the tower."""
     return torch.cat([tower.encode(s[None], torch.tensor([len(s) - 1])) for s in sequences])
@@ -238,6 +242,27 @@ def test_options_that_cannot_work_are_named(tower):
 def test_a_context_longer_than_fits_is_explained(tower):
     with pytest.raises(ClassNamesError, match='CoOpPrompt: .*The context takes 72 of them.*context_length'):
         build(tower, num_contexts=72)
+
+
+@pytest.mark.parametrize(
+    'kind,options',
+    [
+        ('KgCoOpPrompt', dict(words=None, template='a photo of a {}.')),
+        ('LASPPrompt', dict(words=None)),
+        ('PLOTPrompt', {}),
+        ('UPLPrompt', {}),
+        ('TaIDPTPrompt', {}),
+        ('DualCoOpPrompt', {}),
+        ('SoftCPTPrompt', dict(tasks=dict(animal=1))),
+        ('UPTPrompt', dict(image_tower=tower_of_images)),
+        ('MVLPTPrompt', dict(image_tower=tower_of_images)),
+        ('CAVPTPrompt', dict(image_tower=tower_of_images)),
+    ],
+)
+def test_contexts_of_other_methods_that_are_too_long_are_explained(tower, kind, options):
+    options = {key: value() if callable(value) else value for key, value in options.items()}
+    with pytest.raises(ClassNamesError, match=r'\w+Prompt: .*The context takes 76 of them.*context_length'):
+        build(tower, kind, names=['cat'], num_contexts=76, **options)(tower)
 
 
 def test_one_class_and_names_beyond_ascii_work(tower):

@@ -87,10 +87,11 @@ class TipAdapter(Prepared, CosineHead):
         self.register_buffer('keys', keys)
 
     def logits(self, features: ImageFeatures, text: Tensor, logit_scale: Tensor) -> Tensor:
-        """(B, K)."""
+        """(B, K), or (B, V, K) with the same cache beside each variant of the prompt."""
         self.check_prepared()
-        cached = self.retrieved(self.affinity(features.global_), self.beta)
-        return super().logits(features, text, logit_scale) + self.alpha * cached
+        cached = self.alpha * self.retrieved(self.affinity(features.global_), self.beta)
+        clip = super().logits(features, text, logit_scale)
+        return clip + (cached if clip.dim() == 2 else cached[:, None])
 
     def affinity(self, features: Tensor) -> Tensor:
         """Products (B, N) of unit features of images, given as (B, D), and the keys."""
@@ -158,9 +159,19 @@ class TipAdapter(Prepared, CosineHead):
         Args:
             model: The classifier, in eval mode.
             loader: The labelled images.
+
+        Raises:
+            ConfigError: the text prompt depends on the image.
         """
+        prompt, name = model.text_prompt, type(self).__name__
+        if prompt.image_conditioned:
+            raise ConfigError(
+                f'{name} searches with texts that serve all images, and those of {type(prompt).__name__} depend on the '
+                'image. Give alpha and beta, and leave out the search.'
+            )
         features, labels = read_features(model, loader)
-        text = model.text_prompt.directions(model.class_embeddings().float())
+        text = prompt.directions(model.class_embeddings().float())
+        text = text if text.dim() == 2 else text[None]
         scale = model.text_encoder.logit_scale.exp()
         betas, alphas = self.grid
         mixing = torch.tensor(alphas, device=features.device)[:, None, None]
@@ -169,7 +180,11 @@ class TipAdapter(Prepared, CosineHead):
             clip = CosineHead.logits(self, ImageFeatures(global_=images), text, scale)
             affinity = self.affinity(images)
             for number, beta in enumerate(betas):
-                logits = clip + mixing * self.retrieved(affinity, beta)
+                cached = mixing * self.retrieved(affinity, beta)
+                if clip.dim() == 2:
+                    logits = clip + cached
+                else:
+                    logits = torch.stack([prompt.combine(clip + c[:, None]) for c in cached])
                 right[number] += (logits.argmax(dim=-1) == truth).sum(dim=-1)
         self.search_accuracy = 100 * right.double().cpu() / len(labels)
         best = int(right.flatten().argmax())
@@ -177,7 +192,7 @@ class TipAdapter(Prepared, CosineHead):
             self.beta.fill_(betas[best // len(alphas)])
             self.alpha.fill_(alphas[best % len(alphas)])
         print_log(
-            f'{type(self).__name__}: alpha {self.alpha:.4g} and beta {self.beta:.4g} classify '
+            f'{name}: alpha {self.alpha:.4g} and beta {self.beta:.4g} classify '
             f'{self.search_accuracy.max():.2f} % of {len(labels)} images, most of {right.numel()} pairs.',
             logger='current',
         )
