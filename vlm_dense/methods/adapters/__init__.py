@@ -2,6 +2,7 @@
 
 from vlm_dense.methods.adapters.calip import CALIP
 from vlm_dense.methods.adapters.clip_adapter import CLIPAdapter, CLIPTextAdapter
+from vlm_dense.methods.adapters.gda_clip import GDACLIP, GDACLIPUnseen
 from vlm_dense.methods.adapters.linear_probe import LinearProbe
 from vlm_dense.methods.adapters.svl_adapter import SVLAdapter
 from vlm_dense.methods.adapters.taskres import TaskRes
@@ -13,6 +14,8 @@ __all__ = [
     'CALIP',
     'CLIPAdapter',
     'CLIPTextAdapter',
+    'GDACLIP',
+    'GDACLIPUnseen',
     'LinearProbe',
     'SVLAdapter',
     'TaskRes',
