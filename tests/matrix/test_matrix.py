@@ -28,6 +28,8 @@ OPTIONS: dict[str, dict] = dict(
     VPPrompt=dict(image_size=SIZE),
     UPLPrompt=dict(num_members=2, num_contexts=4),
     TipAdapter=dict(shots=1),
+    APE=dict(shots=1, channels=8),
+    APET=dict(shots=1, channels=8),
     TipAdapterF=dict(shots=1),
 )
 

@@ -1,5 +1,6 @@
 """How features become logits: adapters, caches, classifiers."""
 
+from vlm_dense.methods.adapters.ape import APE, APET
 from vlm_dense.methods.adapters.calip import CALIP
 from vlm_dense.methods.adapters.clip_adapter import CLIPAdapter, CLIPTextAdapter
 from vlm_dense.methods.adapters.gda_clip import GDACLIP, GDACLIPUnseen
@@ -11,6 +12,8 @@ from vlm_dense.methods.adapters.tip_adapter_f import TipAdapterF
 from vlm_dense.methods.adapters.vt_clip import VTCLIP
 
 __all__ = [
+    'APE',
+    'APET',
     'CALIP',
     'CLIPAdapter',
     'CLIPTextAdapter',
