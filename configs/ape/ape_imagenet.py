@@ -1,5 +1,5 @@
-# APE on ImageNet, 16 shots, RN50; nothing is trained. alpha, beta and gamma are searched on validation images, where the
-# official code takes the test images: ape_on-test_imagenet.py. The sentences are CuPL's, see configs/cupl.
+# APE on ImageNet, 16 shots, RN50; nothing is trained. alpha, beta and gamma are searched on validation images, where
+# the official code takes the test images: ape_on-test_imagenet.py. The sentences are CuPL's, see configs/cupl.
 #   python tools/test.py configs/ape/ape_imagenet.py
 _base_ = '../tip_adapter/tip_adapter_imagenet.py'
 

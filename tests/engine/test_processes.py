@@ -38,6 +38,7 @@ RUNS = {
             'model.test_time.selection': 0.5,
         },
     ),
+    'stream': ('tda_shapes', {'test_dataloader.dataset.num_scenes': 31, 'test_dataloader.batch_size': 4}),
     'masks': ('maskclip_tiny-vit_shapes', {'test_dataloader.dataset.num_scenes': 7}),
     'mAP': ('dualcoop_shapes', {'test_dataloader.dataset.num_scenes': 31, 'test_dataloader.batch_size': 4}),
 }

@@ -10,6 +10,7 @@ from vlm_dense.engine import (
     resume_check,
     saving,
     seeding,
+    streams,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     'resume_check',
     'saving',
     'seeding',
+    'streams',
 ]

@@ -36,13 +36,14 @@ def _saved_whole(path: str) -> Iterator[None]:
 
 
 class SafeRunner(Runner):
-    """mmengine's ``Runner`` with three differences.
+    """mmengine's ``Runner`` with four differences.
 
     - A checkpoint is written beside its place and put there when it is whole and on the disk. A kill at any moment, or
       a full disk, leaves the one that was there before.
     - A model of which nothing is trained is not wrapped in DDP, which would refuse it, so that it can be tested in
       several processes.
     - The parameters that the optimiser skips are counted in one line of the log in place of one line for each.
+    - A module that depends on how gradients are used is shown the optimiser wrapper, and may refuse it.
     """
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
@@ -65,15 +66,19 @@ class SafeRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def build_optim_wrapper(self, optim_wrapper):
-        """Build the optimiser."""
+        """Build the optimiser, and show it to the modules that have ``meet_optim_wrapper(optim_wrapper)``."""
         skipped = _Skipped()
         self.logger.addFilter(skipped)
         try:
-            return super().build_optim_wrapper(optim_wrapper)
+            built = super().build_optim_wrapper(optim_wrapper)
         finally:
             self.logger.removeFilter(skipped)
             if skipped.count:
                 self.logger.info(f'The optimiser skips {skipped.count} parameters, which are frozen.')
+        for module in self.model.modules():
+            if hasattr(module, 'meet_optim_wrapper'):
+                module.meet_optim_wrapper(built)
+        return built
 
 
 class SafeFlexibleRunner(FlexibleRunner):

@@ -5,6 +5,7 @@ from vlm_dense.methods.adapters.calip import CALIP
 from vlm_dense.methods.adapters.clip_adapter import CLIPAdapter, CLIPTextAdapter
 from vlm_dense.methods.adapters.gda_clip import GDACLIP, GDACLIPUnseen
 from vlm_dense.methods.adapters.linear_probe import LinearProbe
+from vlm_dense.methods.adapters.lp_plus_plus import LPPlusPlus
 from vlm_dense.methods.adapters.svl_adapter import SVLAdapter
 from vlm_dense.methods.adapters.taskres import TaskRes
 from vlm_dense.methods.adapters.tip_adapter import TipAdapter
@@ -19,6 +20,7 @@ __all__ = [
     'CLIPTextAdapter',
     'GDACLIP',
     'GDACLIPUnseen',
+    'LPPlusPlus',
     'LinearProbe',
     'SVLAdapter',
     'TaskRes',
