@@ -9,6 +9,7 @@ import torch
 from classification.small_runs import config_of, evaluate, killed, train, train_tool, two_processes, weights
 from engine.toy import scalars
 
+from vlm_dense.methods.test_time.tda import TDA
 from vlm_dense.methods.test_time.tpt import TPT
 
 QUICK = [
@@ -70,6 +71,27 @@ def test_a_killed_evaluation_by_tpt_goes_on_and_equals_an_uninterrupted_one(tmp_
     assert len(adapted) == 11 - 2 * 3
     assert again == whole
     assert torch.equal(predictions(outs[1]), predictions(outs[0]))
+
+
+def test_a_killed_stream_of_tda_goes_on_with_the_same_caches(tmp_path, monkeypatch):
+    small = ['test_dataloader.dataset.num_scenes=23', 'test_dataloader.batch_size=3']
+    streams, train = {}, TDA.train
+    monkeypatch.setattr(TDA, 'train', lambda self, mode=True: streams.setdefault(id(self), self) and train(self, mode))
+    outs = [tmp_path / f'{name}.pkl' for name in ('whole', 'killed')]
+    whole = evaluate(tmp_path / 'whole', *small, config='tda', more=('--out', str(outs[0])))
+    killed('test', tmp_path, tmp_path / 'killed', *small, config='tda', after=4)
+
+    seen, look = [], TDA.look
+    monkeypatch.setattr(TDA, 'look', lambda *args: seen.append(1) or look(*args))
+    again = evaluate(tmp_path / 'killed', *small, config='tda', more=('--out', str(outs[1])))
+    assert len(seen) == 23 - 4 * 3 and again == whole
+    assert torch.equal(predictions(outs[1]), predictions(outs[0]))
+    one, other = streams.values()
+    for name, cache in one.caches.items():
+        stored, again = cache.stored(), other.caches[name].stored()
+        assert stored and [item.number for item in stored] == [item.number for item in again]
+        for item, same in zip(stored, again, strict=True):
+            assert item.entropy == same.entropy and torch.equal(item.feature, same.feature)
 
 
 def test_two_processes_give_the_curve_and_the_weights_of_one(tmp_path):

@@ -27,5 +27,5 @@ def test_the_sampler_is_put_back_whatever_happens():
 
 def test_predictions_in_another_precision_are_not_taken_over(tmp_path):
     runner = SimpleNamespace(cfg={}, model=nn.Linear(2, 2), world_size=1)
-    first, second = (make_loop(_runner=runner, fp16=fp16) for fp16 in (False, True))
+    first, second = (make_loop(_runner=runner, fp16=fp16, dataloader=DataLoader([1])) for fp16 in (False, True))
     assert first._what_is_tested() != second._what_is_tested()

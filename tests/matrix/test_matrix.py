@@ -22,12 +22,16 @@ OPTIONS: dict[str, dict] = dict(
     DeepTextPrompt=dict(depth=2),
     MaPLePrompt=dict(depth=2),
     IVLPPrompt=dict(depth=2, visual_depth=2),
+    PromptSRCPrompt=dict(depth=2, visual_depth=2),
     RePrompt=dict(shots=1, depth=2, num_neighbours=1),
     SVLAdapter=dict(encoder=dict(type=TinyEncoder), alpha=0.2),
     SoftCPTPrompt=dict(tasks={'drawn shapes': len(NAMES)}),
     VPPrompt=dict(image_size=SIZE),
+    TCPPrompt=dict(block=1),
     UPLPrompt=dict(num_members=2, num_contexts=4),
     TipAdapter=dict(shots=1),
+    APE=dict(shots=1, channels=8),
+    APET=dict(shots=1, channels=8),
     TipAdapterF=dict(shots=1),
 )
 

@@ -15,11 +15,10 @@ IMAGE_TOWERS = dict(
 )
 
 
-def classifier(config: dict, folder, text_prompt: dict, **parts) -> torch.nn.Module:
-    """A classifier around the case's tiny CLIP, in eval mode; ``parts`` are further arguments of it."""
-    weights = folder / 'clip.pt'
-    torch.save(tiny_clip(config['clip']), weights)
-    clip = dict(arch=TINY[config['clip']], pretrained=str(weights))
+def classifier(config: dict, folder, text_prompt: dict, weights: dict | None = None, **parts) -> torch.nn.Module:
+    """A classifier around the case's tiny CLIP, or another's weights, in eval mode; ``parts`` are more arguments."""
+    torch.save(tiny_clip(config['clip']) if weights is None else weights, folder / 'clip.pt')
+    clip = dict(arch=TINY[config['clip']], pretrained=str(folder / 'clip.pt'))
     return MODELS.build(
         dict(
             type='vlm_dense.CLIPClassifier',

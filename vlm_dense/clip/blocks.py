@@ -33,6 +33,10 @@ class Attention(nn.Module):
     Args:
         source: The attention whose parameters are taken, not copied.
 
+    Attributes:
+        branches: Part of the projection (0 queries, 1 keys, 2 values) -> what is added to it, a function of the
+            normalised tokens. The functions are not owned: a low-rank update belongs to its method.
+
     Raises:
         ConfigError: ``source`` has separate or missing projections, as open_clip's custom blocks do.
     """
@@ -45,6 +49,7 @@ class Attention(nn.Module):
         self.in_proj_weight = source.in_proj_weight
         self.in_proj_bias = source.in_proj_bias
         self.out_proj = source.out_proj
+        self.branches: dict[int, Callable[[Tensor], Tensor]] = {}
 
     @property
     def scale(self) -> float:
@@ -53,7 +58,8 @@ class Attention(nn.Module):
 
     def project(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (..., L, C) of normalised tokens (..., L, C), heads not yet split."""
-        return F.linear(y, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        parts = F.linear(y, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        return tuple(part + self.branches[i](y) if i in self.branches else part for i, part in enumerate(parts))
 
     def qkv(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (N, H, L, d) of normalised tokens (N, L, C)."""

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vlm_dense.clip.packing import Packing
 
-_RECOMPUTE = dict(use_reentrant=False, preserve_rng_state=False)
+_RECOMPUTE = dict(use_reentrant=False)  # with the same random numbers, as a method's dropout draws some
 
 
 @dataclass
@@ -27,6 +27,8 @@ class CausalPass:
         chunk_size: Sequences (N times G) that are computed at once.
         deep: Tokens that replace those after the first before blocks 1, 2, ...: (layers, M, C), or (layers, G, M, C)
             with a prefix. None: nothing is replaced.
+        inserted: A block, and tokens (N, M, C) that replace the first M own ones of each sequence before it. None:
+            nothing is replaced.
     """
 
     blocks: Sequence[nn.Module]
@@ -34,6 +36,7 @@ class CausalPass:
     finish: Callable[[Tensor], Tensor]
     chunk_size: int
     deep: Tensor | None = None
+    inserted: tuple[int, Tensor] | None = None
 
     def __call__(self, embeddings: Tensor, lengths: Tensor, prefix: Tensor | None) -> Tensor:
         """Encode the last token of each sequence.
@@ -69,7 +72,8 @@ class CausalPass:
             for first in range(0, groups, several):
                 count = min(several, groups - first)
                 kv = keys_values and [(k[first : first + count], v[first : first + count]) for k, v in keys_values]
-                args = own, packing, count, before, kv
+                tokens = self.inserted and self.inserted[1][start : start + limit]
+                args = own, packing, count, before, kv, tokens
                 if recompute:
                     chunk.append(checkpoint(self._chunk, *args, **_RECOMPUTE))
                 else:
@@ -97,7 +101,9 @@ class CausalPass:
             keys_values.append(kv)
         return keys_values
 
-    def _chunk(self, own: Tensor, packing: Packing, groups: int, before: int, keys_values) -> Tensor:
+    def _chunk(
+        self, own: Tensor, packing: Packing, groups: int, before: int, keys_values, tokens: Tensor | None
+    ) -> Tensor:
         longest = packing.visible.shape[-1] - before
         x = own[:, :longest] + self.positions[before : before + longest].to(own.dtype)
         x = x.flatten(0, 1).index_select(0, packing.rows).expand(groups, -1, -1)
@@ -105,6 +111,9 @@ class CausalPass:
             if keys_values is None and self._replaced(layer):
                 rows = packing.starts[:, None] + torch.arange(1, 1 + self.deep.shape[1], device=x.device)
                 x = x.index_copy(1, rows.flatten(), self.deep[layer - 1].to(x.dtype).repeat(len(rows), 1)[None])
+            if tokens is not None and layer == self.inserted[0]:
+                rows = packing.starts[:, None] + torch.arange(tokens.shape[1], device=x.device)
+                x = x.index_copy(1, rows.flatten(), tokens.flatten(0, 1).to(x.dtype).expand(groups, -1, -1))
             kv = keys_values and keys_values[layer]
             x = block(x, packing=packing, prefix_kv=kv, ends_only=layer == len(self.blocks) - 1)
         return self.finish(x)

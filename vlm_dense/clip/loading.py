@@ -23,7 +23,7 @@ from vlm_dense.clip.positions import resize_positions
 from vlm_dense.clip.recent_file import read_once
 from vlm_dense.clip.sources import locate_weights
 from vlm_dense.clip.tokenizer import tokenize
-from vlm_dense.clip.weight_files import allowed_in_pickles, read_state_dict, read_tensor
+from vlm_dense.clip.weight_files import allowed_in_pickles, read_nested, read_state_dict, read_tensor
 from vlm_dense.errors import CheckpointError, ConfigError
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     'check_fit',
     'load_clip',
     'model_config',
+    'read_nested',
     'read_state_dict',
     'read_tensor',
     'resize_positions',

@@ -255,6 +255,7 @@ class TextTower(BaseModule):
         *,
         prefix: Tensor | None = None,
         deep: Tensor | None = None,
+        inserted: tuple[int, Tensor] | None = None,
         chunk_size: int | None = None,
         project: bool = True,
     ) -> Tensor:
@@ -263,7 +264,8 @@ class TextTower(BaseModule):
         A sequence is the prefix followed by the class's own tokens; positions
         are added here. Put what all classes share ([SOS] and a unified
         context) into ``prefix``: it is computed once. Gradients reach
-        ``embeddings``, ``prefix`` and ``deep`` also when the tower is frozen.
+        ``embeddings``, ``prefix``, ``deep`` and ``inserted`` also when the tower
+        is frozen.
 
         Args:
             embeddings: ``(N, T, width)`` own tokens of N classes, without
@@ -277,6 +279,9 @@ class TextTower(BaseModule):
                 right after [SOS], are replaced by ``deep[l - 1]`` before
                 block l, 1 <= l < J (MaPLe, Eqs. 4-5). They lie inside the
                 prefix, or without a prefix in every sequence itself.
+            inserted: A block l, 1 <= l < number of blocks, and hidden states
+                ``(N, M, width)`` that replace those of the first M own tokens
+                of each sequence before it (TCP).
             chunk_size: Replaces the tower's.
             project: Send them through the tower's last projection; without,
                 there are ``width`` channels in the place of D.
@@ -294,6 +299,7 @@ class TextTower(BaseModule):
         else:
             lengths = eot.detach().cpu() + 1
             self._check_prompts(embeddings, lengths, prefix, deep)
+            self._check_inserted(embeddings, lengths, inserted)
         single = prefix is None or prefix.dim() == 2
         if prefix is not None:
             prefix = prefix.to(self.dtype).unsqueeze(0) if single else prefix.to(self.dtype)
@@ -303,6 +309,7 @@ class TextTower(BaseModule):
             finish=self._project if project else self.ln_final,
             chunk_size=chunk_size or self.chunk_size,
             deep=deep,
+            inserted=inserted,
         )
         encoded = run(embeddings.to(self.dtype), lengths, prefix)
         return encoded[0] if single else encoded
@@ -333,6 +340,17 @@ class TextTower(BaseModule):
                 f'expected deep prompts for at most {layers - 1} layers of at most {room} tokens (those after the '
                 f'start token{" of the prefix" if before else ""}), each (layers, tokens, width) or, with {groups} '
                 f'prefixes, (layers, {groups}, tokens, width); found {tuple(deep.shape)}.'
+            )
+
+    def _check_inserted(self, embeddings: Tensor, lengths: Tensor, inserted: tuple[int, Tensor] | None) -> None:
+        if inserted is None:
+            return
+        block, tokens = inserted
+        (n, _, width), room, blocks = embeddings.shape, int(lengths.min()) - 1, len(self.transformer.resblocks)
+        if not 1 <= block < blocks or tokens.shape != (n, tokens.shape[1], width) or tokens.shape[1] > room:
+            raise ConfigError(
+                f'expected tokens to insert before one of the blocks 1 to {blocks - 1}, at most {room} of {width} '
+                f'channels for each of the {n} sequences; found block {block} and {tuple(tokens.shape)}.'
             )
 
     def _project(self, x: Tensor) -> Tensor:

@@ -63,6 +63,18 @@ def read_tensor(path: str | os.PathLike) -> Tensor:
     return content.detach()
 
 
+def read_nested(path: str | os.PathLike) -> Mapping:
+    """Read a file that holds tensors and numbers in dicts of dicts, as some methods save them; on the CPU.
+
+    Raises:
+        WeightsNotFoundError, CheckpointError: as :func:`read_state_dict`, or the file holds something else.
+    """
+    content = _read(Path(path))
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f'{path}: expected a dict, found an object of type {type(content).__name__}.')
+    return content
+
+
 def _read(path: Path) -> object:
     if not path.is_file():
         found = 'a folder' if path.is_dir() else 'none'

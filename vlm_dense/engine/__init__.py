@@ -11,6 +11,7 @@ from vlm_dense.engine import (
     resume_check,
     saving,
     seeding,
+    streams,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     'resume_check',
     'saving',
     'seeding',
+    'streams',
 ]

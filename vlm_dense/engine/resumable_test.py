@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.runner import TestLoop, autocast
 
 from vlm_dense.engine.files import lock
+from vlm_dense.engine.prepare import bare_model
 from vlm_dense.engine.registry import LOOPS
 
 _HEAD = struct.Struct('<QI')  # length and check sum of a record
@@ -24,10 +25,11 @@ class ResumableTestLoop(TestLoop):
     """mmengine's test loop for models that spend seconds on an image, as with test-time adaptation.
 
     Predictions are written to ``work_dir/test_progress_RANK.bin`` batch by batch. Started again in the same
-    ``work_dir`` with the same config of model and data, the same weights and the same precision, the test goes on after
-    the last whole batch, and its metrics equal those of an uninterrupted one wherever predictions depend on the image
-    alone; else it starts anew. The file is removed at the end. Metrics get no ``data_batch`` for what was predicted
-    before.
+    ``work_dir`` with the same config of model and data, the same order of images, the same weights and the same
+    precision, the test goes on after the last whole batch; else it starts anew. Its metrics equal those of an
+    uninterrupted one wherever predictions depend on the image alone, and where a part of the model says what the images
+    before have left behind: what ``changes()`` of such a module gives after a batch is written too, and is given to its
+    ``replay``. The file is removed at the end. Metrics get no ``data_batch`` for what was predicted before.
     """
 
     def run(self) -> dict:
@@ -47,11 +49,14 @@ class ResumableTestLoop(TestLoop):
 
     def _test(self, path: Path) -> dict:
         done = self._read(path)
-        for samples in done:
+        self._streams = [module for module in bare_model(self.runner).modules() if hasattr(module, 'replay')]
+        for samples, changes in done:
             self.evaluator.process(data_samples=samples, data_batch=None)
+            for module, change in zip(self._streams, changes, strict=True):
+                module.replay(change)
         if done:
             print_log(f'{len(done)} batches were tested before; the test goes on after them.', logger='current')
-        with self._without(sum(map(len, done))), path.open('ab') as self._file:
+        with self._without(sum(len(samples) for samples, _ in done)), path.open('ab') as self._file:
             for index, batch in enumerate(self.dataloader, len(done)):
                 self.run_iter(index, batch)
         return self.evaluator.evaluate(len(self.dataloader.dataset))
@@ -63,7 +68,8 @@ class ResumableTestLoop(TestLoop):
         with autocast(enabled=self.fp16):
             outputs = self.runner.model.test_step(data_batch)
         self.evaluator.process(data_samples=outputs, data_batch=data_batch)
-        self._file.write(_record([sample.cpu().to_dict() for sample in outputs]))
+        changes = [module.changes() for module in self._streams]
+        self._file.write(_record([[sample.cpu().to_dict() for sample in outputs], changes]))
         self._file.flush()
         self.runner.call_hook('after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
 
@@ -77,8 +83,8 @@ class ResumableTestLoop(TestLoop):
         finally:
             batches.sampler = sampler
 
-    def _read(self, path: Path) -> list[list[dict]]:
-        """Predictions of whole batches; leaves in the file just them, behind a record of what is tested."""
+    def _read(self, path: Path) -> list[tuple[list[dict], list]]:
+        """Whole batches: predictions, and what they left behind. Just these stay in the file, after what is tested."""
         first = _record(self._what_is_tested())
         content = path.read_bytes() if path.exists() else b''
         if not content.startswith(first):
@@ -99,7 +105,8 @@ class ResumableTestLoop(TestLoop):
         cfg, check = self.runner.cfg, 0
         for value in self.runner.model.state_dict().values():
             check = zlib.crc32(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), check)
-        return f'{cfg.get("model")} {cfg.get("test_dataloader")} {self.runner.world_size} {self.fp16} {check}'
+        order = zlib.crc32(repr(list(self.dataloader.batch_sampler.sampler)).encode())
+        return f'{cfg.get("model")} {cfg.get("test_dataloader")} {self.runner.world_size} {self.fp16} {check} {order}'
 
 
 def _record(content) -> bytes:

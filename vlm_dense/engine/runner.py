@@ -47,6 +47,7 @@ class SafeRunner(Runner):
     - ``compile=True``, or ``compile=dict(...)`` with options of ``torch.compile``, compiles the parts of the model that
       map tensors to tensors, see :func:`~vlm_dense.engine.compilation.compile_parts`, where mmengine hands data samples
       and optimiser to the compiler as well.
+    - A module that depends on how gradients are used is shown the optimiser wrapper, and may refuse it.
     """
 
     _compiled = False
@@ -81,15 +82,19 @@ class SafeRunner(Runner):
         self.logger.info(f'torch.compile takes {", ".join(parts)}; the first iterations are slow.')
 
     def build_optim_wrapper(self, optim_wrapper):
-        """Build the optimiser."""
+        """Build the optimiser, and show it to the modules that have ``meet_optim_wrapper(optim_wrapper)``."""
         skipped = _Skipped()
         self.logger.addFilter(skipped)
         try:
-            return super().build_optim_wrapper(optim_wrapper)
+            built = super().build_optim_wrapper(optim_wrapper)
         finally:
             self.logger.removeFilter(skipped)
             if skipped.count:
                 self.logger.info(f'The optimiser skips {skipped.count} parameters, which are frozen.')
+        for module in self.model.modules():
+            if hasattr(module, 'meet_optim_wrapper'):
+                module.meet_optim_wrapper(built)
+        return built
 
 
 class SafeFlexibleRunner(FlexibleRunner):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -47,12 +48,17 @@ class TipAdapter(Prepared, CosineHead):
     Attributes:
         keys: F transposed, (N, D).
         values: V, (N, K).
-        search_accuracy: Percent of the last search's images, float64 (betas, alphas).
+        search_accuracy: Percent of the last search's images, float64, an axis for each of ``searched``.
 
     Raises:
         ConfigError: counts below 1, or a cache that was never filled.
         CheckpointError: files for other classes, shots or another tower.
     """
+
+    searched: tuple[str, ...] = ('beta', 'alpha')
+    """Numbers to search; the last one changes first."""
+    search_start: tuple[float, ...] = (0.1, 0.1)
+    """Where the search of each begins."""
 
     def __init__(
         self,
@@ -72,6 +78,11 @@ class TipAdapter(Prepared, CosineHead):
                 f'{type(self).__name__}: shots, passes and search_step must be at least 1, found {shots}, {passes} and '
                 f'{tuple(search_step)}.'
             )
+        if not len(search_scale) == len(search_step) == len(self.searched):
+            raise ConfigError(
+                f'{type(self).__name__}: search_scale and search_step need one number each for '
+                f'{", ".join(self.searched)}, found {tuple(search_scale)} and {tuple(search_step)}.'
+            )
         self.class_names = tuple(class_names)
         self.shots, self.passes = shots, passes
         self.search_scale, self.search_step = tuple(search_scale), tuple(search_step)
@@ -90,8 +101,12 @@ class TipAdapter(Prepared, CosineHead):
         """(B, K), or (B, V, K) with the same cache beside each variant of the prompt."""
         self.check_prepared()
         cached = self.alpha * self.retrieved(self.affinity(features.global_), self.beta)
-        clip = super().logits(features, text, logit_scale)
+        clip = self.clip_logits(features, text, logit_scale)
         return clip + (cached if clip.dim() == 2 else cached[:, None])
+
+    def clip_logits(self, features: ImageFeatures, text: Tensor, logit_scale: Tensor) -> Tensor:
+        """What the class embeddings say, (B, K) or (B, V, K)."""
+        return super().logits(features, text, logit_scale)
 
     def affinity(self, features: Tensor) -> Tensor:
         """Products (B, N) of unit features of images, given as (B, D), and the keys."""
@@ -145,16 +160,16 @@ class TipAdapter(Prepared, CosineHead):
     # --- the search -----------------------------------------------------------------------------------------------
 
     @property
-    def grid(self) -> tuple[list[float], list[float]]:
-        """Values of beta and of alpha that are searched."""
+    def grid(self) -> tuple[list[float], ...]:
+        """Values that are searched, a list for each of ``searched``."""
         return tuple(
-            [i * (scale - 0.1) / steps + 0.1 for i in range(steps)]
-            for scale, steps in zip(self.search_scale, self.search_step, strict=True)
+            [i * (scale - start) / steps + start for i in range(steps)]
+            for start, scale, steps in zip(self.search_start, self.search_scale, self.search_step, strict=True)
         )
 
     @torch.no_grad()
     def search(self, model: nn.Module, loader: DataLoader) -> None:
-        """Set alpha and beta to the first pair, beta by beta, that classifies most images of a data set.
+        """Set the numbers of ``searched`` to the first ones that classify most images of a data set.
 
         Args:
             model: The classifier, in eval mode.
@@ -173,26 +188,27 @@ class TipAdapter(Prepared, CosineHead):
         text = prompt.directions(model.class_embeddings().float())
         text = text if text.dim() == 2 else text[None]
         scale = model.text_encoder.logit_scale.exp()
-        betas, alphas = self.grid
+        betas, alphas, *more = self.grid
         mixing = torch.tensor(alphas, device=features.device)[:, None, None]
-        right = torch.zeros(len(betas), len(alphas), dtype=torch.int64, device=features.device)
+        right = torch.zeros([len(values) for values in self.grid], dtype=torch.int64, device=features.device)
         for images, truth in zip(features.split(_CHUNK), labels.split(_CHUNK), strict=True):
-            clip = CosineHead.logits(self, ImageFeatures(global_=images), text, scale)
+            clip = self.clip_logits(ImageFeatures(global_=images), text, scale)
             affinity = self.affinity(images)
-            for number, beta in enumerate(betas):
-                cached = mixing * self.retrieved(affinity, beta)
+            for (place, beta), *others in itertools.product(*map(enumerate, (betas, *more))):
+                cached = mixing * self.retrieved(affinity, beta, *(value for _, value in others))
                 if clip.dim() == 2:
                     logits = clip + cached
                 else:
                     logits = torch.stack([prompt.combine(clip + c[:, None]) for c in cached])
-                right[number] += (logits.argmax(dim=-1) == truth).sum(dim=-1)
+                right[(place, slice(None), *(at for at, _ in others))] += (logits.argmax(-1) == truth).sum(-1)
         self.search_accuracy = 100 * right.double().cpu() / len(labels)
-        best = int(right.flatten().argmax())
         if right.max() > 0:
-            self.beta.fill_(betas[best // len(alphas)])
-            self.alpha.fill_(alphas[best % len(alphas)])
+            best = torch.unravel_index(right.flatten().argmax(), right.shape)
+            for searched, values, place in zip(self.searched, self.grid, best, strict=True):
+                self.get_buffer(searched).fill_(values[place])
+        found = ', '.join(f'{searched} {float(self.get_buffer(searched)):.4g}' for searched in self.searched)
         print_log(
-            f'{name}: alpha {self.alpha:.4g} and beta {self.beta:.4g} classify '
-            f'{self.search_accuracy.max():.2f} % of {len(labels)} images, most of {right.numel()} pairs.',
+            f'{name}: {found} classify {self.search_accuracy.max():.2f} % of {len(labels)} images, most '
+            f'of {right.numel()} combinations.',
             logger='current',
         )

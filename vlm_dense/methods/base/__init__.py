@@ -5,6 +5,7 @@ from vlm_dense.methods.base.learned_context import LearnedContext, WiderContext
 from vlm_dense.methods.base.preparation import Prepared
 from vlm_dense.methods.base.release import Pretrained
 from vlm_dense.methods.base.roles import CosineHead, CrossEntropy, Head, ImagePrompt, Loss, Step, TestTimeAdaptation
+from vlm_dense.methods.base.stream import StreamAdaptation
 from vlm_dense.methods.base.task_loss import TaskCrossEntropy
 from vlm_dense.methods.base.text_guided import TextGuided
 from vlm_dense.methods.base.text_prompt import TextPrompt
@@ -20,6 +21,7 @@ __all__ = [
     'Prepared',
     'Pretrained',
     'Step',
+    'StreamAdaptation',
     'TaskCrossEntropy',
     'TestTimeAdaptation',
     'TextGuided',

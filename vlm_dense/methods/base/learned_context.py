@@ -34,8 +34,11 @@ class LearnedContext(Pretrained, TextPrompt):
         position: Of the name: at the ``'end'``, in the ``'middle'`` (after M // 2 vectors) or in ``'front'``.
         class_specific: Each class has vectors of its own.
         std: Standard deviation of the initial vectors where there are no ``words``.
+        ending: What follows the name.
 
     Attributes:
+        shared_states: The vectors that all classes share have the same hidden states for all. A method that makes
+            them differ sets this to ``False``; they are then computed for each class.
         ctx: (M, d) vectors, or (K, M, d) if ``class_specific``; the name in official checkpoints.
         token_ids: (K, T) ids of the prompts, ``X`` in the place of vectors without words.
 
@@ -43,6 +46,8 @@ class LearnedContext(Pretrained, TextPrompt):
         ClassNamesError: a prompt longer than the tower's ``context_length``.
         ConfigError: an unknown ``position``, or a number of vectors that cannot be.
     """
+
+    shared_states = True
 
     def __init__(
         self,
@@ -53,6 +58,7 @@ class LearnedContext(Pretrained, TextPrompt):
         position: str = 'end',
         class_specific: bool = False,
         std: float = 0.02,
+        ending: str = '.',
         init_cfg: dict | None = None,
     ):
         super().__init__(class_names, text_tower, init_cfg)
@@ -69,11 +75,11 @@ class LearnedContext(Pretrained, TextPrompt):
             raise ConfigError(f'{kind}: num_contexts must be at least 1{most}; found {num_contexts}.')
         self.class_specific = class_specific
         names = [name.replace('_', ' ') for name in self.class_names]
-        ids = self._tokenize(text_tower, [' '.join([*template, f'{name}.']) for name in names], len(template))
+        ids = self._tokenize(text_tower, [' '.join([*template, f'{name}{ending}']) for name in names], len(template))
         self.register_buffer('token_ids', ids, persistent=False)
         self._before = dict(end=self.num_contexts, middle=self.num_contexts // 2, front=0)[position]
         self._before = self._before if before is None else min(before, self.num_contexts)
-        self._shared = 0 if class_specific else self._before
+        self._shared = self._before if self.shared_states and not class_specific else 0
         self.register_buffer('_order', self._layout(text_tower, names), persistent=False)
         shape = (len(names), 1, 1) if class_specific else (1, 1)
         if words:
@@ -131,6 +137,7 @@ class LearnedContext(Pretrained, TextPrompt):
         context: Tensor,
         classes: Tensor | None = None,
         deep: Tensor | None = None,
+        inserted: tuple[int, Tensor] | None = None,
     ) -> Tensor:
         """Class embeddings of prompts with these vectors.
 
@@ -141,6 +148,8 @@ class LearnedContext(Pretrained, TextPrompt):
             classes: int64 indices (k,) of the classes to encode, default all K.
             deep: Hidden states that replace those of the vectors before later blocks, see :meth:`TextTower.encode`;
                 the name must stand at the end.
+            inserted: What replaces the first tokens of each class before a block, see :meth:`TextTower.encode`; the
+                method must not have ``shared_states``.
 
         Returns:
             (K, D), or (G, K, D) for G variants; not normalised.
@@ -157,7 +166,7 @@ class LearnedContext(Pretrained, TextPrompt):
         if self._shared < self.num_contexts:
             parts = torch.cat([context.expand(len(words), -1, -1), words], dim=1)
             words = parts.gather(1, order[..., None].expand(-1, -1, parts.shape[2]))
-        return text_tower.encode(words, end, prefix=prefix, deep=deep)
+        return text_tower.encode(words, end, prefix=prefix, deep=deep, inserted=inserted)
 
     # --- official checkpoints -------------------------------------------------------------------------------------
 

@@ -78,18 +78,18 @@ def read_batches(
     Args:
         model: The classifier, in eval mode.
         loader: Of images or of features, not shuffled.
-        labelled: Read labels, else there are ``None``.
+        labelled: Read labels, else there are ``None``, and the images may be of any classes.
 
     Yields:
         Float32 features of B images, and int64 (B,).
 
     Raises:
-        DataError: no image, other classes than those of the model, or a label that is none.
+        DataError: no image; where labels are read, other classes than those of the model, or a label that is none.
     """
     if not len(loader.dataset):
         raise DataError(f'{type(loader.dataset).__name__} has no image. Check its split and filters.')
     classes = tuple(getattr(loader.dataset, 'metainfo', {}).get('classes') or model.class_names)
-    if classes != tuple(model.class_names):
+    if labelled and classes != tuple(model.class_names):
         raise DataError(
             f'The {len(classes)} classes {", ".join(classes[:3])}, ... of {type(loader.dataset).__name__} are not the '
             f'{len(model.class_names)} classes {", ".join(model.class_names[:3])}, ... of the model. Prepare it with '
@@ -101,21 +101,32 @@ def read_batches(
         yield model.image_features(batch['inputs']).float(), labels
 
 
-def read_features(model: nn.Module, loader: DataLoader, passes: int = 1) -> tuple[Tensor, Tensor]:
-    """Global features and labels of a data set, in its order, see :func:`read_batches`.
+def read_passes(
+    model: nn.Module, loader: DataLoader, passes: int, labelled: bool = True
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Global features and labels of a data set, in its order, pass by pass; see :func:`read_batches`.
 
     Args:
-        model, loader: See :func:`read_batches`.
-        passes: Number of times that the data are read; the mean feature is returned. Each pass is an epoch: random
-            transforms change from one to the next.
+        model, loader, labelled: See :func:`read_batches`.
+        passes: Number of times that the data are read. Each pass is an epoch: random transforms change from one to the
+            next.
+
+    Yields:
+        Float32 features (N, D), not normalised, and int64 (N,).
+    """
+    for number in range(passes):
+        if hasattr(loader.dataset, 'set_epoch'):
+            loader.dataset.set_epoch(number)
+        batches = [(found.global_, label) for found, label in read_batches(model, loader, labelled)]
+        features, labels = zip(*batches, strict=True)
+        yield torch.cat(features), torch.cat(labels) if labelled else None
+
+
+def read_features(model: nn.Module, loader: DataLoader, passes: int = 1) -> tuple[Tensor, Tensor]:
+    """Mean features over several passes, and labels, see :func:`read_passes`.
 
     Returns:
         Float32 (N, D), not normalised, and int64 (N,).
     """
-    total = 0
-    for number in range(passes):
-        if hasattr(loader.dataset, 'set_epoch'):
-            loader.dataset.set_epoch(number)
-        features, labels = zip(*((found.global_, label) for found, label in read_batches(model, loader)), strict=True)
-        total = total + torch.cat(features)
-    return total / passes, torch.cat(labels)
+    features, labels = zip(*read_passes(model, loader, passes), strict=True)
+    return sum(features) / passes, labels[-1]

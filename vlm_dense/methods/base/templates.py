@@ -22,6 +22,9 @@ MASKCLIP_TEMPLATES = (
 )
 """MaskCLIP's 85."""
 
+PROMPTSRC_TEMPLATES = ('a photo of a {}.', *(t for t in IMAGENET_TEMPLATES[:60] if t != 'a photo of a {}.'))
+"""PromptSRC's 60: the plain one, and the others among CLIP's first 60."""
+
 FOLDER = Path(__file__).parents[2] / 'data' / 'templates'
 
 
@@ -29,14 +32,14 @@ def read_templates(name: str) -> tuple[str, ...]:
     """A list of templates by its name.
 
     Args:
-        name: 'imagenet80', 'imagenet7', 'maskclip85', or a data set, as 'eurosat', for the sentence that CoOp uses on
-            it; the lists are files of one sentence a line in ``vlm_dense/data/templates``. Or the path of such a file.
-            Lines that start with ``#`` are left out.
+        name: 'imagenet80', 'imagenet7', 'maskclip85', 'promptsrc', or a data set, as 'eurosat', for the sentence that
+            CoOp uses on it; the lists are files of one sentence a line in ``vlm_dense/data/templates``. Or the path of
+            such a file. Lines that start with ``#`` are left out.
 
     Raises:
         ConfigError: no such list; the nearest names are given.
     """
-    known = dict(imagenet80=IMAGENET_TEMPLATES, maskclip85=MASKCLIP_TEMPLATES)
+    known = dict(imagenet80=IMAGENET_TEMPLATES, maskclip85=MASKCLIP_TEMPLATES, promptsrc=PROMPTSRC_TEMPLATES)
     if name in known:
         return known[name]
     path = Path(name) if Path(name).suffix else FOLDER / f'{name}.txt'

@@ -8,6 +8,7 @@ from vlm_dense.methods.text_prompts.dualcoop import AsymmetricLoss, DualCoOpProm
 from vlm_dense.methods.text_prompts.kgcoop import KgCoOpPrompt
 from vlm_dense.methods.text_prompts.lasp import LASPPrompt
 from vlm_dense.methods.text_prompts.plot import PLOTPrompt
+from vlm_dense.methods.text_prompts.prograd import ProGradAmpOptimWrapper, ProGradOptimWrapper, ProGradPrompt
 from vlm_dense.methods.text_prompts.protect import ProTeCtLoss
 from vlm_dense.methods.text_prompts.softcpt import RepeatedCosineLR, RepeatedSteps, SoftCPTLoss, SoftCPTPrompt
 from vlm_dense.methods.text_prompts.subpt import (
@@ -17,6 +18,7 @@ from vlm_dense.methods.text_prompts.subpt import (
     SubspaceOptimWrapper,
 )
 from vlm_dense.methods.text_prompts.tai_dpt import GrainAsymmetricLoss, GrainSigmoidLoss, RankingLoss, TaIDPTPrompt
+from vlm_dense.methods.text_prompts.tcp import TCPPrompt
 from vlm_dense.methods.text_prompts.upl import MemberCrossEntropy, UPLPrompt
 from vlm_dense.methods.text_prompts.vcd import VCDPrompt
 from vlm_dense.methods.text_prompts.vpt_variational import VariationalPrompt
@@ -41,9 +43,13 @@ __all__ = [
     'PLOTPrompt',
     'MemberCrossEntropy',
     'RankingLoss',
+    'TCPPrompt',
     'TaIDPTPrompt',
     'UPLPrompt',
     'VariationalPrompt',
+    'ProGradAmpOptimWrapper',
+    'ProGradOptimWrapper',
+    'ProGradPrompt',
     'ProTeCtLoss',
     'RepeatedCosineLR',
     'RepeatedSteps',

@@ -1,0 +1,13 @@
+# CLIP-LoRA on ImageNet, 16 shots, ViT-B/16: queries, keys and values of all blocks of both towers. Other numbers of
+# shots: 500 iterations for each.
+#   python tools/train.py configs/clip_lora/clip_lora_imagenet.py
+_base_ = [
+    '../_base_/models/clip_classifier_vit-b16.py',
+    '../_base_/datasets/imagenet_few-shot.py',
+    '../_base_/schedules/clip_lora_8000i.py',
+    '../_base_/classification_runtime.py',
+]
+
+model = dict(text_prompt=dict(type='vlm_dense.CLIPLoRAPrompt', rank=2, alpha=1.0, dropout=0.25))
+log_processor = dict(by_epoch=False)
+default_hooks = dict(logger=dict(log_metric_by_epoch=False), checkpoint=dict(by_epoch=False, interval=2000))

@@ -1,0 +1,21 @@
+# ProGrad on ImageNet, RN50, 4 shots as in the paper's base-to-new, domain shift and cross-data-set tables: 50 epochs.
+#   python tools/train.py configs/prograd/prograd_imagenet.py
+_base_ = [
+    '../_base_/models/clip_classifier_rn50.py',
+    '../_base_/datasets/imagenet_few-shot.py',
+    '../_base_/schedules/coop_50e.py',
+    '../_base_/classification_runtime.py',
+]
+
+model = dict(
+    text_prompt=dict(
+        type='vlm_dense.ProGradPrompt',
+        template='a photo of a {}.',
+        num_contexts=16,
+        temperature=1.0,
+        strength=1.0,
+    )
+)
+train_dataloader = dict(dataset=dict(shots=4))
+val_dataloader = dict(dataset=dict(shots=4))
+optim_wrapper = dict(type='vlm_dense.ProGradOptimWrapper')

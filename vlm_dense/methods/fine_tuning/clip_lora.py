@@ -1,0 +1,319 @@
+"""CLIP-LoRA: low-rank updates of linear maps in both towers, of which no trace is left at test time.
+
+"Low-Rank Few-Shot Adaptation of Vision-Language Models", CVPR Workshops 2024.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from vlm_dense.clip.blocks import Block
+from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
+from vlm_dense.clip.loading import read_nested
+from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.errors import CheckpointError, ConfigError
+from vlm_dense.methods.base.roles import ImagePrompt
+from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
+from vlm_dense.registry import MODELS
+
+PACKED = ('q_proj', 'k_proj', 'v_proj')
+"""Thirds of the one projection of a block's attention, in their order."""
+DEFAULT = (r'attn\.[qkv]_proj$',)
+
+
+class LowRank(nn.Module):
+    """``alpha / sqrt(r) * B A dropout(x)``, added to what a frozen linear map makes of x (section 3).
+
+    Args:
+        inputs, outputs: Channels of the map.
+        rank: r.
+        alpha: Of the factor.
+        dropout: Probability.
+
+    Attributes:
+        w_lora_A, w_lora_B: A (r, inputs), uniform as the weights of a linear layer, and B (outputs, r), 0.
+    """
+
+    def __init__(self, inputs: int, outputs: int, rank: int, alpha: float, dropout: float):
+        super().__init__()
+        self.w_lora_A = nn.Parameter(torch.empty(rank, inputs))
+        self.w_lora_B = nn.Parameter(torch.zeros(outputs, rank))
+        nn.init.kaiming_uniform_(self.w_lora_A, a=5**0.5)
+        self.scale = alpha / rank**0.5
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What is added, (..., outputs), for inputs (..., inputs)."""
+        low = F.linear(self.dropout(x).to(self.w_lora_A.dtype), self.w_lora_A)
+        return (self.scale * F.linear(low, self.w_lora_B)).to(x.dtype)
+
+    def delta(self) -> Tensor:
+        """What merging adds to the weight (outputs, inputs)."""
+        return self.scale * self.w_lora_B.detach() @ self.w_lora_A.detach()
+
+    def after(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        """Forward hook of a linear layer."""
+        return output + self(args[0])
+
+
+class _Map:
+    """A linear map of a block: a layer, or a third of the packed projection of its attention.
+
+    Args:
+        block: It.
+        name: Of the map in the block: ``attn.q_proj``, ``attn.k_proj``, ``attn.v_proj``, ``attn.proj``, ``mlp.c_fc`` or
+            ``mlp.c_proj``.
+    """
+
+    def __init__(self, block: Block, name: str):
+        part, _, leaf = name.partition('.')
+        self.third = PACKED.index(leaf) if leaf in PACKED else None
+        self.owner = block.attn if self.third is not None else self._layer(block, part, leaf)
+        width = block.attn.in_proj_weight.shape[1]
+        self.shape = (width, width) if self.third is not None else tuple(self.owner.weight.shape)
+        """Outputs and inputs."""
+
+    @staticmethod
+    def _layer(block: Block, part: str, leaf: str) -> nn.Linear:
+        return block.attn.out_proj if part == 'attn' else getattr(block.mlp, leaf)
+
+    def attach(self, low_rank: LowRank) -> None:
+        """Add an update to what the map makes."""
+        if self.third is not None:
+            self.owner.branches[self.third] = low_rank
+        else:
+            self.owner.register_forward_hook(low_rank.after)
+
+
+NAMES = (*(f'attn.{name}' for name in PACKED), 'attn.proj', 'mlp.c_fc', 'mlp.c_proj')
+
+
+def linear_maps(tower: nn.Module) -> dict[str, _Map]:
+    """The linear maps in the blocks of a tower, by their names in CLIP-LoRA's release; those of MLPs as in CLIP."""
+    blocks = {name: module for name, module in tower.named_modules() if isinstance(module, Block)}
+    return {f'{name}.{leaf}': _Map(block, leaf) for name, block in blocks.items() for leaf in NAMES}
+
+
+def chosen(tower: nn.Module, patterns: Sequence[str], owner: str) -> dict[str, _Map]:
+    """The maps of a tower whose name holds one of the regular expressions.
+
+    Raises:
+        ConfigError: a pattern that no map has.
+    """
+    maps = linear_maps(tower)
+    for pattern in patterns:
+        if not any(re.search(pattern, name) for name in maps):
+            some = (
+                f'Its maps are {", ".join(list(maps)[: len(NAMES)])}, ... of {len(maps)}.' if maps else 'It has none.'
+            )
+            raise ConfigError(
+                f'{owner}: no linear map in the blocks of the {type(tower).__name__} matches {pattern!r}. {some} '
+                'Change the pattern, or leave it out.'
+            )
+    return {name: found for name, found in maps.items() if any(re.search(p, name) for p in patterns)}
+
+
+def key_of(name: str) -> str:
+    """A map's name in a state dict, where dots separate modules."""
+    return name.replace('.', '-')
+
+
+def updates(maps: dict[str, _Map], rank: int, alpha: float, dropout: float, owner: str) -> nn.ModuleDict:
+    """An update of each map, attached to it.
+
+    Raises:
+        ConfigError: a rank below 1, or a probability of dropout outside of [0, 1).
+    """
+    if rank < 1 or not 0 <= dropout < 1:
+        raise ConfigError(
+            f'{owner}: the rank must be at least 1 and dropout lie in [0, 1), found {rank} and {dropout}.'
+        )
+    made = nn.ModuleDict()
+    for name, found in maps.items():
+        outputs, inputs = found.shape
+        made[key_of(name)] = LowRank(inputs, outputs, rank, alpha, dropout)
+        found.attach(made[key_of(name)])
+    return made
+
+
+@MODELS.register_module()
+class LoRA(ImagePrompt, BaseModule):
+    """Low-rank updates of the image tower, beside any text prompt, in a classifier, segmentor or detector.
+
+    The tower is frozen and keeps its weights; the updates are the only parameters here. peft's layers do not fit: the
+    queries, keys and values of CLIP's blocks are one packed weight, of which the method updates each third by factors
+    of its own, and peft would rename the towers' weights.
+
+    Args:
+        image_tower: The tower.
+        patterns: Regular expressions of names of linear maps, as ``transformer.resblocks.0.attn.q_proj``; the others of
+            a block are ``attn.k_proj``, ``attn.v_proj``, ``attn.proj``, ``mlp.c_fc`` and ``mlp.c_proj``.
+        rank, alpha, dropout: See :class:`LowRank`.
+
+    Attributes:
+        image: The updates.
+
+    Raises:
+        ConfigError: no pattern, one that matches nothing, or numbers that cannot be.
+    """
+
+    def __init__(
+        self,
+        image_tower: ImageTower,
+        patterns: Sequence[str] = DEFAULT,
+        rank: int = 2,
+        alpha: float = 1.0,
+        dropout: float = 0.25,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        if not patterns:
+            raise ConfigError('LoRA: without patterns nothing is updated. Leave it out of the config.')
+        self.image = updates(chosen(image_tower, patterns, 'LoRA'), rank, alpha, dropout, 'LoRA')
+
+    def prompt(
+        self, images: Tensor, text: Tensor | None = None, plain: ImageFeatures | None = None
+    ) -> tuple[Tensor, PromptTokens | None]:
+        """Images as they are."""
+        return images, None
+
+    def official(self) -> dict[str, LowRank]:
+        """The updates by the names of the release."""
+        return {f'visual.{key.replace("-", ".")}': part for key, part in self.image.items()}
+
+
+@MODELS.register_module()
+class CLIPLoRAPrompt(ZeroShotPrompt, ImagePrompt):
+    """Hand-written prompts of towers with low-rank updates: CLIP-LoRA.
+
+    Works in every task whose backbone is a CLIP tower. Both towers are frozen and keep their weights; the updates are
+    the only parameters, and what a checkpoint holds. ``tools/merge_lora.py`` writes them into the weights of a CLIP.
+    Without updates of the text tower it is encoded once.
+
+    Args:
+        class_names, text_tower: See :class:`TextPrompt`.
+        image_tower: The tower; only needed for its updates.
+        text_patterns, image_patterns: Of the maps to update, see :class:`LoRA`; ``()``: none of that tower.
+        rank, alpha, dropout: See :class:`LowRank`.
+        templates, separators, lowercase: See :class:`ZeroShotPrompt`. The authors take one sentence for all data sets.
+        pretrained: File of the official release, ``lora_weights.pt``.
+
+    Attributes:
+        text, image: The updates.
+
+    Raises:
+        ConfigError: no pattern at all, one that matches nothing, numbers that cannot be, or updates of an image tower
+            that this model does not show to its prompts.
+        CheckpointError: a file of other maps, another rank or factor.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        text_tower: TextTower,
+        image_tower: ImageTower | None = None,
+        text_patterns: Sequence[str] = DEFAULT,
+        image_patterns: Sequence[str] = DEFAULT,
+        rank: int = 2,
+        alpha: float = 1.0,
+        dropout: float = 0.25,
+        templates: str | Sequence[str] = ('a photo of a {}.',),
+        separators: str = '_',
+        lowercase: bool = False,
+        pretrained: str | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(class_names, text_tower, templates, separators, lowercase, init_cfg)
+        owner, own = type(self).__name__, (rank, alpha, dropout)
+        if not text_patterns and not image_patterns:
+            raise ConfigError(f'{owner}: without patterns nothing is updated; that is vlm_dense.ZeroShotPrompt.')
+        if image_patterns and image_tower is None:
+            raise ConfigError(f'{owner}: this model shows no image tower to its prompts. Set image_patterns=().')
+        self.text = updates(chosen(text_tower, text_patterns, owner), *own, owner)
+        self.image = updates(chosen(image_tower, image_patterns, owner) if image_patterns else {}, *own, owner)
+        self.drawn = dropout > 0
+        if pretrained is not None:
+            self._load(pretrained, rank, alpha)
+
+    def sentences(self, text_tower: TextTower, project: bool = True) -> Tensor:
+        """Embeddings (K, T, D), see :meth:`ZeroShotPrompt.sentences`; with gradient where the tower has updates."""
+        if not self.text:
+            return super().sentences(text_tower, project)
+        eot = text_tower.find_eot(self.token_ids)
+        tokens = text_tower.embed(self.token_ids[:, : int(eot.max()) + 1])
+        shared = 0
+        if not (
+            self.training and self.drawn
+        ):  # else each sentence draws a mask of its own for the words before the name
+            same = int((self.token_ids == self.token_ids[:1]).all(0).int().cumprod(0).sum())
+            shared = min(same, int(eot.min()))
+        prefix = tokens[0, :shared] if shared else None
+        found = text_tower.encode(tokens[:, shared:], eot - shared, prefix=prefix, project=project)
+        return found.float().unflatten(0, (len(self.class_names), len(self.templates)))
+
+    def prompt(
+        self, images: Tensor, text: Tensor | None = None, plain: ImageFeatures | None = None
+    ) -> tuple[Tensor, PromptTokens | None]:
+        """Images as they are."""
+        return images, None
+
+    # --- files ----------------------------------------------------------------------------------------------------
+
+    def official(self) -> dict[str, LowRank]:
+        """The updates by the names of the release, those of the text tower first."""
+        found = {key.replace('-', '.'): part for key, part in self.text.items()}
+        return found | {f'visual.{key.replace("-", ".")}': part for key, part in self.image.items()}
+
+    def _load(self, path: str, rank: int, alpha: float) -> None:
+        content = read_nested(path)
+        weights, told = content.get('weights'), content.get('metadata') or {}
+        wrong = {
+            name: (told[name], own) for name, own in dict(r=rank, alpha=alpha).items() if told.get(name, own) != own
+        }
+        if not isinstance(weights, Mapping) or wrong:
+            raise CheckpointError(
+                f'{path} does not fit: expected the weights of CLIP-LoRA with r={rank} and alpha={alpha}, found '
+                f'{wrong or sorted(content)}.'
+            )
+        blocks: dict[str, dict[str, LowRank]] = {}
+        for name, part in self.official().items():
+            block, _, leaf = name.rpartition('.')
+            blocks.setdefault(block, {})[leaf] = part
+        layers = [f'layer_{i}' for i in range(len(blocks))]
+        for layer, (block, parts) in zip(layers, blocks.items(), strict=True):
+            found = weights.get(layer, {})
+            if set(weights) != set(layers) or set(found) != set(parts):
+                raise CheckpointError(
+                    f'{path} does not fit: it updates {len(weights)} blocks, this model {len(blocks)}; of {block} '
+                    f'{sorted(found)}, here {sorted(parts)}. Choose the patterns that the file was trained with.'
+                )
+            for leaf, part in parts.items():
+                part.load_state_dict(found[leaf])
+
+
+def merged(weights: Mapping[str, Tensor], updates: Mapping[str, LowRank]) -> dict[str, Tensor]:
+    """Weights of a CLIP with the updates added; the originals stay as they are.
+
+    Args:
+        weights: In OpenAI's layout, or open_clip's with a text tower of its own.
+        updates: What ``official()`` of :class:`LoRA` or :class:`CLIPLoRAPrompt` gives.
+    """
+    found = dict(weights)
+    for name, part in updates.items():
+        block, _, leaf = name.rpartition('.')
+        third = PACKED.index(leaf) if leaf in PACKED else None
+        key = f'{block}.in_proj_weight' if third is not None else f'{name}.weight'
+        if third is None and block.endswith('attn'):
+            key = f'{block}.out_proj.weight'
+        key = key if key in found else f'text.{key}'
+        value = found[key].float()
+        thirds = list(value.chunk(3)) if third is not None else [value]
+        thirds[third or 0] = thirds[third or 0] + part.delta().to(value.device)
+        found[key] = torch.cat(thirds).to(weights[key].dtype)
+    return found

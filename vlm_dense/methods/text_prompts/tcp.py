@@ -1,0 +1,138 @@
+"""TCP: tokens made of the text feature of each class, in a middle block of the text tower.
+
+"TCP: Textual-based Class-aware Prompt tuning for Visual-Language Model", CVPR 2024.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import QuickGELU
+from torch import Tensor, nn
+
+from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.errors import ConfigError
+from vlm_dense.methods.base.learned_context import LearnedContext
+from vlm_dense.registry import MODELS
+
+
+@MODELS.register_module()
+class TCPPrompt(LearnedContext):
+    """CoOp's prompt with the name at the end, whose first hidden states a network replaces, and KgCoOp's loss.
+
+    With t_k the unit embedding of class k in a hand-written prompt, ``Q_k = L2(QuickGELU(L1(t_k)))`` are tokens of the
+    class. They replace the hidden states behind [SOS] before block ``block`` of the text tower (section 3.3), so that
+    the context acts on the other tokens in the blocks before. ``loss_kg = weight * (1 - mean_k cos(w_k, t_k))``.
+
+    Args:
+        class_names, text_tower: See :class:`TextPrompt`.
+        template: The hand-written prompt of t, with ``{}`` for the class name.
+        prompt_template: The prompt that is learned; its first words are those that the vectors replace. Both differ
+            between data sets, as 'a photo of an aircraft {}.' and 'X X X X {}, a type of aircraft.'
+        words: Initial words of the vectors; ``None`` for random ones.
+        num_contexts: M.
+        num_class_tokens: Tokens of a class.
+        block: Counted from 0.
+        weight: Of the loss.
+        reduction: The network's inner width is D // ``reduction``.
+        std: See :class:`LearnedContext`.
+        pretrained: Checkpoint of the official release, see :meth:`LearnedContext.load_pretrained`.
+
+    Attributes:
+        ctx: (M, d).
+        meta_net: L1, QuickGELU and L2.
+
+    Raises:
+        ConfigError: a template without ``{}``, initial words of fewer than M tokens, or a block or a number of tokens
+            that the text tower does not have.
+    """
+
+    shared_states = False
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        text_tower: TextTower,
+        template: str = 'a photo of a {}.',
+        prompt_template: str = 'X X X X {}.',
+        words: str | None = None,
+        num_contexts: int = 4,
+        num_class_tokens: int = 4,
+        block: int = 8,
+        weight: float = 8.0,
+        reduction: int = 4,
+        std: float = 0.02,
+        pretrained: str | None = None,
+        init_cfg: dict | None = None,
+    ):
+        for each in (template, prompt_template):
+            if each.count('{}') != 1:
+                raise ConfigError(f'TCPPrompt: a template needs one {{}} for the class name, found {each!r}.')
+        before, _, ending = prompt_template.partition('{}')
+        own = dict(num_contexts=num_contexts, words=before, ending=ending, init_cfg=init_cfg)
+        super().__init__(class_names, text_tower, **own)
+        blocks = len(text_tower.transformer.resblocks)
+        if not 1 <= block < blocks or num_class_tokens < 1:
+            raise ConfigError(
+                f'TCPPrompt: block must lie between 1 and {blocks - 1}, the last of the text tower, and '
+                f'num_class_tokens must be at least 1; found {block} and {num_class_tokens}.'
+            )
+        self.ctx.data.copy_(self._initial(text_tower, words, std))
+        sentences = [template.format(name.replace('_', ' ')) for name in self.class_names]
+        self.register_buffer('template_ids', text_tower.tokenize(sentences), persistent=False)
+        inner, outer = text_tower.embed_dim // reduction, num_class_tokens * text_tower.width
+        layers = dict(linear1=nn.Linear(text_tower.embed_dim, inner), gelu=QuickGELU(), linear2=nn.Linear(inner, outer))
+        self.meta_net = nn.Sequential(OrderedDict(layers))
+        self.num_class_tokens, self.block, self.weight = num_class_tokens, block, weight
+        self._written: Tensor | None = None
+        self.load_pretrained(pretrained)
+
+    def _initial(self, text_tower: TextTower, words: str | None, std: float) -> Tensor:
+        if words is None:
+            return std * torch.randn_like(self.ctx)
+        ids = text_tower.tokenize([words.replace('_', ' ')])
+        found = int(text_tower.find_eot(ids)) - 1
+        if found < self.num_contexts:
+            raise ConfigError(
+                f'TCPPrompt: {self.num_contexts} vectors cannot begin as the {found} tokens of {words!r}.'
+            )
+        return text_tower.embed(ids[0, 1 : 1 + self.num_contexts]).detach()
+
+    def forward(
+        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
+    ) -> Tensor:
+        """Class embeddings (K, D)."""
+        if self.training:
+            written = self.hand_written(text_tower)
+            self._written = written if classes is None else written[classes]
+        return super().forward(text_tower, image_features, classes)
+
+    def encode(
+        self,
+        text_tower: TextTower,
+        context: Tensor,
+        classes: Tensor | None = None,
+        deep: Tensor | None = None,
+        inserted: tuple[int, Tensor] | None = None,
+    ) -> Tensor:
+        """Class embeddings, see :meth:`LearnedContext.encode`; by default the tokens of the classes are inserted."""
+        if inserted is None:
+            tokens = self.class_tokens(text_tower)
+            inserted = self.block, tokens if classes is None else tokens[classes]
+        return super().encode(text_tower, context, classes, deep, inserted)
+
+    def hand_written(self, text_tower: TextTower) -> Tensor:
+        """t, (K, D) unit vectors; the tower keeps them until its weights change."""
+        return F.normalize(text_tower.encode_tokens(self.template_ids), dim=-1).detach()
+
+    def class_tokens(self, text_tower: TextTower) -> Tensor:
+        """Q, (K, number of tokens, d)."""
+        return self.meta_net(self.hand_written(text_tower)).unflatten(1, (self.num_class_tokens, -1))
+
+    def losses(self, class_embeddings: Tensor) -> dict[str, Tensor]:
+        """``loss_kg``, over all classes, of the class embeddings w (K, D) of this iteration."""
+        cosine = F.cosine_similarity(class_embeddings.float(), self._written.float(), dim=-1)
+        return dict(loss_kg=self.weight * (1 - cosine.mean()))
