@@ -165,6 +165,16 @@ def test_what_is_saved_after_a_validation_made_up_for_tells_the_same_progress(tm
     assert [progress(torn / name) for name in saved] == [progress(whole / name) for name in saved]
 
 
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_what_is_saved_after_a_training_that_had_ended_tells_the_same_progress(tmp_path, by_epoch):
+    first = build(tmp_path, by_epoch, length=2, **BEST)
+    first.train()
+    again = build(tmp_path, by_epoch, length=2, resume=last_checkpoint(str(tmp_path)), **BEST)
+    again.train()
+    told = [{key: r.message_hub.get_info(key) for key in ('iter', 'epoch')} for r in (first, again)]
+    assert told[0] == told[1] == dict(iter=1, epoch=int(by_epoch))
+
+
 def test_a_validation_that_was_cut_off_is_made_up_for_and_a_whole_one_is_not(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(Scripted, 'compute_metrics', lambda self, results: 1 / 0)

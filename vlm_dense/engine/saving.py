@@ -55,6 +55,7 @@ class SafeCheckpointHook(CheckpointHook):
             remove(validated)  # this run will validate that step anew
         if not runner._resume:
             return
+        _as_after_step(runner)
         info = runner.message_hub.runtime_info
         self.last_ckpt = info.get('last_ckpt')
         self._outdated = list(info.get(_OUTDATED, ()))
@@ -65,7 +66,6 @@ class SafeCheckpointHook(CheckpointHook):
                     remove(begun)
         if step != _step(runner) and _validation_is_due(runner):
             runner.logger.info(f'Validating once more: the run was cut off after {_step(runner)} and before the end.')
-            _as_after_step(runner)
             runner.val_loop.run()
 
     def _remove_outdated(self, info: dict) -> None:
@@ -199,7 +199,10 @@ def best_checkpoint(runner: Runner) -> str | None:
 
 
 def _as_after_step(runner: Runner) -> None:
-    """Let the message hub tell the iteration and the epoch that were last, as it does after them, not those to come."""
+    """Let the message hub tell the iteration and the epoch that were last, as it does between two, not those to come.
+
+    What is saved before the next iteration, or because there is none, then equals what an uninterrupted run saves.
+    """
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-    runner.message_hub.update_info('iter', runner.iter - 1)
-    runner.message_hub.update_info('epoch', runner.epoch - int(by_epoch))
+    runner.message_hub.update_info('iter', max(runner.iter - 1, 0))
+    runner.message_hub.update_info('epoch', max(runner.epoch - int(by_epoch), 0))
