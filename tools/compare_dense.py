@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--methods', nargs='+', default=list(METHODS), help='as in configs/ (default: %(default)s)')
     parser.add_argument('--datasets', nargs='+', default=['shapes'], help='as in configs/ (default: %(default)s)')
     parser.add_argument('--tower', default='tiny-vit', help='as in configs/: tiny-vit, vit-b16, vit-l14 (%(default)s)')
-    parser.add_argument('--images', type=positive, metavar='N', help='so many of each data set, evenly spread (all)')
+    parser.add_argument('--images', nargs='+', default=[], metavar='SET=N', help='so many, evenly spread (all)')
     parser.add_argument(
         '--timed', type=positive, default=8, metavar='N', help='images of the median time (%(default)s)'
     )
@@ -57,10 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     command = shlex.join(['python', 'tools/compare_dense.py', *(sys.argv[1:] if argv is None else argv)])
     with user_errors(interrupted='What is finished is kept, the same command goes on.'):
-        roots = _roots(args.data_root, args.datasets)
+        roots = _by_set('--data-root', args.data_root, args.datasets)
+        images = {name: _count(text) for name, text in _by_set('--images', args.images, args.datasets).items()}
         options = dict(args.cfg_options or {})
         dense.log_into(args.out / 'log.txt')
-        cells = dense.plan(CONFIGS, args.methods, args.datasets, args.tower, args.images, roots, options, args.out)
+        cells = dense.plan(CONFIGS, args.methods, args.datasets, args.tower, images, roots, options, args.out)
         failed: dict[dense.Cell, str] = {}
         missing = [cell for cell in cells if not dense.result_at(cell.file(args.out, 'scores'))]
         for group in dense.groups(missing):
@@ -78,12 +79,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _roots(texts: Sequence[str], datasets: Sequence[str]) -> dict[str, str]:
+def _by_set(option: str, texts: Sequence[str], datasets: Sequence[str]) -> dict[str, str]:
     pairs = [text.partition('=') for text in texts]
-    wrong = [text for text, (name, _, folder) in zip(texts, pairs, strict=True) if name not in datasets or not folder]
+    wrong = [text for text, (name, _, value) in zip(texts, pairs, strict=True) if name not in datasets or not value]
     if wrong:
-        raise ConfigError(f'--data-root takes SET=DIR with a set of {list(datasets)}, found {", ".join(wrong)}.')
-    return {name: folder for name, _, folder in pairs}
+        raise ConfigError(f'{option} takes SET=VALUE with a set of {list(datasets)}, found {", ".join(wrong)}.')
+    return {name: value for name, _, value in pairs}
+
+
+def _count(text: str) -> int:
+    try:
+        return positive(text)
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(f'--images: {error}.') from error
 
 
 def _measure(cell: dense.Cell, out: Path, images: int) -> dict[dense.Cell, str]:

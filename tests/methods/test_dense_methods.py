@@ -237,7 +237,8 @@ def model_of(method, **options):
     if method != 'lposs':
         return maskclip(backbone=dict(dense_attention=MODELS_OF_ALL[method]), **options)
     windows = dict(mode='slide', crop_size=(37, 40), stride=(20, 20))
-    more = dict(type='vlm_dense.LPOSS', proxy=proxy(8), k=10, decision=None, test_cfg=windows)
+    own = dict(proxy=proxy(8), k=10, alpha=0.2)  # spread less, so that noise keeps several classes
+    more = dict(type='vlm_dense.LPOSS', decision=None, test_cfg=windows, **own)
     tower = dict(type='vlm_dense.CLIPViT', dense_attention=dict(type='vlm_dense.ValueAttention'))
     return maskclip(backbone=tower, **more | options)
 

@@ -26,7 +26,8 @@ METHODS = ['maskclip', 'maskclip-windows', 'sclip', 'clearclip', 'naclip', 'sc_c
 
 
 def planned(out: Path, *methods: str, images: int = 2, datasets=('shapes',), options=None) -> list[dense.Cell]:
-    return dense.plan(ROOT / 'configs', methods, datasets, 'tiny-vit', images, {}, options or {}, out)
+    counts = dict.fromkeys(datasets, images)
+    return dense.plan(ROOT / 'configs', methods, datasets, 'tiny-vit', counts, {}, options or {}, out)
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ def compared(tmp_path_factory):
     out = tmp_path_factory.mktemp('compare_dense')
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compare_dense, '_measure', lambda cell, out, images: dense.run_cost(cell, out, images) or {})
-        arguments = ['--images', '2', '--timed', '1', '--pictures', '1', '--out', str(out)]
+        arguments = ['--images', 'shapes=2', '--timed', '1', '--pictures', '1', '--out', str(out)]
         return out, compare_dense.main([*arguments, '--methods', *METHODS])
 
 
@@ -81,7 +82,9 @@ def test_finished_cells_are_not_run_again(compared, monkeypatch):
     out, _ = compared
     monkeypatch.setattr(dense, 'run_group', lambda *args: pytest.fail('run again'))
     before = (out / 'results.csv').read_text()
-    assert compare_dense.main(['--images', '2', '--out', str(out), '--pictures', '1', '--methods', *METHODS]) == 0
+    assert (
+        compare_dense.main(['--images', 'shapes=2', '--out', str(out), '--pictures', '1', '--methods', *METHODS]) == 0
+    )
     assert (out / 'results.csv').read_text() == before
 
 
@@ -145,7 +148,8 @@ def test_a_shared_tower_runs_common_blocks_once():
     ('arguments', 'words'),
     [
         (['--methods', 'naclib'], "Did you mean 'naclip"),
-        (['--datasets', 'shapes', '--data-root', 'camvid=/nowhere'], 'SET=DIR'),
+        (['--datasets', 'shapes', '--data-root', 'camvid=/nowhere'], 'SET=VALUE'),
+        (['--images', 'shapes=0'], 'at least 1'),
         (['--datasets', 'camvid', '--data-root', 'camvid=/nowhere'], '/nowhere'),
     ],
 )

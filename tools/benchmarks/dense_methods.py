@@ -140,12 +140,9 @@ def compare(methods: list[str], arch: str, size: tuple[int, int], classes: list[
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['dense_methods'])
     head = ['method', 'K', 'official s', 'without text', 'ours s', 'times as fast', 'official MB', 'ours MB', 'share']
-    print(
-        f'{arch}, one image of {size[1]} x {size[0]} px, one thread, medians of {repeats}; official: seconds with '
-        f'text, and without it; MB: peak beyond the model\n\n'
-        f'| {" | ".join(head)} | same label |\n|{"---|" * (len(head) + 1)}',
-        flush=True,
-    )
+    print(f'{arch}, one image of {size[1]} x {size[0]} px, one thread, medians of {repeats}; official: seconds with')
+    print(f'text, and without it; MB: peak beyond the model\n\n| {" | ".join(head)} | same label |')
+    print(f'|{"---|" * (len(head) + 1)}', flush=True)
     for method in methods:
         found = {}
         for kind in KINDS:

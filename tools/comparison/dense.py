@@ -63,7 +63,7 @@ def plan(
     methods: Sequence[str],
     datasets: Sequence[str],
     tower: str,
-    images: int | None,
+    images: dict[str, int],
     roots: dict[str, str],
     options: dict,
     out: Path,
@@ -72,6 +72,7 @@ def plan(
 
     Args:
         configs: Folder of ``<method>/<method>_<tower>_<data set>.py``.
+        images: Data set -> number of images; all of the others.
         roots: Data set -> where its data lie.
         options: As of ``--cfg-options``, for every config.
 
@@ -83,9 +84,9 @@ def plan(
     for dataset in datasets:
         for method in methods:
             cfg = _config(configs, f'{method}_{tower}_{dataset}', options, roots.get(dataset), out)
-            alike = (cfg.model.to_dict(), cfg.test_dataloader.to_dict(), images)
+            alike = (cfg.model.to_dict(), cfg.test_dataloader.to_dict(), images.get(dataset))
             alike = (_plain(alike), weights_digest(alike[0]), code_digest())
-            cells.append(Cell(method, dataset, cfg, images, _digest(alike)))
+            cells.append(Cell(method, dataset, cfg, images.get(dataset), _digest(alike)))
     return cells
 
 
