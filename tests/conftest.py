@@ -19,8 +19,6 @@ def pytest_addoption(parser):
 
 
 SLOW = {
-    'test_benchmarks',
-    'test_compilation',
     'test_compile',
     'test_demo_clients',
     'test_fsdp',
