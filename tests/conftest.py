@@ -19,6 +19,7 @@ def pytest_addoption(parser):
 
 
 SLOW = {
+    'test_compilation',
     'test_compile',
     'test_demo_clients',
     'test_fsdp',

@@ -54,7 +54,9 @@ RUNS = [(name, *run) for name, runs in TINY.items() for run in runs]
 
 
 def test_every_program_has_a_tiny_setting():
-    programs = {path.stem for path in FOLDER.glob('*.py') if "__name__ == '__main__'" in path.read_text(encoding='utf-8')}
+    programs = {
+        path.stem for path in FOLDER.glob('*.py') if "__name__ == '__main__'" in path.read_text(encoding='utf-8')
+    }
     assert programs == set(TINY)
 
 
