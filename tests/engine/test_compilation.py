@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from vlm_dense.engine import compilation
+from vlm_dense.engine import runner
 from vlm_dense.engine.compilation import compile_parts
 from vlm_dense.engine.launch import build_runner, prepare
 from vlm_dense.errors import ConfigError
@@ -40,12 +40,12 @@ def trained(work_dir, iterations=2, **changes):
     }
     args = argparse.Namespace(config=str(CONFIG), work_dir=str(work_dir), launcher='none', local_rank=None)
     args.data_root, args.cfg_options = None, options
-    runner = build_runner(prepare(args, ('train_dataloader', 'val_dataloader')))
+    run = build_runner(prepare(args, ('train_dataloader', 'val_dataloader')))
     losses = []
-    step = type(runner.model).parse_losses
-    runner.model.parse_losses = lambda x: losses.append({k: v.detach() for k, v in x.items()}) or step(runner.model, x)
-    runner.train()
-    return losses, runner.model.state_dict(), runner.model
+    step = type(run.model).parse_losses
+    run.model.parse_losses = lambda x: losses.append({k: v.detach() for k, v in x.items()}) or step(run.model, x)
+    run.train()
+    return losses, run.model.state_dict(), run.model
 
 
 def test_a_compiled_training_is_the_eager_one(tmp_path):
@@ -67,7 +67,7 @@ def test_channels_last_is_the_same_training(tmp_path):
 
 @pytest.mark.parametrize('options', [False, None])
 def test_what_is_not_wanted_is_not_compiled(options, tmp_path, monkeypatch):
-    monkeypatch.setattr(compilation, 'compile_parts', lambda *a, **k: pytest.fail('compiled'))
+    monkeypatch.setattr(runner, 'compile_parts', lambda *a, **k: pytest.fail('compiled'))
     trained(tmp_path, 1, compile=options)
 
 

@@ -29,8 +29,7 @@ from vlm_dense.engine.launch import positive
 def towers(arch: str, size: int, device: str) -> Iterator[tuple[str, nn.Module, Callable[..., Tensor], list[tuple]]]:
     """Name, tower, what is compiled, and inputs of four sizes."""
     image = CLIPViT(arch, head=True) if 'vit' in arch.lower() else CLIPResNet(arch, attnpool=True)
-    unit = 32
-    sides = [(size, size), (size, size + unit), (size + unit, size + 2 * unit), (size + 2 * unit, size)]
+    sides = [(size + 32 * rows, size + 32 * columns) for rows, columns in ((0, 0), (1, 2), (2, 0), (0, 1))]
     images = [(torch.randn(2, 3, *s, device=device),) for s in sides]
     yield f'{arch}, images', image.to(device), lambda x: image.encode(x, ('dense',)).dense, images
     text = TextTower(arch, frozen=False).to(device)

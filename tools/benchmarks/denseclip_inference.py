@@ -25,7 +25,7 @@ import vlm_dense
 
 vlm_dense.setup()  # before others import mmseg
 import torch
-from dense_inference import answer, forget_peak, memory
+from dense_inference import answer
 from mmengine import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.datasets import ADE20KDataset
@@ -34,6 +34,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.structures import SegDataSample
 
 from vlm_dense.engine.launch import positive
+from vlm_dense.engine.memory import PeakMemory
 from vlm_dense.methods.denseclip import DenseCLIP
 from vlm_dense.registry import MODELS
 
@@ -184,8 +185,7 @@ def worker(args: argparse.Namespace) -> None:
     """Run one of the two in this process; one line of JSON a repeat, driven by lines on stdin."""
     make = train_job if args.train else test_job
     job = make(build(args, args.worker == 'official'), args)
-    forget_peak()
-    before = memory('VmRSS')
+    memory = PeakMemory().start()
     print(json.dumps(dict(ready=True)), flush=True)
     for line in sys.stdin:
         if line.strip() == 'profile':
@@ -196,7 +196,7 @@ def worker(args: argparse.Namespace) -> None:
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         if line.strip() == 'save':
             torch.save(result, args.save)
-        print(json.dumps(dict(seconds=seconds, cpu=cpu, before=before, peak=memory('VmHWM'))), flush=True)
+        print(json.dumps(dict(seconds=seconds, cpu=cpu, before=memory.before, peak=memory.peak)), flush=True)
 
 
 def main() -> None:
