@@ -18,7 +18,8 @@ def pytest_addoption(parser):
     )
 
 
-SLOW = {
+LONG = {
+    'test_compilation',
     'test_compile',
     'test_demo_clients',
     'test_fsdp',
@@ -31,14 +32,40 @@ SLOW = {
     'test_sharding',
     'test_subpt_runs',
 }
-"""Files of whole trainings, several processes and kills: ``pytest -m slow`` runs them, ``-m 'not slow'`` does not."""
+"""Files of several processes, of kills and of whole trainings. They are slow as well."""
+
+SLOW = {
+    'test_ade20k',
+    'test_adapters',
+    'test_bad_inputs',
+    'test_checkpoint',
+    'test_coco_run',
+    'test_compare',
+    'test_coop_training',
+    'test_image_set_run',
+    'test_image_sets',
+    'test_image_tower',
+    'test_maskclip_plus_segmentor',
+    'test_matrix',
+    'test_pseudo_label',
+    'test_seg_inferencer',
+    'test_setup',
+    'test_shapes_run',
+    'test_stand_in',
+    'test_stock_mmdet',
+    'test_strip_loss',
+    'test_train_and_test',
+}
+"""Files that take more than some seconds, nearly all since they run whole programs."""
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests of the slow files."""
+    """Mark the tests of the slow files and of the long ones."""
     for item in items:
-        if item.path.stem in SLOW:
+        if item.path.stem in SLOW | LONG:
             item.add_marker(pytest.mark.slow)
+        if item.path.stem in LONG:
+            item.add_marker(pytest.mark.long)
 
 
 def pytest_generate_tests(metafunc):
@@ -78,14 +105,20 @@ def _streams_of_other_tests():
 
 
 @pytest.fixture(autouse=True, scope='module')
-def _scope_of_other_tests():
-    """A run sets mmengine's default scope for the whole process."""
+def _globals_of_other_tests():
+    """A run sets mmengine's default scope for the whole process, and its visualizer is found again by its name."""
     from mmengine.registry import DefaultScope
+    from mmengine.visualization import Visualizer
 
-    before = DefaultScope._instance_dict.copy()
+    def forget():
+        classes = [DefaultScope, Visualizer]
+        while classes:
+            classes += (cls := classes.pop()).__subclasses__()
+            cls._instance_dict.clear()
+
+    forget()  # a fixture of the whole session may have left some as well
     yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
+    forget()
 
 
 def pytest_terminal_summary(terminalreporter):

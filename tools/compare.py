@@ -20,7 +20,8 @@ import vlm_dense
 vlm_dense.setup()  # before others import mmseg
 import torch
 from comparison import report
-from comparison.cells import PROTOCOLS, plan
+from comparison.cells import plan
+from comparison.protocols import PROTOCOLS
 from comparison.runs import results, run_cells
 from mmengine.config import DictAction
 from mmengine.utils import ProgressBar
@@ -35,7 +36,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Compare methods on data sets, by shots and seeds.')
     parser.add_argument('--methods', nargs='+', required=True, help='as in configs/<method>_<dataset>.py')
-    parser.add_argument('--datasets', nargs='+', default=['shapes'], help='as there, or a set of CoOp, as caltech101')
+    parser.add_argument('--datasets', nargs='+', default=['shapes'], help='as there, or as caltech101, pairs-night')
     parser.add_argument('--shots', nargs='+', type=int, default=[1, 2, 4, 8, 16], help='training images of a class')
     parser.add_argument('--seeds', nargs='+', type=int, default=[1, 2, 3], help='of the choice of images and the run')
     parser.add_argument(

@@ -1,8 +1,9 @@
 """A page in the browser: give a picture, type class names, see the masks.
 
 pip install 'vlm-dense[demo]'
-python tools/demo.py                                   # bundled model, drawn shapes only
+python tools/demo.py                                   # bundled model, drawn shapes only; a menu of methods
 python tools/demo.py --model maskclip_vit-b16
+python tools/demo.py --method maskclip naclip --arch ViT-B-16 --pretrained openai
 
 The page reads what is uploaded to it, and nothing else of this machine or the network. Requests queue up; those that
 run at the same time do not see each other.
@@ -13,13 +14,17 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
-from segment import add_model_arguments, build, split_names
+from segment import add_method_argument, add_model_arguments, build, build_method, split_names
 
 from vlm_dense.apis import SegInferencer
+from vlm_dense.apis.common import load_picture
+from vlm_dense.apis.maskclip_models import METHODS
+from vlm_dense.apis.overlay import draw_side_by_side
 from vlm_dense.datasets import DrawScene, ShapesDataset
 from vlm_dense.engine.launch import user_errors
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError, UserError
@@ -33,8 +38,31 @@ MAX_PIXELS, MAX_BYTES, MAX_NAMES, MAX_LETTERS = 25_000_000, 32_000_000, 100, 5_0
 """Of an upload and of its class names."""
 
 
+class Methods:
+    """Models by the name of their method, each built when it is first asked for.
+
+    Args:
+        names: In the order of the menu.
+        make: Makes the model of a name.
+    """
+
+    def __init__(self, names: Sequence[str], make: Callable[[str], SegInferencer]):
+        self.names = list(names)
+        self._make = make
+        self._made: dict[str, SegInferencer] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, name: str) -> SegInferencer:
+        if name not in self.names:
+            raise ConfigError(f'Choose among the methods {", ".join(self.names)}, not {name!r}.')
+        with self._lock:
+            if name not in self._made:
+                self._made[name] = self._make(name)
+            return self._made[name]
+
+
 def segment(inferencer: SegInferencer, path: str | None, names: str) -> np.ndarray:
-    """What the page does: picture with masks and legend, RGB uint8 (h, w, 3).
+    """What the page does with one model: picture with masks and legend, RGB uint8 (h, w, 3).
 
     Args:
         inferencer: The model.
@@ -44,12 +72,44 @@ def segment(inferencer: SegInferencer, path: str | None, names: str) -> np.ndarr
     Raises:
         UserError: no picture, none that can be read, or names that cannot be used.
     """
+    return inferencer(*checked(path, names), return_vis=True)['visualization']
+
+
+def segment_side_by_side(models: Mapping[str, SegInferencer], chosen: Sequence[str], path: str | None, names: str):
+    """What the page does with a menu: of one method as :func:`segment`, of several their masks side by side.
+
+    Args:
+        models: Method -> model.
+        chosen: Methods of the menu.
+        path, names: As of :func:`segment`.
+
+    Raises:
+        UserError: as of :func:`segment`, or no method.
+    """
+    chosen = list(dict.fromkeys(chosen or ()))
+    if not chosen:
+        raise ConfigError('Choose at least one method.')
+    if len(chosen) == 1:
+        return segment(models[chosen[0]], path, names)
+    path, classes = checked(path, names)
+    image = load_picture(path, models[chosen[0]].max_pixels)
+    found = {method: models[method](image, classes) for method in chosen}
+    labels = {method: result['predictions'] for method, result in found.items()}
+    return np.asarray(draw_side_by_side(image, labels, found[chosen[0]]['classes']))
+
+
+def checked(path: str | None, names: str) -> tuple[str, list[str]]:
+    """The path and the class names of a request.
+
+    Raises:
+        UserError: there is no picture, or there are too many names.
+    """
     if path is None:
         raise DataError('Give a picture first.')
     classes = split_names([names[: MAX_LETTERS + 1]])
     if len(names) > MAX_LETTERS or len(classes) > MAX_NAMES:
         raise ClassNamesError(f'Expected at most {MAX_NAMES} class names and {MAX_LETTERS} letters, found more.')
-    return inferencer(path, classes, return_vis=True)['visualization']
+    return path, classes
 
 
 def uploaded(path: str | None, folder: str) -> str | None:
@@ -81,7 +141,7 @@ def draw_examples(folder: str) -> list[tuple[str, str]]:
 
 
 def build_page(
-    inferencer: SegInferencer,
+    models: SegInferencer | Methods,
     examples: Sequence[tuple[str, str]],
     concurrency: int = CONCURRENCY,
     waiting: int = WAITING,
@@ -91,7 +151,7 @@ def build_page(
     Uploads lie in the folder that gradio's environment variable ``GRADIO_TEMP_DIR`` names when the page is built.
 
     Args:
-        inferencer: The model; calls in several threads must not see each other.
+        models: The model, or those of a menu; calls in several threads must not see each other.
         examples: (path, class names) of each.
         concurrency: Requests that run at the same time.
         waiting: Requests that wait at most; further ones are refused.
@@ -100,10 +160,15 @@ def build_page(
     from gradio.utils import get_upload_folder
 
     folder = get_upload_folder()
+    menu = isinstance(models, Methods)
+    inferencer = models[models.names[0]] if menu else models
 
-    def run(path: str | None, names: str | None) -> np.ndarray:
+    def run(path: str | None, names: str | None, chosen: Sequence[str] = ()) -> np.ndarray:
         try:
-            return segment(inferencer, uploaded(path, folder), names or '')
+            path = uploaded(path, folder)
+            if menu:
+                return segment_side_by_side(models, chosen, path, names or '')
+            return segment(inferencer, path, names or '')
         except UserError as error:  # without the folders of this machine
             text = str(error) if path is None else str(error).replace(os.path.realpath(path), os.path.basename(path))
             raise gr.Error(text, duration=None) from error
@@ -133,6 +198,16 @@ def build_page(
                     elem_id='names',
                     max_length=MAX_LETTERS,
                 )
+                given = [picture, names]
+                if menu:
+                    chosen = gr.Dropdown(
+                        models.names,
+                        value=models.names[:1],
+                        multiselect=True,
+                        label='Methods, side by side if there are several',
+                        elem_id='methods',
+                    )
+                    given.append(chosen)
                 button = gr.Button('Segment', variant='primary', elem_id='segment')
             masks = gr.Image(
                 label='Masks', format='png', interactive=False, buttons=['fullscreen', 'download'], elem_id='masks'
@@ -143,8 +218,8 @@ def build_page(
             f'same time, up to {waiting} wait.'
         )
         shared = dict(concurrency_limit=concurrency, concurrency_id='segment')
-        button.click(run, [picture, names], masks, api_name='segment', **shared)
-        names.submit(run, [picture, names], masks, api_name=False, **shared)
+        button.click(run, given, masks, api_name='segment', **shared)
+        names.submit(run, given, masks, api_name=False, **shared)
     page.queue(max_size=waiting, api_open=False, default_concurrency_limit=concurrency)
     return page
 
@@ -159,6 +234,15 @@ def launch(page, port: int | None = None, **options):
     )
 
 
+def chosen_models(args: argparse.Namespace) -> SegInferencer | Methods:
+    """The model that the arguments choose, or the menu of methods."""
+    if args.method or not (args.model or args.arch or args.pretrained or args.weights):
+        models = Methods(args.method or METHODS, lambda name: build_method(name, args))
+        models[models.names[0]]  # what is wrong with the arguments is said at once
+        return models
+    return build(args)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -170,6 +254,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--waiting', type=int, default=WAITING, help='requests that wait at most (default: %(default)s)'
     )
     add_model_arguments(parser)
+    add_method_argument(parser, 'a menu of methods in place of --model (default: all, if no model is given)')
     parser.set_defaults(max_pixels=MAX_PIXELS)
     args = parser.parse_args(argv)
     with user_errors(interrupted='The page is closed.'), tempfile.TemporaryDirectory() as folder:
@@ -181,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if getattr(args, name) < 1:
                 raise ConfigError(f'--{name} must be at least 1, found {getattr(args, name)}.')
         os.environ['GRADIO_TEMP_DIR'] = os.path.join(folder, 'uploads')  # of this page alone, and gone with it
-        page = build_page(build(args), draw_examples(folder), args.concurrency, args.waiting)
+        page = build_page(chosen_models(args), draw_examples(folder), args.concurrency, args.waiting)
         try:
             launch(page, args.port)
         except OSError as error:  # gradio's words name the ports

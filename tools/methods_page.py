@@ -1,6 +1,6 @@
-"""Write docs/methods.md: python tools/methods_page.py [work_dirs/compare]
+"""Write docs/methods.md: python tools/methods_page.py [work_dirs/compare] [--benchmark work_dirs/pairs work_dirs/trees]
 
-From what the methods are (docs/data/methods.json) and what a comparison of them on Shapes found. With the folder of a
+From what the methods are (docs/data/methods.json) and what comparisons of them on Shapes found. With the folder of a
 comparison its figures are first copied to docs/data, else those that are there are used.
 """
 
@@ -24,6 +24,8 @@ from vlm_dense.errors import DataError
 ROOT = Path(__file__).parents[1]
 FIGURES = 'compare_shapes'
 """Name of the figures in docs/data (CSV, and the command as text) and of the picture in docs/images."""
+BENCHMARK = 'benchmark'
+"""Name of the figures of the drawn benchmark in docs/data (JSON) and of the picture in docs/images."""
 
 HEAD = """# Methods of classification
 
@@ -35,16 +37,22 @@ the base-to-new protocol. **Published** figures are the authors', on other data 
 again here. Data and protocols: [classification_data.md](classification_data.md).
 """
 
+BENCHMARK_HEAD = """How the setting was chosen, and what it shows: [classification.md](classification.md).
+`pairs-sketch` are 64 classes, 'red circle' to 'pink heart', on sketches; half of them are base classes."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(description='Write docs/methods.md.')
     parser.add_argument('comparison', nargs='?', type=Path, help='--out folder of tools/compare.py')
+    parser.add_argument('--benchmark', nargs='+', type=Path, metavar='FOLDER', help='those of the drawn benchmark')
     args = parser.parse_args(argv)
     docs = ROOT / 'docs'
     with user_errors():
         if args.comparison:
             keep_figures(args.comparison, docs)
+        if args.benchmark:
+            keep_benchmark(args.benchmark, docs)
         (docs / 'methods.md').write_text(page(docs, ROOT / 'configs'), encoding='utf-8')
 
 
@@ -54,13 +62,49 @@ def keep_figures(comparison: Path, docs: Path) -> None:
     Raises:
         DataError: the folder holds no comparison.
     """
-    lines = (comparison / 'results.md').read_text('utf-8').splitlines()
-    command = next((line for line in lines if line.startswith('`')), None)
-    if command is None or not report.read_csv(comparison / 'results.csv'):
-        raise DataError(f'{comparison} holds no finished comparison. Give the --out folder of tools/compare.py.')
+    command, _ = _finished(comparison)
     shutil.copy(comparison / 'results.csv', docs / 'data' / f'{FIGURES}.csv')
     shutil.copy(comparison / 'results.png', docs / 'images' / f'{FIGURES}.png')
-    (docs / 'data' / f'{FIGURES}.txt').write_text(command.strip('`') + '\n', encoding='utf-8')
+    (docs / 'data' / f'{FIGURES}.txt').write_text(command + '\n', encoding='utf-8')
+
+
+def _finished(comparison: Path) -> tuple[str, list[dict]]:
+    """Command and rows of a comparison."""
+    lines = (comparison / 'results.md').read_text('utf-8').splitlines()
+    command = next((line for line in lines if line.startswith('`')), None)
+    rows = report.read_csv(comparison / 'results.csv')
+    if command is None or not rows:
+        raise DataError(f'{comparison} holds no finished comparison. Give the --out folder of tools/compare.py.')
+    return command.strip('`'), rows
+
+
+def keep_benchmark(comparisons: list[Path], docs: Path) -> None:
+    """Copy what several comparisons found into one file of the documentation, and draw them.
+
+    Raises:
+        DataError: a folder holds no comparison.
+    """
+    parts = [_finished(comparison) for comparison in comparisons]
+    content = [
+        dict(command=command, fields=report.FIELDS, rows=[[row[name] for name in report.FIELDS] for row in rows])
+        for command, rows in parts
+    ]
+    text = json.dumps(content).replace('], [', '],\n[')
+    (docs / 'data' / f'{BENCHMARK}.json').write_text(text + '\n', encoding='utf-8')
+    report.draw([row for _, rows in parts for row in rows], docs / 'images' / f'{BENCHMARK}.png')
+
+
+def benchmark(docs: Path) -> list[str]:
+    """The part of the page on the drawn benchmark; nothing without its figures."""
+    path = docs / 'data' / f'{BENCHMARK}.json'
+    if not path.is_file():
+        return []
+    parts = ['\n## The drawn benchmark', BENCHMARK_HEAD, f'![The figures below](images/{BENCHMARK}.png)']
+    for part in json.loads(path.read_text('utf-8')):
+        rows = [dict(zip(part['fields'], row, strict=True)) for row in part['rows']]
+        parts.append(f'```bash\n{part["command"]}\n```')
+        parts += [f'#{line}' if line.startswith('## ') else line for line in report.tables(rows)]
+    return parts
 
 
 def page(docs: Path, configs: Path) -> str:
@@ -81,6 +125,7 @@ def page(docs: Path, configs: Path) -> str:
         command = (docs / 'data' / f'{FIGURES}.txt').read_text('utf-8').strip()
         parts += ['\n## Ours in full', f'```bash\n{command}\n```', f'![The figures below](images/{FIGURES}.png)']
         parts += [part.replace('## ', '### ') if part.startswith('## ') else part for part in report.tables(rows)]
+    parts += benchmark(docs)
     return '\n\n'.join(parts).replace('\n\n\n', '\n\n') + '\n'
 
 

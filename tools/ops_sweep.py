@@ -331,28 +331,47 @@ def fingerprint(path: Path) -> str:
     return hashlib.md5(json.dumps(model, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def answers(path: Path, environments: list[Environment], size: int) -> dict[str, dict]:
+    """What every environment finds, by its kernels: in all of them with pictures of the same size.
+
+    Where one fails, the size of the pictures may be why, so all try again with the size of the config; what fails less
+    often counts.
+    """
+
+    def ask(sides: int) -> dict[str, dict]:
+        for environment in environments:
+            environment.ask(str(path), sides)
+        return {environment.kernels: environment.answer() for environment in environments}
+
+    def failures(found: dict[str, dict]) -> int:
+        return sum(len(result['failed']) for result in found.values())
+
+    found = ask(size)
+    if size and any(step != 'build' for result in found.values() for step, _ in result['failed'][:1]):
+        larger = ask(0)
+        found = larger if failures(larger) < failures(found) else found
+    return found
+
+
 def sweep(paths: list[Path], folder: Path, environments: list[Environment], results: Path, size: int) -> None:
     """Run what ``results`` does not hold yet, and add it there."""
     done = read(results)
+    kernels = [environment.kernels for environment in environments]
+    known = {(result['model'], k): result for (_, k), result in done.items()}
     with results.open('a') as file:
         for number, path in enumerate(paths, start=1):
-            name, model = str(path.relative_to(folder)), None
-            for environment in environments:
-                if (name, environment.kernels) in done:
-                    continue
-                model = model or fingerprint(path)
-                twin = next((r for (_, k), r in done.items() if (r['model'], k) == (model, environment.kernels)), None)
-                if not twin:
-                    environment.ask(str(path), size)
-                    twin = environment.answer()
-                    if twin['failed'] and twin['failed'][0][0] != 'build' and size:
-                        environment.ask(str(path), 0)  # perhaps the pictures were too small
-                        larger = environment.answer()
-                        twin = larger if len(larger['failed']) < len(twin['failed']) else twin
-                    print(f'{number}/{len(paths)} {environment.kernels} {twin["seconds"]} s {name}', flush=True)
-                result = {**twin, 'config': name, 'kernels': environment.kernels, 'model': model}
-                done[name, environment.kernels] = result
-                print(json.dumps(result), file=file, flush=True)
+            name = str(path.relative_to(folder))
+            if all((name, k) in done for k in kernels):
+                continue
+            model = fingerprint(path)
+            found = {k: known[model, k] for k in kernels if (model, k) in known}
+            if len(found) < len(kernels):
+                found = answers(path, environments, size)
+                seconds = ', '.join(f'{k} {result["seconds"]} s' for k, result in found.items())
+                print(f'{number}/{len(paths)} {name}: {seconds}', flush=True)
+            for k, result in found.items():
+                known[model, k] = done[name, k] = {**result, 'config': name, 'kernels': k, 'model': model}
+                print(json.dumps(done[name, k]), file=file, flush=True)
 
 
 def read(results: Path) -> dict[tuple[str, str], dict]:

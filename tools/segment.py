@@ -3,19 +3,23 @@
 python tools/segment.py photo.jpg --classes sky road car --model maskclip_vit-b16
 python tools/segment.py photos/ --classes sky road car --arch ViT-L-14 --pretrained laion2b_s32b_b82k
 python tools/segment.py scene.png --classes "empty background" circle star      # bundled model, drawn shapes only
+python tools/segment.py photo.jpg --classes sky road car --method naclip --arch ViT-B-16 --pretrained openai
+python tools/segment.py scene.png --classes "empty background" circle star --method maskclip naclip lposs
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 import vlm_dense
 
 vlm_dense.setup()  # before others import mmseg
-from vlm_dense.apis import SegInferencer, maskclip_config
-from vlm_dense.apis.maskclip_models import MASKCLIP
-from vlm_dense.apis.overlay import shares
+from vlm_dense.apis import SegInferencer, maskclip_config, method_config
+from vlm_dense.apis.common import file_names, load_picture, picture_list, save
+from vlm_dense.apis.maskclip_models import MASKCLIP, METHODS
+from vlm_dense.apis.overlay import draw_side_by_side, shares
 from vlm_dense.engine.launch import add_max_pixels, user_errors
 from vlm_dense.errors import ConfigError
 
@@ -27,6 +31,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='class names (default: those of the config)')
     parser.add_argument('--out', default='work_dirs/segment', metavar='DIR', help='where to save (%(default)s)')
     add_model_arguments(parser)
+    add_method_argument(parser, 'in place of --model; several are also drawn side by side')
     return parser.parse_args(argv)
 
 
@@ -34,10 +39,16 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose a model."""
     parser.add_argument('--model', help=f'config, its name in configs/, or one of {", ".join(MASKCLIP)}')
     parser.add_argument('--weights', metavar='CHECKPOINT', help='of a model that was trained; MaskCLIP needs none')
-    parser.add_argument('--arch', help='MaskCLIP on another CLIP of open_clip in place of --model, as ViT-L-14')
+    parser.add_argument('--arch', help='another CLIP of open_clip in place of --model, as ViT-L-14')
     parser.add_argument('--pretrained', help='its weights: a tag of open_clip, or a file')
     parser.add_argument('--device', help='default: a GPU if there is one')
     add_max_pixels(parser)
+
+
+def add_method_argument(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add the argument that chooses methods."""
+    help_ = f'{text}: {", ".join(METHODS)}'
+    parser.add_argument('--method', nargs='+', choices=METHODS, metavar='NAME', help=help_)
 
 
 def build(args: argparse.Namespace) -> SegInferencer:
@@ -47,8 +58,21 @@ def build(args: argparse.Namespace) -> SegInferencer:
         if args.model or not (args.arch and args.pretrained):
             raise ConfigError('Expected --model, or --arch and --pretrained, found another choice of the three.')
         model = maskclip_config(args.arch, args.pretrained)
-    max_pixels = args.max_pixels or None
-    return SegInferencer(model, args.weights, args.device, show_progress=False, max_pixels=max_pixels)
+    return _inferencer(model, args)
+
+
+def build_method(method: str, args: argparse.Namespace) -> SegInferencer:
+    """The inferencer of a method, on the CLIP of --arch and --pretrained or the bundled one."""
+    if args.model or args.weights:
+        raise ConfigError('Expected --method, or --model with or without --weights, found both.')
+    if bool(args.arch) != bool(args.pretrained):
+        raise ConfigError('Expected --arch and --pretrained beside --method, found one of them.')
+    clip = (args.arch, args.pretrained) if args.arch else ()
+    return _inferencer(method_config(method, *clip), args)
+
+
+def _inferencer(model, args: argparse.Namespace) -> SegInferencer:
+    return SegInferencer(model, args.weights, args.device, show_progress=False, max_pixels=args.max_pixels or None)
 
 
 def split_names(texts: Sequence[str]) -> list[str]:
@@ -62,7 +86,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     classes = split_names(args.classes) if args.classes else None
     with user_errors():
-        result = build(args)(args.image, classes, out_dir=args.out)
+        if args.method is None:
+            return report(build(args)(args.image, classes, out_dir=args.out))
+        methods, found = list(dict.fromkeys(args.method)), {}
+        for method in methods:
+            folder = args.out if len(methods) == 1 else os.path.join(args.out, method)
+            found[method] = build_method(method, args)(args.image, classes, out_dir=folder)
+            report(found[method])
+        if len(methods) > 1:
+            save_side_by_side(args, found)
+
+
+def report(result: dict) -> None:
+    """Print the files and the share of each class."""
     labels, files = result['predictions'], result['files']
     if isinstance(files, dict):
         labels, files = [labels], [files]
@@ -71,6 +107,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f'{paths["vis"]}  ({one.shape[1]} x {one.shape[0]} px; labels: {paths["pred"]})')
         for index, name in enumerate(result['classes']):
             print(f'  {index:3}  {found.get(index, 0):6.1%}  {name}')
+
+
+def save_side_by_side(args: argparse.Namespace, found: dict[str, dict]) -> None:
+    """Save a picture with the labels of all methods for each picture that was segmented."""
+    pictures = picture_list(args.image)
+    for i, (path, name) in enumerate(zip(pictures, file_names(pictures), strict=True)):
+        labels = {
+            method: result['predictions'][i] if len(pictures) > 1 else result['predictions']
+            for method, result in found.items()
+        }
+        names = next(iter(found.values()))['classes']
+        image = load_picture(path, args.max_pixels or None)
+        file = os.path.join(args.out, 'side_by_side', f'{name}.png')
+        save(draw_side_by_side(image, labels, names).save, file)
+        print(file)
 
 
 if __name__ == '__main__':

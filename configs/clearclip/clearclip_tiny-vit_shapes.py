@@ -1,12 +1,9 @@
 # ClearCLIP on drawn scenes with the bundled tiny-vit: nothing is trained, no checkpoint is needed.
 #   python tools/test.py configs/clearclip/clearclip_tiny-vit_shapes.py
 _base_ = [
-    '../_base_/models/ovss_tiny-vit.py',
+    '../_base_/models/clearclip_tiny-vit.py',
     '../_base_/datasets/shapes.py',
     '../_base_/default_runtime.py',
 ]
 
-model = dict(
-    backbone=dict(dense_attention=dict(type='vlm_dense.ClearCLIPAttention')),
-    decision=dict(scale=50.0),
-)
+model = dict(class_names='shapes9')

@@ -7,5 +7,5 @@ _base_ = [
 
 model = dict(
     class_names='cityscapes19',
-    decode_head=dict(aliases='first'),
+    decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first')]),
 )

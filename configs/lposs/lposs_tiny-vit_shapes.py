@@ -1,19 +1,9 @@
 # LPOSS on drawn scenes with the bundled tiny-vit: nothing is trained, no checkpoint is needed.
 #   python tools/test.py configs/lposs/lposs_tiny-vit_shapes.py
 _base_ = [
-    '../_base_/models/ovss_tiny-vit.py',
+    '../_base_/models/lposs_tiny-vit.py',
     '../_base_/datasets/shapes.py',
     '../_base_/default_runtime.py',
 ]
 
-model = dict(
-    type='vlm_dense.LPOSS',
-    backbone=dict(pos_mode='bicubic', remainder='pad'),
-    # the tower itself, whose last map is that of the plain last block; any backbone of patches can take its place
-    proxy=dict(type='vlm_dense.CLIPViT', arch='tiny-vit', pretrained='bundled'),
-    mean=(0.48145466, 0.4578275, 0.40821073),
-    std=(0.26862954, 0.26130258, 0.27577711),
-    k=30,
-    decision=None,
-    decode_head=dict(_delete_=True),
-)
+model = dict(class_names='shapes9')

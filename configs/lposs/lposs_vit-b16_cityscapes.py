@@ -5,4 +5,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-model = dict(class_names='cityscapes19', decode_head=dict(aliases='first'))
+model = dict(
+    class_names='cityscapes19',
+    decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first')]),
+)

@@ -5,4 +5,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-model = dict(class_names='voc20', decode_head=dict(aliases='first'))
+model = dict(
+    class_names='voc20',
+)

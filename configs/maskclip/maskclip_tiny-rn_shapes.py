@@ -7,12 +7,17 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
+background = dict(type='vlm_dense.NamedBackground', names=['empty background', 'background', 'texture', 'empty scene'])
+denoising, smoothing = (
+    dict(type='vlm_dense.PromptDenoising', thresh=0.5),
+    dict(type='vlm_dense.KeySmoothing', thresh=1.0),
+)
 model = dict(
-    decode_head=dict(background=dict(index=0, names=['empty background', 'background', 'texture', 'empty scene'])),
+    decode_head=dict(refinements=[background]),
     variants=dict(
-        denoised=dict(pd_thresh=0.5),
-        smoothed=dict(ks_thresh=1.0),
-        denoised_smoothed=dict(pd_thresh=0.5, ks_thresh=1.0),
+        denoised=dict(refinements=[background, denoising]),
+        smoothed=dict(refinements=[background, smoothing]),
+        denoised_smoothed=dict(refinements=[background, denoising, smoothing]),
         random_text=dict(random_text=0),
     ),
 )

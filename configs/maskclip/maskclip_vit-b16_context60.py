@@ -8,5 +8,10 @@ _base_ = [
 
 model = dict(
     class_names='context60',
-    decode_head=dict(background=dict(index=0, thresh=0.1)),
+    decode_head=dict(
+        refinements=[
+            dict(type='vlm_dense.Aliases', keep='first'),
+            dict(type='vlm_dense.ThresholdBackground', thresh=0.1),
+        ]
+    ),
 )

@@ -7,5 +7,10 @@ _base_ = [
 
 model = dict(
     class_names='voc21',
-    decode_head=dict(background=dict(index=0, names='background_voc')),
+    decode_head=dict(
+        refinements=[
+            dict(type='vlm_dense.Aliases', keep='first'),
+            dict(type='vlm_dense.NamedBackground', names='background_voc'),
+        ]
+    ),
 )

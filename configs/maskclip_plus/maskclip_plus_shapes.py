@@ -9,7 +9,7 @@ _base_ = [
 ]
 
 model = dict(
-    teacher=dict(decode_head=dict(background=dict(index=0, names=['empty background']))),
+    teacher=dict(decode_head=dict(refinements=[dict(type='vlm_dense.NamedBackground', names=['empty background'])])),
     compare_teacher=True,
 )
 train_dataloader = dict(

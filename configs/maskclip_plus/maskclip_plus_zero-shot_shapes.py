@@ -12,7 +12,7 @@ _base_ = [
 unseen = [7, 8]
 max_iters = 400
 model = dict(
-    teacher=dict(decode_head=dict(background=dict(index=0, names=['empty background']))),
+    teacher=dict(decode_head=dict(refinements=[dict(type='vlm_dense.NamedBackground', names=['empty background'])])),
     clip_unlabeled_cats=unseen,
     unlabeled_cats=unseen,
     start_clip_guided=(1, 100),

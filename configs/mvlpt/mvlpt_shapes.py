@@ -1,5 +1,5 @@
 # MVLPT's prompts of both towers (MUPT), 16 shots, on one target task, shapes by night.
-# From a source prompt: --cfg-options load_from=work_dirs/mvlpt_domains_shapes/epoch_50.pth
+# From a source prompt: mvlpt_from-domains_shapes.py
 _base_ = [
     '../_base_/models/clip_classifier_tiny-vit.py',
     '../_base_/datasets/shapes_few-shot.py',

@@ -1,12 +1,9 @@
 # NACLIP on drawn scenes with the bundled tiny-vit: nothing is trained, no checkpoint is needed.
 #   python tools/test.py configs/naclip/naclip_tiny-vit_shapes.py
 _base_ = [
-    '../_base_/models/ovss_tiny-vit.py',
+    '../_base_/models/naclip_tiny-vit.py',
     '../_base_/datasets/shapes.py',
     '../_base_/default_runtime.py',
 ]
 
-model = dict(
-    backbone=dict(dense_attention=dict(type='vlm_dense.NACLIPAttention', std=5.0)),
-    decision=dict(sum_to_one=True, two_steps=True, pamr=dict(iterations=10, dilations=(1, 2))),
-)
+model = dict(class_names='shapes9')

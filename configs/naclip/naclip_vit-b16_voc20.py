@@ -7,6 +7,5 @@ _base_ = [
 
 model = dict(
     class_names='voc20',
-    decode_head=dict(aliases='first'),
     test_cfg=dict(_delete_=True, mode='whole', keep_logits=False),
 )

@@ -1,5 +1,4 @@
 # ProTeCt on CoOp's prompt, 4 shots of 64 classes ('red circle', ...) in a tree of 8 shapes, by night.
-# The baseline, CoOp's prompt with cross-entropy over the leaves: --cfg-options model.loss.beta=0 model.loss.weight=0
 _base_ = [
     '../_base_/models/clip_classifier_tiny-vit.py',
     '../_base_/datasets/shapes_taxonomy.py',

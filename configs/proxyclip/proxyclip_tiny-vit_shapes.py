@@ -1,19 +1,9 @@
 # ProxyCLIP on drawn scenes with the bundled tiny-vit: nothing is trained, no checkpoint is needed.
 #   python tools/test.py configs/proxyclip/proxyclip_tiny-vit_shapes.py
 _base_ = [
-    '../_base_/models/ovss_tiny-vit.py',
+    '../_base_/models/proxyclip_tiny-vit.py',
     '../_base_/datasets/shapes.py',
     '../_base_/default_runtime.py',
 ]
 
-model = dict(
-    backbone=dict(
-        dense_attention=dict(
-            type='vlm_dense.ProxyCLIPAttention',
-            # the tower itself, whose last map is that of the plain last block; any backbone can take its place
-            proxy=dict(type='vlm_dense.CLIPViT', arch='tiny-vit', pretrained='bundled'),
-            mean=(0.48145466, 0.4578275, 0.40821073),
-            std=(0.26862954, 0.26130258, 0.27577711),
-        )
-    ),
-)
+model = dict(class_names='shapes9')

@@ -7,6 +7,6 @@ _base_ = [
 
 model = dict(
     class_names='cityscapes19',
-    decode_head=dict(aliases='first'),
+    decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first')]),
     test_cfg=dict(crop_size=(224, 224)),
 )

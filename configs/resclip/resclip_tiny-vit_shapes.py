@@ -1,12 +1,9 @@
 # ResCLIP on drawn scenes with the bundled tiny-vit: nothing is trained, no checkpoint is needed.
 #   python tools/test.py configs/resclip/resclip_tiny-vit_shapes.py
 _base_ = [
-    '../_base_/models/ovss_tiny-vit.py',
+    '../_base_/models/resclip_tiny-vit.py',
     '../_base_/datasets/shapes.py',
     '../_base_/default_runtime.py',
 ]
 
-model = dict(
-    backbone=dict(dense_attention=dict(type='vlm_dense.ResCLIPAttention', cross_blocks=(1, 2))),
-    decision=dict(sum_to_one=True, two_steps=True),
-)
+model = dict(class_names='shapes9')

@@ -7,7 +7,7 @@ _base_ = [
 
 model = dict(
     class_names='ade150',
-    decode_head=dict(aliases='first'),
+    decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first')]),
     backbone=dict(
         dense_attention=dict(type='vlm_dense.ResCLIPAttention', cross=(2.0, 0.3), feedback=(2.1, 0.7), thresh=0.25)
     ),

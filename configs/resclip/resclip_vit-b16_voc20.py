@@ -7,7 +7,6 @@ _base_ = [
 
 model = dict(
     class_names='voc20',
-    decode_head=dict(aliases='first'),
     backbone=dict(
         dense_attention=dict(type='vlm_dense.ResCLIPAttention', cross=(2.0, 0.6), feedback=(2.1, 0.6), thresh=0.1)
     ),

@@ -1,11 +1,9 @@
 # SCLIP on drawn scenes with the bundled tiny-vit: nothing is trained, no checkpoint is needed.
 #   python tools/test.py configs/sclip/sclip_tiny-vit_shapes.py
 _base_ = [
-    '../_base_/models/ovss_tiny-vit.py',
+    '../_base_/models/sclip_tiny-vit.py',
     '../_base_/datasets/shapes.py',
     '../_base_/default_runtime.py',
 ]
 
-model = dict(
-    backbone=dict(dense_attention=dict(type='vlm_dense.SCLIPAttention')),
-)
+model = dict(class_names='shapes9')

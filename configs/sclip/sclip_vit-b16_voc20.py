@@ -7,5 +7,4 @@ _base_ = [
 
 model = dict(
     class_names='voc20',
-    decode_head=dict(aliases='first'),
 )

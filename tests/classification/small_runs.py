@@ -8,15 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import test as test_tool
 import torch
+import train as train_tool
+
+from vlm_dense.engine.configs import find_config
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / 'tools'
-sys.path.insert(0, str(TOOLS))
-import test as test_tool  # noqa: E402
-import train as train_tool  # noqa: E402
 
-from vlm_dense.engine.configs import find_config  # noqa: E402
 
 SMALL = [
     'train_dataloader.dataset.shots=4',

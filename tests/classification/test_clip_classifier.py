@@ -6,18 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_towers import resnet
 
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 from vlm_dense.registry import MODELS, TRANSFORMS
 
 NAMES = ['circle', 'tiger_shark', 'red star']
-ARCH = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, layers=[1, 1, 1, 1], width=8, head_width=32),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=1),
-)
+ARCH = resnet(text=dict(layers=1), image_size=32)
 CONFIG = dict(
     type='vlm_dense.CLIPClassifier',
     class_names=NAMES,

@@ -12,18 +12,14 @@ import pytest
 import torch
 from engine.processes import in_processes
 from mmengine.dataset import BaseDataset, pseudo_collate
+from tiny_towers import vit
 from torch.utils.data import DataLoader
 
 from vlm_dense.engine.seeding import SeededDataset, SeededSampler
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import DATASETS, MODELS
 
-ARCH = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, head_width=16, layers=2),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2),
-)
+ARCH = vit()
 
 
 class Photos(BaseDataset):

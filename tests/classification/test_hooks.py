@@ -8,17 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.model import BaseModule
+from tiny_towers import resnet
 
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.methods.base.roles import Head, ImagePrompt
 from vlm_dense.registry import HOOKS, METRICS, MODELS
 
-ARCH = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, layers=[1, 1, 1, 1], width=8, head_width=32),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=1),
-)
+ARCH = resnet(text=dict(layers=1), image_size=32)
 PLAIN = dict(
     type='vlm_dense.CLIPClassifier',
     class_names=['a_cat', 'dog', 'bird'],

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import test as test_tool
 import torch
+import train as train_tool
 from mmengine.config import Config
 from PIL import Image
 
@@ -17,9 +18,6 @@ from vlm_dense.methods.base.templates import read_templates
 
 ROOT = Path(__file__).parents[2]
 BASES = ROOT / 'configs/_base_'
-sys.path.insert(0, str(ROOT / 'tools'))
-import test as test_tool  # noqa: E402
-import train as train_tool  # noqa: E402
 
 NAMES = ['Tiger_Shark', "St. Bernard's", 'café', '日本', 'F/A-18 (left), 2012']
 FEW_SHOT = sorted(p.name.removesuffix('_few-shot.py') for p in (BASES / 'datasets').glob('*_few-shot.py'))
@@ -88,9 +86,8 @@ def test_base_configs_name_their_set_and_its_template(name):
         dataset = cfg[f'{part}_dataloader'].dataset
         assert (dataset.name, dataset.split, dataset.data_root) == (name, part, 'data')
     assert cfg.template == read_templates(name)[0]
-    assert set(cfg.targets) == set(FEW_SHOT) - {'shapes', 'imagenet'} | {
-        n for n in SETS if n.startswith('imagenet')
-    } - {'imagenet'}
+    assert set(cfg.targets) == set(FEW_SHOT) - {'shapes', 'imagenet'}
+    assert set(cfg.domains) == {n for n in SETS if n.startswith('imagenet')} - {'imagenet'}
 
 
 @pytest.mark.parametrize('name', ['coco2014', 'voc2007', 'nus-wide'])

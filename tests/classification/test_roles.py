@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModule
+from tiny_towers import vit
 
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.clip.image_tower import ImageFeatures, PromptTokens
@@ -16,12 +17,7 @@ from vlm_dense.methods.base import LearnedContext, TextPrompt
 from vlm_dense.methods.base.roles import Head, ImagePrompt, Loss, TestTimeAdaptation
 from vlm_dense.registry import MODELS
 
-ARCH = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, head_width=16, layers=2),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2),
-)
+ARCH = vit()
 NAMES = ['circle', 'tiger_shark', 'red star']
 CONFIG = dict(
     type='vlm_dense.CLIPClassifier',

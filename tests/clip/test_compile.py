@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
+from tiny_towers import resnet, vit
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from vlm_dense.clip.resnet import CLIPResNet
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.clip.vit import CLIPViT
 
-TEXT = dict(context_length=16, vocab_size=64, width=32, heads=2, layers=3)
-VIT = dict(
-    embed_dim=24,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=3, head_width=16),
-    text_cfg=TEXT,
-)
-RN = dict(
-    embed_dim=24,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=64, layers=[1, 1, 1, 1], width=8, head_width=64),
-    text_cfg=TEXT,
-)
+VIT = vit(embed_dim=24, text=dict(context_length=16, vocab_size=64, layers=3), layers=3)
+RN = resnet(embed_dim=24, text=dict(context_length=16, vocab_size=64, layers=3), head_width=64)
 
 
 @pytest.fixture(autouse=True)
@@ -39,13 +31,13 @@ def image_tower(kind, mode, with_cp):
     return tower.train(mode == 'train')
 
 
-def check(function, inputs, parameters, dynamic=False):
+def check(function, inputs, parameters, dynamic=False, backend='aot_eager'):
     """Compile with ``fullgraph``, which raises at a graph break; values and gradients are those of eager mode.
 
     Returns:
         The number of graphs.
     """
-    counter = CompileCounterWithBackend('aot_eager')
+    counter = CompileCounterWithBackend(backend)
     compiled = torch.compile(function, fullgraph=True, backend=counter, dynamic=dynamic or None)
 
     def run(function, given):
@@ -74,13 +66,30 @@ def test_an_image_tower_is_one_graph(kind, mode, with_cp):
         assert check(forward, [[torch.randn(2, 3, 64, 64)]], parameters) == 1
 
 
-@torch.no_grad()
+@pytest.mark.parametrize('dynamic', [True, False])
+@pytest.mark.parametrize('mode', ['train', 'eval'])
 @pytest.mark.parametrize('kind', ['vit', 'resnet'])
-def test_images_of_new_sizes_need_no_new_graph(kind):
-    tower = image_tower(kind, 'eval', False)
+def test_images_of_new_sizes_need_no_new_graph(kind, mode, dynamic):
+    """Without ``dynamic`` torch.compile makes a graph for the first size, and at the second one for all."""
+    tower = image_tower(kind, mode, False)
     sizes = [(64, 96), (96, 128), (128, 160), (160, 64)]
     inputs = [[torch.randn(2, 3, *size)] for size in sizes]
-    assert check(lambda x: tower.encode(x, ['dense']).dense, inputs, [], dynamic=True) <= 2
+    weights = [tower.conv1.weight] if mode == 'train' else []
+    with torch.set_grad_enabled(mode == 'train'):
+        assert check(lambda x: tower.encode(x, ['dense']).dense, inputs, weights, dynamic=dynamic) <= 2
+
+
+@pytest.mark.skipif(shutil.which('g++') is None, reason='inductor compiles C++ on the CPU')
+@pytest.mark.parametrize('kind', ['vit', 'resnet', 'text'])
+def test_inductor_takes_every_tower(kind):
+    if kind == 'text':
+        tower, (own, eot) = TextTower(VIT, frozen=False), prompts()
+        function, given, weights = lambda x: tower.encode(x, eot), [own], [tower.text_projection]
+    else:
+        tower = image_tower(kind, 'train', False)
+        function, given = lambda x: tower.encode(x, ['dense']).dense, [torch.randn(2, 3, 64, 64)]
+        weights = [tower.conv1.weight]
+    assert check(function, [given], weights, backend='inductor') == 1
 
 
 def prompts(n=5, tokens=8):

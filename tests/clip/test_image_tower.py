@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from tiny_towers import resnet, vit
 from torch import nn
 
 from vlm_dense.clip.image_tower import PromptTokens
@@ -20,19 +21,8 @@ from vlm_dense.clip.vit import CLIPViT
 from vlm_dense.engine.cpu_distributed import CPUSyncBatchNorm
 from vlm_dense.errors import ConfigError
 
-TEXT = dict(context_length=16, vocab_size=64, width=32, heads=1, layers=1)
-RN = dict(
-    embed_dim=24,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=64, layers=[1, 1, 1, 1], width=8, head_width=64),
-    text_cfg=TEXT,
-)
-VIT = dict(
-    embed_dim=24,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=4, head_width=16),
-    text_cfg=TEXT,
-)
+RN = resnet(embed_dim=24, text=dict(context_length=16, vocab_size=64, heads=1, layers=1), head_width=64)
+VIT = vit(embed_dim=24, text=dict(context_length=16, vocab_size=64, heads=1, layers=1), layers=4)
 
 
 @pytest.fixture(scope='module')

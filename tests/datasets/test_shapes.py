@@ -83,8 +83,17 @@ def test_classification_gets_one_label_or_a_set():
     single = ShapesDataset(10, num_objects=(1, 1), background=True, pipeline=DRAW)
     for data in single:
         assert single.metainfo['classes'][data['gt_label']] in data['caption']
-    several = ShapesDataset(10, num_objects=(3, 3), pipeline=DRAW)[0]
+    several = ShapesDataset(10, num_objects=(3, 3), pipeline=DRAW)
+    assert 'gt_label' not in several.get_data_info(0)
+    several = several[0]
     assert 'gt_label' not in several and (np.diff(several['gt_labels']) > 0).all()
+
+
+@pytest.mark.parametrize('classes', ['all', 'new'])
+def test_a_single_label_is_known_before_the_scene_is_drawn(classes):
+    single = ShapesDataset(60, num_objects=(1, 1), label='shape_colour', classes=classes, size=16, pipeline=DRAW)
+    drawn = [int(data['gt_label']) for data in single]
+    assert [single.get_data_info(i)['gt_label'] for i in range(60)] == drawn and len(set(drawn)) > 15
 
 
 def test_mmseg_packs_and_flips_it():

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+import model_info
 import pytest
+import test as test_tool
+import train as train_tool
 from engine.toy import scalars
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / 'tools'))
-import model_info  # noqa: E402
-import test as test_tool  # noqa: E402
-import train as train_tool  # noqa: E402
+from vlm_dense.engine.configs import find_config
 
-from vlm_dense.engine.configs import find_config  # noqa: E402
+ROOT = Path(__file__).parents[2]
+
 
 SMALL = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.logger.interval=1']
 SMALL += ['train_dataloader.batch_size=2', 'val_dataloader.dataset.indices=4', 'test_dataloader.dataset.indices=3']

@@ -11,14 +11,10 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
+from tiny_towers import resnet
 
 NAMES = ['circle', 'square', 'red star']
-ARCH = dict(
-    embed_dim=32,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=64, layers=[1, 1, 1, 1], width=8, head_width=32),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2),
-)
+ARCH = resnet(embed_dim=32)
 TEXT = dict(
     class_names=NAMES,
     backbone=dict(type='vlm_dense.CLIPResNet', arch=ARCH, attnpool=True, attnpool_positions='crop'),

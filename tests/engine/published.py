@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import torch
+import train as train_tool
 from engine.toy import scalars
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / 'tools'))
-import train as train_tool  # noqa: E402
 
 NO_WORKERS = [
     f'{loader}_dataloader.{option}'

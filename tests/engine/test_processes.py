@@ -40,6 +40,15 @@ RUNS = {
     ),
     'stream': ('tda_shapes', {'test_dataloader.dataset.num_scenes': 31, 'test_dataloader.batch_size': 4}),
     'masks': ('maskclip_tiny-vit_shapes', {'test_dataloader.dataset.num_scenes': 7}),
+    'AP': (
+        'denseclip/denseclip_retinanet_shapes',
+        {
+            'test_dataloader.dataset.indices': 7,
+            'test_dataloader.batch_size': 2,
+            'test_evaluator.metric': '[bbox,proposal]',
+            'model.test_cfg.score_thr': 0,
+        },
+    ),
     'mAP': ('dualcoop_shapes', {'test_dataloader.dataset.num_scenes': 31, 'test_dataloader.batch_size': 4}),
 }
 """Name -> config and what changes in it."""
@@ -57,7 +66,7 @@ def measure(folder: Path, launcher: str) -> dict[str, dict[str, float]]:
     found = {}
     for name, (config, changes) in RUNS.items():
         path = folder / 'toy.py' if config == 'toy' else CONFIGS / f'{config}.py'
-        checkpoint = [str(folder / f'{name}.pth')] if name in ('mIoU', 'mAP') else []
+        checkpoint = [str(folder / f'{name}.pth')] if name in ('mIoU', 'AP', 'mAP') else []
         work_dir = str(folder / f'{os.environ.get("WORLD_SIZE", 1)}_{name}')
         options = [f'{key}={value}' for key, value in changes.items()]
         options += ['test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
@@ -69,9 +78,11 @@ def measure(folder: Path, launcher: str) -> dict[str, dict[str, float]]:
 
 def save_random_weights(folder: Path) -> None:
     """Checkpoints of the models that are trained, so that there is something to test."""
+    from vlm_dense.engine.configs import find_config
     from vlm_dense.engine.launch import fill_class_names, load_config
 
-    for name, path in (('mIoU', folder / 'toy.py'), ('mAP', CONFIGS / 'dualcoop_shapes.py')):
+    for name in ('mIoU', 'AP', 'mAP'):
+        path = folder / 'toy.py' if name == 'mIoU' else find_config(CONFIGS / f'{RUNS[name][0]}.py')
         cfg: Config = load_config(str(path))
         init_default_scope(cfg.default_scope)
         fill_class_names(cfg)

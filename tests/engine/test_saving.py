@@ -98,6 +98,13 @@ def weights(path) -> dict:
     return torch.load(path, weights_only=False)['state_dict']
 
 
+def progress(path) -> list[int]:
+    """What message hub and meta of a checkpoint tell about how far the run is."""
+    checkpoint = torch.load(path, weights_only=False)
+    told = (checkpoint['message_hub']['runtime_info'], checkpoint['meta'])
+    return [place[key] for place in told for key in ('iter', 'epoch')]
+
+
 @pytest.mark.parametrize('by_epoch', [True, False])
 def test_a_run_keeps_the_last_and_the_best(tmp_path, by_epoch):
     build(tmp_path, by_epoch, **BEST).train()
@@ -132,6 +139,30 @@ def test_a_run_that_is_cut_off_before_any_file_takes_its_place_goes_on_as_if_not
     for name in names(whole):
         if name.endswith('.pth'):
             assert all(torch.equal(v, weights(torn / name)[k]) for k, v in weights(whole / name).items()), name
+            assert progress(torn / name) == progress(whole / name)
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize('cut', [1, 2])
+def test_what_is_saved_after_a_validation_made_up_for_tells_the_same_progress(tmp_path, monkeypatch, cut, by_epoch):
+    whole, torn = tmp_path / 'whole', tmp_path / 'torn'
+    build(whole, by_epoch, length=2, **BEST).train()
+    compute, calls = Scripted.compute_metrics, []
+
+    def cut_off(self, results):
+        calls.append(results)
+        if len(calls) == cut:
+            raise Cut
+        return compute(self, results)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Scripted, 'compute_metrics', cut_off)
+        with pytest.raises(Cut):
+            build(torn, by_epoch, length=2, **BEST).train()
+    build(torn, by_epoch, length=2, resume=last_checkpoint(str(torn)), **BEST).train()
+    saved = [name for name in names(whole) if name.endswith('.pth')]
+    assert names(torn) == names(whole) and len(saved) == 2
+    assert [progress(torn / name) for name in saved] == [progress(whole / name) for name in saved]
 
 
 def test_a_validation_that_was_cut_off_is_made_up_for_and_a_whole_one_is_not(tmp_path, monkeypatch):

@@ -98,7 +98,7 @@ def segmentor(folder: Path) -> Callable[[Path], None]:
 
 def classifier(folder: Path) -> Callable[[Path], None]:
     """Tip-Adapter-F: a cache that is prepared, trained, and finished with the weights of the best epoch."""
-    base = str(Path(__file__).parents[2] / 'configs' / 'tip_adapter_f_shapes.py')
+    base = str(Path(__file__).parents[2] / 'configs' / 'tip_adapter_f' / 'tip_adapter_f_shapes.py')
     path = folder / 'classifier.py'
     path.write_text(_CLASSIFIER.format(base=base))
     options = {'train_cfg.max_epochs': 4, 'train_dataloader.batch_size': 8, 'model.head.shots': 2}

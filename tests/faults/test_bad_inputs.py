@@ -30,6 +30,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
 from safetensors.torch import save_file
+from tiny_towers import vit
 
 from vlm_dense.apis import SegInferencer
 from vlm_dense.apis.common import load_picture
@@ -58,12 +59,7 @@ def own(tmp_path):
 def tiny(tmp_path_factory):
     """Config of a MaskCLIP that is built in no time."""
     folder = tmp_path_factory.mktemp('tiny')
-    arch = dict(
-        embed_dim=16,
-        quick_gelu=True,
-        vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=1, head_width=16),
-        text_cfg=dict(context_length=77, vocab_size=49408, width=16, heads=1, layers=1),
-    )
+    arch = vit(text=dict(width=16, heads=1, layers=1), layers=1)
     torch.manual_seed(0)
     weights = str(folder / 'clip.safetensors')
     save_file({k: v.contiguous() for k, v in load_clip(arch).state_dict().items() if k != 'attn_mask'}, weights)

@@ -12,26 +12,16 @@ from mmengine import Config, ConfigDict
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from segmentation.small_heads import fpn_head
+from tiny_towers import resnet, vit
 
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.registry import MODELS
 
 NAMES = ['background', 'circle', 'red star']
 SIZE = 64
-TEXT = dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=3)
 ARCHS = dict(
-    vit=dict(
-        embed_dim=32,
-        quick_gelu=True,
-        vision_cfg=dict(image_size=SIZE, patch_size=16, width=48, head_width=16, layers=4),
-        text_cfg=TEXT,
-    ),
-    resnet=dict(
-        embed_dim=32,
-        quick_gelu=True,
-        vision_cfg=dict(image_size=SIZE, layers=[1, 1, 1, 1], width=8, head_width=32),
-        text_cfg=TEXT,
-    ),
+    vit=vit(embed_dim=32, text=dict(layers=3), image_size=SIZE, patch_size=16, width=48, layers=4),
+    resnet=resnet(embed_dim=32, text=dict(layers=3), image_size=SIZE),
 )
 BACKBONES = dict(
     vit=dict(type='vlm_dense.CLIPViT', head=True, pyramid=True),

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import torch
+from tiny_towers import vit
 
 from vlm_dense.registry import MODELS
 
 D = 16
-ARCH = dict(
-    embed_dim=D,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=16, patch_size=8, width=32, layers=2, head_width=16),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2),
-)
+ARCH = vit(embed_dim=D, image_size=16)
 
 
 def text_tower() -> torch.nn.Module:

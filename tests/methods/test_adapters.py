@@ -10,12 +10,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import test as test_tool
 import torch
+import train as train_tool
 from classification.small_runs import weights
 from comparison.cells import selection
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
+from tiny_towers import vit
 from torch.utils.data import DataLoader
 
 from vlm_dense.classification import ClsDataSample
@@ -28,16 +31,8 @@ from vlm_dense.methods.fine_tuning.wise_ft import interpolate
 from vlm_dense.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / 'tools'))
-import test as test_tool  # noqa: E402
-import train as train_tool  # noqa: E402
 
-ARCH = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, head_width=16, layers=2),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2),
-)
+ARCH = vit()
 NAMES = ['circle', 'tiger_shark', 'red star']
 
 
@@ -269,6 +264,51 @@ def test_a_class_with_fewer_images_gives_what_it_has():
         found = model(ImageFeatures(global_=x))
         model.head = MODELS.build(dict(type='vlm_dense.CosineHead'))
         torch.testing.assert_close(found, model(ImageFeatures(global_=x)) + 2 * cache)
+
+
+@pytest.mark.parametrize('images', [3, 5])
+@pytest.mark.parametrize('prompt', ['UPLPrompt', 'VariationalPrompt'])
+def test_the_cache_stands_beside_each_variant_of_a_prompt(prompt, images):
+    number = dict(UPLPrompt=dict(num_members=3, num_contexts=2), VariationalPrompt=dict(num_samples=3))[prompt]
+    head = dict(type='vlm_dense.TipAdapter', shots=2, passes=1, alpha=2.0, beta=1.5, search_step=(3, 3))
+    model = build(text_prompt=dict(type=f'vlm_dense.{prompt}', **number), head=head)
+    truth = [0, 1, 1, 2, 0, 2]
+    support, search = loader([0, 1, 1, 2]), loader(truth, seed=1)
+    model.head.prepare(model, dict(support=support, search=search))
+
+    def expected(x, alpha, beta):
+        keys, x = (torch.nn.functional.normalize(f, dim=-1) for f in (features(support), x))
+        one_hot = torch.nn.functional.one_hot(torch.tensor([0, 1, 1, 2])).float()
+        text = torch.nn.functional.normalize(model.class_embeddings(), dim=-1)
+        rows = []
+        for image in x:  # one image and one variant at a time
+            cache = alpha * (-beta * (1 - keys @ image)).exp() @ one_hot
+            scores = torch.stack([model.text_encoder.logit_scale.exp() * text[v] @ image + cache for v in range(3)])
+            mean = scores.mean(0) if prompt == 'UPLPrompt' else scores.softmax(1).mean(0).log()
+            rows.append(mean)
+        return torch.stack(rows)
+
+    def features(data):
+        return torch.stack([sample['inputs']['global_'] for sample in data.dataset])
+
+    x = torch.randn(images, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model(ImageFeatures(global_=x)), expected(x, model.head.alpha, model.head.beta), rtol=1e-4, atol=1e-4
+        )
+        betas, alphas = model.head.grid
+        right = [
+            [(expected(features(search), a, b).argmax(1) == torch.tensor(truth)).float().mean() for a in alphas]
+            for b in betas
+        ]
+    torch.testing.assert_close(model.head.search_accuracy.float(), 100 * torch.tensor(right))
+
+
+def test_a_search_needs_texts_that_serve_all_images():
+    prompt = dict(type='vlm_dense.CoCoOpPrompt', words='a photo of a')
+    model = build(text_prompt=prompt, head=dict(type='vlm_dense.TipAdapter', shots=1, passes=1))
+    with pytest.raises(ConfigError, match='those of CoCoOpPrompt depend on the image. Give alpha and beta'):
+        model.head.prepare(model, dict(support=loader([0, 1, 2]), search=loader([0, 1, 2])))
 
 
 def test_a_search_without_a_right_answer_changes_nothing():

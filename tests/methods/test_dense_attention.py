@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_towers import vit
 from torch.nn import functional as F
 
 from vlm_dense.clip.image_tower import PromptTokens
@@ -13,12 +14,7 @@ from vlm_dense.errors import ConfigError
 from vlm_dense.methods.base import DenseAttention, ValueAttention
 from vlm_dense.registry import MODELS
 
-ARCH = dict(
-    embed_dim=24,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=4, head_width=16),
-    text_cfg=dict(context_length=16, vocab_size=64, width=32, heads=1, layers=1),
-)
+ARCH = vit(embed_dim=24, text=dict(context_length=16, vocab_size=64, heads=1, layers=1), layers=4)
 
 
 class KeyAttention(DenseAttention):

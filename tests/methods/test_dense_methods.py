@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from mmseg.structures import SegDataSample
+from tiny_towers import vit
 from torch.nn import functional as F
 
 from vlm_dense.clip.vit import CLIPViT
@@ -14,12 +15,7 @@ from vlm_dense.methods.dense.sc_clip import SCCLIPAttention, mend
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.name_decision import NameDecision
 
-ARCH = dict(
-    embed_dim=24,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=4, head_width=16),
-    text_cfg=dict(context_length=16, vocab_size=64, width=32, heads=1, layers=1),
-)
+ARCH = vit(embed_dim=24, text=dict(context_length=16, vocab_size=64, heads=1, layers=1), layers=4)
 
 
 def proxy(patch=4):
@@ -224,6 +220,103 @@ def maskclip(**options):
         test_cfg=dict(mode='slide', crop_size=(37, 40), stride=(20, 20), window_multiple=8),
     )
     return MODELS.build(cfg | options).eval()
+
+
+EIGHT_SIZES = [(50, 70), (30, 64), (64, 37), (8, 70), (64, 8), (16, 16), (41, 41), (57, 70)]
+MODELS_OF_ALL = dict(
+    PARTS,
+    maskclip=dict(type='vlm_dense.ValueAttention'),
+    sc_clip=dict(type='vlm_dense.SCCLIPAttention', pre=2, post=1, multi=(0, 3)),
+    lposs=None,
+)
+
+
+def model_of(method, **options):
+    """A method as a segmentor on the bundled tiny-vit, with windows."""
+    torch.manual_seed(0)  # of proxies
+    if method != 'lposs':
+        return maskclip(backbone=dict(dense_attention=MODELS_OF_ALL[method]), **options)
+    windows = dict(mode='slide', crop_size=(37, 40), stride=(20, 20))
+    more = dict(type='vlm_dense.LPOSS', proxy=proxy(8), k=10, decision=None, test_cfg=windows)
+    tower = dict(type='vlm_dense.CLIPViT', dense_attention=dict(type='vlm_dense.ValueAttention'))
+    return maskclip(backbone=tower, **more | options)
+
+
+@pytest.mark.parametrize('method', list(MODELS_OF_ALL))
+@torch.no_grad()
+def test_a_batch_of_eight_pictures_equals_eight_single_runs(method):
+    models = [model_of(method)]
+    models.append(model_of(method, test_cfg=dict(models[0].test_cfg, keep_logits=False)))
+    models[1].load_state_dict(models[0].state_dict())
+    inputs = torch.zeros(8, 3, 64, 70)
+    for i, (h, w) in enumerate(EIGHT_SIZES):
+        inputs[i, :, :h, :w] = images(3, h, w)
+    metas = [dict(img_shape=size, ori_shape=(size[0] + 9, size[1] + 5)) for size in EIGHT_SIZES]
+
+    def labels(model, some):
+        samples = [SegDataSample(metainfo=metas[i]) for i in some]
+        if len(some) == 1:
+            h, w = EIGHT_SIZES[some[0]]
+            return [sample.pred_sem_seg.data for sample in model.predict(inputs[some, :, :h, :w], samples)]
+        return [sample.pred_sem_seg.data for sample in model.predict(inputs[some], samples)]
+
+    together = labels(models[0], list(range(8)))
+    for i, (found, strips) in enumerate(zip(together, labels(models[1], list(range(8))), strict=True)):
+        assert found.shape == (1, *metas[i]['ori_shape'])
+        assert torch.equal(found, labels(models[0], [i])[0])
+        assert torch.equal(found, strips)
+    assert len(torch.cat([each.flatten() for each in together]).unique()) > 1
+
+
+@pytest.mark.parametrize(
+    'decision',
+    [
+        dict(prob_thresh=0.4),
+        dict(area_thresh=0.3, prob_thresh=0.4, two_steps=True),
+        dict(pamr=dict(iterations=2, dilations=(1, 2)), prob_thresh=0.35),
+        dict(pamr=dict(iterations=2, dilations=(1, 2)), area_thresh=0.3),
+    ],
+)
+@pytest.mark.parametrize('mode', ['slide', 'whole'])
+@torch.no_grad()
+def test_labels_without_full_maps_are_the_same(decision, mode):
+    names = [['background', 'texture'], *(f'a {k}' for k in ('circle', 'star', 'ring', 'cross', 'heart', 'square'))]
+    test_cfg = dict(mode='whole') if mode == 'whole' else dict(mode=mode, crop_size=(40, 40), stride=(20, 20))
+    options = dict(class_names=[*names, ['moon', 'crescent', 'sickle']], decision=dict(decision, scale=60.0))
+    full, light = (maskclip(**options, test_cfg=dict(test_cfg, keep_logits=keep)) for keep in (True, False))
+    inputs, meta = images(1, 3, 48, 64), dict(img_shape=(48, 64), ori_shape=(70, 90))
+    [a], [b] = (model.predict(inputs, [SegDataSample(metainfo=meta)]) for model in (full, light))
+    assert torch.equal(a.pred_sem_seg.data, b.pred_sem_seg.data) and 'seg_logits' not in b
+    assert len(a.pred_sem_seg.data.unique()) > 1
+
+
+@pytest.mark.parametrize('method', list(MODELS_OF_ALL))
+@torch.no_grad()
+def test_windows_may_be_larger_than_the_picture(method):
+    inputs, meta = images(1, 3, 30, 44), dict(img_shape=(30, 44), ori_shape=(30, 44))
+    more = {} if method == 'lposs' else dict(window_multiple=8)
+    large = dict(mode='slide', crop_size=(200, 300), stride=(100, 100), **more)
+    same = dict(mode='slide', crop_size=(30, 44), stride=(30, 44), **more)
+    found = [
+        model_of(method, test_cfg=cfg).predict(inputs, [SegDataSample(metainfo=meta)])[0].pred_sem_seg.data
+        for cfg in (large, same)
+    ]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize('outliers', [0.0, 1.0])
+@torch.no_grad()
+def test_all_tokens_may_be_anomalous_or_none(outliers):
+    own = tower(dict(PARTS['sc_clip'], outliers=outliers))
+    assert value(own, images(2, 3, 24, 40)).isfinite().all()
+
+
+@torch.no_grad()
+def test_a_row_of_pixels_is_padded_or_refused():
+    row = images(1, 3, 1, 40)
+    assert value(tower('naclip', remainder='pad'), row).shape[2:] == (1, 5)
+    with pytest.raises(ConfigError, match='at least 8 x 8 px'):
+        value(tower('naclip'), row)
 
 
 @torch.no_grad()

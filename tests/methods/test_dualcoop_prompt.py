@@ -7,18 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_towers import resnet
 
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.errors import CheckpointError, ConfigError, DataError
 from vlm_dense.methods.base.roles import Step
 from vlm_dense.registry import MODELS
 
-ARCH = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=64, layers=[1, 1, 1, 1], width=8),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2),
-)
+ARCH = resnet()
 NAMES = ['circle', 'tiger_shark', 'red star']
 
 

@@ -8,6 +8,7 @@ from mmengine import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from segmentation.small_heads import fpn_head
+from tiny_towers import vit
 
 from vlm_dense.clip.image_tower import PromptTokens
 from vlm_dense.errors import CheckpointError, ConfigError, DataError
@@ -15,12 +16,7 @@ from vlm_dense.methods.base.roles import build_part
 from vlm_dense.registry import MODELS
 
 NAMES = ['background', 'circle', 'red star']
-ARCH = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, head_width=16, layers=4),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=24, heads=2, layers=3),
-)
+ARCH = vit(text=dict(width=24, layers=3), layers=4)
 RESNET = dict(ARCH, vision_cfg=dict(image_size=32, layers=[1, 1, 1, 1], width=8, head_width=32))
 
 

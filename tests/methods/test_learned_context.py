@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_towers import vit
 
 from vlm_dense.clip.loading import tokenize
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
@@ -12,12 +13,7 @@ from vlm_dense.registry import MODELS
 
 NAMES = ['tiger_shark', 'sea-lion', 'a rather long name of a class', 'cat']
 D = 16
-ARCH = dict(
-    embed_dim=D,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=16, patch_size=8, width=32, layers=1, head_width=16),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2),
-)
+ARCH = vit(embed_dim=D, image_size=16, layers=1)
 
 
 @pytest.fixture(scope='module')
@@ -34,6 +30,10 @@ def build(tower, kind='CoOpPrompt', names=NAMES, **kwargs):
     return MODELS.build(
         dict(type=f'vlm_dense.{kind}', **kwargs), default_args=dict(class_names=names, text_tower=tower)
     )
+
+
+def tower_of_images() -> torch.nn.Module:
+    return MODELS.build(dict(type='vlm_dense.CLIPViT', arch=ARCH, head=True))
 
 
 def plain(tower, sequences: list[torch.Tensor]) -> torch.Tensor:
@@ -242,6 +242,27 @@ def test_options_that_cannot_work_are_named(tower):
 def test_a_context_longer_than_fits_is_explained(tower):
     with pytest.raises(ClassNamesError, match='CoOpPrompt: .*The context takes 72 of them.*context_length'):
         build(tower, num_contexts=72)
+
+
+@pytest.mark.parametrize(
+    'kind,options',
+    [
+        ('KgCoOpPrompt', dict(words=None, template='a photo of a {}.')),
+        ('LASPPrompt', dict(words=None)),
+        ('PLOTPrompt', {}),
+        ('UPLPrompt', {}),
+        ('TaIDPTPrompt', {}),
+        ('DualCoOpPrompt', {}),
+        ('SoftCPTPrompt', dict(tasks=dict(animal=1))),
+        ('UPTPrompt', dict(image_tower=tower_of_images)),
+        ('MVLPTPrompt', dict(image_tower=tower_of_images)),
+        ('CAVPTPrompt', dict(image_tower=tower_of_images)),
+    ],
+)
+def test_contexts_of_other_methods_that_are_too_long_are_explained(tower, kind, options):
+    options = {key: value() if callable(value) else value for key, value in options.items()}
+    with pytest.raises(ClassNamesError, match=r'\w+Prompt: .*The context takes 76 of them.*context_length'):
+        build(tower, kind, names=['cat'], num_contexts=76, **options)(tower)
 
 
 def test_one_class_and_names_beyond_ascii_work(tower):

@@ -10,17 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from classification.small_runs import ROOT, SMALL, train_tool, weights
+from tiny_towers import vit
 
 from vlm_dense.registry import MODELS
 
 PAGE = (ROOT / 'docs' / 'new_method.md').read_text()
 METHOD, CONFIG = re.findall(r'```python\n(.*?)```', PAGE, re.S)
-ARCH = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, head_width=16, layers=1),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=1),
-)
+ARCH = vit(text=dict(layers=1), layers=1)
 
 
 @pytest.fixture(scope='module')

@@ -10,18 +10,14 @@ import torch
 from methods.test_prompts_in_segmentors import denseclip
 from methods.test_prompts_in_segmentors import samples as pixels
 from scipy.optimize import linprog
+from tiny_towers import resnet
 
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
 from vlm_dense.methods.text_prompts.plot import transport_plan
 from vlm_dense.registry import MODELS
 
-ARCH = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=64, layers=[1, 1, 1, 1], width=8),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2),
-)
+ARCH = resnet()
 NAMES = ['circle', 'tiger_shark', 'red star']
 
 

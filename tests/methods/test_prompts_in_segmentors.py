@@ -8,16 +8,12 @@ from mmengine import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from segmentation.small_heads import fpn_head
+from tiny_towers import resnet
 
 from vlm_dense.registry import MODELS
 
 NAMES = ['background', 'circle', 'square', 'red star']
-ARCH = dict(
-    embed_dim=32,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=64, layers=[1, 1, 1, 1], width=8, head_width=32),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2),
-)
+ARCH = resnet(embed_dim=32)
 PROMPTS = dict(
     CoOpPrompt=dict(type='vlm_dense.CoOpPrompt', num_contexts=4, class_specific=True),
     CoCoOpPrompt=dict(type='vlm_dense.CoCoOpPrompt', reduction=2),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_towers import vit
 
 from vlm_dense.classification import ClsDataSample, Taxonomy
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
@@ -13,12 +14,7 @@ from vlm_dense.registry import MODELS
 
 TREE = dict(animal=['bird', 'cat'], bird=['eagle', 'sparrow'], tool=['saw'])
 LEAVES = ['cat', 'eagle', 'saw', 'sparrow', 'rock']
-ARCH = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=16, patch_size=8, width=32, layers=1, head_width=16),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2),
-)
+ARCH = vit(image_size=16, layers=1)
 PROMPTS = [dict(type='vlm_dense.CoOpPrompt', num_contexts=2), dict(type='vlm_dense.MaPLePrompt', depth=1)]
 
 

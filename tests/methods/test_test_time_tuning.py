@@ -7,18 +7,14 @@ import pytest
 import torch
 from numpy.random import RandomState
 from PIL import Image
+from tiny_towers import vit
 
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.test_time.augmix import OPERATIONS, augmix
 from vlm_dense.registry import MODELS, TRANSFORMS
 
 NAMES = ['circle', 'tiger_shark', 'red star']
-ARCH = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, head_width=16, layers=1),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=2),
-)
+ARCH = vit(layers=1)
 
 
 def build(text_prompt: dict | None = None, **kwargs):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+import compare_ops as tool
 import numpy as np
 import pytest
 import torch
@@ -12,8 +12,6 @@ import torch
 from vlm_dense.ops import is_stand_in
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-sys.path.insert(0, str(TOOLS))
-import compare_ops as tool  # noqa: E402
 
 
 @pytest.fixture(scope='module')

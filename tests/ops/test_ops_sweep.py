@@ -8,12 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import ops_sweep as tool
 import pytest
 import torch
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-sys.path.insert(0, str(TOOLS))
-import ops_sweep as tool  # noqa: E402
 
 
 def test_nothing_is_left_to_download_and_every_score_counts():

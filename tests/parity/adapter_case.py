@@ -8,8 +8,6 @@ from official import Case, inputs
 from text_prompt_case import classifier, labelled
 from torch.utils.data import DataLoader
 
-pictures = inputs  # the name that tests of adapters know it by
-
 
 def check_steps(
     case: Case, model: torch.nn.Module, images: torch.Tensor, labels: list[int], named: dict, prefix: str = ''

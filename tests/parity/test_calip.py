@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from adapter_case import loader, pictures
-from official import Case
+from adapter_case import loader
+from official import Case, inputs
 from text_prompt_case import case_labels, classifier
 
 
@@ -23,7 +23,7 @@ def test_every_official_number_is_reproduced(calip_case, tmp_path):
             type='vlm_dense.CALIP', search_max=(config['beta2_max'], config['beta3_max']), search_step=(steps, steps)
         ),
     )
-    head, images, labels = model.head, pictures(config['images']), case_labels(case)
+    head, images, labels = model.head, inputs(config['images']), case_labels(case)
     case.check('labels', labels)
     with torch.no_grad():
         text, features = model.class_embeddings(), model.image_features(images)

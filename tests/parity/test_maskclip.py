@@ -65,11 +65,9 @@ def _build(tower: str, config: dict, **backbone) -> torch.nn.Module:
 def _refined(
     model, features: ImageFeatures, pd: float = 0.0, ks: float = 0.0, ks_norm: str = 'position'
 ) -> torch.Tensor:
-    head = model.decode_head
-    head.pd_thresh, head.ks_thresh, head.ks_norm = pd, ks, ks_norm
-    maps = head(features)
-    head.pd_thresh, head.ks_thresh, head.ks_norm = 0.0, 0.0, 'position'
-    return maps
+    parts = [dict(type='vlm_dense.PromptDenoising', thresh=pd)] if pd else []
+    parts += [dict(type='vlm_dense.KeySmoothing', thresh=ks, norm=ks_norm)] if ks else []
+    return model.decode_head.variant(refinements=parts)(features)
 
 
 def _check_tower(case: Case, tower: str) -> torch.Tensor:

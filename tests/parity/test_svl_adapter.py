@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from adapter_case import accuracy, loader, pictures
-from official import Case, array
+from adapter_case import accuracy, loader
+from official import Case, array, inputs
 from text_prompt_case import classifier, labelled
 from torch import nn
 
@@ -49,7 +49,7 @@ def test_every_official_number_is_reproduced(svl_adapter_case, tmp_path):
     case = Case(svl_adapter_case)
     config = case.config
     prefix, count = config['prefix'], len(config['classnames'])
-    images = {part: pictures(entry) for part, entry in config['images'].items()}
+    images = {part: inputs(entry) for part, entry in config['images'].items()}
     labels = {part: entry['labels'] for part, entry in config['images'].items()}
     means = array(f'{prefix}/ssl_means', (count, config['feat_dim']), config['mean_scale'])
     features = {

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from adapter_case import pictures
-from official import Case, fill
+from official import Case, fill, inputs
 from text_prompt_case import case_labels, check_training, classifier
 
 from vlm_dense.registry import MODELS
@@ -31,7 +30,7 @@ def test_every_official_number_is_reproduced(vt_clip_case, tmp_path):
             chunk_size=4,
         ),
     )
-    head, images = model.head, pictures(config['images'])
+    head, images = model.head, inputs(config['images'])
     weights = {name.removeprefix(_PREFIX): fill(name, shape) for name, shape in config['shapes'].items()}
     head.load_state_dict(weights)
     case.check('labels', case_labels(case))

@@ -17,19 +17,16 @@ from mmengine.structures import PixelData
 from mmseg.models import FCNHead
 from mmseg.structures import SegDataSample
 from safetensors.torch import save_file
+from tiny_towers import vit
 
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError, DataError
+from vlm_dense.ops import strips
 from vlm_dense.registry import MODELS
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'maskclip_plus'
 NAMES = ['sky', 'road', 'car', 'tree']
-ARCH = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=1, head_width=16),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=16, heads=1, layers=1),
-)
+ARCH = vit(text=dict(width=16, heads=1, layers=1), layers=1)
 ASPP = dict(type='vlm_dense.ASPPHeadV2', in_channels=32, dilations=(1, 2), norm_cfg=dict(type='BN'))
 SIZE = 32
 
@@ -218,6 +215,23 @@ def test_distillation_trains_unless_told_to_follow_the_official_code(build):
 
     assert gradient() > 0
     assert gradient(distill_detach=True) == 0
+
+
+@pytest.mark.parametrize('labelled', [True, False])
+def test_features_are_compared_by_strips_as_at_full_size(build, labelled, monkeypatch):
+    monkeypatch.setitem(strips._ELEMENTS, 'cpu', 16 * SIZE * 3)
+    model = build(distill=True, distill_labeled=labelled)
+    features = torch.randn(2, 16, 5, 7, requires_grad=True)
+    labels = half(1)
+    labels[:, :9] = 255
+    found = model._distance(features, images(), labels)
+    teacher = F.normalize(model.teacher.extract_feat(images()).value, dim=1)
+    mine, wanted = (F.interpolate(x, labels.shape[1:], mode='bilinear') for x in (features, teacher))
+    where = labels != 255 if labelled else labels == -1
+    expected = ((mine - wanted).abs().mean(dim=1) * where).sum() / where.sum()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    (grad,), (wanted_grad,) = (torch.autograd.grad(x, features) for x in (found, expected))
+    torch.testing.assert_close(grad, wanted_grad, rtol=1e-4, atol=1e-7)
 
 
 def test_every_batch_has_the_distillation_loss_so_that_processes_agree(build):

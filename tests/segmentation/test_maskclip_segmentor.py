@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from mmengine import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from tiny_towers import resnet, vit
 from torch import nn
 
 from vlm_dense.clip.image_tower import ImageFeatures
@@ -20,19 +21,8 @@ from vlm_dense.segmentation.inference import _CLASSES_AT_ONCE
 
 NAMES = ['background', 'circle', 'square', 'red star']
 MANY = [f'thing number {i}' for i in range(2 * _CLASSES_AT_ONCE + 3)]
-TEXT = dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=1)
-VIT = dict(
-    embed_dim=32,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=16, width=64, layers=2, head_width=32),
-    text_cfg=TEXT,
-)
-RESNET = dict(
-    embed_dim=32,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=64, layers=[1, 1, 1, 1], width=8, head_width=32),
-    text_cfg=TEXT,
-)
+VIT = vit(embed_dim=32, text=dict(layers=1), patch_size=16, width=64, head_width=32)
+RESNET = resnet(embed_dim=32, text=dict(layers=1))
 BACKBONES = dict(
     vit=dict(type='vlm_dense.MaskCLIPViT', arch=VIT), resnet=dict(type='vlm_dense.MaskCLIPResNet', arch=RESNET)
 )
@@ -271,7 +261,7 @@ def test_smoothing_equals_the_product_with_the_similarity_of_keys(ks_norm):
             if p[b, :, y, x].max() < 0.5:
                 wanted[b, :, y, x] = sum(similarity[i, j] * p[b, :, j // 5, j % 5] for j in range(15))
     assert not torch.equal(wanted, p)
-    torch.testing.assert_close(head.smooth(maps, key), wanted)
+    torch.testing.assert_close(head.refine(maps, key).values, wanted)
 
 
 def test_smoothing_without_keys_is_refused():

@@ -11,11 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+import compare
 import pytest
 import torch
 from comparison import report
-from comparison.cells import make_cell, plan
+from comparison.cells import make_cells, plan
 from comparison.origin import code_digest, weights_digest
+from comparison.protocols.base_to_new import harmonic
 from comparison.runs import result_at, result_of, run_cells
 from PIL import Image
 
@@ -23,8 +25,6 @@ from vlm_dense.errors import ConfigError
 from vlm_dense.methods.base.templates import read_templates
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / 'tools'))
-import compare  # noqa: E402
 
 TOY = f"""
 _base_ = '{ROOT}/configs/_base_/classification_runtime.py'
@@ -147,7 +147,7 @@ def test_what_trains_alike_trains_once(compared):
     assert run(out, 'good', protocols=['transfer']) == 0
     assert files(out, 'cells/good*/train/*/*.log').keys() and len(files(out, 'cells/good*/train')) == len(logs) == 2
     rows = report.read_csv(out / 'results.csv')
-    assert [row['test'] for row in rows] == ['test', 'night']
+    assert [row['test'] for row in rows] == ['source', 'night']
 
 
 def test_a_cell_can_be_repeated_by_hand(compared):
@@ -299,14 +299,14 @@ def search(split: str) -> list[dict]:
 
 def test_what_is_chosen_on_which_data_is_read_from_the_config():
     def chosen_on(**changes):
-        return make_cell(config(**changes), 'm', 'imagenet', 'few-shot', 4, 1).selection
+        return make_cells(config(**changes), 'm', 'imagenet', 'few-shot', 4, 1)[0].selection
 
     assert chosen_on() == 'none'
     assert chosen_on(custom_hooks=search('val')) == 'validation'
     assert chosen_on(custom_hooks=search('test')) == 'test'
     best = dict(default_hooks=dict(checkpoint=dict(save_best='top1')))
     assert chosen_on(**best) == 'validation'
-    cell = make_cell(config(**best, custom_hooks=search('val')), 'm', 'imagenet', 'few-shot', 4, 2)
+    (cell,) = make_cells(config(**best, custom_hooks=search('val')), 'm', 'imagenet', 'few-shot', 4, 2)
     assert cell.train['val_dataloader']['dataset']['shots'] == 4
     assert cell.train['custom_hooks'][0]['data']['search']['dataset'] == dict(split='val', shots=4, seed=2)
 
@@ -314,24 +314,23 @@ def test_what_is_chosen_on_which_data_is_read_from_the_config():
 def test_a_head_that_keeps_shots_gets_their_number_and_no_seed():
     cfg = config()
     cfg['model']['head'] = dict(type='vlm_dense.TipAdapter', shots=16)
-    assert make_cell(cfg, 'm', 'imagenet', 'few-shot', 4, 2).train['model']['head'] == dict(
-        type='vlm_dense.TipAdapter', shots=4
-    )
+    (cell,) = make_cells(cfg, 'm', 'imagenet', 'few-shot', 4, 2)
+    assert cell.train['model']['head'] == dict(type='vlm_dense.TipAdapter', shots=4)
 
 
 def test_other_sets_bring_their_templates():
-    cell = make_cell(config(), 'm', 'imagenet', 'transfer', 16, 1)
-    assert set(cell.tests) == {'test', 'eurosat'}
+    (cell,) = make_cells(config(), 'm', 'imagenet', 'transfer', 16, 1)
+    assert set(cell.tests) == {'source', 'eurosat'}
     assert leaf(cell.tests['eurosat'], 'test_dataloader')['name'] == 'eurosat'
     assert cell.tests['eurosat']['model']['text_prompt']['templates'] == ['a centered satellite photo of {}.']
-    assert cell.tests['test']['model']['text_prompt']['templates'] == ['a photo of a {}.']
+    assert cell.tests['source']['model']['text_prompt']['templates'] == ['a photo of a {}.']
 
 
 @pytest.mark.parametrize('ensemble', ['imagenet7', list(read_templates('imagenet80'))])
 def test_ensembles_of_imagenet_stay_in_its_family(ensemble):
     cfg = config() | dict(targets={name: dict(name=name) for name in ('caltech101', 'imagenet-a')})
     cfg['model']['text_prompt'] = dict(templates=ensemble)
-    tests = make_cell(cfg, 'm', 'imagenet', 'transfer', 16, 1).tests
+    tests = make_cells(cfg, 'm', 'imagenet', 'transfer', 16, 1)[0].tests
     assert tests['imagenet-a']['model']['text_prompt']['templates'] == ensemble
     assert tests['caltech101']['model']['text_prompt']['templates'] == ['a photo of a {}.']
 
@@ -359,7 +358,7 @@ def test_unknown_names_get_the_nearest(configs):
 
 def row(method='a', value=50.0, **changes) -> dict:
     plain = dict(dataset='toy', protocol='few-shot', test='test', shots=1, seed=1, metric='top1', tower='RN50')
-    plain |= dict(selection='none', transductive=False, trained_parameters=1000, seconds_per_step=0.5)
+    plain |= dict(selection='none', labels='given', transductive=False, trained_parameters=1000, seconds_per_step=0.5)
     return plain | dict(method=method, value=value, peak_memory_mb=100.0, minutes=1.0) | changes
 
 
@@ -381,7 +380,7 @@ def test_the_harmonic_mean_is_that_of_each_seed():
     found = [r['value'] for r in report.harmonic_rows(rows)]
     assert found == pytest.approx([2 / (1 / 80 + 1 / 60), 2 / (1 / 70 + 1 / 50)])
     assert '| a | 75.0 ± 7.1 | 55.0 ± 7.1 | 63.5 ± 7.2 |' in report.markdown(rows, [], {}, 'command')
-    assert report.harmonic(0.0, 0.0) == 0.0
+    assert harmonic(0.0, 0.0) == 0.0
 
 
 def test_the_csv_gives_back_what_was_written(tmp_path):

@@ -6,16 +6,16 @@ import shutil
 import sys
 from pathlib import Path
 
+import demo
 import numpy as np
 import pytest
 from PIL import Image
 
-TOOLS = Path(__file__).parents[2] / 'tools'
-sys.path.insert(0, str(TOOLS))
-import demo  # noqa: E402
+from vlm_dense.apis import SegInferencer
+from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 
-from vlm_dense.apis import SegInferencer  # noqa: E402
-from vlm_dense.errors import ClassNamesError, DataError  # noqa: E402
+TOOLS = Path(__file__).parents[2] / 'tools'
+
 
 SECONDS = 30
 
@@ -41,6 +41,32 @@ def test_a_picture_and_names_give_masks_with_legend(inferencer, examples):
 def test_names_that_cannot_be_used_are_a_message(inferencer, examples, names):
     with pytest.raises(ClassNamesError):
         demo.segment(inferencer, examples[0][0], names)
+
+
+@pytest.fixture(scope='module')
+def methods():
+    return demo.Methods(['maskclip', 'naclip', 'lposs'], lambda name: SegInferencer(f'{name}_tiny-vit', device='cpu'))
+
+
+def test_methods_of_the_menu_stand_side_by_side(methods, examples):
+    path, names = examples[0]
+    one = demo.segment_side_by_side(methods, ['naclip'], path, names)
+    assert np.array_equal(one, demo.segment(methods['naclip'], path, names))
+    two = demo.segment_side_by_side(methods, ['naclip', 'maskclip', 'naclip'], path, names)
+    assert two.dtype == np.uint8 and two.shape[1] > 3 * 240
+    assert not np.array_equal(two, demo.segment_side_by_side(methods, ['maskclip', 'naclip'], path, names))
+
+
+@pytest.mark.parametrize('chosen', [[], None, ['naclip', 'no such'], ['../secret']])
+def test_other_methods_are_a_message(methods, examples, chosen):
+    with pytest.raises(ConfigError, match='methods|method'):
+        demo.segment_side_by_side(methods, chosen, *examples[0])
+
+
+def test_a_model_of_the_menu_is_built_when_it_is_asked_for():
+    made = []
+    methods = demo.Methods(['a', 'b'], lambda name: made.append(name) or object())
+    assert methods['b'] is methods['b'] and made == ['b']
 
 
 def test_no_picture_is_a_message(inferencer):
@@ -124,6 +150,24 @@ def test_in_a_browser_an_example_gives_masks(page, browser, tmp_path):
     loaded = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
     elsewhere = [url for url in loaded if not url.startswith((page, 'data:', 'blob:'))]
     assert loaded and not elsewhere
+
+
+def test_in_a_browser_the_menu_gives_methods_side_by_side(methods, examples, browser, tmp_path):
+    pytest.importorskip('gradio')
+    page = demo.build_page(methods, examples)
+    _, url, _ = demo.launch(page, prevent_thread_lock=True, quiet=True, inbrowser=False)
+    try:
+        browser.get(url)
+        find(browser, '.gallery-item, .table-wrap tr.tr-body').click()
+        box = find(browser, '#names textarea, #names input')
+        wait(browser, lambda b: 'empty background' in box.get_attribute('value'))
+        find(browser, '#methods input').send_keys('lposs\n')
+        find(browser, 'button#segment').click()
+        shown = find(browser, '#masks img')
+        wait(browser, lambda b: int(shown.get_attribute('naturalWidth')) > 3 * 240)
+        browser.save_screenshot(str(tmp_path / 'menu.png'))
+    finally:
+        page.close()
 
 
 def test_in_a_browser_a_file_that_is_no_picture_is_a_message(page, browser, tmp_path):

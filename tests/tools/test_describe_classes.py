@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
+import describe_classes
 import pytest
 from methods.small import build_prompt, text_tower
-
-sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
-import describe_classes  # noqa: E402
 
 NAMES = ['owl', 'traffic light']
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2] / 'tools' / 'benchmarks'))
-from frozen_features import METHODS, benchmark  # noqa: E402
+from frozen_features import METHODS, benchmark
 
 
 def test_features_train_the_same_in_a_fraction_of_the_time():

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
+import methods_page
 import pytest
 from comparison import report
 
+from vlm_dense.errors import DataError
+
 ROOT = Path(__file__).parents[2]
 DOCS, CONFIGS = ROOT / 'docs', ROOT / 'configs'
-sys.path.insert(0, str(ROOT / 'tools'))
-import methods_page  # noqa: E402
 
 
 def row(method: str, test: str, value: float, seed: int = 1, protocol: str = 'few-shot', shots: int = 16) -> dict:
     plain = dict.fromkeys(report.FIELDS, 1) | dict(dataset='shapes', metric='top1', transductive=False)
-    plain |= dict(selection='none', tower='tiny-rn')
+    plain |= dict(selection='none', labels='given', tower='tiny-rn')
     return plain | dict(method=method, test=test, value=value, seed=seed, protocol=protocol, shots=shots)
 
 
@@ -51,6 +51,26 @@ def test_figures_of_a_comparison_are_kept_and_shown(docs):
     assert '| [shapes](../configs/a_shapes.py) | 55.0 ± 7.1; 80.0 / 60.0 / 68.6 | 59.1 |' in text
     assert '```bash\npython tools/compare.py --methods a\n```' in text and '### shapes, few-shot, top1' in text
     assert (docs / 'images/compare_shapes.png').read_bytes() == b'picture'
+
+
+def test_figures_of_the_benchmark_are_those_of_several_comparisons(docs):
+    for name, protocol, tests in (('one', 'base-to-new', ('base', 'new')), ('two', 'hierarchical', ('test',))):
+        folder = docs / name
+        folder.mkdir()
+        rows = [row('a', test, 40.0, protocol=protocol) for test in tests]
+        report.write_csv(rows, folder / 'results.csv')
+        (folder / 'results.md').write_text(f'# Comparison\n\n`python tools/compare.py --protocols {protocol}`\n')
+    methods_page.keep_benchmark([docs / 'one', docs / 'two'], docs)
+    text = methods_page.page(docs, docs / 'configs')
+    for protocol in ('base-to-new', 'hierarchical'):
+        assert f'```bash\npython tools/compare.py --protocols {protocol}\n```' in text
+        assert f'### shapes, {protocol}' in text
+    assert '| a | 40.0 | 40.0 | 40.0 |' in text and (docs / 'images/benchmark.png').is_file()
+    (docs / 'empty').mkdir()
+    (docs / 'empty/results.md').write_text('# Comparison\n')
+    report.write_csv([], docs / 'empty/results.csv')
+    with pytest.raises(DataError, match='empty holds no finished comparison'):
+        methods_page.keep_benchmark([docs / 'empty'], docs)
 
 
 def test_the_page_in_the_repository_is_what_the_generator_writes():

@@ -6,16 +6,18 @@ import json
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
+import pseudo_label as tool
 import pytest
 import torch
+import train as train_tool
 from engine.toy import write_config, write_data
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
+from tiny_towers import vit
 
 from vlm_dense.apis import SegInferencer
 from vlm_dense.apis.pseudo_label import pseudo_label
@@ -23,16 +25,8 @@ from vlm_dense.clip.loading import load_clip
 from vlm_dense.datasets.checks import LoadImage
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-sys.path.insert(0, str(TOOLS))
-import pseudo_label as tool  # noqa: E402
-import train as train_tool  # noqa: E402
 
-ARCH = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=1, head_width=16),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=16, heads=1, layers=1),
-)
+ARCH = vit(text=dict(width=16, heads=1, layers=1), layers=1)
 CONFIG = """
 clip = dict(arch={arch}, pretrained={weights!r})
 model = dict(

@@ -10,13 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import segment
 from PIL import Image
 
-TOOLS = Path(__file__).parents[2] / 'tools'
-sys.path.insert(0, str(TOOLS))
-import segment  # noqa: E402
+from vlm_dense.apis import SegInferencer
+from vlm_dense.apis.maskclip_models import METHODS
+from vlm_dense.datasets import DrawScene, ShapesDataset
 
-from vlm_dense.datasets import DrawScene, ShapesDataset  # noqa: E402
+TOOLS = Path(__file__).parents[2] / 'tools'
 
 
 @pytest.fixture(scope='module')
@@ -58,9 +59,34 @@ def test_a_folder_and_another_clip(scene, tmp_path, capsys):
     assert capsys.readouterr().out.count('px; labels') == 1
 
 
+def test_several_methods_are_also_drawn_side_by_side(scene, tmp_path, capsys):
+    run(scene, '--classes', 'circle', 'star', 'empty background', '--method', 'naclip', 'lposs', '--out', tmp_path)
+    printed = capsys.readouterr().out
+    for method in ('naclip', 'lposs'):
+        assert str(tmp_path / method / 'vis' / 'scene.png') in printed
+        with Image.open(tmp_path / method / 'pred' / 'scene.png') as labels:
+            assert np.array(labels).shape == (128, 128)
+    with Image.open(tmp_path / 'side_by_side' / 'scene.png') as picture:
+        assert picture.width > 3 * 240  # the picture and two methods
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_every_method_segments_a_picture_by_any_names(scene, method):
+    inferencer = SegInferencer(f'{method}_tiny-vit', device='cpu', show_progress=False)
+    result = inferencer(str(scene), ['circle', ['star', 'asterisk'], 'empty background'], return_scores=True)
+    assert result['predictions'].shape == (128, 128) and result['classes'] == ['circle', 'star', 'empty background']
+    assert result['scores'].shape == (3, 128, 128)
+    np.testing.assert_allclose(result['scores'].sum(0), 1, atol=1e-4)
+    np.testing.assert_array_equal(result['scores'].argmax(0), result['predictions'])
+    assert len(np.unique(result['predictions'])) > 1
+
+
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
+        (['--classes', 'a', 'b', '--method', 'naclip', '--model', 'maskclip_tiny-vit'], 'found both'),
+        (['--classes', 'a', 'b', '--method', 'naclip', '--arch', 'ViT-B-16'], 'found one of them'),
+        (['--classes', 'a', 'b', '--method', 'naclip', '--arch', 'tiny-rn', '--pretrained', 'bundled'], 'is a ResNet'),
         (['--classes', ' , '], 'empty list'),
         (['--classes', 'star', 'star'], "'star' is the name of class 0 and of class 1"),
         (['--classes', 'star', ' '.join(['very'] * 100)], 'tokens'),

@@ -9,18 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import model_info
+import print_config
 import pytest
+import test as test_tool
 import torch
+import train as train_tool
 from engine.toy import scalars, write_config, write_data
 from mmengine.config import Config
 from PIL import Image
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-sys.path.insert(0, str(TOOLS))
-import model_info  # noqa: E402
-import print_config  # noqa: E402
-import test as test_tool  # noqa: E402
-import train as train_tool  # noqa: E402
 
 
 @pytest.fixture(scope='module')

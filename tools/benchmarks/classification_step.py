@@ -67,7 +67,7 @@ class PlainTower(TextTower):
         own = F.pad(embeddings, (0, 0, 0, self.context_length - before - embeddings.shape[1]))
         front = groups[:, None].expand(-1, count, -1, -1).flatten(0, 1)
         x = torch.cat([front, own.repeat(len(groups), 1, 1)], dim=1) + self.positional_embedding
-        mask = torch.full((len(self.positional_embedding),) * 2, -torch.inf).triu(1)
+        mask = x.new_full((len(self.positional_embedding),) * 2, -torch.inf).triu(1)
         for block in self.transformer.resblocks:
             x = block(x, attn_mask=mask)
         last = x[torch.arange(len(x)), before + eot.repeat(len(groups))]
@@ -92,14 +92,15 @@ class PlainSubPT(SubPTPrompt, TwoPasses):
     """SubPT with a pass for each loss."""
 
 
-def build(text_prompt: dict, classes: int, plain: bool, **parts) -> torch.nn.Module:
+def build(text_prompt: dict, classes: int, plain: bool, arch: str | None = None, **parts) -> torch.nn.Module:
     """A classifier; both ways get the same weights."""
     torch.manual_seed(0)
+    arch = arch or ARCH
     return MODELS.build(
         dict(
             type='vlm_dense.CLIPClassifier',
-            backbone=dict(type='vlm_dense.CLIPViT', arch=ARCH, head=True),
-            text_encoder=dict(type=PlainTower if plain else TextTower, arch=ARCH),
+            backbone=dict(type='vlm_dense.CLIPViT', arch=arch, head=True),
+            text_encoder=dict(type=PlainTower if plain else TextTower, arch=arch),
             text_prompt=text_prompt,
             class_names=list(open_clip.IMAGENET_CLASSNAMES[:classes]),
             **parts,
@@ -107,11 +108,13 @@ def build(text_prompt: dict, classes: int, plain: bool, **parts) -> torch.nn.Mod
     )
 
 
-def images(count: int) -> ImageFeatures:
-    """Random image features."""
-    generator = torch.Generator().manual_seed(1)
-    global_ = torch.randn(count, 512, generator=generator)
-    return ImageFeatures(global_=global_, dense=torch.randn(count, 512, 7, 7, generator=generator))
+def images(count: int, model: torch.nn.Module) -> ImageFeatures:
+    """Random image features for a model."""
+    tower, generator = model.text_encoder, torch.Generator().manual_seed(1)
+    global_ = torch.randn(count, tower.embed_dim, generator=generator)
+    dense = torch.randn(count, tower.embed_dim, 7, 7, generator=generator)
+    device = tower.logit_scale.device
+    return ImageFeatures(global_=global_.to(device), dense=dense.to(device))
 
 
 def train_step(model, batch: int) -> tuple[Tensor, Tensor]:
@@ -120,9 +123,10 @@ def train_step(model, batch: int) -> tuple[Tensor, Tensor]:
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0)
-    features, kept = images(batch), []
+    features, kept = images(batch, model), []
     hook = model.loss_function.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
-    samples = [ClsDataSample().set_label(i % len(model.class_names)) for i in range(batch)]
+    device = features.global_.device
+    samples = [ClsDataSample().set_label(i % len(model.class_names)).to(device) for i in range(batch)]
     model.parse_losses(model(features, samples, mode='loss'))[0].backward()
     optimizer.step()
     hook.remove()
@@ -134,7 +138,7 @@ def train_step(model, batch: int) -> tuple[Tensor, Tensor]:
 def adapt(model, views: int) -> tuple[Tensor, Tensor]:
     """TPT on one image: cosines (1, K), and the tuned context."""
     tpt, prompt = model.test_time, model.text_prompt
-    features = images(views)
+    features = images(views, model)
     with torch.no_grad():
         context = tpt.tune(model, features, prompt.context(features.global_[:1]))
         logits = model.logits(features[:1], prompt.encode(model.text_encoder, context))
@@ -168,19 +172,23 @@ def compare(name: str, step: Callable, models: tuple, size: int, repeats: int, a
     return ratio >= aim and max(differences) <= 1e-5
 
 
-def two_ways(text_prompt: dict, classes: int, plain_type: type | None = None, **parts) -> tuple:
+def two_ways(text_prompt: dict, args: argparse.Namespace, plain_type: type | None = None, **parts) -> tuple:
+    """A classifier in the plain formulation, and ours."""
     plain = dict(text_prompt, type=plain_type) if plain_type else text_prompt
-    return build(plain, classes, True, **parts), build(text_prompt, classes, False, **parts)
+    return (
+        build(plain, args.classes, True, args.arch, **parts),
+        build(text_prompt, args.classes, False, args.arch, **parts),
+    )
 
 
 def coop(args) -> bool:
     """CoOp, vectors that all classes share."""
-    return compare('CoOp, shared', train_step, two_ways(COOP, args.classes), 32, args.repeats, 5)
+    return compare('CoOp, shared', train_step, two_ways(COOP, args), 32, args.repeats, 5)
 
 
 def csc(args) -> bool:
     """CoOp, vectors of each class."""
-    models = two_ways(dict(COOP, class_specific=True), args.classes)
+    models = two_ways(dict(COOP, class_specific=True), args)
     return compare('CoOp, class-specific', train_step, models, 32, args.repeats, 3)
 
 
@@ -189,6 +197,7 @@ def cocoop(args) -> bool:
     peaks = []  # memory first: a process starts with the peak of the one that started it
     for batch in (args.batch, 8 * args.batch):
         command = [sys.executable, __file__, '--memory-of', str(batch), '--classes', str(args.classes)]
+        command += ['--arch', args.arch] if args.arch else []
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         before, after = json.loads(output.splitlines()[-1])
         peaks.append(after - before)
@@ -197,25 +206,25 @@ def cocoop(args) -> bool:
         f'for {8 * args.batch}, ratio {peaks[1] / peaks[0]:.2f} (aim: at most 1.25)',
         flush=True,
     )
-    models = two_ways(COCOOP, args.classes)
+    models = two_ways(COCOOP, args)
     fast = compare(f'CoCoOp, {args.batch} images', train_step, models, args.batch, args.repeats, 3)
     return fast and peaks[1] <= 1.25 * peaks[0]
 
 
 def tpt(args) -> bool:
     """TPT, one image of 64 views."""
-    models = two_ways(TPT, args.classes, test_time=dict(type='vlm_dense.TPT'))
+    models = two_ways(TPT, args, test_time=dict(type='vlm_dense.TPT'))
     return compare('TPT, 64 views', adapt, models, 64, args.repeats, 2)
 
 
 def plot(args) -> bool:
     """PLOT, 4 prompts that all classes share."""
-    return compare('PLOT, 4 prompts', train_step, two_ways(PLOT, args.classes), 32, args.repeats, 5)
+    return compare('PLOT, 4 prompts', train_step, two_ways(PLOT, args), 32, args.repeats, 5)
 
 
 def lasp(args) -> bool:
     """LASP, with the text-to-text loss of the classes."""
-    models = two_ways(LASP, args.classes, PlainLASP)
+    models = two_ways(LASP, args, PlainLASP)
     for model in models:  # encoded once in a training
         model.text_prompt.references(model.text_encoder)
     return compare('LASP', train_step, models, 32, args.repeats, 5)
@@ -224,7 +233,7 @@ def lasp(args) -> bool:
 def subpt(args) -> bool:
     """SubPT with NFL on as many novel names."""
     novel = list(open_clip.IMAGENET_CLASSNAMES[args.classes : 2 * args.classes])
-    models = two_ways(dict(SUBPT, novel_names=novel), args.classes, PlainSubPT)
+    models = two_ways(dict(SUBPT, novel_names=novel), args, PlainSubPT)
     for model in models:
         model.text_prompt.targets(model.text_encoder)
     return compare('SubPT', train_step, models, 32, args.repeats, 5)
@@ -232,16 +241,16 @@ def subpt(args) -> bool:
 
 def variational(args) -> bool:
     """Variational prompts."""
-    models = two_ways(dict(VARIATIONAL, num_samples=args.samples), args.classes)
+    models = two_ways(dict(VARIATIONAL, num_samples=args.samples), args)
     return compare(f'Variational prompts, {args.samples} samples', train_step, models, 32, args.repeats, 5)
 
 
 PARTS = dict(coop=coop, csc=csc, cocoop=cocoop, tpt=tpt, plot=plot, lasp=lasp, subpt=subpt, variational=variational)
 
 
-def measure_memory(batch: int, classes: int) -> None:
+def measure_memory(batch: int, classes: int, arch: str | None) -> None:
     """Print, as JSON, this process's peak MiB before and after two steps of CoCoOp."""
-    model = build(COCOOP, classes, plain=False)
+    model = build(COCOOP, classes, False, arch)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     for _ in range(2):
         train_step(model, batch)
@@ -252,6 +261,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('parts', nargs='*', default=list(PARTS), help=f'of {", ".join(PARTS)}')
     parser.add_argument('--classes', type=positive, default=100)
+    parser.add_argument('--arch', help='of CLIP, with a ViT; default: the text tower of ViT-B/16 alone')
     parser.add_argument('--batch', type=positive, default=2, help='images of a step of CoCoOp')
     parser.add_argument('--samples', type=positive, default=2, help='of variational prompts; the paper has 5 to 40')
     parser.add_argument('--repeats', type=positive, default=5, help='steps of each way')
@@ -264,7 +274,7 @@ def main() -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.memory_of:
-        measure_memory(args.memory_of, args.classes)
+        measure_memory(args.memory_of, args.classes, args.arch)
         return 0
     parts = sorted(args.parts, key=lambda part: part != 'cocoop')  # its memory is measured in processes of their own
     return 0 if all([PARTS[part](args) for part in parts]) else 1

@@ -1,36 +1,39 @@
 """MaskCLIP's inference against the plain formulation, in one run.
 
     python tools/benchmarks/dense_inference.py [--classes 20 171] [--size 512] [--arch ViT-B-16] [--repeats 3]
+    python tools/benchmarks/dense_inference.py --methods [naclip lposs ...] --classes 21 171 --size 512 1024
 
 plain: the class names go through the text tower for every image, 77 tokens each; all K logits are brought to the size
 of the image, as mmseg does it, and then comes the argmax. full-logits: the same with the text encoded once. ours: text
 encoded once, a running argmax over a few classes at a time (``test_cfg.keep_logits=False``). All run on the same
 random weights, alternately, in processes of their own so that the peak memory is each one's own. One sentence a class,
 not the 85 of the published models, which would only be in our favour.
+
+With --methods, MaskCLIP's successors with their published settings against the order of computation of their released
+code: text for each image, windows one by one, each padded to the canvas, all maps at full size (dense_methods.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import vlm_dense
 
 vlm_dense.setup()  # before others import mmseg
+import dense_methods
 import torch
 from mmengine import ConfigDict
 from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
 
 from vlm_dense.engine.launch import positive
+from vlm_dense.engine.memory import PeakMemory
 from vlm_dense.methods.maskclip import MaskCLIP
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.class_names import read_class_names
@@ -54,7 +57,7 @@ class Plain(FullLogits):
         head, tower = self.decode_head, self.decode_head.text_encoder
         ids = head.text_prompt.token_ids
         x = tower.embed(ids) + tower.positional_embedding[: ids.shape[1]]
-        mask = torch.full((ids.shape[1],) * 2, float('-inf')).triu_(1)
+        mask = x.new_full((ids.shape[1],) * 2, float('-inf')).triu_(1)
         for block in tower.transformer.resblocks:
             x = block(x, attn_mask=mask)
         text = tower.ln_final(x)[torch.arange(len(x)), tower.find_eot(ids)] @ tower.text_projection
@@ -65,7 +68,7 @@ class Plain(FullLogits):
 def build(arch: str, classes: int, kind: str) -> MaskCLIP:
     """A published model with random weights."""
     torch.manual_seed(0)
-    tower = 'MaskCLIPViT' if arch.startswith('ViT') else 'MaskCLIPResNet'
+    tower = 'MaskCLIPViT' if 'vit' in arch.lower() else 'MaskCLIPResNet'
     cfg = dict(
         type='vlm_dense.MaskCLIP',
         class_names=[names[0] for names in read_class_names('coco-stuff171')[:classes]],
@@ -79,26 +82,12 @@ def build(arch: str, classes: int, kind: str) -> MaskCLIP:
     return model
 
 
-def memory(key: str) -> float:
-    """Resident memory of this process in MB, now (``VmRSS``) or at its peak (``VmHWM``); Linux."""
-    line = next(x for x in Path('/proc/self/status').read_text().splitlines() if x.startswith(key))
-    return int(line.split()[1]) / 1024
-
-
-def forget_peak() -> None:
-    """Give unused memory back and count the peak from here: what building the model took does not concern us."""
-    gc.collect()
-    ctypes.CDLL('libc.so.6').malloc_trim(0)
-    Path('/proc/self/clear_refs').write_text('5')
-
-
 def worker(args: argparse.Namespace) -> None:
     """Segment the same image once for every line on stdin; answer each with a line of JSON."""
     model = build(args.arch, args.classes[0], args.worker)
-    size = args.size, args.size
+    size = tuple(args.size)
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
-    forget_peak()
-    before = memory('VmRSS')
+    memory = PeakMemory().start()
     print(json.dumps(dict(ready=True)), flush=True)
     for line in sys.stdin:
         sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size))
@@ -109,7 +98,7 @@ def worker(args: argparse.Namespace) -> None:
         if line.strip() == 'save':
             torch.save(labels, args.save)
         del labels, sample
-        print(json.dumps(dict(seconds=seconds, before=before, peak=memory('VmHWM'))), flush=True)
+        print(json.dumps(dict(seconds=seconds, before=memory.before, peak=memory.peak)), flush=True)
 
 
 def answer(process: subprocess.Popen) -> dict:
@@ -117,7 +106,7 @@ def answer(process: subprocess.Popen) -> dict:
     for line in process.stdout:
         if line.startswith('{'):
             return json.loads(line)
-    raise SystemExit('a worker failed; its error is above')
+    raise SystemExit(f'a worker stopped with code {process.wait()} (-9: killed, as where memory ran out); see above')
 
 
 def report(classes: int, args: argparse.Namespace, folder: str) -> None:
@@ -126,7 +115,7 @@ def report(classes: int, args: argparse.Namespace, folder: str) -> None:
     for kind in KINDS:
         files[kind] = f'{folder}/{kind}-{classes}.pt'
         command = [sys.executable, __file__, '--worker', kind, '--arch', args.arch, '--classes', str(classes)]
-        command += ['--size', str(args.size), '--save', files[kind]]
+        command += ['--size', *map(str, args.size), '--save', files[kind]]
         processes[kind] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         answer(processes[kind])
         rows[kind] = []
@@ -161,14 +150,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--arch', default='ViT-B-16', help='open_clip name')
     parser.add_argument('--classes', type=int, nargs='+', default=[20, 171], choices=range(2, 172), metavar='2..171')
-    parser.add_argument('--size', type=positive, default=512, help='side of the image in pixels')
+    parser.add_argument('--size', type=positive, nargs='+', default=[512], help='height and width, or one for both, px')
+    parser.add_argument(
+        '--methods', nargs='*', choices=dense_methods.METHODS, metavar='NAME', help='successors (default: all)'
+    )
     parser.add_argument('--repeats', type=positive, default=3)
     parser.add_argument('--worker', choices=KINDS, help=argparse.SUPPRESS)
     parser.add_argument('--save', help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if len(args.size) > 2:
+        parser.error('--size takes height and width')
+    args.size = [args.size[0], args.size[-1]]
+    if args.methods is not None:
+        methods = args.methods or list(dense_methods.METHODS)
+        return dense_methods.compare(methods, args.arch, tuple(args.size), args.classes, args.repeats)
     if args.worker:
         return worker(args)
-    print(f'{args.arch}, one image of {args.size} px, {torch.get_num_threads()} threads, medians of {args.repeats}')
+    print(
+        f'{args.arch}, one image of {args.size[1]} x {args.size[0]} px, {torch.get_num_threads()} threads, '
+        f'medians of {args.repeats}'
+    )
     with tempfile.TemporaryDirectory() as folder:
         for classes in args.classes:
             report(classes, args, folder)

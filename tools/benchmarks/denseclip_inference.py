@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import vlm_dense
 
 vlm_dense.setup()  # before others import mmseg
 import torch
+from dense_inference import answer, forget_peak, memory
 from mmengine import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.datasets import ADE20KDataset
@@ -37,7 +37,15 @@ from vlm_dense.engine.launch import positive
 from vlm_dense.methods.denseclip import DenseCLIP
 from vlm_dense.registry import MODELS
 
-CROPS = {'RN50': (512, 341), 'RN101': (512, 341), 'ViT-B-16': (640, 426)}
+CROPS = {
+    'RN50': (512, 341),
+    'RN101': (512, 341),
+    'ViT-B-16': (640, 426),
+    'tiny-rn': (128, 85),
+    'tiny-vit': (128, 85),
+}
+"""Side of a window and stride of the slide test."""
+VIT = dict(type='vlm_dense.CLIPViT', head=True, pyramid=True, double_class_embedding=True)
 
 
 class OfficialFormulation(DenseCLIP):
@@ -50,7 +58,7 @@ class OfficialFormulation(DenseCLIP):
         contexts = prompt.contexts.expand(len(tokens), -1, -1)
         x = torch.cat([tokens[:, :1], contexts, tokens[:, 1:]], dim=1)
         x = x + tower.positional_embedding[: x.shape[1]]
-        mask = torch.full((x.shape[1], x.shape[1]), float('-inf')).triu_(1)
+        mask = x.new_full((x.shape[1], x.shape[1]), float('-inf')).triu_(1)
         for block in tower.transformer.resblocks:
             x = block(x, attn_mask=mask)
         end = tower.find_eot(prompt.token_ids) + contexts.shape[1]
@@ -70,15 +78,11 @@ def build(args: argparse.Namespace, official: bool) -> DenseCLIP:
     torch.manual_seed(0)
     arch, classes = args.arch[0], args.classes
     crop, stride = sizes(args)
-    vit = arch.startswith('ViT')
-    width = [768] * 4 if vit else [256, 512, 1024, 2048]
-    index = 2 if vit else 3
-    width[index] += classes
-    image = (
-        dict(type='vlm_dense.CLIPViT', head=True, pyramid=True, out_indices=[3, 5, 7, 11], double_class_embedding=True)
-        if vit
-        else dict(type='vlm_dense.CLIPResNet', attnpool=True)
-    )
+    image, index = dict(type='vlm_dense.CLIPResNet', attnpool=True), 3
+    if arch == 'ViT-B-16':
+        image, index = dict(VIT, out_indices=[3, 5, 7, 11]), 2
+    if arch == 'tiny-vit':
+        image, index = VIT, 1  # the stage with the stride of its patch, 8
     cfg = dict(
         type='vlm_dense.DenseCLIP',
         class_names=ADE20KDataset.METAINFO['classes'][:classes],
@@ -86,7 +90,7 @@ def build(args: argparse.Namespace, official: bool) -> DenseCLIP:
         text_encoder=dict(type='vlm_dense.TextTower', arch=arch, context_length=13, chunk_size=256),
         text_prompt=dict(type='vlm_dense.DenseCLIPPrompt'),
         context_decoder=dict(type='vlm_dense.ContextDecoder'),
-        neck=dict(type='mmseg.FPN', in_channels=width, out_channels=256, num_outs=4),
+        neck=dict(type='mmseg.FPN', out_channels=256, num_outs=4),
         decode_head=dict(
             type='mmseg.FPNHead',
             in_channels=[256] * 4,
@@ -110,9 +114,15 @@ def build(args: argparse.Namespace, official: bool) -> DenseCLIP:
     model = MODELS.build(ConfigDict(cfg))
     if official:
         model.__class__ = OfficialFormulation
-        for head in (model.decode_head, model.identity_head):
-            head.loss_by_feat = functools.partial(BaseDecodeHead.loss_by_feat, head)
+        whole_losses(model)
     return model
+
+
+def whole_losses(model: torch.nn.Module) -> None:
+    """Let all heads of a model take mmseg's losses, of logits at full size."""
+    for head in model.modules():
+        if isinstance(head, BaseDecodeHead):
+            head.loss_by_feat = functools.partial(BaseDecodeHead.loss_by_feat, head)
 
 
 def sizes(args: argparse.Namespace) -> tuple[int, int]:
@@ -121,18 +131,13 @@ def sizes(args: argparse.Namespace) -> tuple[int, int]:
     return (args.crop, args.crop * stride // crop) if args.crop else (crop, stride)
 
 
-def peak() -> float:
-    """Peak resident memory of this process in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def test_job(args: argparse.Namespace, official: bool):
+def test_job(model: DenseCLIP, args: argparse.Namespace, device: str = 'cpu'):
     """A function that runs the slide test of one image and returns the label map."""
-    model = build(args, official).eval()
+    model.to(device).eval()
     # a 4:3 photograph, its short side resized to the crop as in the recipe
     crop, _ = sizes(args)
     original = args.crop or 512
-    image = torch.randn(1, 3, crop, crop * 4 // 3, generator=torch.Generator().manual_seed(1))
+    image = torch.randn(1, 3, crop, crop * 4 // 3, generator=torch.Generator().manual_seed(1)).to(device)
     meta = dict(img_shape=tuple(image.shape[2:]), ori_shape=(original, original * 4 // 3))
 
     def job():
@@ -143,16 +148,16 @@ def test_job(args: argparse.Namespace, official: bool):
     return job
 
 
-def train_job(args: argparse.Namespace, official: bool):
-    """A function that runs a training step and returns the loss and the gradients."""
-    model = build(args, official).train()
+def train_job(model: DenseCLIP, args: argparse.Namespace, device: str = 'cpu'):
+    """A function that runs a training step and returns the losses and the gradients."""
+    model.to(device).train()
     for m in model.modules():  # no dropout, so that the two can be compared
         if isinstance(m, torch.nn.modules.dropout._DropoutNd | torch.nn.MultiheadAttention):
             m.eval()
     crop = args.crop or 512
     g = torch.Generator().manual_seed(1)
-    images = torch.randn(args.batch, 3, crop, crop, generator=g)
-    labels = torch.randint(0, args.classes, (args.batch, 1, crop, crop), generator=g)
+    images = torch.randn(args.batch, 3, crop, crop, generator=g).to(device)
+    labels = torch.randint(0, args.classes, (args.batch, 1, crop, crop), generator=g).to(device)
     meta = dict(img_shape=(crop, crop), ori_shape=(crop, crop))
     samples = [SegDataSample(gt_sem_seg=PixelData(data=x), metainfo=meta) for x in labels]
 
@@ -166,19 +171,32 @@ def train_job(args: argparse.Namespace, official: bool):
     return job
 
 
+def profile(job) -> dict[str, float]:
+    """Share of the processor's time that each operation takes in a run of ``job``, the largest first."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        job()
+    times = {event.key: event.self_cpu_time_total for event in found.key_averages()}
+    total = sum(times.values())
+    return {name: t / total for name, t in sorted(times.items(), key=lambda pair: -pair[1])}
+
+
 def worker(args: argparse.Namespace) -> None:
     """Run one of the two in this process; one line of JSON a repeat, driven by lines on stdin."""
     make = train_job if args.train else test_job
-    job = make(args, args.worker == 'official')
-    before = peak()
+    job = make(build(args, args.worker == 'official'), args)
+    forget_peak()
+    before = memory('VmRSS')
     print(json.dumps(dict(ready=True)), flush=True)
     for line in sys.stdin:
+        if line.strip() == 'profile':
+            print(json.dumps(profile(job)), flush=True)
+            continue
         start, cpu = time.perf_counter(), time.process_time()
         result = job()
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         if line.strip() == 'save':
             torch.save(result, args.save)
-        print(json.dumps(dict(seconds=seconds, cpu=cpu, before=before, peak=peak())), flush=True)
+        print(json.dumps(dict(seconds=seconds, cpu=cpu, before=before, peak=memory('VmHWM'))), flush=True)
 
 
 def main() -> None:
@@ -190,6 +208,7 @@ def main() -> None:
     parser.add_argument('--train', action='store_true', help='a training step instead of the test')
     parser.add_argument('--batch', type=positive, default=4, help='crops of a training step (default 4)')
     parser.add_argument('--crop', type=positive, help='side of crops and windows (default: the published one)')
+    parser.add_argument('--profile', type=int, default=0, metavar='N', help='also tell the N slowest operations')
     parser.add_argument('--worker', choices=['ours', 'official'], help=argparse.SUPPRESS)
     parser.add_argument('--save', help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -202,17 +221,9 @@ def main() -> None:
             report(arch, args, folder)
 
 
-def answer(process: subprocess.Popen) -> dict:
-    """The next line of JSON of a worker; the libraries print other lines."""
-    for line in process.stdout:
-        if line.startswith('{'):
-            return json.loads(line)
-    raise SystemExit(f'a worker stopped with code {process.wait()} (-9: killed, as where memory ran out); see above')
-
-
 def report(arch: str, args: argparse.Namespace, folder: str) -> None:
     """Run both on one architecture and print the comparison."""
-    processes, rows, files = {}, {}, {}
+    processes, rows, files, shares = {}, {}, {}, {}
     for name in ('official', 'ours'):
         files[name] = f'{folder}/{arch}-{name}.pt'
         command = [sys.executable, __file__, '--worker', name, '--arch', arch, '--classes', str(args.classes)]
@@ -227,6 +238,10 @@ def report(arch: str, args: argparse.Namespace, folder: str) -> None:
                 process.stdin.write('save\n' if repeat == 0 else 'run\n')
                 process.stdin.flush()
                 rows[name].append(answer(process))
+        for name, process in processes.items() if args.profile else ():
+            process.stdin.write('profile\n')
+            process.stdin.flush()
+            shares[name] = answer(process)
         for process in processes.values():
             process.stdin.close()
             process.wait()
@@ -242,6 +257,8 @@ def report(arch: str, args: argparse.Namespace, folder: str) -> None:
     a, b = rows['official'], rows['ours']
     print(f'ratio      {a[0] / b[0]:8.2f}x {a[1] / b[1]:8.2f}x {b[2] / a[2]:9.2f} {b[3] / a[3]:13.2f}')
     print('(time: official / ours; memory: ours / official)')
+    for name, found in shares.items():
+        print(f'{name}: ' + ', '.join(f'{op} {share:.1%}' for op, share in list(found.items())[: args.profile]))
     results = [torch.load(files[name], weights_only=True) for name in ('official', 'ours')]
     compare(*results)
 

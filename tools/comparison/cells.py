@@ -7,22 +7,21 @@ import functools
 import hashlib
 import inspect
 import pprint
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmengine.runner import Runner
 
+from comparison.drawn import PAIRS, dicts, with_pairs
 from comparison.origin import code_digest, weights_digest
+from comparison.protocols import PROTOCOLS
+from comparison.protocols.protocol import Run
 from vlm_dense.classification.datasets import SETS
 from vlm_dense.engine.configs import find_config, list_configs
 from vlm_dense.engine.launch import load_config
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.base.templates import read_templates
 from vlm_dense.registry import unknown_name
-
-PROTOCOLS = ('few-shot', 'base-to-new', 'transfer')
-"""Test on the same classes; on the half of the classes that training never saw; on other sets and domains."""
 
 _OF_TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
 _OF_VALIDATION = ('val_dataloader', 'val_cfg', 'val_evaluator')
@@ -40,6 +39,7 @@ class Cell:
         tests: Test set name -> config of that test.
         selection: On what the training or the preparation chooses: 'none', 'validation' or 'test'.
         tower: ``arch`` of the image tower.
+        labels: Of the training images: 'given', 'guessed' by CLIP, or 'none' where nothing is trained on images.
     """
 
     method: str
@@ -51,6 +51,7 @@ class Cell:
     tests: dict[str, dict] = field(hash=False)
     selection: str
     tower: str
+    labels: str
 
     def __str__(self) -> str:
         return f'{self.method}, {self.dataset}, {self.protocol}, {self.shots} shots, seed {self.seed}'
@@ -93,7 +94,8 @@ def plan(
 
     Args:
         configs: Folder of ``<method>_<dataset>.py``. A set of CoOp's without such a file takes
-            ``<method>_imagenet.py`` with the set's name and template in the place of ImageNet's.
+            ``<method>_imagenet.py`` with the set's name and template in the place of ImageNet's, a drawn set
+            ``<method>_shapes.py``, see :func:`with_pairs`.
         options: As of ``--cfg-options``, for every config.
 
     Raises:
@@ -105,24 +107,38 @@ def plan(
     if min(shots) < 1:
         raise ConfigError(f'--shots must be at least 1, found {min(shots)}.')
     return [
-        make_cell(_config(configs, method, dataset, options), method, dataset, protocol, count, seed)
+        cell
         for method in methods
         for dataset in datasets
         for protocol in protocols
-        for count in shots
+        for count in (shots if PROTOCOLS[protocol].has_shots else [0])
         for seed in seeds
+        for cell in make_cells(_config(configs, method, dataset, options), method, dataset, protocol, count, seed)
     ]
 
 
-def make_cell(cfg: dict, method: str, dataset: str, protocol: str, shots: int, seed: int) -> Cell:
-    """A cell from the config of a method on a data set, as it is read from the file.
+def make_cells(cfg: dict, method: str, dataset: str, protocol: str, shots: int, seed: int) -> list[Cell]:
+    """The cells of a method on a data set, one for each training that the protocol asks for.
+
+    Args:
+        cfg: Config of the method, as it is read from the file.
+        method, dataset, protocol, seed: Of the cells.
+        shots: Of the cells; 0 for all images.
+    """
+    runs = PROTOCOLS[protocol].runs(cfg, f'{method} on {dataset}')
+    return [_cell(cfg, run, method, dataset, protocol, shots, seed) for run in runs]
+
+
+def _cell(cfg: dict, run: Run, method: str, dataset: str, protocol: str, shots: int, seed: int) -> Cell:
+    """A cell of one training.
 
     Every data set with ``shots`` gets shots and seed. Nothing is tested but what the cell asks for, and there is no
     validation unless the config keeps the best weights by it.
     """
-    cfg, targets = copy.deepcopy(cfg), cfg.get('targets') or {}
-    cfg = {key: value for key, value in cfg.items() if key in _KEYS}
-    for node in _dicts(cfg):
+    cfg = {key: value for key, value in copy.deepcopy(cfg).items() if key in _KEYS}
+    for node in dicts(cfg):
+        if shots and node.get('top_k') is not None:  # of labels that CLIP guesses, as many as others are given
+            node['top_k'] = shots
         if node.get('shots') is not None:  # of a data set, or of a head that keeps or draws so many images of a class
             node['shots'] = shots
             if 'seed' in node or str(node.get('type')).endswith('Dataset'):
@@ -135,18 +151,11 @@ def make_cell(cfg: dict, method: str, dataset: str, protocol: str, shots: int, s
     checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     if not checkpoint.get('save_best'):
         cfg.update(dict.fromkeys(_OF_VALIDATION))
-    if protocol == 'base-to-new':
-        _use_classes(cfg, 'base')
+    for leaf in _leaves(cfg):
+        leaf.update(run.data)
     test = {**cfg, **dict.fromkeys((*_OF_TRAINING, *_OF_VALIDATION))}
-    changes = {
-        'few-shot': dict(test={}),
-        'base-to-new': dict(base=dict(classes='base'), new=dict(classes='new')),
-        'transfer': dict(test={}, **targets),
-    }[protocol]
-    if len(changes) < 2 and protocol == 'transfer':
-        raise ConfigError(f'{method} on {dataset}: its config has no targets, so --protocols transfer has no test set.')
     tests = {}
-    for name, change in changes.items():
+    for name, change in run.tests.items():
         tests[name] = copy.deepcopy(test)
         for leaf in _leaves(tests[name]['test_dataloader']):
             leaf.update(change)
@@ -154,7 +163,19 @@ def make_cell(cfg: dict, method: str, dataset: str, protocol: str, shots: int, s
             tests[name] = _with_template(tests[name], dataset, change['name'])
     trained = cfg if cfg.get('train_cfg') is not None else None
     tower = str(cfg['model'].get('backbone', {}).get('arch'))
-    return Cell(method, dataset, protocol, shots, seed, trained, tests, chosen_on, tower)
+    return Cell(method, dataset, protocol, shots, seed, trained, tests, chosen_on, tower, labels_of(cfg))
+
+
+def labels_of(cfg: dict) -> str:
+    """Where the labels of the training images come from, see :class:`Cell`."""
+    hooks = [*(cfg.get('custom_hooks') or []), *(cfg.get('default_hooks') or {}).values()]
+    support = any('support' in (hook.get('data') or {}) for hook in hooks if hook)
+    if cfg.get('train_cfg') is None:
+        return 'given' if support else 'none'
+    kinds = {str(node.get('type')).split('.')[-1] for node in dicts(cfg['train_dataloader'])}
+    if 'CaptionDataset' in kinds:
+        return 'none'
+    return 'guessed' if 'PseudoLabelDataset' in kinds else 'given'
 
 
 def selection(cfg: dict) -> str:
@@ -192,19 +213,23 @@ def _config(folder: Path, method: str, dataset: str, options: dict | None) -> di
         return _read(path, options)
     if dataset in SETS and general.is_file():
         return _with_set(_read(general, options), 'imagenet', dataset)
+    drawn = find_config(folder / f'{method}_shapes.py')
+    if dataset in PAIRS and drawn.is_file():
+        return with_pairs(_read(drawn, options), dataset)
     configs = list_configs(folder)
     known = [p.stem.removesuffix(f'_{dataset}') for p in configs if p.stem.endswith(f'_{dataset}')]
-    if not known and dataset not in SETS:
-        sets = {p.stem.split('_', 1)[-1] for p in configs if '_' in p.stem} | set(SETS)
+    if not known and dataset not in (*SETS, *PAIRS):
+        sets = {p.stem.split('_', 1)[-1] for p in configs if '_' in p.stem} | {*SETS, *PAIRS}
         raise ConfigError(unknown_name(dataset, f'data sets with a config in {folder}', sets))
-    known += [p.stem.removesuffix('_imagenet') for p in configs if dataset in SETS and p.stem.endswith('_imagenet')]
+    like = '_imagenet' if dataset in SETS else '_shapes' if dataset in PAIRS else None
+    known += [p.stem.removesuffix(like) for p in configs if like and p.stem.endswith(like)]
     raise ConfigError(unknown_name(method, f'methods with a config for {dataset} in {folder}', set(known)))
 
 
 def _with_set(cfg: dict, old: str, new: str) -> dict:
     """Another of CoOp's sets, with its template, in the place of one."""
     cfg = copy.deepcopy(cfg)
-    for node in _dicts(cfg):
+    for node in dicts(cfg):
         if str(node.get('type')).endswith('ImageSetDataset'):
             node['name'] = new
     return _with_template(cfg, old, new)
@@ -229,22 +254,7 @@ def _with_template(cfg: dict, old: str, new: str) -> dict:
     return dict(cfg, **{key: replaced(cfg[key]) for key in ('model', 'train_dataloader', 'custom_hooks') if key in cfg})
 
 
-def _dicts(node) -> Iterator[dict]:
-    """All dicts inside of a config."""
-    if isinstance(node, dict):
-        yield node
-        node = node.values()
-    if not isinstance(node, str) and hasattr(node, '__iter__'):
-        for value in node:
-            yield from _dicts(value)
-
-
 def _leaves(loader) -> list[dict]:
     """Data sets inside of a loader, or of anything else, that wrap no other."""
-    found = [node['dataset'] for node in _dicts(loader) if isinstance(node.get('dataset'), dict)]
+    found = [node['dataset'] for node in dicts(loader) if isinstance(node.get('dataset'), dict)]
     return [dataset for dataset in found if not isinstance(dataset.get('dataset'), dict)]
-
-
-def _use_classes(cfg: dict, classes: str) -> None:
-    for leaf in _leaves(cfg):
-        leaf['classes'] = classes

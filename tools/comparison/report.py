@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import statistics
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 from comparison.cells import Cell
+from comparison.protocols import PROTOCOLS
 from vlm_dense.errors import DataError
 
 FIELDS = (
@@ -22,6 +22,7 @@ FIELDS = (
     'value',
     'tower',
     'selection',
+    'labels',
     'transductive',
     'trained_parameters',
     'seconds_per_step',
@@ -29,8 +30,6 @@ FIELDS = (
     'minutes',
 )
 """Columns of the CSV; a row is one test of one cell. ``value`` is in percent."""
-
-_METRICS = ('top1', 'mAP')
 
 
 def rows_of(found: dict[Cell, dict[str, dict]]) -> list[dict]:
@@ -40,11 +39,12 @@ def rows_of(found: dict[Cell, dict[str, dict]]) -> list[dict]:
         for test, result in tests.items():
             if 'metrics' not in result:
                 continue
-            metrics = result['metrics']
-            metric = next((name for name in _METRICS if name in metrics), next(iter(metrics)))
             of_cell = {name: getattr(cell, name) for name in FIELDS if hasattr(cell, name)}
             of_result = {name: result[name] for name in FIELDS if name in result}
-            rows.append(dict(test=test, metric=metric, value=metrics[metric], **of_cell, **of_result))
+            rows += [
+                dict(test=part, metric=metric, value=value, **of_cell, **of_result)
+                for part, metric, value in PROTOCOLS[cell.protocol].values(test, result['metrics'])
+            ]
     return rows
 
 
@@ -77,14 +77,10 @@ def read_csv(path: Path) -> list[dict]:
             for name in ('value', 'seconds_per_step', 'peak_memory_mb', 'minutes'):
                 row[name] = float(row[name]) if row[name] else None
             row['transductive'] = row['transductive'] == 'True'
+            row['labels'] = row.get('labels') or 'given'  # an older comparison does not say
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f'{path}, line {number}, is no row of a comparison: {error}. Run it again.') from error
     return rows
-
-
-def harmonic(base: float, new: float) -> float:
-    """Harmonic mean, 0 if one of them is."""
-    return 2 * base * new / (base + new) if base + new else 0.0
 
 
 # --- Markdown -------------------------------------------------------------------------------------------------
@@ -103,57 +99,61 @@ def markdown(rows: list[dict], skipped: list[str], failed: dict[Cell, str], comm
 
 
 def tables(rows: list[dict]) -> list[str]:
-    """Headings and tables in Markdown, with methods as rows; transductive methods have columns of their own."""
+    """Headings and tables in Markdown, with methods as rows.
+
+    Methods that look at test images, or train without given labels, have columns of their own, see :func:`kind_of`.
+    """
     parts = ['Percent, mean over seeds and standard deviation where there are several.']
     for dataset in _unique(row['dataset'] for row in rows):
         of_set = [row for row in rows if row['dataset'] == dataset]
-        metric = of_set[0]['metric']
         for protocol in _unique(row['protocol'] for row in of_set):
             chosen = [row for row in of_set if row['protocol'] == protocol]
-            parts.append(f'## {dataset}, {protocol}, {metric}')
-            parts += [_few_shot(chosen)] if protocol == 'few-shot' else _by_test(chosen, protocol)
+            by_metric = PROTOCOLS[protocol].columns == 'metric'
+            parts.append(f'## {dataset}, {protocol}' + ('' if by_metric else f', {chosen[0]["metric"]}'))
+            parts += _of_protocol(chosen, protocol)
     if rows:
         parts += ['## Cost and selection', _costs(rows)]
     return parts
 
 
-def _few_shot(rows: list[dict]) -> str:
-    return _table(rows, _unique(sorted(row['shots'] for row in rows)), lambda row: row['shots'], '{} shots')
-
-
-def _by_test(rows: list[dict], protocol: str) -> list[str]:
+def _of_protocol(rows: list[dict], protocol: str) -> list[str]:
+    columns = PROTOCOLS[protocol].columns
+    every = _unique(sorted(row['shots'] for row in rows))
+    if columns == 'shots':
+        return [_table(rows, 'shots', '{} shots')]
     parts = []
-    for shots in _unique(sorted(row['shots'] for row in rows)):
+    for shots in every:
         chosen = [row for row in rows if row['shots'] == shots]
-        if protocol == 'base-to-new':
-            chosen = chosen + harmonic_rows(chosen)
-        parts += [f'{shots} shots:', _table(chosen, _unique(row['test'] for row in chosen), lambda row: row['test'])]
+        chosen += PROTOCOLS[protocol].summary(chosen)
+        parts += [f'{shots} shots:' if shots else 'All images:', _table(chosen, columns)]
     return parts
 
 
 def harmonic_rows(rows: list[dict]) -> list[dict]:
     """For each method, set, shots and seed with both, a row whose test is 'harmonic mean' of 'base' and 'new'."""
-    pairs = defaultdict(dict)
-    for row in rows:
-        if row['protocol'] == 'base-to-new':
-            pairs[row['method'], row['dataset'], row['shots'], row['seed']][row['test']] = row
-    return [
-        dict(pair['new'], test='harmonic mean', value=harmonic(pair['base']['value'], pair['new']['value']))
-        for pair in pairs.values()
-        if len(pair) == 2
-    ]
+    return PROTOCOLS['base-to-new'].summary([row for row in rows if row['protocol'] == 'base-to-new'])
 
 
-def _table(rows: list[dict], columns: list, column_of, title: str = '{}') -> str:
-    kinds = _unique(sorted(row['transductive'] for row in rows))
-    heads = [title.format(c) + (', transductive' if kind else '') for kind in kinds for c in columns]
+def kind_of(row: dict) -> str:
+    """What sets a row apart from those that train on given labels and see no test image: '' or the words for it."""
+    if row['transductive']:
+        return 'transductive'
+    if row['selection'] == 'test':
+        return 'chosen on test images'
+    return 'labels guessed' if row['labels'] == 'guessed' else ''
+
+
+def _table(rows: list[dict], column: str, title: str = '{}') -> str:
+    kinds = _unique(sorted(map(kind_of, rows)))
+    columns = _unique(sorted(row[column] for row in rows) if column == 'shots' else (row[column] for row in rows))
+    heads = [title.format(c) + (f', {kind}' if kind else '') for kind in kinds for c in columns]
     lines = ['| method | ' + ' | '.join(heads) + ' |', '|---|' + '---|' * len(heads)]
     for method in _unique(row['method'] for row in rows):
         own = [row for row in rows if row['method'] == method]
         cells = [
-            mean_of([row['value'] for row in own if row['transductive'] == kind and column_of(row) == column])
+            mean_of([row['value'] for row in own if kind_of(row) == kind and row[column] == name])
             for kind in kinds
-            for column in columns
+            for name in columns
         ]
         lines.append(f'| {method} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
@@ -199,19 +199,20 @@ def _unique(values: Iterable) -> list:
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    """Accuracy over shots, one line a method and dashed if transductive; below, bars of base, new and their mean."""
+    """Accuracy over shots, a line for each method, dashed if it has a kind; below, bars of base, new and their mean."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = _unique((row['protocol'], row['dataset']) for row in rows if row['protocol'] != 'transfer')
+    drawn = ('few-shot', 'base-to-new')
+    panels = _unique((row['protocol'], row['dataset']) for row in rows if row['protocol'] in drawn)
     panels.sort(key=lambda panel: panel[0] != 'few-shot')
     if not panels:
         return
-    columns = max(sum(p == protocol for p, _ in panels) for protocol in ('few-shot', 'base-to-new'))
-    heights = [protocol for protocol in ('few-shot', 'base-to-new') if any(p == protocol for p, _ in panels)]
-    figure = Figure((max(5.5 * columns, 7), 4 * len(heights)), layout='constrained')
-    FigureCanvasAgg(figure)
+    columns = max(sum(p == protocol for p, _ in panels) for protocol in drawn)
+    heights = [protocol for protocol in drawn if any(p == protocol for p, _ in panels)]
     methods = _unique(row['method'] for row in rows)
+    figure = Figure((max(5.5, 7 / columns, 0.3 * len(methods)) * columns, 4 * len(heights)), layout='constrained')
+    FigureCanvasAgg(figure)
     colours = {method: f'C{i % 10}' for i, method in enumerate(methods)}
     marks = {method: 'osD^vPX*'[i // 10 % 8] for i, method in enumerate(methods)}
     for line, protocol in enumerate(heights):
@@ -233,7 +234,7 @@ def _lines(axes, rows: list[dict], colours: dict, marks: dict) -> None:
         own = [row for row in rows if row['method'] == method]
         shots = sorted({row['shots'] for row in own})
         means = [statistics.mean(row['value'] for row in own if row['shots'] == count) for count in shots]
-        style = '--' if own[0]['transductive'] else '-'
+        style = '--' if kind_of(own[0]) else '-'
         axes.plot(shots, means, style, marker=marks[method], color=colours[method], label=method)
     ticks = sorted({row['shots'] for row in rows})
     axes.set_xscale('log', base=2)
@@ -253,7 +254,7 @@ def _bars(axes, rows: list[dict]) -> None:
         values = [[row['value'] for row in rows if (row['method'], row['test']) == (m, test)] for m in methods]
         heights = [statistics.mean(v) if v else 0.0 for v in values]
         axes.bar([x + 0.28 * (i - 1) for x in range(len(methods))], heights, 0.26, color=colour, label=test)
-    axes.set_xticks(range(len(methods)), methods, rotation=30, ha='right')
+    axes.set_xticks(range(len(methods)), methods, rotation=30 if len(methods) < 12 else 60, ha='right')
     axes.set_xlabel(f'{shots} images of a class')
     axes.margins(y=0.2)
     axes.legend(fontsize='small', ncols=3)

@@ -209,8 +209,9 @@ def _model(cfg: Config, names: tuple[str, ...]):
 
 def _of_each_class(cfg: Config, names: tuple[str, ...]) -> list[str]:
     """Entries of the state dict that change with the number of classes: they mean nothing to other classes."""
-    some, more = (_model(cfg, n).state_dict() for n in (names, (*names, 'something else')))
-    return [key for key in some if some[key].shape != more[key].shape]
+    fewer = names[:-1] or (*names, 'something else')  # a method may know texts of its classes only
+    some, others = (_model(cfg, n).state_dict() for n in (names, fewer))
+    return [key for key in some if some[key].shape != others[key].shape]
 
 
 def _reason(folder: Path, code: int | None) -> str:

@@ -6,10 +6,10 @@ from vlm_dense.programs import import_quietly
 
 import_quietly()
 
-from vlm_dense.apis.maskclip_models import maskclip_config  # noqa: E402
+from vlm_dense.apis.maskclip_models import maskclip_config, method_config  # noqa: E402
 from vlm_dense.apis.seg_inferencer import SegInferencer  # noqa: E402
 
-__all__ = ['SegInferencer', 'maskclip_config']
+__all__ = ['SegInferencer', 'maskclip_config', 'method_config']
 
 if find_spec('mmdet'):
     from vlm_dense.apis.det_inferencer import DetInferencer

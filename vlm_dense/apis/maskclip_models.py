@@ -1,13 +1,16 @@
-"""MaskCLIP on any CLIP, by name and for pictures of any kind."""
+"""MaskCLIP and its successors on any CLIP, by name and for pictures of any kind."""
 
 from __future__ import annotations
 
 from mmengine.config import Config
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
-from vlm_dense.apis.common import named_config
+from vlm_dense.apis.common import CONFIGS, named_config
 from vlm_dense.clip.loading import model_config
 from vlm_dense.datasets.scenes import SHAPES
+from vlm_dense.engine.config_files import load_config
+from vlm_dense.errors import ConfigError
+from vlm_dense.registry import unknown_name
 
 MASKCLIP = {
     'maskclip_tiny-vit': ('tiny-vit', 'bundled'),
@@ -20,12 +23,63 @@ MASKCLIP = {
 
 DEFAULT_MODEL = 'maskclip_tiny-vit'
 
+METHODS = ('maskclip', 'sclip', 'clearclip', 'naclip', 'sc_clip', 'resclip', 'proxyclip', 'lposs')
+"""MaskCLIP and its successors."""
+
+TOWERS = {'tiny-vit': ('tiny-vit', 'bundled'), 'vit-b16': ('ViT-B-16', 'openai'), 'vit-l14': ('ViT-L-14', 'openai')}
+"""Towers of :data:`METHODS` -> (arch, pretrained)."""
+
+_SHORT_SIDE = dict(clearclip=448, lposs=448)
+"""Of pictures, in px; 336 for the others."""
+
 _PUBLISHED_MEAN, _PUBLISHED_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def segmentor_config(name: str) -> Config:
-    """The config of a name of :data:`MASKCLIP`, or what :func:`named_config` finds."""
-    return maskclip_config(*MASKCLIP[name]) if name in MASKCLIP else named_config(name, MASKCLIP)
+    """The config of a name of :data:`MASKCLIP`, of ``<method>_<tower>``, or what :func:`named_config` finds."""
+    if name in MASKCLIP:
+        return maskclip_config(*MASKCLIP[name])
+    method, _, tower = name.rpartition('_')
+    if method in METHODS and tower in TOWERS:
+        return method_config(method, *TOWERS[tower])
+    return named_config(name, (*MASKCLIP, *(f'{method}_{tower}' for method in METHODS for tower in TOWERS)))
+
+
+def method_config(method: str, arch: str = 'tiny-vit', pretrained: str = 'bundled') -> Config:
+    """Config of MaskCLIP or one of its successors on a ViT of open_clip, for pictures of any kind.
+
+    The settings are those of ``configs/_base_/models/<method>_vit-b16.py``, or ``<method>_tiny-vit.py`` on a bundled
+    model. Second backbones are loaded as these files say.
+
+    Args:
+        method: One of :data:`METHODS`.
+        arch, pretrained: As for :func:`vlm_dense.clip.load_clip`.
+
+    Returns:
+        A config with ``model`` and ``test_pipeline``; without class names.
+
+    Raises:
+        ConfigError: unknown method or architecture, a ResNet for a method that needs a ViT, or no configs, where only
+            the package is installed.
+    """
+    if method not in METHODS:
+        raise ConfigError(unknown_name(method, 'methods of segmentation without training', METHODS))
+    if method == 'maskclip':
+        return maskclip_config(arch, pretrained)
+    if isinstance(model_config(arch)['vision_cfg'].get('layers'), (list, tuple)):
+        raise ConfigError(f'{method} reads the attention of a ViT, and {arch} is a ResNet. Choose a ViT, as ViT-B-16.')
+    bundled = pretrained == 'bundled'
+    path = CONFIGS / '_base_' / 'models' / f'{method}_{"tiny-vit" if bundled else "vit-b16"}.py'
+    if not path.is_file():
+        raise ConfigError(f'{method} is set up by {path}, which is not there. Run it from a clone of the repository.')
+    model = load_config(str(path)).model
+    if (arch, pretrained) != TOWERS['vit-b16']:
+        for part in (model.backbone, model.text_encoder):
+            part.update(arch=arch, pretrained=pretrained)
+    scale = (384, 96) if bundled else (2048, _SHORT_SIDE.get(method, 336))
+    steps = [dict(type='vlm_dense.LoadImage'), dict(type='Resize', scale=scale, keep_ratio=True)]
+    steps.append(dict(type='PackSegInputs'))
+    return Config(dict(default_scope='mmseg', model=model, test_pipeline=steps))
 
 
 def maskclip_config(arch: str | dict, pretrained: str | None) -> Config:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import shorten
 
 import cv2
@@ -43,11 +43,39 @@ def draw_overlay(
         title: Line above the picture.
         opacity: Of the colours, 0 to 1.
     """
-    colours = np.array(palette(len(names)), np.uint8)
+    overlay = colour_over(image, labels, len(names), opacity)
+    return draw_rows([[overlay]], [title], legend_of([labels], names), tile=view_side(labels.shape))
+
+
+def draw_side_by_side(
+    image: np.ndarray, labels: Mapping[str, np.ndarray], names: Sequence[str], opacity: float = 0.5
+) -> Image.Image:
+    """The picture, and beside it the colours of several label maps; below them the names.
+
+    Args:
+        image: uint8 (H, W, 3) BGR.
+        labels: Title of a column -> indices (H, W) into ``names``.
+        names: A name of each class.
+        opacity: Of the colours, 0 to 1.
+    """
+    maps = [colour_over(image, each, len(names), opacity) for each in labels.values()]
+    tile = max(view_side(image.shape) // (1 + len(maps)), 240)
+    plain = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    legend = legend_of(list(labels.values()), names)
+    return draw_rows([[plain, *maps]], ['picture', *labels], legend, tile=tile)
+
+
+def colour_over(image: np.ndarray, labels: np.ndarray, number: int, opacity: float) -> np.ndarray:
+    """RGB uint8 (H, W, 3): the colours of ``number`` classes over a greyed picture (H, W, 3), BGR."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB)
-    overlay = cv2.addWeighted(grey, 1 - opacity, colours[labels], opacity, 0)
-    legend = [
-        (f'{shorten(names[k], _LEGEND_WIDTH, placeholder="...")} {share:.1%}', colours[k].tolist())
-        for k, share in shares(labels)
-    ]
-    return draw_rows([[overlay]], [title], legend, tile=view_side(labels.shape))
+    return cv2.addWeighted(grey, 1 - opacity, np.array(palette(number), np.uint8)[labels], opacity, 0)
+
+
+def legend_of(maps: Sequence[np.ndarray], names: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """(name, RGB) of each class in label maps, the largest first; of a single map with its shares of the pixels."""
+    colours, together = palette(len(names)), np.concatenate([each.ravel() for each in maps])
+    legend = []
+    for k, share in shares(together):
+        text = shorten(names[k], _LEGEND_WIDTH, placeholder='...')
+        legend.append((f'{text} {share:.1%}' if len(maps) == 1 else text, list(colours[k])))
+    return legend

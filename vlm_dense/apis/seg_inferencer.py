@@ -66,9 +66,10 @@ class SegInferencer(BaseInferencer):
         result['predictions']  # (H, W), 0: sky, 1: road, 2: car
 
     Args:
-        model: A name of :data:`~vlm_dense.apis.maskclip_models.MASKCLIP`, the name of a config of the repository, the
-            path of a config, or a config, as from :func:`vlm_dense.apis.maskclip_config`. Default: the bundled tiny
-            model, which knows drawn shapes only.
+        model: A name of :data:`~vlm_dense.apis.maskclip_models.MASKCLIP`, or ``<method>_<tower>`` of
+            :data:`~vlm_dense.apis.maskclip_models.METHODS` and :data:`~vlm_dense.apis.maskclip_models.TOWERS`, as
+            ``'naclip_vit-b16'``; the name of a config of the repository, the path of a config, or a config, as from
+            :func:`vlm_dense.apis.method_config`. Default: the bundled tiny model, which knows drawn shapes only.
         weights: Checkpoint of a model that has been trained; MaskCLIP needs none.
         device: Default: a GPU if there is one.
         classes: Of calls that give none. Default: those of the config, the data set or the checkpoint.
@@ -165,8 +166,8 @@ class SegInferencer(BaseInferencer):
             )
         classes = list(as_class_names(classes))
         background = self.model.decode_head.background
-        if background is not None and ('background',) not in classes[background['index'] :][:1]:
-            classes.insert(background['index'], ('background',))
+        if background is not None and ('background',) not in classes[background:][:1]:
+            classes.insert(background, ('background',))
         return tuple(classes)
 
     def _init_visualizer(self, cfg: Config) -> None:
@@ -320,8 +321,8 @@ class SegInferencer(BaseInferencer):
 
 
 def _probabilities(model: nn.Module, logits: torch.Tensor) -> torch.Tensor:
-    head = model.decode_head
-    if not isinstance(head, MaskCLIPHead):
-        return logits.softmax(dim=0) if len(logits) > 1 else torch.cat([1 - logits.sigmoid(), logits.sigmoid()])
-    refined = getattr(model, 'pamr', None) is not None  # these are probabilities already
-    return logits if refined else head.probabilities(logits[None])[0]
+    if hasattr(model, 'probabilities'):
+        return model.probabilities(logits)
+    if isinstance(model.decode_head, MaskCLIPHead):
+        return model.decode_head.probabilities(logits[None])[0]
+    return logits.softmax(dim=0) if len(logits) > 1 else torch.cat([1 - logits.sigmoid(), logits.sigmoid()])

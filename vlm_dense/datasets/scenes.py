@@ -201,6 +201,13 @@ def _outline(mask: np.ndarray, width: int) -> np.ndarray:
     return mask & ~inner[1:-1, 1:-1]
 
 
+def single_pair(key: str, pairs: Sequence[tuple[int, int]] = PAIRS) -> tuple[int, int]:
+    """(shape id, colour id) of the object that :func:`draw_scene` draws for a key with ``num_objects=(1, 1)``."""
+    rng = np.random.RandomState(zlib.crc32(key.encode()))
+    draws = rng.randint(0, 1 << 16, _DRAWS_BACKGROUND + _DRAWS_OBJECT, dtype=np.int64)
+    return pairs[int(draws[_DRAWS_BACKGROUND]) * len(pairs) >> 16]
+
+
 def draw_scene(
     key: str,
     size: tuple[int, int],

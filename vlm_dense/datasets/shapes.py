@@ -170,7 +170,7 @@ class ShapesDataset(BaseDataset):
         return [dict(img_id=i) for i in range(self.num_scenes)]
 
     def get_data_info(self, idx: int) -> dict:
-        """What :class:`DrawScene` needs to draw scene ``idx``."""
+        """What :class:`DrawScene` needs to draw scene ``idx``; scenes of one object know their ``gt_label`` before."""
         info = super().get_data_info(idx)
         name = f'{self.seed}/{self.split}/{info["img_id"]}'
         path = f'shapes/{self.domain}/{name}.png'
@@ -182,13 +182,15 @@ class ShapesDataset(BaseDataset):
             pairs=self._pairs,
             labels=self._labels,
             background_label=self._fill,
-            num_classes=len(self.metainfo['classes']),
+            num_classes=len(self._metainfo['classes']),  # the property copies all of it
             img_path=path,
             seg_map_path=path,
             label_map=None,
             reduce_zero_label=False,
             seg_fields=[],
         )
+        if self.num_objects == (1, 1):
+            info['gt_label'] = int(self._labels[scenes.single_pair(name, self._pairs)])
         return info
 
     def write_coco(self, folder: str | os.PathLike) -> None:

@@ -2,6 +2,7 @@
 
 from vlm_dense.engine import (
     checkpoint,
+    compilation,
     cpu_distributed,
     losses,
     pictures,
@@ -15,6 +16,7 @@ from vlm_dense.engine import (
 
 __all__ = [
     'checkpoint',
+    'compilation',
     'cpu_distributed',
     'losses',
     'pictures',

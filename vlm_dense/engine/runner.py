@@ -11,8 +11,9 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
+from vlm_dense.engine.compilation import compile_parts
 from vlm_dense.engine.files import partial_of, put_in_place, remove
-from vlm_dense.errors import CheckpointError
+from vlm_dense.errors import CheckpointError, ConfigError
 
 
 @contextmanager
@@ -43,8 +44,13 @@ class SafeRunner(Runner):
     - A model of which nothing is trained is not wrapped in DDP, which would refuse it, so that it can be tested in
       several processes.
     - The parameters that the optimiser skips are counted in one line of the log in place of one line for each.
+    - ``compile=True``, or ``compile=dict(...)`` with options of ``torch.compile``, compiles the parts of the model that
+      map tensors to tensors, see :func:`~vlm_dense.engine.compilation.compile_parts`, where mmengine hands data samples
+      and optimiser to the compiler as well.
     - A module that depends on how gradients are used is shown the optimiser wrapper, and may refuse it.
     """
+
+    _compiled = False
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
         """Save a checkpoint, see :meth:`mmengine.runner.Runner.save_checkpoint`.
@@ -64,6 +70,16 @@ class SafeRunner(Runner):
         if self.distributed and not any(p.requires_grad for p in model.parameters()):
             return model.to(get_device())
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def _maybe_compile(self, target: str) -> None:
+        options = self.cfg.get('compile')
+        if not options or self._compiled:
+            return
+        if options is not True and not isinstance(options, dict):
+            raise ConfigError(f'compile must be True, False or a dict of options of torch.compile, found {options!r}.')
+        self._compiled = True
+        parts = compile_parts(self.model, **({} if options is True else options))
+        self.logger.info(f'torch.compile takes {", ".join(parts)}; the first iterations are slow.')
 
     def build_optim_wrapper(self, optim_wrapper):
         """Build the optimiser, and show it to the modules that have ``meet_optim_wrapper(optim_wrapper)``."""

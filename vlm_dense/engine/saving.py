@@ -65,6 +65,7 @@ class SafeCheckpointHook(CheckpointHook):
                     remove(begun)
         if step != _step(runner) and _validation_is_due(runner):
             runner.logger.info(f'Validating once more: the run was cut off after {_step(runner)} and before the end.')
+            _as_after_step(runner)
             runner.val_loop.run()
 
     def _remove_outdated(self, info: dict) -> None:
@@ -195,3 +196,10 @@ def best_checkpoint(runner: Runner) -> str | None:
     """Path of the best checkpoint of a run, if it keeps the best by one metric."""
     best = runner.message_hub.runtime_info.get('best_ckpt')
     return _found(runner.work_dir, str(best)) if best else None
+
+
+def _as_after_step(runner: Runner) -> None:
+    """Let the message hub tell the iteration and the epoch that were last, as it does after them, not those to come."""
+    by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    runner.message_hub.update_info('iter', runner.iter - 1)
+    runner.message_hub.update_info('epoch', runner.epoch - int(by_epoch))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vlm_dense.errors import ConfigError
 from vlm_dense.segmentation.pamr import PAMR
+from vlm_dense.segmentation.strip_maps import StripMaps
 
 
 class NameDecision:
@@ -57,34 +58,79 @@ class NameDecision:
         self.two_steps = two_steps
         self.pamr = None if pamr is None else PAMR(**pamr)
 
+    def refinement(self, image: Tensor, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+        """PAMR of cosines (n, H, W) on the image (3, h, w) at their size (H, W), name by name."""
+        return self.pamr(F.interpolate(image[None].float(), size, mode='bilinear', align_corners=False)[0])
+
     def refine(self, cosines: Tensor, image: Tensor) -> Tensor:
-        """Cosines (N, H, W) refined by PAMR, if there is one, on the image (3, h, w) at their size."""
-        if self.pamr is None:
-            return cosines
-        image = F.interpolate(image[None].float(), cosines.shape[1:], mode='bilinear', align_corners=False)[0]
-        return self.pamr(image)(cosines)
+        """Cosines (N, H, W) refined by PAMR, if there is one, on the image (3, h, w)."""
+        return cosines if self.pamr is None else self.refinement(image, cosines.shape[1:])(cosines)
 
     def __call__(self, cosines: Tensor, owners: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
         """Scores and labels of an image.
 
         Args:
             cosines: (N, H, W).
-            owners: The class of each name, (N,).
+            owners: The class of each name, (N,), ascending.
 
         Returns:
             Scores (K, H, W) and labels (H, W), int64.
         """
-        owners = torch.as_tensor(owners, device=cosines.device)
-        names = (self.scale * cosines).softmax(dim=0)
-        scores = torch.stack([names[owners == k].amax(dim=0) for k in range(int(owners.max()) + 1)])
+        scores = self._scores(cosines, owners)
         if self.area_thresh is not None:
-            scores = self._without_small(scores)
-        best, labels = scores.max(dim=0)
-        labels = labels.masked_fill(best < self.prob_thresh, 0)
+            scores = scores * self._kept(_counts(scores.argmax(dim=0), len(scores)))[:, None, None]
+        labels = self._labels(*scores.max(dim=0))
         return scores / scores.sum(dim=0) if self.sum_to_one else scores, labels
 
-    def _without_small(self, scores: Tensor) -> Tensor:
-        pixels = scores.argmax(dim=0).flatten().bincount(minlength=len(scores))
+    def labels(self, maps: StripMaps, owners: Tensor | Sequence[int]) -> Tensor:
+        """The labels (H, W), of cosines that are brought to their size a few rows at a time."""
+        kept = None
+        if self.area_thresh is not None:
+            number = int(torch.as_tensor(owners).max()) + 1
+            strips = (self._scores(rows.movedim(-1, 0), owners).argmax(dim=0) for _, rows in maps.strips())
+            kept = self._kept(sum(_counts(each, number) for each in strips))
+        found = []
+        for _, rows in maps.strips():
+            scores = self._scores(rows.movedim(-1, 0), owners)
+            scores = scores if kept is None else scores * kept[:, None, None]
+            found.append(self._labels(*scores.max(dim=0)))
+        return torch.cat(found)
+
+    def refined_labels(self, groups: Iterable[Tensor], owners: Tensor | Sequence[int]) -> Tensor:
+        """The labels (H, W) of cosines that come a few names (n, H, W) at a time; without ``area_thresh``."""
+        best = index = total = None
+        start = 0
+        for maps in groups:
+            maps = self.scale * maps
+            value, which = maps.max(dim=0)
+            every = maps.logsumexp(dim=0)
+            if best is None:
+                best, index, total = value, which, every
+            else:
+                better = value > best
+                best, index = torch.where(better, value, best), torch.where(better, which + start, index)
+                total = torch.logaddexp(total, every)
+            start += len(maps)
+        return self._labels((best - total).exp(), torch.as_tensor(owners, device=index.device)[index])
+
+    def _scores(self, cosines: Tensor, owners: Tensor | Sequence[int]) -> Tensor:
+        """Scores (K, H, W) of cosines (N, H, W)."""
+        owners = torch.as_tensor(owners, device=cosines.device)
+        names, number = (self.scale * cosines).softmax(dim=0), int(owners.max()) + 1
+        if number == len(names):
+            return names
+        index = owners[:, None, None].expand_as(names)
+        return names.new_zeros(number, *names.shape[1:]).scatter_reduce_(0, index, names, 'amax')
+
+    def _labels(self, best: Tensor, labels: Tensor) -> Tensor:
+        return labels.masked_fill(best < self.prob_thresh, 0)
+
+    def _kept(self, pixels: Tensor) -> Tensor:
+        """Which classes are large enough, (K,), of the pixels of each."""
         kept = pixels > self.area_thresh * pixels[1:].sum()
         kept[0] = True
-        return scores * kept[:, None, None]
+        return kept
+
+
+def _counts(labels: Tensor, number: int) -> Tensor:
+    return labels.flatten().bincount(minlength=number)

@@ -40,5 +40,8 @@ test_dataloader = dict(
 val_evaluator = dict(type='vlm_dense.Accuracy')
 test_evaluator = val_evaluator
 
-# what changes in the test set for `tools/compare.py --protocols transfer`
-targets = {domain: dict(domain=domain) for domain in ('source', 'sketch', 'inverted', 'noisy')}
+# for tools/compare.py: what changes in all data, in the test data, and in all data of a task
+source = dict(domain='source')  # --protocols transfer, domain-generalisation: the training
+targets = {label: dict(label=label) for label in ('colour', 'shape_colour')}  # transfer: other classes
+domains = {domain: dict(domain=domain) for domain in ('sketch', 'inverted', 'noisy', 'night')}
+single_tasks = {label: dict(label=label) for label in ('shape', 'colour')}  # tasks

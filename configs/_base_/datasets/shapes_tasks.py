@@ -18,4 +18,4 @@ val_dataloader = dict(
 test_dataloader = dict(dataset=dict(_joined, datasets=[dict(_test, label=name) for name in _names]))
 val_evaluator = dict(_delete_=True, type='vlm_dense.TaskAccuracy')
 test_evaluator = val_evaluator
-targets = dict(_delete_=True)  # none
+source = targets = domains = single_tasks = dict(_delete_=True)  # none

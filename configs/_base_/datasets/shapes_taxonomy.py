@@ -13,4 +13,4 @@ val_dataloader = dict(batch_size=100, dataset=dict(shots=4, dataset=dict(num_sce
 test_dataloader = dict(dataset=scene)
 val_evaluator = dict(type='vlm_dense.TaxonomyMetric')
 test_evaluator = val_evaluator
-targets = dict(_delete_=True)  # none
+source = targets = domains = single_tasks = dict(_delete_=True)  # none

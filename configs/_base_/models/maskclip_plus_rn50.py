@@ -1,5 +1,6 @@
 # MaskCLIP+: DeepLabV2 on ResNet-101 learns from MaskCLIP on CLIP's RN50. Both get images normalised by ImageNet's mean
-# and deviation, as published. Refinement of the teacher is off (teacher.decode_head.pd_thresh=0.5, ks_thresh=1.0).
+# and deviation, as published. The teacher's labels are not refined (vlm_dense.PromptDenoising and
+# KeySmoothing in teacher.decode_head.refinements).
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 data_preprocessor = dict(
     type='vlm_dense.MixedSizeSegDataPreProcessor',
@@ -30,7 +31,7 @@ model = dict(
         type='vlm_dense.MaskCLIP',
         backbone=dict(type='vlm_dense.MaskCLIPResNet', arch='RN50', pretrained='openai'),
         text_encoder=dict(type='vlm_dense.TextTower', arch='RN50', pretrained='openai'),
-        decode_head=dict(aliases='first', pd_thresh=0.0, ks_thresh=0.0),
+        decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first')]),
     ),
     decode_head=dict(
         decode_module=dict(

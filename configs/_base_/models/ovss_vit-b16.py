@@ -12,10 +12,11 @@ model = dict(
     type='vlm_dense.MaskCLIP',
     data_preprocessor=data_preprocessor,
     backbone=dict(
-        type='vlm_dense.CLIPViT',
+        type='vlm_dense.MaskCLIPViT',
         arch='ViT-B-16',
         pretrained='openai',
-        head=True,
+        act=None,
+        ln_eps=None,
         pos_mode='bicubic_scaled',
         remainder='drop',
     ),

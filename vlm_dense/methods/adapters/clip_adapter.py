@@ -34,7 +34,7 @@ class Bottleneck(Pretrained, BaseModule):
         CheckpointError: the file is for another tower or reduction.
     """
 
-    renamed = {r'^adapter\.': ''}
+    key_map = {r'^adapter\.': ''}
 
     def __init__(
         self, dim: int, ratio: float = 0.2, reduction: int = 4, last_relu: bool = True, pretrained: str | None = None
@@ -54,7 +54,7 @@ class Bottleneck(Pretrained, BaseModule):
         """(..., D) to (..., D)."""
         return self.ratio * self.fc(x) + (1 - self.ratio) * x
 
-    def what_it_is(self) -> str:
+    def describe_shapes(self) -> str:
         """Sizes, for the message about a file that does not fit."""
         hidden, dim = self.fc[0].weight.shape
         return f'This adapter narrows the {dim} channels of its tower to {hidden}.'

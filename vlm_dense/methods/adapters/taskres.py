@@ -37,7 +37,7 @@ class TaskRes(Pretrained, ZeroShotPrompt):
         CheckpointError: a file for other classes or another tower; names both shapes.
     """
 
-    renamed = {r'^.*?(text_feature_residuals|base_text_features)$': r'\1'}
+    key_map = {r'^.*?(text_feature_residuals|base_text_features)$': r'\1'}
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class TaskRes(Pretrained, ZeroShotPrompt):
             return self.sentences(text_tower).mean(dim=1)
         return self.sentences(text_tower, project=False).mean(dim=1) @ self.projection.T
 
-    def what_it_is(self) -> str:
+    def describe_shapes(self) -> str:
         """Sizes, for the message about a file that does not fit."""
         shape = tuple(self.text_feature_residuals.shape)
         return f'This TaskRes has {shape[0]} classes and the {shape[1]} channels of its text tower.'

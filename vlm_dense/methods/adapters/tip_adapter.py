@@ -98,13 +98,14 @@ class TipAdapter(Prepared, CosineHead):
         self.register_buffer('keys', keys)
 
     def logits(self, features: ImageFeatures, text: Tensor, logit_scale: Tensor) -> Tensor:
-        """(B, K)."""
+        """(B, K), or (B, V, K) with the same cache beside each variant of the prompt."""
         self.check_prepared()
-        cached = self.retrieved(self.affinity(features.global_), self.beta)
-        return self.clip_logits(features, text, logit_scale) + self.alpha * cached
+        cached = self.alpha * self.retrieved(self.affinity(features.global_), self.beta)
+        clip = self.clip_logits(features, text, logit_scale)
+        return clip + (cached if clip.dim() == 2 else cached[:, None])
 
     def clip_logits(self, features: ImageFeatures, text: Tensor, logit_scale: Tensor) -> Tensor:
-        """What the class embeddings say, (B, K)."""
+        """What the class embeddings say, (B, K) or (B, V, K)."""
         return super().logits(features, text, logit_scale)
 
     def affinity(self, features: Tensor) -> Tensor:
@@ -173,9 +174,19 @@ class TipAdapter(Prepared, CosineHead):
         Args:
             model: The classifier, in eval mode.
             loader: The labelled images.
+
+        Raises:
+            ConfigError: the text prompt depends on the image.
         """
+        prompt, name = model.text_prompt, type(self).__name__
+        if prompt.image_conditioned:
+            raise ConfigError(
+                f'{name} searches with texts that serve all images, and those of {type(prompt).__name__} depend on the '
+                'image. Give alpha and beta, and leave out the search.'
+            )
         features, labels = read_features(model, loader)
-        text = model.text_prompt.directions(model.class_embeddings().float())
+        text = prompt.directions(model.class_embeddings().float())
+        text = text if text.dim() == 2 else text[None]
         scale = model.text_encoder.logit_scale.exp()
         betas, alphas, *more = self.grid
         mixing = torch.tensor(alphas, device=features.device)[:, None, None]
@@ -184,16 +195,20 @@ class TipAdapter(Prepared, CosineHead):
             clip = self.clip_logits(ImageFeatures(global_=images), text, scale)
             affinity = self.affinity(images)
             for (place, beta), *others in itertools.product(*map(enumerate, (betas, *more))):
-                logits = clip + mixing * self.retrieved(affinity, beta, *(value for _, value in others))
+                cached = mixing * self.retrieved(affinity, beta, *(value for _, value in others))
+                if clip.dim() == 2:
+                    logits = clip + cached
+                else:
+                    logits = torch.stack([prompt.combine(clip + c[:, None]) for c in cached])
                 right[(place, slice(None), *(at for at, _ in others))] += (logits.argmax(-1) == truth).sum(-1)
         self.search_accuracy = 100 * right.double().cpu() / len(labels)
         if right.max() > 0:
             best = torch.unravel_index(right.flatten().argmax(), right.shape)
-            for name, values, place in zip(self.searched, self.grid, best, strict=True):
-                self.get_buffer(name).fill_(values[place])
-        found = ', '.join(f'{name} {float(self.get_buffer(name)):.4g}' for name in self.searched)
+            for searched, values, place in zip(self.searched, self.grid, best, strict=True):
+                self.get_buffer(searched).fill_(values[place])
+        found = ', '.join(f'{searched} {float(self.get_buffer(searched)):.4g}' for searched in self.searched)
         print_log(
-            f'{type(self).__name__}: {found} classify {self.search_accuracy.max():.2f} % of {len(labels)} images, most '
+            f'{name}: {found} classify {self.search_accuracy.max():.2f} % of {len(labels)} images, most '
             f'of {right.numel()} combinations.',
             logger='current',
         )

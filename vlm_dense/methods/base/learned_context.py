@@ -171,10 +171,10 @@ class LearnedContext(Pretrained, TextPrompt):
     # --- official checkpoints -------------------------------------------------------------------------------------
 
     def _leave_out_rebuilt(self, state_dict: dict, prefix: str, *args) -> None:
-        for key in [k for k in state_dict if k.startswith(tuple(prefix + name for name in self.rebuilt))]:
+        for key in [k for k in state_dict if k.startswith(tuple(prefix + name for name in self.ignored_prefixes))]:
             del state_dict[key]
 
-    def what_it_is(self) -> str:
+    def describe_shapes(self) -> str:
         """Number and width of the vectors."""
         whose = f'for each of its {len(self.class_names)} classes' if self.class_specific else 'that all classes share'
         return (

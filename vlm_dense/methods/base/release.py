@@ -21,7 +21,7 @@ def read_release(path: str) -> dict[str, Tensor]:
 
 
 def block_before(pattern: str, name: str) -> dict[str, Callable]:
-    """Entry of :attr:`Pretrained.renamed`: the number in ``pattern`` counts blocks, ours what stands before them.
+    """Entry of :attr:`Pretrained.key_map`: the number in ``pattern`` counts blocks, ours what stands before them.
 
     ``block_before(r'resblocks\\.(\\d+)\\.VPT', 'deep.')`` makes ``deep.0`` of ``resblocks.1.VPT``.
     """
@@ -32,21 +32,21 @@ class Pretrained:
     """Mixin of modules that load what their method's release saves; goes in front of the module class.
 
     Attributes:
-        rebuilt: Beginnings of names that follow from class names or that nothing reads; left out when loading.
-        renamed: Regular expression -> replacement, as in :func:`re.sub`, of the release's names that differ from ours.
+        ignored_prefixes: Beginnings of names that follow from class names or that nothing reads; left out when loading.
+        key_map: Regular expression -> replacement, as in :func:`re.sub`, of the release's names that differ from ours.
     """
 
-    rebuilt: tuple[str, ...] = ('token_prefix', 'token_suffix')
-    renamed: Mapping[str, str | Callable] = {}
+    ignored_prefixes: tuple[str, ...] = ('token_prefix', 'token_suffix')
+    key_map: Mapping[str, str | Callable] = {}
 
     def from_release(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of the release under our names, without what is rebuilt and without the frozen CLIP."""
         found = {}
         for key, value in weights.items():
             name = key.removeprefix('prompt_learner.')
-            for pattern, replacement in self.renamed.items():
+            for pattern, replacement in self.key_map.items():
                 name = re.sub(pattern, replacement, name)
-            if not name.startswith((*self.rebuilt, *_CLIP)):
+            if not name.startswith((*self.ignored_prefixes, *_CLIP)):
                 found[name] = value
         return found
 
@@ -71,10 +71,10 @@ class Pretrained:
         try:
             check_fit(weights, {k: v.shape for k, v in self.state_dict().items()}, path)
         except CheckpointError as error:
-            raise CheckpointError(f'{error}\n{self.what_it_is()}') from error
+            raise CheckpointError(f'{error}\n{self.describe_shapes()}') from error
         self.load_state_dict(weights)
 
-    def what_it_is(self) -> str:
+    def describe_shapes(self) -> str:
         """One sentence on the sizes of this module, for the message about a file that does not fit."""
         return f'This is a {type(self).__name__}.'
 

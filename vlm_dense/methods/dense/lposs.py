@@ -17,9 +17,10 @@ from vlm_dense.errors import ConfigError
 from vlm_dense.methods.dense.likeness import IMAGENET_MEAN, IMAGENET_STD, Renormalise
 from vlm_dense.methods.maskclip import MaskCLIP
 from vlm_dense.methods.maskclip.head import ClassNames
+from vlm_dense.methods.maskclip.segmentor import owners_of
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.inference import own_sizes
-from vlm_dense.segmentation.strip_maps import Box, Piece
+from vlm_dense.segmentation.strip_maps import Box, Piece, StripMaps
 
 _ROWS_AT_ONCE = 4096
 
@@ -69,10 +70,15 @@ class LPOSS(MaskCLIP):
     ):
         super().__init__(backbone, class_names, **kwargs)
         head = self.decode_head
-        if self.decision or self.pamr or self.variants or head.pd_thresh or head.ks_thresh or head.background:
+        if self.decision or self.pamr or self.variants or len(head.refinements) > 1:  # more than Aliases
             raise ConfigError(
                 'LPOSS: decision, pamr, variants, background and the thresholds of the head would have no effect. '
                 'Leave them out; names of the background go into class_names, as [["wall", "sky"], "dog"].'
+            )
+        if (self.test_cfg or {}).get('window_multiple'):
+            raise ConfigError(
+                'LPOSS: test_cfg.window_multiple would make nodes of pixels. Leave it out; each backbone pads windows '
+                'to its own patch.'
             )
         if not 0 <= alpha < 1 or k < 1 or steps < 1:
             raise ConfigError(
@@ -102,12 +108,20 @@ class LPOSS(MaskCLIP):
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
         order, images = own_sizes(inputs, samples)
         for n, pieces in self._maps(images, self.both_features):
-            sample = samples[order[n]]
-            scores = self.class_maps(self.spread(pieces), images[n], sample.metainfo)
-            sample.set_data(dict(pred_sem_seg=PixelData(data=scores.argmax(dim=0, keepdim=True))))
-            if self._keep_logits():
-                sample.set_data(dict(seg_logits=PixelData(data=scores)))
+            sample, spread = samples[order[n]], self.spread(pieces)
+            if not self._keep_logits() and self._strips_do(spread, sample.metainfo):
+                labels = self._strip_labels(spread, sample.metainfo)
+            else:
+                scores = self.class_maps(spread, images[n], sample.metainfo)
+                labels = scores.argmax(dim=0)
+                if self._keep_logits():
+                    sample.set_data(dict(seg_logits=PixelData(data=scores)))
+            sample.set_data(dict(pred_sem_seg=PixelData(data=labels[None])))
         return samples
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Softmax over the classes of the spread scores (K, H, W), as in the released code."""
+        return scores.softmax(dim=0)
 
     def predict_lists(self, inputs: Tensor, data_samples: list, class_lists: Sequence) -> list:
         """Not available: see :meth:`set_class_names` for other classes.
@@ -220,10 +234,30 @@ class LPOSS(MaskCLIP):
 
     def class_maps(self, pieces: list[Piece], image: Tensor, meta: dict) -> Tensor:
         """Spread scores (K, H, W) of the classes in original size, of an image (3, h, w)."""
-        plain = not meta.get('flip') and 'padding_size' not in meta and 'img_padding_size' not in meta
-        if len(pieces) == 1 and self.pixels is None and plain:
-            return self._upsample(self._classes(pieces[0][1]), tuple(meta.get('ori_shape', image.shape[1:])[:2]))
+        if len(pieces) == 1 and self.pixels is None and self._plain(meta):
+            return self._upsample(self._classes(pieces[0][1]), self.original_size(pieces, meta))
         return self._original_size(self._classes(self.name_maps(pieces, meta, image)), meta)
+
+    def _strips_do(self, pieces: list[Piece], meta: dict) -> bool:
+        """Whether labels can be made a few rows at a time: names are merged before maps get their original size."""
+        if self.pixels is not None:
+            return False
+        seen = pieces[-1][0][1], pieces[-1][0][3]
+        single = all(len(names) == 1 for names in self.decode_head.class_names)
+        return single or self.original_size(pieces, meta) == seen or (len(pieces) == 1 and self._plain(meta))
+
+    def _strip_labels(self, pieces: list[Piece], meta: dict) -> Tensor:
+        """Labels (H, W) in original size, equal to the argmax of :meth:`class_maps`."""
+        if len(pieces) == 1 and self._plain(meta):
+            height, width = self.original_size(pieces, meta)
+            classes = [((0, height, 0, width), self._classes(pieces[0][1]))]
+            return StripMaps(classes, {}, self.align_corners).argmax()
+        names = StripMaps(pieces, meta, self.align_corners).argmax()
+        return torch.tensor(owners_of(self.decode_head.class_names), device=names.device)[names]
+
+    @staticmethod
+    def _plain(meta: dict) -> bool:
+        return not meta.get('flip') and 'padding_size' not in meta and 'img_padding_size' not in meta
 
     def _classes(self, maps: Tensor) -> Tensor:
         """The largest of each class's names, (K, ...) of (N, ...)."""

@@ -132,7 +132,7 @@ class CAVPTPrompt(LearnedContext, ImagePrompt):
 
     plain = ('global',)
     reads_text = True
-    renamed = {
+    key_map = {
         r'^image_encoder\.transformer\.ctx_learner\.ctx$': 'tokens',
         r'^image_encoder\.transformer\.extractor\.ctx$': 'memory',
         r'^image_encoder\.transformer\.extractor\.meta_nets\.(\d+)\.': r'upper.\1.query.',
@@ -141,7 +141,7 @@ class CAVPTPrompt(LearnedContext, ImagePrompt):
         r'^image_encoder\.transformer\.extractor\.lns2\.(\d+)\.': r'upper.\1.norm_out.',
         r'^image_encoder\.transformer\.extractor\.classfiers\.(\d+)\.': r'upper.\1.classifier.',
     }
-    rebuilt = (*LearnedContext.rebuilt, 'text_features')
+    ignored_prefixes = (*LearnedContext.ignored_prefixes, 'text_features')
 
     def __init__(
         self,
@@ -217,12 +217,12 @@ class CAVPTPrompt(LearnedContext, ImagePrompt):
                 weights[name] = own[name]
         return weights
 
-    def what_it_is(self) -> str:
+    def describe_shapes(self) -> str:
         """Sizes, for the message about a file that does not fit."""
         lower, count, width = self.tokens.shape
         return (
-            f'{super().what_it_is()} It has {count} tokens of {width} channels for each of {lower} lower blocks, and '
-            f'{len(self.upper)} upper blocks.'
+            f'{super().describe_shapes()} It has {count} tokens of {width} channels for each of {lower} lower blocks, '
+            f'and {len(self.upper)} upper blocks.'
         )
 
 

@@ -35,8 +35,8 @@ class IVLPPrompt(DeepTextPrompt, ImagePrompt):
         visual: The tokens, a :class:`VPTPrompt`.
     """
 
-    renamed = {
-        **DeepTextPrompt.renamed,
+    key_map = {
+        **DeepTextPrompt.key_map,
         r'^image_encoder\.VPT$': 'visual.first',
         **block_before(r'^image_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow$', 'visual.deep.'),
     }

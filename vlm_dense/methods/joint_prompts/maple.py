@@ -37,7 +37,7 @@ class MaPLePrompt(DeepTextPrompt, ImagePrompt):
         deep_proj: F_1, F_2, ...
     """
 
-    renamed = {r'^compound_prompts_text\.': 'deep.', r'^compound_prompt_projections\.': 'deep_proj.'}
+    key_map = {r'^compound_prompts_text\.': 'deep.', r'^compound_prompt_projections\.': 'deep_proj.'}
 
     def __init__(
         self,

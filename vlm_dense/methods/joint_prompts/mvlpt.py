@@ -48,7 +48,7 @@ class MVLPTPrompt(LearnedContext, ImagePrompt):
         ConfigError: a tower that is no ViT, or a ``project_dim`` below 1.
     """
 
-    renamed = {
+    key_map = {
         r'^mvlpt_proj\.resblocks\.0\.': 'block.',
         r'^mvlpt_proj_ctx_coop_pre\.': 'text_in.',
         r'^mvlpt_proj_ctx_coop_post\.': 'text_out.',
@@ -109,9 +109,9 @@ class MVLPTPrompt(LearnedContext, ImagePrompt):
         tokens = {name: weights.pop(name) for name in [*weights] if name.startswith('vpt_embeddings')}
         return {**weights, **{f'visual.{name}': value for name, value in self.visual.from_release(tokens).items()}}
 
-    def what_it_is(self) -> str:
+    def describe_shapes(self) -> str:
         """Sizes, for the message about a file that does not fit."""
-        return f'{super().what_it_is()} {self.visual.what_it_is()}'
+        return f'{super().describe_shapes()} {self.visual.describe_shapes()}'
 
 
 def _maps(width: int, project_dim: int) -> tuple[nn.Module, nn.Module]:

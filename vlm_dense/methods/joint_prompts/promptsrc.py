@@ -53,7 +53,7 @@ class PromptSRCPrompt(IVLPPrompt, Head):
         ConfigError: a template without ``{}``.
     """
 
-    rebuilt = (*IVLPPrompt.rebuilt, 'ZS_image_encoder.')  # the release saves the frozen tower too
+    ignored_prefixes = (*IVLPPrompt.ignored_prefixes, 'ZS_image_encoder.')  # the release saves the frozen tower too
 
     def __init__(
         self,

@@ -91,7 +91,7 @@ class UPTPrompt(LearnedContext, ImagePrompt):
         """Images as they are, and the tokens (n, C)."""
         return images, PromptTokens(self.mlp(self.unified()[self.num_contexts :]), place='front')
 
-    def what_it_is(self) -> str:
+    def describe_shapes(self) -> str:
         """Number and width of the vectors."""
         return (
             f'This UPTPrompt has {self.num_contexts} vectors for each tower, with {self.uni_ctx.shape[-1]} channels, '

@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
@@ -22,12 +20,13 @@ from vlm_dense.methods.base.roles import ImagePrompt
 from vlm_dense.methods.base.templates import MASKCLIP_TEMPLATES
 from vlm_dense.methods.base.text_guided import TextGuided
 from vlm_dense.methods.base.text_prompt import TextPrompt
+from vlm_dense.methods.maskclip.refinements import Aliases as AliasPart
+from vlm_dense.methods.maskclip.refinements import ClassMaps, KeySmoothing, Refinement, build_refinements
+from vlm_dense.methods.maskclip.refinements.background import Background
+from vlm_dense.methods.maskclip.refinements.options import OPTIONS
 from vlm_dense.methods.maskclip.release import read_published
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.class_names import Aliases, as_class_names
-
-SUPPRESSED = -100.0
-"""Logit of a class that prompt denoising took out, on the scale of cosines."""
 
 ClassNames = str | Sequence[str | Sequence[str]]
 
@@ -36,8 +35,16 @@ ClassNames = str | Sequence[str | Sequence[str]]
 class MaskCLIPHead(TextGuided, BaseDecodeHead):
     """Classifies positions by their cosine with the class embeddings; has no weights of its own.
 
-    Works in any mmseg segmentor over ``vlm_dense.MaskCLIPViT`` or ``vlm_dense.MaskCLIPResNet``. Outside of training the
-    cosines are refined: :meth:`denoise` (``pd_thresh``), then :meth:`smooth` (``ks_thresh``).
+    Works in any mmseg segmentor over ``vlm_dense.MaskCLIPViT`` or ``vlm_dense.MaskCLIPResNet``. The cosines of names go
+    through ``refinements``, a list of parts, which make maps of classes of them::
+
+        refinements=[
+            dict(type='vlm_dense.Aliases', keep='max'),  # what a class with several names gets; this is the default
+            dict(type='vlm_dense.NamedBackground', names=['wall', 'floor']),  # class 0 is found by these names
+            dict(type='vlm_dense.PromptDenoising', thresh=0.5),
+            dict(type='vlm_dense.KeySmoothing', thresh=1.0),
+            dict(type='vlm_dense.ThresholdBackground', thresh=0.1),  # class 0 is where nothing is this probable
+        ]
 
     Args:
         class_names: Names in label order, one or several a class, or the name or path of a list, see
@@ -51,25 +58,14 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
         text_embeddings_path: In place of the two: the release's ``<set>_<model>_clip_text.pth``, a tensor with one
             row a name.
         num_classes: K; default: as many as there are ``class_names``.
-        aliases: What a class with several names gets: the ``'max'`` or ``'mean'`` of their cosines, or ``'first'``:
-            the names after the first, which is the published one in the lists of the package, are left out. Does not
-            concern the names of the background, which gets their maximum.
-        background: How a background class is found, which is class ``index`` of ``class_names``; its own name is not
-            used. Either or both of::
-
-                dict(index=0, names=['wall', 'ceiling', 'floor'])   # what it may consist of
-                dict(index=0, thresh=0.5)                           # where no class has this probability
-
-            Probabilities are ``softmax(scale * cosine)`` or, after key smoothing, the weighted sums divided by their
-            sum over classes.
-        pd_thresh: Prompt denoising removes a class from an image that nowhere reaches this probability; 0: off.
-        ks_thresh: Key smoothing replaces positions without a class of this probability; 0: off.
-        ks_norm: Along which axis the keys are normalised: ``'position'`` (official code) or ``'channel'`` (the
-            paper's cosine similarity).
+        refinements: Configs of :class:`~vlm_dense.methods.maskclip.refinements.Refinement`, in their order. Default:
+            none but ``Aliases``.
         scale: Inverse temperature of the probabilities.
         random_text: Seed of random directions that take the place of the class embeddings: a control that shows what
             the text contributes.
-        **kwargs: ``loss_decode``, ``ignore_index``, ``align_corners``, ``sampler`` as in mmseg.
+        **kwargs: ``loss_decode``, ``ignore_index``, ``align_corners``, ``sampler`` as in mmseg; and the older
+            options ``aliases``, ``background``, ``pd_thresh``, ``ks_thresh`` and ``ks_norm``, which change the list,
+            see :func:`~vlm_dense.methods.maskclip.refinements.build_refinements`.
 
     Raises:
         ClassNamesError: see :func:`as_class_names`; or names, ``num_classes`` and text file differ in number.
@@ -85,21 +81,11 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
         image_tower: nn.Module | None = None,
         text_embeddings_path: str | None = None,
         num_classes: int | None = None,
-        aliases: str = 'max',
-        background: dict | None = None,
-        pd_thresh: float = 0.0,
-        ks_thresh: float = 0.0,
-        ks_norm: str = 'position',
+        refinements: Sequence[dict] = (),
         scale: float = 100.0,
         random_text: int | None = None,
         **kwargs,
     ):
-        for name, value, allowed in (
-            ('aliases', aliases, ('max', 'mean', 'first')),
-            ('ks_norm', ks_norm, ('position', 'channel')),
-        ):
-            if value not in allowed:
-                raise ConfigError(f'MaskCLIPHead: {name} must be one of {allowed}, found {value!r}.')
         if class_names is None:
             raise ClassNamesError(
                 'MaskCLIP: class_names are missing. tools/train.py and tools/test.py take them from the data set for '
@@ -107,8 +93,9 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
             )
         if (text_encoder is None) == (text_embeddings_path is None):
             raise ConfigError('MaskCLIPHead: give either text_encoder or text_embeddings_path.')
-        background = _background(background)
-        classes = _classes(class_names, background, aliases)
+        older = {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
+        parts = build_refinements(refinements, older)
+        classes = _classes(class_names, parts)
         if num_classes is not None and num_classes != len(classes):
             raise ClassNamesError(
                 f'MaskCLIP: {len(classes)} class names for num_classes={num_classes}. Leave num_classes out, or name '
@@ -116,11 +103,7 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
             )
         super().__init__(1, 1, num_classes=len(classes), dropout_ratio=0, init_cfg=None, **kwargs)
         del self.conv_seg
-        self.aliases = aliases
-        self.background = background
-        self.pd_thresh = pd_thresh
-        self.ks_thresh = ks_thresh
-        self.ks_norm = ks_norm
+        self.refinements = nn.ModuleList(parts)
         self.scale = scale
         self.random_text = random_text
         self.class_names = classes
@@ -143,7 +126,17 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
 
     def parse_classes(self, class_names: ClassNames) -> tuple[Aliases, ...]:
         """Names of each class, none for a background that is found by threshold alone."""
-        return _classes(class_names, self.background, self.aliases)
+        return _classes(class_names, self.refinements)
+
+    def part(self, kind: type) -> Refinement | None:
+        """The refinement of a kind; None if there is none."""
+        return next((part for part in self.refinements if isinstance(part, kind)), None)
+
+    @property
+    def background(self) -> int | None:
+        """The class that stands for the background; None if there is none."""
+        part = self.part(Background)
+        return None if part is None else part.index
 
     def set_class_names(self, class_names: ClassNames) -> None:
         """Segment by other classes from now on; what the prompt has learned is kept.
@@ -217,12 +210,23 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
         """This head with other options, for comparisons on the same features; it shares all modules with this one.
 
         Args:
-            **options: Any of ``pd_thresh``, ``ks_thresh``, ``ks_norm``, ``scale`` and ``random_text``.
+            **options: Any of ``refinements`` (which may not change the names), ``scale`` and ``random_text``, or of the
+                older ``pd_thresh``, ``ks_thresh`` and ``ks_norm``.
+
+        Raises:
+            ConfigError: other options.
         """
-        unknown = set(options) - {'pd_thresh', 'ks_thresh', 'ks_norm', 'scale', 'random_text'}
+        older = {name: options.pop(name) for name in ('pd_thresh', 'ks_thresh', 'ks_norm') if name in options}
+        unknown = set(options) - {'refinements', 'scale', 'random_text'}
         if unknown:
             raise ConfigError(f'MaskCLIPHead: {sorted(unknown)} cannot differ between variants of one head.')
         head = copy.copy(self)
+        parts = build_refinements(options.pop('refinements', self.refinements), older)
+        head._modules = dict(self._modules, refinements=nn.ModuleList(parts))
+        if _naming(parts) != _naming(self.refinements):
+            raise ConfigError(
+                'MaskCLIPHead: variants of one head have the same names, so Aliases and backgrounds cannot differ.'
+            )
         vars(head).update(options)
         return head
 
@@ -240,13 +244,15 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
         """
         classes = classes or self.class_names
         text = self.embed_classes(features.global_, classes) if text is None else text
-        maps = self.scores(features.value, text, classes)
-        if not self.training:
-            if self.pd_thresh > 0:
-                maps = self.denoise(maps)
-            if self.ks_thresh > 0:
-                maps = self.smooth(maps, features.key)
-        return self._add_background(maps)
+        return self.refine(self.scores(features.value, text, classes), features.key).values
+
+    def refine(self, scores: Tensor, key: Tensor | None = None) -> ClassMaps:
+        """What the refinements make of scores of classes (B, K, h, w), with keys (B, h*w, C)."""
+        maps = ClassMaps(scores, self.scale, key)
+        for part in self.refinements:
+            if part.in_training or not self.training:
+                maps = part.refine(maps)
+        return maps
 
     def scores(self, value: Tensor, text: Tensor, classes: tuple[Aliases, ...] | None = None) -> Tensor:
         """Cosines (B, K, h, w) of positions and classes, float32; -inf for a class without name.
@@ -256,75 +262,17 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
             text: Embeddings of all names as the text prompt gives them, see :meth:`embed_classes`.
             classes: The names of each class; default: the head's own.
         """
-        classes = classes or self.class_names
-        scores = self.name_scores(value, text)
-        if all(len(names) == 1 for names in classes):
-            return scores
-        background = None if self.background is None else self.background['index']
-        maps = []
-        for k, each in enumerate(scores.split([len(names) for names in classes], dim=1)):
-            if each.shape[1] == 0:
-                maps.append(torch.full_like(scores[:, 0], -math.inf))
-            elif self.aliases == 'mean' and k != background:
-                maps.append(each.mean(dim=1))
-            else:
-                maps.append(each.amax(dim=1))
-        return torch.stack(maps, dim=1)
+        background = () if self.background is None else (self.background,)
+        return self.part(AliasPart).merge(self.name_scores(value, text), classes or self.class_names, background)
 
     def name_scores(self, value: Tensor, text: Tensor) -> Tensor:
         """Cosines (B, N, h, w) of positions and the names of all classes, float32; arguments as of :meth:`scores`."""
         plain = None if self.random_text is None else TextPrompt(('random',), None)
         return self.similarity(value, text, plain)
 
-    def denoise(self, maps: Tensor) -> Tensor:
-        """Prompt denoising: a class that is nowhere in an image as probable as ``pd_thresh`` is taken out of it.
-
-        Args:
-            maps: Cosines (B, K, h, w).
-        """
-        absent = self._softmax(maps).amax(dim=(2, 3), keepdim=True) < self.pd_thresh
-        return maps.masked_fill(absent, SUPPRESSED)
-
-    def smooth(self, maps: Tensor, key: Tensor | None) -> Tensor:
-        """Key smoothing: positions that are sure of nothing take the probabilities of positions with similar keys.
-
-        Args:
-            maps: Cosines (B, K, h, w).
-            key: (B, h*w, C).
-
-        Returns:
-            (B, K, h, w) probabilities, and at replaced positions sums of all probabilities weighted by the products of
-            the normalised keys; these are not bounded by 1.
-        """
-        if key is None:
-            raise ConfigError(
-                'MaskCLIPHead: ks_thresh needs keys, which attn_pooling does not give. Set one of them only.'
-            )
-        p = self._softmax(maps)
-        key = F.normalize(key, dim=1 if self.ks_norm == 'position' else 2)
-        smoothed = key @ (key.mT @ p.flatten(2).mT)  # (k k^T) p without the (hw, hw) product
-        unsure = p.amax(dim=1, keepdim=True) < self.ks_thresh
-        return torch.where(unsure, smoothed.mT.unflatten(2, p.shape[2:]), p)
-
     def probabilities(self, maps: Tensor) -> Tensor:
         """Probabilities (B, K, h, w) that sum to one, of maps as ``forward`` gives them in eval mode."""
-        return maps / maps.sum(dim=1, keepdim=True) if self.ks_thresh > 0 else self._softmax(maps)
-
-    def _softmax(self, maps: Tensor) -> Tensor:
-        return (self.scale * maps).softmax(dim=1)
-
-    def _add_background(self, maps: Tensor) -> Tensor:
-        """Set the background logit to the logit of the threshold where that is higher."""
-        if self.background is None or self.background['thresh'] is None:
-            return maps
-        thresh, index = self.background['thresh'], self.background['index']
-        if self.ks_thresh > 0 and not self.training:
-            level = thresh * maps.sum(dim=1)
-        else:
-            level = (math.log(thresh) + (self.scale * maps).logsumexp(dim=1)) / self.scale
-        maps = maps.clone()
-        maps[:, index] = torch.maximum(maps[:, index], level)
-        return maps
+        return ClassMaps(maps, self.scale, summed=self.part(KeySmoothing) is not None).probabilities
 
     # --- training, for prompts that learn -----------------------------------------------------------------------
 
@@ -333,50 +281,32 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
     ) -> dict[str, Tensor]:
         """Losses of the scaled cosines, and ``prompt.*``, the prompt's own; ``text`` as in :meth:`forward`."""
         text = self.embed_classes(inputs.global_) if text is None else text
-        maps = self._add_background(self.scores(inputs.value, text))
-        losses = self.loss_by_feat(self.scale * maps, batch_data_samples)
+        maps = self.refine(self.scores(inputs.value, text))
+        losses = self.loss_by_feat(self.scale * maps.values, batch_data_samples)
         losses.update(add_prefix(self.text_prompt.losses(text), 'prompt'))
         return losses
 
 
-def _background(cfg: dict | None) -> dict | None:
-    if cfg is None:
-        return None
-    unknown = set(cfg) - {'index', 'names', 'thresh'}
-    cfg = dict(dict(index=0, names=None, thresh=None), **cfg)
-    if unknown or (cfg['names'] is None and cfg['thresh'] is None):
-        raise ConfigError(
-            f'MaskCLIPHead: background takes index, names and thresh, with names or thresh or both, found {dict(cfg)}.'
-        )
-    if cfg['thresh'] is not None and not 0 < cfg['thresh'] <= 1:
-        raise ConfigError(
-            f'MaskCLIPHead: background.thresh is a probability, above 0 and up to 1, found {cfg["thresh"]}.'
-        )
-    if cfg['names'] is not None:
-        cfg['names'] = [name for aliases in as_class_names(cfg['names']) for name in aliases]
-    return cfg
-
-
-def _classes(class_names: ClassNames, background: dict | None, aliases: str) -> tuple[Aliases, ...]:
-    """Names of each class; those of the background put in its place, none if it has none."""
-    classes = as_class_names(class_names)
-    if aliases == 'first':
-        classes = tuple(names[:1] for names in classes)
-    if background is None:
-        if len(classes) == 1:
-            raise ClassNamesError(
-                f'One class, {classes[0][0]!r}, would be everywhere. Name what else there is, or find the rest with '
-                "background=dict(thresh=0.5) and class_names=['background', ...]."
-            )
-        return classes
-    index, names = background['index'], background['names']
-    if not 0 <= index < len(classes) or len(classes) == 1:
+def _classes(class_names: ClassNames, refinements: Sequence[Refinement]) -> tuple[Aliases, ...]:
+    """Names of each class, as the refinements change them."""
+    given = classes = as_class_names(class_names)
+    for part in refinements:
+        classes = part.change_names(classes)
+    if len(given) == 1 and not any(isinstance(part, Background) for part in refinements):
         raise ClassNamesError(
-            f'MaskCLIPHead: background.index={index} must be one of at least two classes, found {len(classes)} names.'
+            f'One class, {given[0][0]!r}, would be everywhere. Name what else there is, or find the rest with '
+            "background=dict(thresh=0.5) and class_names=['background', ...]."
         )
-    if names is not None:
-        return as_class_names([*classes[:index], names, *classes[index + 1 :]])
-    return (*classes[:index], (), *classes[index + 1 :])
+    return classes
+
+
+def _naming(refinements: Sequence[Refinement]) -> list[tuple]:
+    """What the names of classes depend on."""
+    return [
+        tuple(getattr(part, name, None) for name in ('keep', 'names', 'thresh', 'index'))
+        for part in refinements
+        if isinstance(part, (AliasPart, Background))
+    ]
 
 
 def _flat(classes: tuple[Aliases, ...]) -> list[str]:

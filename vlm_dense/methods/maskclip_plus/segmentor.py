@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from mmengine.logging import MessageHub
 from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
-from mmseg.models.utils import resize
 from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
 from torch import Tensor
@@ -20,8 +19,9 @@ from torch import Tensor
 from vlm_dense.datasets.suppress import UNLABELED
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 from vlm_dense.methods.maskclip.head import ClassNames
+from vlm_dense.methods.maskclip.refinements import ThresholdBackground
 from vlm_dense.methods.maskclip.segmentor import MaskCLIP
-from vlm_dense.ops.strips import enlarged_max
+from vlm_dense.ops.strips import Enlargement, channels_last, enlarged_max, strip_loss
 from vlm_dense.registry import MODELS, unknown_name
 from vlm_dense.segmentation.class_names import as_class_names
 from vlm_dense.segmentation.inference import BatchedInference
@@ -51,7 +51,7 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
     Args:
         backbone, neck, auxiliary_head, data_preprocessor, train_cfg, test_cfg, init_cfg: As in mmseg; ``test_cfg`` see
             :class:`BatchedInference`.
-        teacher: ``vlm_dense.MaskCLIP``; its ``pd_thresh`` and ``ks_thresh`` refine the labels. It is frozen, stays in
+        teacher: ``vlm_dense.MaskCLIP``; its ``refinements`` refine the labels. It is frozen, stays in
             eval mode, and ``vlm_dense.FrozenWeightsHook`` leaves it out of checkpoints.
         decode_head: Arguments of :class:`MaskCLIPPlusHead`.
         class_names: Names in label order, as for :class:`MaskCLIP`; with ``cls_bg`` the first is the background's and
@@ -293,12 +293,7 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
             background = self.decode_head.class_embeddings()[:1]
             cosine = torch.einsum('bdhw,kd->bkhw', F.normalize(features.value.float(), dim=1), background)
             maps = torch.cat([cosine, maps], dim=1)
-        maps = maps[:, self.clip_unlabeled_cats]
-        if head.pd_thresh > 0:
-            maps = head.denoise(maps)
-        if head.ks_thresh > 0:
-            maps = head.smooth(maps, features.key)
-        return maps
+        return head.refine(maps[:, self.clip_unlabeled_cats], features.key).values
 
     def _assign(self, labels: Tensor, maps: Tensor, cats: list[int]) -> Tensor:
         """Give unlabelled pixels of ``labels`` (B, H, W) the best of ``cats`` by maps (B, n, h, w)."""
@@ -317,12 +312,20 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
             wanted = F.normalize(self.teacher.extract_feat(inputs).value, dim=1)
         if self.distill_detach:
             features = features.detach()
-        mine, wanted = (
-            resize(x, labels.shape[1:], mode='bilinear', align_corners=self.align_corners) for x in (features, wanted)
-        )
+        size, dim = labels.shape[1:], features.shape[1]
+        wanted = channels_last(wanted)
+        enlarge = Enlargement(wanted.shape[1:3], size, self.align_corners, wanted.device)
         where = labels != self.decode_head.ignore_index if self.distill_labeled else labels < 0
-        distance = (mine - wanted).abs().mean(dim=1)
-        return (distance * where).sum() / where.sum().clamp(min=1)
+
+        def of_strip(mine: Tensor, images: slice, rows: slice) -> tuple[Tensor, Tensor]:
+            counts = where[images, rows][..., None].to(mine.dtype)
+            mine.sub_(enlarge(wanted[images, enlarge.source(rows)], rows)).mul_(counts)
+            distance = mine.abs().sum() / dim
+            mine.sign_().div_(dim)
+            return distance, counts.sum()
+
+        total, number = strip_loss(features, size, of_strip, self.align_corners)
+        return total / number.clamp(min=1)
 
     # --- checkpoints ------------------------------------------------------------------------------------------
 
@@ -358,7 +361,7 @@ def _teacher(cfg: dict) -> MaskCLIP:
             f'MaskCLIPPlus: {type(head.text_prompt).__name__} gives each class {head.text_prompt.num_variants} '
             "embeddings, but the network's classifier has one a class. Use a text prompt with one."
         )
-    if head.background is not None and head.background['thresh'] is not None:
+    if head.part(ThresholdBackground) is not None:
         raise ConfigError(
             'MaskCLIPPlus: a background found by a threshold has no embedding that the network could use. Name what '
             'it consists of (background=dict(names=[...])), or learn it with decode_head=dict(cls_bg=True).'

@@ -46,7 +46,7 @@ class DeepTextPrompt(LearnedContext):
         deep: P_1, P_2, ..., (M, d) each.
     """
 
-    renamed = block_before(r'^text_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow$', 'deep.')
+    key_map = block_before(r'^text_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow$', 'deep.')
 
     def __init__(
         self,

@@ -44,8 +44,8 @@ class DualCoOpPrompt(Pretrained, TextPrompt, Head):
 
     num_variants = 2
     features = ('regions',)
-    renamed = {r'^ctx_neg$': 'negative.ctx', r'^ctx_pos$': 'positive.ctx'}
-    rebuilt = ('token_prefix', 'token_suffix', 'tokenized_prompts')
+    key_map = {r'^ctx_neg$': 'negative.ctx', r'^ctx_pos$': 'positive.ctx'}
+    ignored_prefixes = ('token_prefix', 'token_suffix', 'tokenized_prompts')
 
     def __init__(
         self,
@@ -91,9 +91,9 @@ class DualCoOpPrompt(Pretrained, TextPrompt, Head):
         """Logit of the positive class, (B, K, ...): its sigmoid is the softmax of both scores."""
         return logits[:, 1] - logits[:, 0]
 
-    def what_it_is(self) -> str:
+    def describe_shapes(self) -> str:
         """Sizes, for the message about a file that does not fit."""
-        return f'Of the two prompts of this DualCoOpPrompt, the positive is so: {self.positive.what_it_is()}'
+        return f'Of the two prompts of this DualCoOpPrompt, the positive is so: {self.positive.describe_shapes()}'
 
 
 @MODELS.register_module()

@@ -33,7 +33,7 @@ class KgCoOpPrompt(LearnedContext):
     """
 
     # the release also saves modules that nothing reads
-    rebuilt = (*LearnedContext.rebuilt, 'bias_vectors', 'meta_net.', 'adapter.')
+    ignored_prefixes = (*LearnedContext.ignored_prefixes, 'bias_vectors', 'meta_net.', 'adapter.')
 
     def __init__(
         self,

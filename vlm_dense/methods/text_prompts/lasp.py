@@ -59,7 +59,7 @@ class LASPPrompt(WiderContext):
         ConfigError: a template without ``{}``, or layer norms in ``pretrained`` and no image tower.
     """
 
-    rebuilt = (*WiderContext.rebuilt, 'class_text_features')
+    ignored_prefixes = (*WiderContext.ignored_prefixes, 'class_text_features')
 
     def __init__(
         self,

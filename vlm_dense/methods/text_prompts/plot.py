@@ -132,7 +132,7 @@ class PLOTPrompt(LearnedContext, Head):
             score = score + F.normalize(features.global_, dim=-1) @ text[0, -1].T
         return logit_scale * score
 
-    def what_it_is(self) -> str:
+    def describe_shapes(self) -> str:
         """Number and width of the vectors."""
         prompts, count, width = self.ctx.shape
         return f'This PLOTPrompt has {prompts} prompts of {count} vectors, with the {width} channels of its text tower.'

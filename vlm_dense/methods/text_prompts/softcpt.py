@@ -62,12 +62,12 @@ class SoftCPTPrompt(LearnedContext):
         ConfigError: no ``tasks``, or other numbers of classes than there are names; an unknown ``source``.
     """
 
-    renamed = {
+    key_map = {
         r'^task_prompt_learner\.': 'task_prompt.',
         r'^class_prompt_learner\.': 'class_prompt.',
         r'^prompt_gen\.': '',
     }
-    rebuilt = (
+    ignored_prefixes = (
         'token_prefix',
         'token_suffix',
         *(f'{learner}_prompt.{name}' for learner in ('task', 'class') for name in ('token_prefix', 'token_suffix')),
@@ -137,7 +137,7 @@ class SoftCPTPrompt(LearnedContext):
             features = torch.cat(pair, dim=1) if self.source == 'both' else sum(pair) / 2
         return (features @ self.proj.to(features.dtype)).unflatten(1, (self.num_contexts, -1))
 
-    def what_it_is(self) -> str:
+    def describe_shapes(self) -> str:
         """Sizes, for the message about a file that does not fit."""
         inputs, outputs = self.proj.shape
         return (

@@ -50,8 +50,8 @@ class TaIDPTPrompt(Pretrained, TextPrompt, Head):
 
     num_variants = 2
     features = ('pooled', 'value')
-    renamed = {r'^ctx$': 'whole.ctx', r'^ctx_double$': 'parts.ctx'}
-    rebuilt = ('token_prefix', 'token_suffix', 'ranking_scale')
+    key_map = {r'^ctx$': 'whole.ctx', r'^ctx_double$': 'parts.ctx'}
+    ignored_prefixes = ('token_prefix', 'token_suffix', 'ranking_scale')
 
     def __init__(
         self,
@@ -108,9 +108,9 @@ class TaIDPTPrompt(Pretrained, TextPrompt, Head):
         cosines = F.normalize(parts, dim=-1) @ text.T
         return cosines.masked_fill(features.padding[..., None], _PADDED) if caption else cosines
 
-    def what_it_is(self) -> str:
+    def describe_shapes(self) -> str:
         """Sizes, for the message about a file that does not fit."""
-        return f'Both prompts of this TaIDPTPrompt are so: {self.whole.what_it_is()}'
+        return f'Both prompts of this TaIDPTPrompt are so: {self.whole.describe_shapes()}'
 
 
 class GrainLoss(Loss):

@@ -57,7 +57,7 @@ class VariationalPrompt(LearnedContext):
         ConfigError: less than one sample.
     """
 
-    renamed = {
+    key_map = {
         r'^mean_posterior$': 'mean',
         r'^std_posterior$': 'log_variance',
         r'^meta_net\.weight_(mean|log_variance)\.module\.': r'\1.',

@@ -67,7 +67,7 @@ class VPTPrompt(Pretrained, ImagePrompt, BaseModule):
         ConfigError: a tower that is no ViT, a place that does not exist, a depth or number below 1.
     """
 
-    renamed = {
+    key_map = {
         r'^image_encoder\.VPT$': 'first',
         **block_before(r'^image_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow$', 'deep.'),
         r'^image_encoder\.transformer\.ctx_learner\.ctx$': 'by_block',
@@ -129,7 +129,7 @@ class VPTPrompt(Pretrained, ImagePrompt, BaseModule):
             weights.update({'first': tokens[0], **{f'deep.{i}': t for i, t in enumerate(tokens[1:])}})
         return weights
 
-    def what_it_is(self) -> str:
+    def describe_shapes(self) -> str:
         """Number and width of the tokens."""
         count, width = self.first.shape
         return f'This VPTPrompt has {count} tokens of {width} channels for each of {1 + len(self.deep)} blocks.'

@@ -1,0 +1,13 @@
+# COCO's things, short side 448 px.
+_base_ = './coco-object.py'
+
+num_classes = 81
+test_pipeline = [
+    dict(type='vlm_dense.LoadImage'),
+    dict(type='Resize', scale=(2048, 448), keep_ratio=True),
+    dict(type='LoadAnnotations'),
+    dict(type='vlm_dense.ObjectLabels'),
+    dict(type='vlm_dense.CheckSeg', num_classes=num_classes),
+    dict(type='PackSegInputs'),
+]
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

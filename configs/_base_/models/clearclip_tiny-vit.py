@@ -1,0 +1,7 @@
+# ClearCLIP on the bundled tiny-vit.
+_base_ = './ovss_tiny-vit.py'
+
+model = dict(
+    backbone=dict(dense_attention=dict(type='vlm_dense.ClearCLIPAttention')),
+    decision=dict(scale=50.0),
+)

@@ -1,0 +1,12 @@
+# ClearCLIP, CLIP ViT-B/16, COCO's 80 things and the background. Published: 33.0 mIoU.
+_base_ = [
+    '../_base_/models/clearclip_vit-b16.py',
+    '../_base_/datasets/coco-object_448.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='coco-object81',
+    decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first')]),
+    decision=dict(prob_thresh=0.4),
+)

@@ -1,0 +1,11 @@
+# LPOSS, CLIP ViT-B/16, PASCAL Context, 59 classes and the background. Published: 34.6 mIoU.
+_base_ = [
+    '../_base_/models/lposs_vit-b16.py',
+    '../_base_/datasets/context60_448.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='context60',
+    decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first')]),
+)

@@ -1,0 +1,10 @@
+# LPOSS, CLIP ViT-B/16, PASCAL VOC, 20 classes and the background. Published: 61.1 mIoU.
+_base_ = [
+    '../_base_/models/lposs_vit-b16.py',
+    '../_base_/datasets/voc21_448.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='voc21_background',
+)

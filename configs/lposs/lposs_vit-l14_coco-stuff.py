@@ -1,0 +1,7 @@
+# LPOSS, CLIP ViT-L/14, COCO-Stuff, 171 classes.
+_base_ = './lposs_vit-b16_coco-stuff.py'
+
+model = dict(
+    backbone=dict(arch='ViT-L-14', pretrained='laion2b_s32b_b82k'),
+    text_encoder=dict(arch='ViT-L-14', pretrained='laion2b_s32b_b82k'),
+)

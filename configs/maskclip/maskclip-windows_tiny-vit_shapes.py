@@ -1,0 +1,10 @@
+# MaskCLIP in the protocol of its successors on drawn scenes with the bundled tiny-vit: nothing is trained,
+# no checkpoint is needed.
+#   python tools/test.py configs/maskclip/maskclip-windows_tiny-vit_shapes.py
+_base_ = [
+    '../_base_/models/maskclip-windows_tiny-vit.py',
+    '../_base_/datasets/shapes.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(class_names='shapes9')

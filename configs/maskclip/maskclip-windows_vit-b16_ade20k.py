@@ -1,0 +1,11 @@
+# MaskCLIP in its successors' windows, CLIP ViT-B/16, ADE20K, 150 classes. Published: 11.9 mIoU.
+_base_ = [
+    '../_base_/models/maskclip-windows_vit-b16.py',
+    '../_base_/datasets/ade20k_336.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='ade150',
+    decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first')]),
+)

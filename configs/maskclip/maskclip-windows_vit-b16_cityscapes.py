@@ -1,0 +1,11 @@
+# MaskCLIP in its successors' windows, CLIP ViT-B/16, Cityscapes, 19 classes. Published: 24.9 mIoU.
+_base_ = [
+    '../_base_/models/maskclip-windows_vit-b16.py',
+    '../_base_/datasets/cityscapes_560.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='cityscapes19',
+    decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first')]),
+)

@@ -1,0 +1,11 @@
+# MaskCLIP in its successors' windows, CLIP ViT-B/16, COCO's 80 things and the background. Published: 20.6 mIoU.
+_base_ = [
+    '../_base_/models/maskclip-windows_vit-b16.py',
+    '../_base_/datasets/coco-object_336.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='coco-object81',
+    decision=dict(scale=50.0, prob_thresh=0.1),
+)

@@ -1,0 +1,11 @@
+# MaskCLIP in its successors' windows, CLIP ViT-B/16, PASCAL Context, 59 classes. Published: 26.4 mIoU.
+_base_ = [
+    '../_base_/models/maskclip-windows_vit-b16.py',
+    '../_base_/datasets/context59_336.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='context59',
+    decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first')]),
+)

@@ -1,0 +1,7 @@
+# MaskCLIP in its successors' windows, CLIP ViT-L/14, COCO-Stuff, 171 classes.
+_base_ = './maskclip-windows_vit-b16_coco-stuff.py'
+
+model = dict(
+    backbone=dict(arch='ViT-L-14'),
+    text_encoder=dict(arch='ViT-L-14'),
+)

@@ -1,0 +1,7 @@
+# NACLIP, CLIP ViT-L/14, PASCAL Context, 59 classes.
+_base_ = './naclip_vit-b16_context59.py'
+
+model = dict(
+    backbone=dict(arch='ViT-L-14'),
+    text_encoder=dict(arch='ViT-L-14'),
+)

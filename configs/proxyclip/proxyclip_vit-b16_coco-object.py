@@ -1,0 +1,11 @@
+# ProxyCLIP, CLIP ViT-B/16, COCO's 80 things and the background. Published: 37.5 mIoU.
+_base_ = [
+    '../_base_/models/proxyclip_vit-b16.py',
+    '../_base_/datasets/coco-object_336.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='coco-object81',
+    decision=dict(prob_thresh=0.25),
+)

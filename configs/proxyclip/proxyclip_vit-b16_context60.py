@@ -1,0 +1,12 @@
+# ProxyCLIP, CLIP ViT-B/16, PASCAL Context, 59 classes and the background. Published: 35.3 mIoU.
+_base_ = [
+    '../_base_/models/proxyclip_vit-b16.py',
+    '../_base_/datasets/context60_336.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='context60',
+    decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first')]),
+    decision=dict(prob_thresh=0.15),
+)

@@ -1,0 +1,11 @@
+# ProxyCLIP, CLIP ViT-B/16, PASCAL VOC, 20 classes and the background. Published: 61.3 mIoU.
+_base_ = [
+    '../_base_/models/proxyclip_vit-b16.py',
+    '../_base_/datasets/voc21_336.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='voc21_background',
+    decision=dict(prob_thresh=0.2),
+)

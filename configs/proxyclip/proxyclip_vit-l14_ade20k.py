@@ -1,0 +1,7 @@
+# ProxyCLIP, CLIP ViT-L/14, ADE20K, 150 classes. Published: 22.6 mIoU.
+_base_ = './proxyclip_vit-b16_ade20k.py'
+
+model = dict(
+    backbone=dict(arch='ViT-L-14'),
+    text_encoder=dict(arch='ViT-L-14'),
+)

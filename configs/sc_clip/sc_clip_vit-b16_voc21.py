@@ -1,0 +1,11 @@
+# SC-CLIP, CLIP ViT-B/16, PASCAL VOC, 20 classes and the background. Published: 64.6 mIoU.
+_base_ = [
+    '../_base_/models/sc_clip_vit-b16.py',
+    '../_base_/datasets/voc21_336.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    class_names='voc21_background',
+    decision=dict(scale=50.0, prob_thresh=0.15, area_thresh=0.1),
+)

@@ -1,0 +1,7 @@
+# SC-CLIP, CLIP ViT-L/14, ADE20K, 150 classes. Published: 21.7 mIoU.
+_base_ = './sc_clip_vit-b16_ade20k.py'
+
+model = dict(
+    backbone=dict(arch='ViT-L-14'),
+    text_encoder=dict(arch='ViT-L-14'),
+)

@@ -1,0 +1,7 @@
+# SC-CLIP, CLIP ViT-L/14, PASCAL VOC, 20 classes. Published: 88.3 mIoU.
+_base_ = './sc_clip_vit-b16_voc20.py'
+
+model = dict(
+    backbone=dict(arch='ViT-L-14'),
+    text_encoder=dict(arch='ViT-L-14'),
+)

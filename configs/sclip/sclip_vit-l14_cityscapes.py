@@ -1,0 +1,7 @@
+# SCLIP, CLIP ViT-L/14, Cityscapes, 19 classes.
+_base_ = './sclip_vit-b16_cityscapes.py'
+
+model = dict(
+    backbone=dict(arch='ViT-L-14'),
+    text_encoder=dict(arch='ViT-L-14'),
+)

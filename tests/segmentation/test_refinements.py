@@ -1,0 +1,112 @@
+"""The refinements of MaskCLIP: a list of parts, and the older options that change it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vlm_dense.errors import ClassNamesError, ConfigError
+from vlm_dense.methods.maskclip.refinements import build_refinements
+from vlm_dense.registry import MODELS
+
+CLIP = dict(arch='tiny-vit', pretrained='bundled')
+NAMES = ['void', ['star', 'asterisk'], 'circle', 'ring']
+ALIASES = dict(type='vlm_dense.Aliases', keep='mean')
+NAMED = dict(type='vlm_dense.NamedBackground', names=['texture', 'wall'])
+DENOISING = dict(type='vlm_dense.PromptDenoising', thresh=0.3)
+SMOOTHING = dict(type='vlm_dense.KeySmoothing', thresh=0.9, norm='channel')
+THRESHOLD = dict(type='vlm_dense.ThresholdBackground', thresh=0.4)
+
+
+def build(class_names=NAMES, **head):
+    cfg = dict(
+        type='vlm_dense.MaskCLIP',
+        backbone=dict(type='vlm_dense.MaskCLIPViT', **CLIP),
+        text_encoder=dict(type='vlm_dense.TextTower', **CLIP),
+        class_names=class_names,
+        decode_head=head,
+        test_cfg=dict(mode='whole'),
+    )
+    return MODELS.build(cfg).eval()
+
+
+def kinds(parts):
+    return [type(part).__name__ for part in parts]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ('parts', 'older'),
+    [
+        ([], {}),
+        ([ALIASES, DENOISING], dict(aliases='mean', pd_thresh=0.3)),
+        ([NAMED, SMOOTHING], dict(background=dict(names=['texture', 'wall']), ks_thresh=0.9, ks_norm='channel')),
+        ([SMOOTHING, THRESHOLD], dict(ks_thresh=0.9, ks_norm='channel', background=dict(thresh=0.4))),
+        (
+            [ALIASES, NAMED, DENOISING, SMOOTHING, THRESHOLD],
+            dict(
+                aliases='mean',
+                background=dict(names=['texture', 'wall'], thresh=0.4),
+                pd_thresh=0.3,
+                ks_thresh=0.9,
+                ks_norm='channel',
+            ),
+        ),
+    ],
+)
+def test_the_list_and_the_older_options_are_the_same(parts, older):
+    images = torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    new, old = build(refinements=parts, scale=20.0), build(**older, scale=20.0)
+    assert new.decode_head.class_names == old.decode_head.class_names
+    assert torch.equal(new._forward(images), old._forward(images))
+
+
+def test_older_options_change_the_list_of_a_config():
+    head = build(refinements=[dict(type='vlm_dense.Aliases', keep='first'), THRESHOLD], pd_thresh=0.5, ks_thresh=1.0)
+    head = head.decode_head
+    assert kinds(head.refinements) == ['Aliases', 'PromptDenoising', 'KeySmoothing', 'ThresholdBackground']
+    assert head.class_names == ((), ('star',), ('circle',), ('ring',))
+    assert kinds(head.variant(pd_thresh=0.0).refinements) == ['Aliases', 'KeySmoothing', 'ThresholdBackground']
+    assert head.variant(ks_norm='channel').refinements[2].norm == 'channel'
+    assert head.refinements[2].norm == 'position'  # the variant is another list
+
+
+def test_the_order_of_the_list_counts():
+    maps, key = torch.randn(1, 4, 3, 5) * 0.3, torch.randn(1, 15, 7)
+    one, other = (
+        build(refinements=parts, scale=8.0).decode_head for parts in ([DENOISING, SMOOTHING], [SMOOTHING, DENOISING])
+    )
+    assert not torch.allclose(one.refine(maps, key).probabilities, other.refine(maps, key).probabilities)
+
+
+@pytest.mark.parametrize(
+    ('parts', 'words'),
+    [
+        ([DENOISING, DENOISING], 'once'),
+        ([DENOISING, ALIASES], 'stands first'),
+        ([dict(type='vlm_dense.NACLIPAttention')], 'no refinements'),
+        ([dict(type='vlm_dense.Aliases', keep='sum')], 'must be one of'),
+        ([dict(SMOOTHING, norm='row')], 'must be one of'),
+        ([dict(THRESHOLD, thresh=0.0)], 'above 0'),
+        ([NAMED, dict(THRESHOLD, index=1)], 'one class is the background'),
+    ],
+)
+def test_lists_that_cannot_be_are_refused(parts, words):
+    with pytest.raises(ConfigError, match=words):
+        build_refinements(parts, {})
+
+
+def test_a_background_beyond_the_classes_is_refused():
+    with pytest.raises(ClassNamesError, match='background.index=9'):
+        build(refinements=[dict(THRESHOLD, index=9)])
+
+
+def test_variants_of_one_head_have_the_same_names():
+    head = build(refinements=[NAMED]).decode_head
+    assert kinds(head.variant(refinements=[NAMED, DENOISING]).refinements) == [
+        'Aliases',
+        'NamedBackground',
+        'PromptDenoising',
+    ]
+    with pytest.raises(ConfigError, match='same names'):
+        head.variant(refinements=[DENOISING])

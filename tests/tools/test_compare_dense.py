@@ -1,0 +1,165 @@
+"""MaskCLIP and its successors by one program: shared towers and text change nothing, a stopped run goes on."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / 'tools'))
+import compare_dense  # noqa: E402
+from comparison import dense, dense_report  # noqa: E402
+from comparison.shared_tower import SharedTower  # noqa: E402
+
+from vlm_dense.clip.vit import CLIPViT  # noqa: E402
+from vlm_dense.errors import ConfigError  # noqa: E402
+from vlm_dense.registry import MODELS  # noqa: E402
+
+METHODS = ['maskclip', 'maskclip-windows', 'sclip', 'clearclip', 'naclip', 'sc_clip', 'resclip', 'proxyclip', 'lposs']
+
+
+def planned(out: Path, *methods: str, images: int = 2, datasets=('shapes',), options=None) -> list[dense.Cell]:
+    return dense.plan(ROOT / 'configs', methods, datasets, 'tiny-vit', images, {}, options or {}, out)
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch):
+    def measure(cell, out, images):
+        dense.run_cost(cell, out, images)
+        return {}
+
+    monkeypatch.setattr(compare_dense, '_measure', measure)
+
+
+@pytest.fixture(scope='module')
+def compared(tmp_path_factory):
+    out = tmp_path_factory.mktemp('compare_dense')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare_dense, '_measure', lambda cell, out, images: dense.run_cost(cell, out, images) or {})
+        arguments = ['--images', '2', '--timed', '1', '--pictures', '1', '--out', str(out)]
+        return out, compare_dense.main([*arguments, '--methods', *METHODS])
+
+
+def test_each_method_has_its_row_and_its_column_in_the_picture(compared):
+    out, status = compared
+    assert status == 0
+    with (out / 'results.csv').open(encoding='utf-8') as file:
+        rows = {row['method']: row for row in csv.DictReader(file)}
+    assert list(rows) == METHODS
+    assert all(0 < float(row['mIoU']) < 100 and float(row['seconds']) > 0 for row in rows.values())
+    text = (out / 'results.md').read_text(encoding='utf-8')
+    assert all(f'| {method} | {float(row["mIoU"]):.1f} | ' in text for method, row in rows.items())
+    with Image.open(out / 'shapes.png') as picture:
+        assert picture.width > (2 + len(METHODS)) * 160
+
+
+def test_names_are_encoded_once_for_all_with_the_same_text(compared):
+    out, _ = compared
+    assert len(list((out / 'text').glob('*.pth'))) == 2  # MaskCLIP's 85 sentences, and one of all others
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('method', METHODS)
+def test_scores_are_those_of_the_model_alone(compared, method, tmp_path):
+    out, _ = compared
+    [cell] = planned(out, method)
+    model = dense.build(cell)  # with its own text and tower
+    dataset = dense.DATASETS.build(cell.cfg.test_dataloader.dataset)
+    with np.load(cell.file(out, 'pictures').with_suffix('.npz')) as kept:
+        sample = model.test_step(dense.pseudo_collate([dataset[dense.chosen(cell, len(dataset))[0]]]))[0]
+        assert np.array_equal(sample.pred_sem_seg.data[0].numpy(), kept[f'{method}_0'])
+
+
+def test_finished_cells_are_not_run_again(compared, monkeypatch):
+    out, _ = compared
+    monkeypatch.setattr(dense, 'run_group', lambda *args: pytest.fail('run again'))
+    before = (out / 'results.csv').read_text()
+    assert compare_dense.main(['--images', '2', '--out', str(out), '--pictures', '1', '--methods', *METHODS]) == 0
+    assert (out / 'results.csv').read_text() == before
+
+
+def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(dense, '_SAVE_EVERY', 2)
+    whole, stopped = (planned(tmp_path / name, 'naclip', 'sclip', images=5) for name in ('whole', 'stopped'))
+    dense.run_group(whole, tmp_path / 'whole', 1)
+
+    def stop(done, every):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        dense.run_group(stopped, tmp_path / 'stopped', 1, stop)
+    seen = []
+    again = planned(tmp_path / 'stopped', 'naclip', 'sclip', images=5)
+    dense.run_group(again, tmp_path / 'stopped', 1, lambda done, every: seen.append(done))
+    assert seen == [3, 4, 5]
+    for a, b in zip(whole, again, strict=True):
+        assert dense.result_at(a.file(tmp_path / 'whole', 'scores')) == dense.result_at(
+            b.file(tmp_path / 'stopped', 'scores')
+        )
+
+
+def test_a_method_that_fails_stops_no_other(tmp_path, monkeypatch):
+    cells = planned(tmp_path, 'naclip', 'sclip')
+    step = dense.MaskCLIP.test_step
+
+    def fail(model, data):
+        if type(model.backbone.dense_attention).__name__ == 'NACLIPAttention':
+            raise ConfigError('no luck')
+        return step(model, data)
+
+    monkeypatch.setattr(dense.MaskCLIP, 'test_step', fail)
+    failed = dense.run_group(cells, tmp_path, 1)
+    assert [cell.method for cell in failed] == ['naclip'] and 'no luck' in failed[cells[0]]
+    assert dense.result_at(cells[1].file(tmp_path, 'scores'))['mIoU'] > 0
+    assert '- failed: naclip, shapes: ConfigError: no luck' in dense_report.markdown([], failed, 'command')
+
+
+@torch.no_grad()
+def test_a_shared_tower_runs_common_blocks_once():
+    clip = dict(type='vlm_dense.CLIPViT', arch='tiny-vit', pretrained='bundled', head=True)
+    parts = [dict(type=f'vlm_dense.{name}Attention') for name in ('NACLIP', 'SCLIP', 'ClearCLIP')]
+    towers = [MODELS.build(dict(clip, dense_attention=part)) for part in parts]
+    shared = SharedTower(towers[0])
+    views = [shared.view(tower.dense_attention) for tower in towers]
+    images = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    for tower, view in zip(towers, views, strict=True):
+        assert isinstance(view, CLIPViT)
+        assert torch.equal(tower.encode(images, ('value',)).value, view.encode(images, ('value',)).value)
+    assert shared.runs == len(towers[0].transformer.resblocks) - 1
+    other = images + 1
+    assert torch.equal(towers[1].encode(other, ('value',)).value, views[1].encode(other, ('value',)).value)
+    shared.forget()
+    views[0].encode(images, ('value',))
+    assert shared.runs == 3 * (len(towers[0].transformer.resblocks) - 1)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['--methods', 'naclib'], "Did you mean 'naclip"),
+        (['--datasets', 'shapes', '--data-root', 'camvid=/nowhere'], 'SET=DIR'),
+        (['--datasets', 'camvid', '--data-root', 'camvid=/nowhere'], '/nowhere'),
+    ],
+)
+def test_what_cannot_be_done_is_a_message(arguments, words, tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        compare_dense.main([*arguments, '--out', str(tmp_path)])
+    assert left.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_every_benchmark_has_a_config_of_each_method_and_tower():
+    sets = ['voc21', 'voc20', 'context60', 'context59', 'coco-object', 'coco-stuff', 'cityscapes', 'ade20k']
+    for method in METHODS:
+        folder = ROOT / 'configs' / method.removesuffix('-windows')
+        for tower, arch in (('vit-b16', 'ViT-B-16'), ('vit-l14', 'ViT-L-14')):
+            for dataset in sets:
+                cfg = Config.fromfile(folder / f'{method}_{tower}_{dataset}.py')
+                assert cfg.model.backbone.arch == cfg.model.text_encoder.arch == arch

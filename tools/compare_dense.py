@@ -1,0 +1,113 @@
+"""Compare MaskCLIP and its successors: methods by data sets, one table with mIoU, seconds an image, and peak memory.
+
+python tools/compare_dense.py --methods maskclip sclip naclip --datasets shapes camvid --data-root camvid=DIR
+python tools/compare_dense.py --methods naclip lposs --datasets voc20 ade20k --tower vit-b16
+
+Runs what is missing of configs/<method>/<method>_<tower>_<data set>.py and writes results.md, results.csv and a picture
+a data set into the folder of --out. Stop it as you like, also with kill -9: the same command goes on. Names are encoded
+once for all methods with the same text side; methods that see the same images share them, and the blocks of a tower
+that they have in common.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+import vlm_dense
+
+vlm_dense.setup()  # before others import mmseg
+from comparison import dense, dense_report
+from mmengine.config import DictAction
+from mmengine.utils import ProgressBar
+
+from vlm_dense.engine.launch import positive, user_errors
+from vlm_dense.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+METHODS = ('maskclip', 'sclip', 'clearclip', 'naclip', 'sc_clip', 'resclip', 'proxyclip', 'lposs')
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--methods', nargs='+', default=list(METHODS), help='as in configs/ (default: %(default)s)')
+    parser.add_argument('--datasets', nargs='+', default=['shapes'], help='as in configs/ (default: %(default)s)')
+    parser.add_argument('--tower', default='tiny-vit', help='as in configs/: tiny-vit, vit-b16, vit-l14 (%(default)s)')
+    parser.add_argument('--images', type=positive, metavar='N', help='so many of each data set, evenly spread (all)')
+    parser.add_argument(
+        '--timed', type=positive, default=8, metavar='N', help='images of the median time (%(default)s)'
+    )
+    parser.add_argument('--pictures', type=positive, default=3, metavar='N', help='rows of a picture (%(default)s)')
+    parser.add_argument('--out', default='work_dirs/compare_dense', type=Path, help='folder of results (%(default)s)')
+    parser.add_argument('--data-root', nargs='+', default=[], metavar='SET=DIR', help='where the data lie')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change all configs')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns 1 if a cell failed."""
+    args = parse_args(argv)
+    command = shlex.join(['python', 'tools/compare_dense.py', *(sys.argv[1:] if argv is None else argv)])
+    with user_errors(interrupted='What is finished is kept, the same command goes on.'):
+        roots = _roots(args.data_root, args.datasets)
+        options = dict(args.cfg_options or {})
+        dense.log_into(args.out / 'log.txt')
+        cells = dense.plan(CONFIGS, args.methods, args.datasets, args.tower, args.images, roots, options, args.out)
+        failed: dict[dense.Cell, str] = {}
+        missing = [cell for cell in cells if not dense.result_at(cell.file(args.out, 'scores'))]
+        for group in dense.groups(missing):
+            print(f'\n{group[0].dataset}: {", ".join(cell.method for cell in group)}', flush=True)
+            failed |= dense.run_group(group, args.out, args.pictures, _progress())
+        for cell in cells:
+            if cell not in failed and not dense.result_at(cell.file(args.out, 'cost')):
+                failed |= _measure(cell, args.out, args.timed)
+        rows = dense_report.rows_of(cells, args.out)
+        dense_report.write_csv(rows, args.out / 'results.csv')
+        text = dense_report.markdown(rows, failed, command)
+        (args.out / 'results.md').write_text(text, encoding='utf-8')
+        files = dense_report.draw(cells, args.out)
+    print(f'\n\n{text}\nWritten: {", ".join(map(str, (args.out / "results.md", args.out / "results.csv", *files)))}')
+    return 1 if failed else 0
+
+
+def _roots(texts: Sequence[str], datasets: Sequence[str]) -> dict[str, str]:
+    pairs = [text.partition('=') for text in texts]
+    wrong = [text for text, (name, _, folder) in zip(texts, pairs, strict=True) if name not in datasets or not folder]
+    if wrong:
+        raise ConfigError(f'--data-root takes SET=DIR with a set of {list(datasets)}, found {", ".join(wrong)}.')
+    return {name: folder for name, _, folder in pairs}
+
+
+def _measure(cell: dense.Cell, out: Path, images: int) -> dict[dense.Cell, str]:
+    """Measure a cell in a process of its own, whose memory is nobody else's."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['comparison.preload', 'comparison.dense'])  # imported once for all cells
+    process = context.Process(target=dense.run_cost, args=(cell, out, images))
+    process.start()
+    process.join()
+    return {} if process.exitcode == 0 else {cell: f'its measurement left with status {process.exitcode}'}
+
+
+def _progress():
+    bar = None
+
+    def told(done: int, every: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = ProgressBar(every)
+            bar.completed = done - 1
+        bar.update()
+
+    return told
+
+
+if __name__ == '__main__':
+    sys.exit(main())

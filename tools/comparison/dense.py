@@ -1,0 +1,335 @@
+"""Segmentation models compared on the same images: what is run, and the runs, which go on where they were stopped."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import statistics
+import time
+from argparse import Namespace
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+
+from comparison.origin import code_digest, weights_digest
+from comparison.shared_tower import SharedTower
+from vlm_dense.clip.vit import CLIPViT
+from vlm_dense.engine.configs import find_config, list_configs
+from vlm_dense.engine.files import written_whole
+from vlm_dense.engine.launch import prepare
+from vlm_dense.engine.memory import PeakMemory
+from vlm_dense.errors import ConfigError, UserError
+from vlm_dense.methods.base.text_prompt import TextPrompt
+from vlm_dense.methods.maskclip import MaskCLIP
+from vlm_dense.registry import unknown_name
+
+_SAVE_EVERY = 20
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method on a data set.
+
+    Attributes:
+        cfg: Its config, checked, with class names and without what only other programs use.
+        images: Number of images, evenly chosen; None: all.
+        key: Digest of all that the result depends on.
+    """
+
+    method: str
+    dataset: str
+    cfg: Config = field(hash=False, compare=False)
+    images: int | None
+    key: str
+
+    def file(self, out: Path, kind: str) -> Path:
+        """Where a result is: ``'scores'`` or ``'cost'``."""
+        return out / kind / f'{self.method}_{self.dataset}-{self.key}.json'
+
+
+def plan(
+    configs: Path,
+    methods: Sequence[str],
+    datasets: Sequence[str],
+    tower: str,
+    images: int | None,
+    roots: dict[str, str],
+    options: dict,
+    out: Path,
+) -> list[Cell]:
+    """All cells, those of one data set together.
+
+    Args:
+        configs: Folder of ``<method>/<method>_<tower>_<data set>.py``.
+        roots: Data set -> where its data lie.
+        options: As of ``--cfg-options``, for every config.
+
+    Raises:
+        ConfigError: no such config, with the nearest names; a model that is no MaskCLIP.
+        DataError: data that are not there.
+    """
+    cells = []
+    for dataset in datasets:
+        for method in methods:
+            cfg = _config(configs, f'{method}_{tower}_{dataset}', options, roots.get(dataset), out)
+            alike = (cfg.model.to_dict(), cfg.test_dataloader.to_dict(), images)
+            alike = (_plain(alike), weights_digest(alike[0]), code_digest())
+            cells.append(Cell(method, dataset, cfg, images, _digest(alike)))
+    return cells
+
+
+def _config(configs: Path, name: str, options: dict, root: str | None, out: Path) -> Config:
+    path = find_config(configs / f'{name}.py')
+    if not path.is_file():
+        known = [p.stem for p in list_configs(configs)]
+        raise ConfigError(unknown_name(name, f'configs in {configs}', known))
+    given = dict(config=str(path), data_root=root, cfg_options=options, work_dir=str(out))
+    cfg = prepare(Namespace(**given, launcher='none', local_rank=None), ('test_dataloader',))
+    if not issubclass(MODELS.get(cfg.model.type), MaskCLIP):
+        raise ConfigError(f'{path.name} is no MaskCLIP and none of its successors, found {cfg.model.type}.')
+    cfg.model.pop('variants', None)  # which its own test prints
+    metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    cfg.test_evaluator = [m for m in metrics if m['type'] == 'IoUMetric'][:1]
+    if not cfg.test_evaluator:
+        raise ConfigError(f'{path.name} has no IoUMetric in its test_evaluator, which the comparison reports.')
+    cfg.test_dataloader.batch_size = 1  # what is remembered of a batch grows with it; results do not depend on it
+    return cfg
+
+
+def _plain(value):
+    return json.loads(json.dumps(value, default=repr, sort_keys=True))
+
+
+def _digest(value) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def result_at(path: Path) -> dict | None:
+    """What is in a file of results; None if there is none, or a damaged one."""
+    try:
+        found = json.loads(path.read_text('utf-8'))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write a file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(value), encoding='utf-8')
+
+
+def log_into(path: Path) -> None:
+    """Let what is logged from here on go into a file, and only errors to the terminal as well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logger = MMLogger.get_instance('compare_dense', log_file=str(path), file_mode='a')
+    for handler in logger.handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setLevel(logging.ERROR)
+
+
+# --- models ---------------------------------------------------------------------------------------------------
+
+
+def encode_text(cell: Cell, folder: Path) -> None:
+    """Let a cell's model read the embeddings of its names from a file, which is made first if it is not there.
+
+    All methods with the same text tower, prompt and names share the file. Prompts whose embeddings are no (N, D) of
+    unit directions, or depend on the image, are left as they are.
+    """
+    model = cell.cfg.model
+    head = dict(model.get('decode_head') or {})
+    if 'text_embeddings_path' in head:
+        return
+    text = {k: model[k] for k in ('class_names', 'text_encoder', 'text_prompt') if model.get(k) is not None}
+    names = {k: head[k] for k in ('refinements', 'aliases', 'background') if k in head}
+    path = folder / f'{_digest([_plain([text, names]), weights_digest(_plain(text)), code_digest()])}.pth'
+    if model.get('image_prompt') is not None or head.get('random_text') is not None:
+        return
+    if not path.is_file():
+        built = MODELS.build(dict(type='vlm_dense.MaskCLIPHead', **text, **names)).to(_device()).eval()
+        prompt = built.text_prompt
+        if built.image_conditioned or prompt.num_variants or type(prompt).directions is not TextPrompt.directions:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with torch.no_grad(), written_whole(path) as partial:
+            torch.save(built.embed_classes().cpu(), partial)
+    model.decode_head = dict(head, text_embeddings_path=str(path))
+    for name in ('text_encoder', 'text_prompt'):
+        model.pop(name, None)
+
+
+def _device() -> torch.device:
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def build(cell: Cell) -> MaskCLIP:
+    """A cell's model, frozen."""
+    init_default_scope(cell.cfg.get('default_scope', 'mmseg'))
+    torch.manual_seed(0)  # of weights that a config leaves random
+    model = MODELS.build(cell.cfg.model)
+    if any(p.requires_grad for p in model.parameters()):
+        raise ConfigError(f'{cell.method} on {cell.dataset} has weights that training sets; compare frozen models.')
+    return model.to(_device()).eval()
+
+
+def share_towers(cells: Sequence[Cell], models: dict[str, MaskCLIP]) -> list[SharedTower]:
+    """Give models with the same tower one tower; returns the shared ones."""
+    towers: dict[str, SharedTower] = {}
+    for cell in cells:
+        tower = models[cell.method].backbone
+        if not isinstance(tower, CLIPViT):
+            continue
+        own = {k: v for k, v in cell.cfg.model.backbone.items() if k != 'dense_attention'}
+        shared = towers.setdefault(_digest(_plain(own)), SharedTower(tower))
+        models[cell.method].backbone = shared.view(tower.dense_attention)
+    return list(towers.values())
+
+
+# --- runs -----------------------------------------------------------------------------------------------------
+
+
+def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that see the same prepared images together."""
+    found = defaultdict(list)
+    for cell in cells:
+        seen = [cell.cfg.test_dataloader.to_dict(), cell.cfg.model.data_preprocessor.to_dict()]
+        found[cell.dataset, _digest(_plain(seen))].append(cell)
+    return list(found.values())
+
+
+def chosen(cell: Cell, length: int) -> list[int]:
+    """Indices of the images of a cell, evenly spread."""
+    count = length if cell.images is None else min(cell.images, length)
+    return [i * length // count for i in range(count)]
+
+
+@torch.no_grad()
+def run_group(cells: Sequence[Cell], out: Path, pictures: int, told=lambda done, every: None) -> dict[Cell, str]:
+    """Test models on the images that they share, and write a result for each.
+
+    A run that was stopped goes on; a method that fails stops no other.
+
+    Args:
+        pictures: So many images are kept with the labels that they got, for the picture.
+        told: Called with (done, all) images.
+
+    Returns:
+        Cells that failed -> why, in one line.
+    """
+    failed: dict[Cell, str] = {}
+    models: dict[str, MaskCLIP] = {}
+    for cell in cells:
+        try:
+            encode_text(cell, out / 'text')
+            models[cell.method] = build(cell)
+        except UserError as error:
+            failed[cell] = f'{type(error).__name__}: {error}'
+    running = [cell for cell in cells if cell.method in models]
+    if not running:
+        return failed
+    dataset = DATASETS.build(cells[0].cfg.test_dataloader.dataset)
+    indices = chosen(cells[0], len(dataset))
+    metrics = {cell.method: Evaluator(copy.deepcopy(cell.cfg.test_evaluator)) for cell in running}
+    for metric in metrics.values():
+        metric.dataset_meta = dataset.metainfo
+    progress = out / 'progress' / f'{_digest([cell.key for cell in running])}.pth'
+    done, shown = _resume(progress, metrics)
+    towers = share_towers(running, models)
+    for number, index in enumerate(indices[done:], done):
+        batch = pseudo_collate([dataset[index]])
+        labels = {}
+        for cell in list(running):
+            try:
+                samples = models[cell.method].test_step(copy.deepcopy(batch))
+            except (UserError, RuntimeError, ValueError, IndexError) as error:
+                failed[cell] = f'{type(error).__name__}: {str(error).splitlines()[0]} (image {index})'
+                running.remove(cell)
+                continue
+            metrics[cell.method].process(data_samples=samples, data_batch=batch)
+            labels[cell.method] = samples[0].pred_sem_seg.data[0].to(torch.uint8).cpu()
+        for tower in towers:
+            tower.forget()
+        if number < pictures:
+            truth = batch['data_samples'][0].gt_sem_seg.data[0].to(torch.uint8)
+            shown.append(dict(labels, image=batch['inputs'][0].clone(), truth=truth))
+        if (number + 1) % _SAVE_EVERY == 0:
+            _save(progress, number + 1, metrics, shown)
+        told(number + 1, len(indices))
+    for cell in running:
+        found = {name: float(value) for name, value in metrics[cell.method].evaluate(len(indices)).items()}
+        write_json(cell.file(out, 'scores'), dict(found, images=len(indices)))
+        _keep_pictures(cell, out, shown)
+    progress.unlink(missing_ok=True)
+    return failed
+
+
+def _save(path: Path, done: int, metrics: dict[str, Evaluator], shown: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results = {name: [list(r) for r in metric.metrics[0].results] for name, metric in metrics.items()}
+    with written_whole(path) as partial:
+        torch.save(dict(done=done, results=results, shown=shown), partial)
+
+
+def _resume(path: Path, metrics: dict[str, Evaluator]) -> tuple[int, list[dict]]:
+    """Images that are done, and those that were kept."""
+    if not path.is_file():
+        return 0, []
+    kept = torch.load(path, map_location='cpu', weights_only=True)
+    if set(kept['results']) != set(metrics) or any(len(found) != kept['done'] for found in kept['results'].values()):
+        return 0, []  # other methods, or one that had failed
+    for name, results in kept['results'].items():
+        metrics[name].metrics[0].results = [tuple(r) for r in results]
+    return kept['done'], kept['shown']
+
+
+def _keep_pictures(cell: Cell, out: Path, shown: list[dict]) -> None:
+    path = cell.file(out, 'pictures').with_suffix('.npz')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {}
+    for i, one in enumerate(shown):
+        if cell.method in one:
+            arrays |= {f'{name}_{i}': np.asarray(one[name]) for name in ('image', 'truth', cell.method)}
+    np.savez_compressed(path, **arrays)
+
+
+@torch.no_grad()
+def run_cost(cell: Cell, out: Path, images: int) -> None:
+    """Write what one model costs alone: seconds an image and the memory at its peak, text not counted.
+
+    Args:
+        images: The median of so many is taken, after one that does not count.
+    """
+    log_into(out / 'log.txt')
+    encode_text(cell, out / 'text')
+    model = build(cell)
+    dataset = DATASETS.build(cell.cfg.test_dataloader.dataset)
+    some = chosen(cell, len(dataset))[: images + 1]
+    memory, seconds = PeakMemory(_device()).start(), []
+    for index in some:
+        batch = pseudo_collate([dataset[index]])
+        start = time.perf_counter()
+        model.test_step(batch)
+        if memory.device.type == 'cuda':
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    peak = memory.peak
+    beyond = None if peak is None else peak - memory.before
+    found = dict(seconds=statistics.median(seconds[1:] or seconds), peak_mb=peak, work_mb=beyond)
+    write_json(cell.file(out, 'cost'), dict(found, device=_device_name(), threads=torch.get_num_threads()))
+
+
+def _device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
