@@ -1,7 +1,8 @@
 """Put low-rank updates into the weights of a CLIP: python tools/merge_lora.py CONFIG CHECKPOINT OUT
 
-OUT is a CLIP in OpenAI's layout. With pretrained='OUT' of both towers, and without the updates in the config, a model
-gives the same as before, at no further cost.
+OUT is a CLIP in OpenAI's layout: pretrained='OUT' of both towers. With --whole it is a checkpoint of the whole model,
+for one that has more than its towers. Without the updates in the config, a model then gives the same as before, at no
+further cost.
 """
 
 from __future__ import annotations
@@ -19,34 +20,42 @@ import vlm_dense
 
 vlm_dense.setup()  # before others import mmseg
 
-from vlm_dense.clip.loading import check_fit, load_clip, read_state_dict
+from vlm_dense.clip.loading import check_fit, load_clip, read_nested, read_state_dict
 from vlm_dense.engine import launch
 from vlm_dense.engine.config_checks import check_values
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.fine_tuning import CLIPLoRAPrompt, LoRA
-from vlm_dense.methods.fine_tuning.clip_lora import merged
+from vlm_dense.methods.fine_tuning.clip_lora import merge, merged
 
 
-def updates_of(model: nn.Module, path: str) -> dict:
-    """The updates of a model, by their names in the release, with the weights of a checkpoint.
+def with_updates(model: nn.Module, weights: dict, path: str) -> list[nn.Module]:
+    """The parts of a model that have updates, with the weights of a checkpoint.
 
     Raises:
-        ConfigError: a model without updates.
+        ConfigError: there are none.
         CheckpointError: a checkpoint of others.
     """
-    weights, found = read_state_dict(path), {}
-    for name, module in model.named_modules():
-        if isinstance(module, (LoRA, CLIPLoRAPrompt)):
-            start = f'{name}.'
-            own = {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}
-            check_fit(own, {key: value.shape for key, value in module.state_dict().items()}, path)
-            module.load_state_dict(own)
-            found.update(module.official())
-    if not found:
+    parts = {name: part for name, part in model.named_modules() if isinstance(part, (LoRA, CLIPLoRAPrompt))}
+    if not parts:
         raise ConfigError(
             'The model of this config has no low-rank updates: neither vlm_dense.CLIPLoRAPrompt nor vlm_dense.LoRA.'
         )
-    return found
+    for name, part in parts.items():
+        own = {k.removeprefix(f'{name}.'): value for k, value in weights.items() if k.startswith(f'{name}.')}
+        check_fit(own, {key: value.shape for key, value in part.state_dict().items()}, path)
+        part.load_state_dict(own)
+    return list(parts.values())
+
+
+def whole(model: nn.Module, parts: list[nn.Module], weights: dict, meta: dict) -> dict:
+    """A checkpoint of a model whose towers have the updates in their weights."""
+    model.load_state_dict(weights, strict=False)  # what is frozen is not in it
+    for part in parts:
+        merge(model.backbone, part.image)
+        merge(model.text_encoder, getattr(part, 'text', {}))
+    own = {id(tensor) for part in parts for tensor in part.state_dict(keep_vars=True).values()}
+    kept = {k: v.detach() for k, v in model.state_dict(keep_vars=True).items() if id(v) not in own}
+    return dict(state_dict=kept, meta={key: value for key, value in meta.items() if key != 'frozen_weights'})
 
 
 def clip_of(model: dict) -> nn.Module:
@@ -68,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('config', help='config file of the training')
     parser.add_argument('checkpoint', help='what it has saved')
     parser.add_argument('out', help='file to write')
+    parser.add_argument('--whole', action='store_true', help='write a checkpoint of the whole model')
     launch.add_config_arguments(parser)
     args = parser.parse_args(argv)
     with launch.user_errors():
@@ -75,16 +85,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         check_values(cfg)
         launch.fill_class_names(cfg)
-        updates = updates_of(MODELS.build(ConfigDict(cfg.model.to_dict())), args.checkpoint)
-        clip = clip_of(cfg.model)
-        torch.save(merged(clip.state_dict(), updates), args.out)
-    arch = cfg.model.text_encoder.arch
-    quick = any(isinstance(module, QuickGELU) for module in clip.modules())
-    if isinstance(arch, str) and quick and not arch.startswith('tiny'):
-        arch = f'{arch.removesuffix("-quickgelu")}-quickgelu'  # a file does not tell
-    print(
-        f'{len(updates)} maps updated. Use it as arch={arch!r}, pretrained={args.out!r} of backbone and text_encoder.'
-    )
+        model, weights = MODELS.build(ConfigDict(cfg.model.to_dict())), read_state_dict(args.checkpoint)
+        parts = with_updates(model, weights, args.checkpoint)
+        updates = {name: part for each in parts for name, part in each.official().items()}
+        if args.whole:
+            content = whole(model, parts, weights, read_nested(args.checkpoint).get('meta', {}))
+        else:
+            clip = clip_of(cfg.model)
+            content = merged(clip.state_dict(), updates)
+        torch.save(content, args.out)
+    use = 'as checkpoint'
+    if not args.whole:
+        arch = cfg.model.text_encoder.arch
+        quick = any(isinstance(module, QuickGELU) for module in clip.modules())
+        if isinstance(arch, str) and quick and not arch.startswith('tiny'):
+            arch = f'{arch.removesuffix("-quickgelu")}-quickgelu'  # a file does not tell
+        use = f'as arch={arch!r}, pretrained={args.out!r} of backbone and text_encoder'
+    print(f'{len(updates)} maps updated. Use {args.out} {use}, without the updates in the config.')
 
 
 if __name__ == '__main__':

@@ -25,12 +25,18 @@ QUICK = [
 ]
 
 
-@pytest.mark.parametrize('config', ['coop', 'maple', 'plot'])
-def test_a_killed_training_goes_on_bit_for_bit(config, tmp_path):
-    whole = train(tmp_path / 'whole', config=config, small=QUICK)
-    killed('train', tmp_path, tmp_path / 'killed', *QUICK, config=config, after=10)
+AVERAGED = ['default_hooks.average.mean=3', 'default_hooks.average.std=1']  # the epochs before the kill count
+
+
+@pytest.mark.parametrize(
+    ('config', 'more'), [('coop', []), ('maple', []), ('plot', []), ('promptsrc', AVERAGED), ('prograd', [])]
+)
+def test_a_killed_training_goes_on_bit_for_bit(config, more, tmp_path):
+    small = [*QUICK, *more]
+    whole = train(tmp_path / 'whole', config=config, small=small)
+    killed('train', tmp_path, tmp_path / 'killed', *small, config=config, after=10)
     assert (tmp_path / 'killed' / 'last_checkpoint').read_text().endswith('epoch_2.pth')
-    train(tmp_path / 'killed', config=config, small=QUICK, resume=('--resume',))
+    train(tmp_path / 'killed', config=config, small=small, resume=('--resume',))
     expected, found = (weights(folder / 'epoch_4.pth') for folder in (whole, tmp_path / 'killed'))
     assert set(found) == set(expected)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
@@ -95,7 +101,7 @@ def test_a_killed_stream_of_tda_goes_on_with_the_same_caches(tmp_path, monkeypat
 
 
 def test_two_processes_give_the_curve_and_the_weights_of_one(tmp_path):
-    configs = ('coop', 'maple', 'plot')
+    configs = ('coop', 'maple', 'plot', 'prograd')
     for config in configs:
         for name, batch in (('one', 8), ('two', 4)):
             (tmp_path / f'{config}_{name}.py').write_text(

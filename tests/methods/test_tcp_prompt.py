@@ -15,17 +15,18 @@ def prompt(tower, **options):
     return build_prompt(tower, 'TCPPrompt', NAMES, **dict(dict(block=1, num_contexts=3, num_class_tokens=2), **options))
 
 
+@pytest.mark.parametrize('place', [0, 1])
 @torch.no_grad()
-def test_tokens_replace_hidden_states_before_their_block():
+def test_tokens_replace_hidden_states_before_their_block(place):
     tower = text_tower()
-    made = prompt(tower, prompt_template='X X X {}, a drawing.')
+    made = prompt(tower, prompt_template='X X X {}, a drawing.', block=place)
     found, tokens = made(tower), made.class_tokens(tower)
     for name, own, expected in zip(NAMES, tokens, found, strict=True):
         ids = tower.tokenize([f'X X X {name}, a drawing.'])
         x = tower.embed(ids) + tower.positional_embedding
         x[0, 1:4] = made.ctx + tower.positional_embedding[1:4]
         for number, block in enumerate(tower.transformer.resblocks):
-            if number == 1:
+            if number == place:
                 x[0, 1:3] = own
             x = block(x, causal=True)
         plain = tower.ln_final(x[0, tower.find_eot(ids)[0]]) @ tower.text_projection
@@ -45,7 +46,7 @@ def test_some_classes_are_those_of_all(chunk):
 @pytest.mark.parametrize(
     ('options', 'word'),
     [
-        (dict(block=0), 'block'),
+        (dict(block=-1), 'block'),
         (dict(block=2), 'block'),
         (dict(num_class_tokens=0), 'num_class_tokens'),
         (dict(template='a photo'), 'template'),

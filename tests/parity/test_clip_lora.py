@@ -23,7 +23,7 @@ def parameter(prompt, name: str, read=lambda p: p):
 
 
 def patterns(config: dict, tower: str) -> tuple[str, ...]:
-    if config['encoder'] not in ('both', tower) or not config[f'{tower}_layers']:
+    if config['encoder'] not in ('both', tower) or not config.get(f'{tower}_layers'):
         return ()
     leaves, blocks = (LEAVES[m] for m in config['target']), map(str, config[f'{tower}_layers'])
     return (rf'resblocks\.({"|".join(blocks)})\.attn\.({"|".join(leaves)})$',)

@@ -24,7 +24,7 @@ def test_every_official_number_is_reproduced(promptsrc_case, tmp_path):
         templates='promptsrc' if tuple(config['templates']) == PROMPTSRC_TEMPLATES else config['templates'],
         text_weight=config['text_loss_weight'],
         image_weight=config['image_loss_weight'],
-        words=config['ctx_init'] or None,
+        words=config['ctx_init'] if config['ctx_init'] and config['n_ctx_text'] <= 4 else None,
         num_contexts=config['n_ctx_text'],
         depth=config['depth_text'],
         num_tokens=config['n_ctx_vision'],

@@ -16,6 +16,12 @@ CROP = '--classes 3 --crop 64 --repeats 1'
 SHORT = 'train_cfg.max_iters=2 train_cfg.val_interval=2 train_dataloader.batch_size=2 default_hooks.logger.interval=1'
 
 TINY = {
+    'adaptation': [
+        (
+            '--arch tiny-rn --classes 3 --images 1 --views 10 --size 64 --shots 2',
+            ['TDA     1 views', 'TPT    10 views', 'times CLIP', 'GDA-CLIP 2 shots of 3 classes', 'LP++'],
+        )
+    ],
     'classification_step': [
         (
             '--arch tiny-vit --classes 3 --repeats 1 --threads 1',

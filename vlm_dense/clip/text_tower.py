@@ -279,7 +279,7 @@ class TextTower(BaseModule):
                 right after [SOS], are replaced by ``deep[l - 1]`` before
                 block l, 1 <= l < J (MaPLe, Eqs. 4-5). They lie inside the
                 prefix, or without a prefix in every sequence itself.
-            inserted: A block l, 1 <= l < number of blocks, and hidden states
+            inserted: A block l, 0 <= l < number of blocks, and hidden states
                 ``(N, M, width)`` that replace those of the first M own tokens
                 of each sequence before it (TCP).
             chunk_size: Replaces the tower's.
@@ -347,9 +347,9 @@ class TextTower(BaseModule):
             return
         block, tokens = inserted
         (n, _, width), room, blocks = embeddings.shape, int(lengths.min()) - 1, len(self.transformer.resblocks)
-        if not 1 <= block < blocks or tokens.shape != (n, tokens.shape[1], width) or tokens.shape[1] > room:
+        if not 0 <= block < blocks or tokens.shape != (n, tokens.shape[1], width) or tokens.shape[1] > room:
             raise ConfigError(
-                f'expected tokens to insert before one of the blocks 1 to {blocks - 1}, at most {room} of {width} '
+                f'expected tokens to insert before one of the blocks 0 to {blocks - 1}, at most {room} of {width} '
                 f'channels for each of the {n} sequences; found block {block} and {tuple(tokens.shape)}.'
             )
 

@@ -90,6 +90,12 @@ class _Map:
         else:
             self.owner.register_forward_hook(low_rank.after)
 
+    @torch.no_grad()
+    def add(self, delta: Tensor) -> None:
+        """Add (outputs, inputs) to the weight."""
+        whole = self.owner.weight if self.third is None else self.owner.in_proj_weight.chunk(3)[self.third]
+        whole += delta.to(whole)
+
 
 NAMES = (*(f'attn.{name}' for name in PACKED), 'attn.proj', 'mlp.c_fc', 'mlp.c_proj')
 
@@ -295,6 +301,18 @@ class CLIPLoRAPrompt(ZeroShotPrompt, ImagePrompt):
                 )
             for leaf, part in parts.items():
                 part.load_state_dict(found[leaf])
+
+
+def merge(tower: nn.Module, updates: Mapping[str, LowRank]) -> None:
+    """Add updates to the weights of a tower, where they then act twice: build the model without them.
+
+    Args:
+        tower: It.
+        updates: ``text`` or ``image`` of a module that has updates.
+    """
+    maps = linear_maps(tower)
+    for key, part in updates.items():
+        maps[key.replace('-', '.')].add(part.delta())
 
 
 def merged(weights: Mapping[str, Tensor], updates: Mapping[str, LowRank]) -> dict[str, Tensor]:

@@ -75,9 +75,9 @@ class TCPPrompt(LearnedContext):
         own = dict(num_contexts=num_contexts, words=before, ending=ending, init_cfg=init_cfg)
         super().__init__(class_names, text_tower, **own)
         blocks = len(text_tower.transformer.resblocks)
-        if not 1 <= block < blocks or num_class_tokens < 1:
+        if not 0 <= block < blocks or num_class_tokens < 1:
             raise ConfigError(
-                f'TCPPrompt: block must lie between 1 and {blocks - 1}, the last of the text tower, and '
+                f'TCPPrompt: block must lie between 0 and {blocks - 1}, the last of the text tower, and '
                 f'num_class_tokens must be at least 1; found {block} and {num_class_tokens}.'
             )
         self.ctx.data.copy_(self._initial(text_tower, words, std))
