@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-import sys
-from pathlib import Path
 
+import merge_lora
 import pytest
 import torch
 from matrix.models import ARCHS, SIZE, TASKS, build, output, samples
@@ -15,9 +14,6 @@ from vlm_dense.clip.loading import load_clip
 from vlm_dense.errors import CheckpointError, ConfigError
 from vlm_dense.methods.fine_tuning.clip_lora import LoRA, linear_maps, merged
 from vlm_dense.registry import MODELS
-
-sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
-import merge_lora  # noqa: E402
 
 PLAIN = dict(text_prompt=dict(type='vlm_dense.ZeroShotPrompt', templates=('a photo of a {}.',), separators='_'))
 EVERY = (r'attn\.', 'mlp')

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import csv
-import sys
 from pathlib import Path
 
+import compare_dense
 import numpy as np
 import pytest
 import torch
+from comparison import dense, dense_report
+from comparison.shared_tower import SharedTower
 from mmengine.config import Config
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / 'tools'))
-import compare_dense  # noqa: E402
-from comparison import dense, dense_report  # noqa: E402
-from comparison.shared_tower import SharedTower  # noqa: E402
+from vlm_dense.clip.vit import CLIPViT
+from vlm_dense.errors import ConfigError
+from vlm_dense.registry import MODELS
 
-from vlm_dense.clip.vit import CLIPViT  # noqa: E402
-from vlm_dense.errors import ConfigError  # noqa: E402
-from vlm_dense.registry import MODELS  # noqa: E402
+ROOT = Path(__file__).parents[2]
+
 
 METHODS = ['maskclip', 'maskclip-windows', 'sclip', 'clearclip', 'naclip', 'sc_clip', 'resclip', 'proxyclip', 'lposs']
 

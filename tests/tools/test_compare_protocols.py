@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+import compare
 import pytest
 from comparison import report, runs
 from comparison.cells import plan
@@ -14,8 +14,6 @@ from mmengine.config import Config
 from vlm_dense.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / 'tools'))
-import compare  # noqa: E402
 
 TOY = f"""
 _base_ = '{ROOT}/configs/_base_/classification_runtime.py'
