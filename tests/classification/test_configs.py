@@ -83,6 +83,7 @@ def test_a_config_can_be_built(name):
             assert trained
             groups = build_optim_wrapper(model, config.optim_wrapper).param_groups
             assert max(group['lr'] for group in groups) == config.optim_wrapper.optimizer.lr
-            assert config.train_cfg.val_interval <= config.train_cfg.max_epochs
+            length = config.train_cfg.get('max_epochs') or config.train_cfg.max_iters
+            assert config.train_cfg.val_interval <= length
         elif 'test_time' not in config.model and 'head' not in config.model:
             assert not trained
