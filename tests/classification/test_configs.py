@@ -41,6 +41,8 @@ def shrink(node) -> None:
             node.update(encoder=dict(type=TinyEncoder), pretrained=None)
         if node.get('type') == 'vlm_dense.RePrompt':  # which refuses more blocks than there are
             node['depth'] = 2
+        if node.get('type') == 'vlm_dense.TCPPrompt':  # likewise
+            node['block'] = 1
         if node.get('type') in ('vlm_dense.APE', 'vlm_dense.APET'):  # as of channels
             node['channels'] = 8
         for value in node.values():
