@@ -33,7 +33,8 @@ def build(tower, kind='CoOpPrompt', names=NAMES, **kwargs):
 
 
 def tower_of_images() -> torch.nn.Module:
-    return MODELS.build(dict(type='vlm_dense.CLIPViT', arch=ARCH, head=True))
+    arch = dict(ARCH, vision_cfg=dict(ARCH['vision_cfg'], layers=2))  # CAVPT's tokens need a block below theirs
+    return MODELS.build(dict(type='vlm_dense.CLIPViT', arch=arch, head=True))
 
 
 def plain(tower, sequences: list[torch.Tensor]) -> torch.Tensor:

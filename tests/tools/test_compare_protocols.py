@@ -50,6 +50,8 @@ targets = dict(shape=dict(label='shape'))
 single_tasks = dict(shape=dict(label='shape'), colour=dict(label='colour'))
 """
 SEVERAL = """
+arch.update(vision_cfg=dict(image_size=32, layers=[1, 1, 1, 1], width=8, head_width=32))
+model['backbone'] = dict(type='vlm_dense.CLIPResNet', arch=arch, attnpool=True)
 scene.update(num_objects=(2, 3))
 pack[0].update(multi_label=True)
 train_dataloader = dict(loader, dataset=dict(scene, pipeline=draw + pack))
