@@ -73,8 +73,8 @@ def _finished(comparison: Path) -> tuple[str, list[dict]]:
     """Command and rows of a comparison."""
     lines = (comparison / 'results.md').read_text('utf-8').splitlines()
     command = next((line for line in lines if line.startswith('`')), None)
-    rows = report.read_csv(comparison / 'results.csv')
-    if command is None or not rows:
+    rows = report.read_csv(comparison / 'results.csv') if command else []
+    if not rows:
         raise DataError(f'{comparison} holds no finished comparison. Give the --out folder of tools/compare.py.')
     return command.strip('`'), rows
 
