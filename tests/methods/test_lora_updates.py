@@ -177,7 +177,7 @@ def test_the_program_writes_a_clip(weights, tmp_path, capsys, monkeypatch):
     for part in ('backbone', 'text_encoder'):
         kind = dict(backbone='vlm_dense.CLIPViT', text_encoder='vlm_dense.TextTower')[part]
         cfg[part] = dict(type=kind, arch=ARCHS['vit'], pretrained=weights['path'])
-    cfg['backbone']['head'] = True
+    cfg['backbone'].update(head=True, pyramid=True)
     (tmp_path / 'config.py').write_text(f'model = {cfg!r}\n')
     merge_lora.main([str(tmp_path / name) for name in ('config.py', 'trained.pth', 'merged.pt')])
     assert '42 maps updated' in capsys.readouterr().out
