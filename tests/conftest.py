@@ -36,6 +36,17 @@ LONG = {
 
 SLOW = {
     'test_ade20k',
+    'test_captions',
+    'test_configs',
+    'test_dense_methods',
+    'test_det_inferencer',
+    'test_feature_cache',
+    'test_loading',
+    'test_lora_updates',
+    'test_maskclip_segmentor',
+    'test_readme',
+    'test_segment',
+    'test_text_side',
     'test_adapters',
     'test_bad_inputs',
     'test_checkpoint',

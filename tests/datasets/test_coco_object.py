@@ -19,7 +19,7 @@ def test_things_stay_and_all_else_is_background(tmp_path):
     dataset = COCOObjectDataset(
         data_root=str(tmp_path),
         data_prefix=dict(img_path='images', seg_map_path='labels'),
-        pipeline=[dict(type='LoadAnnotations'), dict(type='vlm_dense.ObjectLabels')],
+        pipeline=[dict(type='mmseg.LoadAnnotations'), dict(type='vlm_dense.ObjectLabels')],
     )
     found = dataset[0]['gt_seg_map']
     assert found.dtype == np.uint8 and found.tolist() == [[1, 80, 0], [0, 0, 8]]
