@@ -1,7 +1,7 @@
 """Fill a small disk before runs at every step of their writing; nothing older may be lost, and each goes on.
 
     mount -t tmpfs -o size=8m tmpfs /mnt/small
-    python tests/faults/disk_full.py --folder /mnt/small --kind segmentor classifier --steps 8
+    python tests/faults/disk_full.py /mnt/small --folder /tmp/whole --kind segmentor classifier --steps 8
 
 Each run gets a little more room than the one before, so that the disk is full at the first checkpoint, at a later one,
 at the best one, at the result. It must end with status 2, leave only whole checkpoints, and, with room again, end as
