@@ -126,6 +126,17 @@ def uploaded(path: str | None, folder: str) -> str | None:
     return real
 
 
+def written(picture: np.ndarray, folder: str) -> str:
+    """The path of a new file below ``folder`` with an RGB picture (h, w, 3).
+
+    gradio itself writes equal pictures into one file, also while it sends that file to somebody else, who then gets a
+    part of it.
+    """
+    path = os.path.join(tempfile.mkdtemp(dir=folder), 'masks.png')
+    cv2.imwrite(path, np.ascontiguousarray(picture[..., ::-1]))
+    return path
+
+
 def draw_examples(folder: str) -> list[tuple[str, str]]:
     """Draw scenes of Shapes; (path, class names) of each."""
     scenes = ShapesDataset(
@@ -163,12 +174,12 @@ def build_page(
     menu = isinstance(models, Methods)
     inferencer = models[models.names[0]] if menu else models
 
-    def run(path: str | None, names: str | None, chosen: Sequence[str] = ()) -> np.ndarray:
+    def run(path: str | None, names: str | None, chosen: Sequence[str] = ()) -> str:
         try:
             path = uploaded(path, folder)
             if menu:
-                return segment_side_by_side(models, chosen, path, names or '')
-            return segment(inferencer, path, names or '')
+                return written(segment_side_by_side(models, chosen, path, names or ''), folder)
+            return written(segment(inferencer, path, names or ''), folder)
         except UserError as error:  # without the folders of this machine
             text = str(error) if path is None else str(error).replace(os.path.realpath(path), os.path.basename(path))
             raise gr.Error(text, duration=None) from error
