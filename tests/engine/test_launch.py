@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import sys
+
 import pytest
 import torch
 from engine.toy import write_config, write_data
@@ -11,7 +15,8 @@ from torch import nn
 
 from vlm_dense.engine import launch
 from vlm_dense.engine.files import locked_work_dir
-from vlm_dense.errors import ClassNamesError
+from vlm_dense.engine.messages import user_errors
+from vlm_dense.errors import ClassNamesError, DataError
 
 
 @pytest.fixture(scope='module')
@@ -109,3 +114,14 @@ def test_a_second_training_in_the_work_dir_is_told_so(tmp_path, data, capsys):
     with locked_work_dir(work_dir), pytest.raises(SystemExit) as left:
         launch.train(arguments)
     assert left.value.code == 2 and f'Another training runs in {work_dir}' in capsys.readouterr().err
+
+
+def test_a_message_that_cannot_be_written_keeps_its_status(monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(sys, 'stderr', Full())
+    with pytest.raises(SystemExit) as left, user_errors():
+        raise DataError('told to nobody')
+    assert left.value.code == 2

@@ -42,7 +42,7 @@ def attack(kind: str, disk: Path, elsewhere: Path, steps: int) -> list[str]:
         work_dir = disk / f'{kind}{step}'
         work_dir.mkdir()
         filler = fill(disk, 60_000 + needed * step // steps)
-        status, _ = kills.forked(run, work_dir, None)
+        status, _ = kills.forked(run, work_dir, None, elsewhere)
         left = sorted(work_dir.glob('*.pth'))
         wrong = [] if status in (0, 2) else [f'left with status {status}']
         full += status == 2
@@ -52,7 +52,7 @@ def attack(kind: str, disk: Path, elsewhere: Path, steps: int) -> list[str]:
             except Exception as error:
                 wrong.append(f'{path.name} is broken: {error}')
         filler.unlink()
-        again, _ = kills.forked(run, work_dir, None)
+        again, _ = kills.forked(run, work_dir, None, elsewhere)
         wrong += [f'goes on with status {again}'] if again else kills.differences(expected, kills.result(work_dir))
         print(f'{kind}, step {step}: status {status}, left {[p.name for p in left]}, {wrong or "goes on"}', flush=True)
         failures += wrong

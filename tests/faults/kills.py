@@ -191,15 +191,21 @@ class Killer:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def forked(run: Callable[[Path], None], work_dir: Path, moment: tuple | None) -> tuple[int, str | dict]:
-    """Run in a process of its own; its exit status and where it was killed, or the moments that it counted."""
-    note = work_dir.with_suffix('.note')
+def forked(
+    run: Callable[[Path], None], work_dir: Path, moment: tuple | None, logs: Path | None = None
+) -> tuple[int, str | dict]:
+    """Run in a process of its own; its exit status and where it was killed, or the moments that it counted.
+
+    What it prints goes into ``logs``, or beside ``work_dir``.
+    """
+    logs = (logs or work_dir.parent) / work_dir.name
+    note = logs.with_suffix('.note')
     note.unlink(missing_ok=True)
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            log = os.open(str(work_dir.with_suffix('.log')), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            log = os.open(str(logs.with_suffix('.log')), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
             killer, start = Killer(work_dir, note, moment), time.perf_counter()

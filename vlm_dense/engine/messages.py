@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
 import torch
@@ -56,7 +56,8 @@ def user_errors(once_per_machine: bool = False, interrupted: Callable[[], str] |
             time.sleep(_GRACE)  # the launcher ends this process when the first has spoken and left
         if os.environ.get(TRACEBACK) == '1':
             traceback.print_exc()
-        print(told, file=sys.stderr, flush=True)
+        with suppress(OSError):  # the disk may be full that stderr is written to; the status stays
+            print(told, file=sys.stderr, flush=True)
         raise SystemExit(EXIT_STATUS) from None
 
 
