@@ -17,7 +17,7 @@ import vlm_dense
 
 vlm_dense.setup()  # before others import mmseg
 from vlm_dense.apis import SegInferencer, maskclip_config, method_config
-from vlm_dense.apis.common import file_names, load_picture, picture_list, save
+from vlm_dense.apis.common import file_names, keep_inputs, load_picture, picture_list, save
 from vlm_dense.apis.maskclip_models import MASKCLIP, METHODS
 from vlm_dense.apis.overlay import draw_side_by_side, shares
 from vlm_dense.engine.launch import add_max_pixels, user_errors
@@ -89,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.method is None:
             return report(build(args)(args.image, classes, out_dir=args.out))
         methods, found = list(dict.fromkeys(args.method)), {}
+        if len(methods) > 1:
+            keep_inputs(*zip(*side_by_side(args), strict=True))
         for method in methods:
             folder = args.out if len(methods) == 1 else os.path.join(args.out, method)
             found[method] = build_method(method, args)(args.image, classes, out_dir=folder)
@@ -109,17 +111,25 @@ def report(result: dict) -> None:
             print(f'  {index:3}  {found.get(index, 0):6.1%}  {name}')
 
 
+def side_by_side(args: argparse.Namespace) -> list[tuple[str, str]]:
+    """Each picture, and the file where the labels of all methods will stand beside it."""
+    pictures = picture_list(args.image)
+    folder = os.path.join(args.out, 'side_by_side')
+    return [
+        (path, os.path.join(folder, f'{name}.png')) for path, name in zip(pictures, file_names(pictures), strict=True)
+    ]
+
+
 def save_side_by_side(args: argparse.Namespace, found: dict[str, dict]) -> None:
     """Save a picture with the labels of all methods for each picture that was segmented."""
-    pictures = picture_list(args.image)
-    for i, (path, name) in enumerate(zip(pictures, file_names(pictures), strict=True)):
+    pictures = side_by_side(args)
+    for i, (path, file) in enumerate(pictures):
         labels = {
             method: result['predictions'][i] if len(pictures) > 1 else result['predictions']
             for method, result in found.items()
         }
         names = next(iter(found.values()))['classes']
         image = load_picture(path, args.max_pixels or None)
-        file = os.path.join(args.out, 'side_by_side', f'{name}.png')
         save(draw_side_by_side(image, labels, names).save, file)
         print(file)
 

@@ -113,3 +113,14 @@ def test_the_bundled_model_warns_that_it_knows_shapes_only(scene, tmp_path):
     assert done.returncode == 0, done.stderr
     warning = [line for line in done.stdout.splitlines() if 'only knows drawn shapes' in line]
     assert len(warning) == 1 and 'WARNING' in warning[0]
+
+
+def test_a_picture_side_by_side_does_not_replace_its_own(scene, tmp_path, capsys):
+    folder = tmp_path / 'side_by_side'
+    folder.mkdir()
+    picture = folder / 'scene.png'
+    picture.write_bytes(Path(scene).read_bytes())
+    before = picture.read_bytes()
+    with pytest.raises(SystemExit):
+        segment.main([str(picture), '--classes', 'ring', '--method', 'naclip', 'sclip', '--out', str(tmp_path)])
+    assert 'would replace the picture' in capsys.readouterr().err and picture.read_bytes() == before
