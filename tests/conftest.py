@@ -89,13 +89,13 @@ SLOW = {
     'test_train_and_test',
     'test_upl_prompt',
 }
-"""Files that take more than some seconds, nearly all since they run whole programs."""
+"""Files that take more than some seconds, nearly all since they run whole programs. The folder parity is slow as well."""
 
 
 def pytest_collection_modifyitems(items):
     """Mark the tests of the slow files and of the long ones."""
     for item in items:
-        if item.path.stem in SLOW | LONG:
+        if item.path.stem in SLOW | LONG or item.path.parent.name == 'parity':
             item.add_marker(pytest.mark.slow)
         if item.path.stem in LONG:
             item.add_marker(pytest.mark.long)
