@@ -89,7 +89,7 @@ SLOW = {
     'test_train_and_test',
     'test_upl_prompt',
 }
-"""Files that take more than some seconds, nearly all since they run whole programs. The folder parity is slow as well."""
+"""Files that take more than some seconds, nearly all since they run whole programs; the folder parity is slow too."""
 
 
 def pytest_collection_modifyitems(items):
