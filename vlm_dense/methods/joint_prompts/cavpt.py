@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.errors import ConfigError
+from vlm_dense.methods.base.hand_written import HandWritten
 from vlm_dense.methods.base.learned_context import LearnedContext
 from vlm_dense.methods.base.roles import ImagePrompt, Loss, Step
 from vlm_dense.methods.visual_prompts.vpt import check_vit
@@ -99,7 +100,7 @@ class ClassAwareTokens(PromptTokens):
 
 
 @MODELS.register_module()
-class CAVPTPrompt(LearnedContext, ImagePrompt):
+class CAVPTPrompt(HandWritten, LearnedContext, ImagePrompt):
     """CoOp's context, VPT-deep in the lower blocks, class-aware tokens in the upper ones (section III).
 
     The k classes whose hand-written sentence is nearest to the image, as the tower without prompts sees it, are likely.
@@ -142,6 +143,7 @@ class CAVPTPrompt(LearnedContext, ImagePrompt):
         r'^image_encoder\.transformer\.extractor\.classfiers\.(\d+)\.': r'upper.\1.classifier.',
     }
     ignored_prefixes = (*LearnedContext.ignored_prefixes, 'text_features')
+    written_in_eval = True  # the image prompt asks which classes are likely
 
     def __init__(
         self,
@@ -169,26 +171,14 @@ class CAVPTPrompt(LearnedContext, ImagePrompt):
                 f'CAVPTPrompt: lower_blocks must lie in 1..{depth - 1} for {depth} blocks, num_tokens, likely and '
                 f'num_memory be at least 1; found {lower}, {num_tokens}, {likely} and {num_memory}.'
             )
-        if '{}' not in template:
-            raise ConfigError(f'CAVPTPrompt: the template needs a {{}} for the class name, found {template!r}.')
         own = dict(position=position, class_specific=class_specific, std=std, init_cfg=init_cfg)
         super().__init__(class_names, text_tower, num_contexts, words, **own)
-        sentences = [template.format(name.replace('_', ' ')) for name in self.class_names]
-        self.register_buffer('template_ids', text_tower.tokenize(sentences), persistent=False)
+        self.keep_template(text_tower, template)
         self.likely = likely
         self.tokens = nn.Parameter(std * torch.randn(lower, num_tokens, image_tower.width))
         sizes = text_tower.embed_dim, image_tower.width, len(self.class_names), num_memory, std
         self.upper = nn.ModuleList(ClassAwareBlock(*sizes) for _ in range(depth - lower))
-        self._written: Tensor | None = None
         self.load_pretrained(pretrained)
-
-    def forward(
-        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
-    ) -> Tensor:
-        """Class embeddings (K, D)."""
-        written = F.normalize(text_tower.encode_tokens(self.template_ids), dim=-1).detach()
-        self._written = written if classes is None else written[classes]
-        return super().forward(text_tower, image_features, classes)
 
     def prompt(
         self, images: Tensor, text: Tensor | None = None, plain: ImageFeatures | None = None
@@ -201,7 +191,7 @@ class CAVPTPrompt(LearnedContext, ImagePrompt):
             plain: ``global_`` features of the tower without prompts.
         """
         seen = F.normalize(plain.global_.float(), dim=-1)
-        written = self._written.float()
+        written = self._written
         selected = (seen @ written.T).topk(min(self.likely, len(written)), dim=1).indices
         first, *deep = self.tokens
         own = dict(blocks=self.upper, text=text[selected], selected=selected, plain=seen, written=written)

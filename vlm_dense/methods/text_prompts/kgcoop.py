@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.errors import ConfigError
+from vlm_dense.methods.base.hand_written import HandWritten
 from vlm_dense.methods.base.learned_context import LearnedContext
 from vlm_dense.registry import MODELS
 
 
 @MODELS.register_module()
-class KgCoOpPrompt(LearnedContext):
+class KgCoOpPrompt(HandWritten, LearnedContext):
     """CoOp's prompt with the name at the end, and a loss on its distance from a hand-written prompt (section 3.3).
 
     ``loss_kg = weight * (1 - mean_k cos(w_k, t_k))``, w_k learned, t_k hand-written. The paper writes the squared
@@ -50,28 +49,10 @@ class KgCoOpPrompt(LearnedContext):
     ):
         own = dict(class_specific=class_specific, std=std, init_cfg=init_cfg)
         super().__init__(class_names, text_tower, num_contexts, words, **own)
-        if '{}' not in template:
-            raise ConfigError(f'KgCoOpPrompt: the template needs a {{}} for the class name, found {template!r}.')
-        sentences = [template.format(name.replace('_', ' ')) for name in self.class_names]
-        self.register_buffer('template_ids', text_tower.tokenize(sentences), persistent=False)
+        self.keep_template(text_tower, template)
         self.weight = weight
-        self._written: Tensor | None = None
         self.load_pretrained(pretrained)
-
-    def forward(
-        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
-    ) -> Tensor:
-        """Class embeddings (K, D)."""
-        if self.training:
-            written = self.hand_written(text_tower)
-            self._written = written if classes is None else written[classes]
-        return super().forward(text_tower, image_features, classes)
-
-    def hand_written(self, text_tower: TextTower) -> Tensor:
-        """t, (K, D) unit vectors; the tower keeps them until its weights change."""
-        return F.normalize(text_tower.encode_tokens(self.template_ids), dim=-1).detach()
 
     def losses(self, class_embeddings: Tensor) -> dict[str, Tensor]:
         """``loss_kg``, over all classes, of the class embeddings w (K, D) of this iteration."""
-        cosine = F.cosine_similarity(class_embeddings.float(), self._written.float(), dim=-1)
-        return dict(loss_kg=self.weight * (1 - cosine.mean()))
+        return dict(loss_kg=self.weight * self.distance(class_embeddings))

@@ -16,6 +16,7 @@ from torch import Tensor
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.errors import ConfigError
+from vlm_dense.methods.base.hand_written import HandWritten
 from vlm_dense.methods.base.learned_context import LearnedContext
 from vlm_dense.methods.base.roles import CosineHead, Head
 from vlm_dense.registry import MODELS, OPTIM_WRAPPERS
@@ -24,7 +25,7 @@ _SCALE = 2.0**10  # of the divergence, whose gradient half precision would round
 
 
 @MODELS.register_module()
-class ProGradPrompt(LearnedContext, Head):
+class ProGradPrompt(HandWritten, LearnedContext, Head):
     """CoOp's prompt, whose gradient a hand-written prompt keeps an eye on (section 3.2).
 
     a is the gradient of the task's loss, b that of ``kl``, the cross-entropy of the probabilities at temperature T with
@@ -83,26 +84,11 @@ class ProGradPrompt(LearnedContext, Head):
         )
         if from_template:
             self.ctx.data[..., :zeros, :] = 0
-        sentences = [template.format(name.replace('_', ' ')) for name in self.class_names]
-        self.register_buffer('template_ids', text_tower.tokenize(sentences), persistent=False)
+        self.keep_template(text_tower, template)
         self.temperature, self.strength = temperature, strength
         self.direction: Tensor | None = None
-        self._written: Tensor | None = None
         self._compared: tuple[Tensor, Tensor] | None = None
         self.load_pretrained(pretrained)
-
-    def forward(
-        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
-    ) -> Tensor:
-        """Class embeddings (K, D)."""
-        if self.training:
-            written = self.hand_written(text_tower)
-            self._written = written if classes is None else written[classes]
-        return super().forward(text_tower, image_features, classes)
-
-    def hand_written(self, text_tower: TextTower) -> Tensor:
-        """t, (K, D) unit vectors; the tower keeps them until its weights change."""
-        return F.normalize(text_tower.encode_tokens(self.template_ids).float(), dim=-1).detach()
 
     def logits(self, features: ImageFeatures, text: Tensor, logit_scale: Tensor) -> Tensor:
         """(B, K), the scaled cosines; in training those of the hand-written prompt are kept beside them."""

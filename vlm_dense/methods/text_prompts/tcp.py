@@ -9,18 +9,18 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.errors import ConfigError
+from vlm_dense.methods.base.hand_written import HandWritten
 from vlm_dense.methods.base.learned_context import LearnedContext
 from vlm_dense.registry import MODELS
 
 
 @MODELS.register_module()
-class TCPPrompt(LearnedContext):
+class TCPPrompt(HandWritten, LearnedContext):
     """CoOp's prompt with the name at the end, whose first hidden states a network replaces, and KgCoOp's loss.
 
     With t_k the unit embedding of class k in a hand-written prompt, ``Q_k = L2(QuickGELU(L1(t_k)))`` are tokens of the
@@ -81,13 +81,11 @@ class TCPPrompt(LearnedContext):
                 f'num_class_tokens must be at least 1; found {block} and {num_class_tokens}.'
             )
         self.ctx.data.copy_(self._initial(text_tower, words, std))
-        sentences = [template.format(name.replace('_', ' ')) for name in self.class_names]
-        self.register_buffer('template_ids', text_tower.tokenize(sentences), persistent=False)
+        self.keep_template(text_tower, template)
         inner, outer = text_tower.embed_dim // reduction, num_class_tokens * text_tower.width
         layers = dict(linear1=nn.Linear(text_tower.embed_dim, inner), gelu=QuickGELU(), linear2=nn.Linear(inner, outer))
         self.meta_net = nn.Sequential(OrderedDict(layers))
         self.num_class_tokens, self.block, self.weight = num_class_tokens, block, weight
-        self._written: Tensor | None = None
         self.load_pretrained(pretrained)
 
     def _initial(self, text_tower: TextTower, words: str | None, std: float) -> Tensor:
@@ -100,15 +98,6 @@ class TCPPrompt(LearnedContext):
                 f'TCPPrompt: {self.num_contexts} vectors cannot begin as the {found} tokens of {words!r}.'
             )
         return text_tower.embed(ids[0, 1 : 1 + self.num_contexts]).detach()
-
-    def forward(
-        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
-    ) -> Tensor:
-        """Class embeddings (K, D)."""
-        if self.training:
-            written = self.hand_written(text_tower)
-            self._written = written if classes is None else written[classes]
-        return super().forward(text_tower, image_features, classes)
 
     def encode(
         self,
@@ -124,15 +113,10 @@ class TCPPrompt(LearnedContext):
             inserted = self.block, tokens if classes is None else tokens[classes]
         return super().encode(text_tower, context, classes, deep, inserted)
 
-    def hand_written(self, text_tower: TextTower) -> Tensor:
-        """t, (K, D) unit vectors; the tower keeps them until its weights change."""
-        return F.normalize(text_tower.encode_tokens(self.template_ids), dim=-1).detach()
-
     def class_tokens(self, text_tower: TextTower) -> Tensor:
         """Q, (K, number of tokens, d)."""
         return self.meta_net(self.hand_written(text_tower)).unflatten(1, (self.num_class_tokens, -1))
 
     def losses(self, class_embeddings: Tensor) -> dict[str, Tensor]:
         """``loss_kg``, over all classes, of the class embeddings w (K, D) of this iteration."""
-        cosine = F.cosine_similarity(class_embeddings.float(), self._written.float(), dim=-1)
-        return dict(loss_kg=self.weight * (1 - cosine.mean()))
+        return dict(loss_kg=self.weight * self.distance(class_embeddings))
