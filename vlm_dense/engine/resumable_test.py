@@ -13,6 +13,7 @@ import torch
 from mmengine.logging import print_log
 from mmengine.runner import TestLoop, autocast
 
+from vlm_dense.clip.digest import weights_digest
 from vlm_dense.engine.files import lock
 from vlm_dense.engine.prepare import bare_model
 from vlm_dense.engine.registry import LOOPS
@@ -102,11 +103,9 @@ class ResumableTestLoop(TestLoop):
         return done
 
     def _what_is_tested(self) -> str:
-        cfg, check = self.runner.cfg, 0
-        for value in self.runner.model.state_dict().values():
-            check = zlib.crc32(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), check)
+        cfg, weights = self.runner.cfg, weights_digest(bare_model(self.runner))
         order = zlib.crc32(repr(list(self.dataloader.batch_sampler.sampler)).encode())
-        return f'{cfg.get("model")} {cfg.get("test_dataloader")} {self.runner.world_size} {self.fp16} {check} {order}'
+        return f'{cfg.get("model")} {cfg.get("test_dataloader")} {self.runner.world_size} {self.fp16} {weights} {order}'
 
 
 def _record(content) -> bytes:
