@@ -15,14 +15,16 @@ import argparse
 import os
 import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
+from PIL import Image
 from segment import add_method_argument, add_model_arguments, build, build_method, split_names
 
 from vlm_dense.apis import SegInferencer
-from vlm_dense.apis.common import load_picture
+from vlm_dense.apis.common import load_picture, save
 from vlm_dense.apis.maskclip_models import METHODS
 from vlm_dense.apis.overlay import draw_side_by_side
 from vlm_dense.datasets import DrawScene, ShapesDataset
@@ -131,9 +133,12 @@ def written(picture: np.ndarray, folder: str) -> str:
 
     gradio itself writes equal pictures into one file, also while it sends that file to somebody else, who then gets a
     part of it.
+
+    Raises:
+        DataError: it cannot be written.
     """
-    path = os.path.join(tempfile.mkdtemp(dir=folder), 'masks.png')
-    cv2.imwrite(path, np.ascontiguousarray(picture[..., ::-1]))
+    path = os.path.join(folder, uuid.uuid4().hex, 'masks.png')
+    save(Image.fromarray(picture).save, path)
     return path
 
 

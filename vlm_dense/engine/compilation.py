@@ -24,7 +24,7 @@ def compile_parts(model: nn.Module, **options) -> list[str]:
     names and results stay as they are.
 
     Args:
-        model: Changed in place; a wrapper for several processes may be around it.
+        model: Changed in place; without what distributes it.
         **options: Of ``torch.compile``: ``backend``, ``mode``, ``dynamic``, ...
 
     Returns:
@@ -33,17 +33,16 @@ def compile_parts(model: nn.Module, **options) -> list[str]:
     Raises:
         ConfigError: there is nothing to compile.
     """
-    inner = getattr(model, 'module', model)
-    towers = {name: m for name, m in inner.named_modules() if isinstance(m, (ImageTower, TextTower))}
+    towers = {name: m for name, m in model.named_modules() if isinstance(m, (ImageTower, TextTower))}
     for tower in towers.values():
         tower.encode = torch.compile(tower.encode, **options)
-    others = {name: getattr(inner, name) for name in _PARTS if isinstance(getattr(inner, name, None), nn.Module)}
+    others = {name: part for name in _PARTS if isinstance(part := getattr(model, name, None), nn.Module)}
     others = {name: part for name, part in others.items() if name not in towers}
     for part in others.values():
         part.forward = torch.compile(part.forward, **options)
     if not towers and not others:
         raise ConfigError(
-            f'compile: {type(inner).__name__} has no CLIP tower and none of the parts {", ".join(_PARTS)}. Leave '
+            f'compile: {type(model).__name__} has no CLIP tower and none of the parts {", ".join(_PARTS)}. Leave '
             'compile out of the config.'
         )
     return [*towers, *others]

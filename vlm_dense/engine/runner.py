@@ -13,6 +13,7 @@ from torch import nn
 
 from vlm_dense.engine.compilation import compile_parts
 from vlm_dense.engine.files import partial_of, put_in_place, remove
+from vlm_dense.engine.prepare import bare_model
 from vlm_dense.errors import CheckpointError, ConfigError
 
 
@@ -37,7 +38,7 @@ def _saved_whole(path: str) -> Iterator[None]:
 
 
 class SafeRunner(Runner):
-    """mmengine's ``Runner`` with four differences.
+    """mmengine's ``Runner`` with five differences.
 
     - A checkpoint is written beside its place and put there when it is whole and on the disk. A kill at any moment, or
       a full disk, leaves the one that was there before.
@@ -78,7 +79,7 @@ class SafeRunner(Runner):
         if options is not True and not isinstance(options, dict):
             raise ConfigError(f'compile must be True, False or a dict of options of torch.compile, found {options!r}.')
         self._compiled = True
-        parts = compile_parts(self.model, **({} if options is True else options))
+        parts = compile_parts(bare_model(self), **({} if options is True else options))
         self.logger.info(f'torch.compile takes {", ".join(parts)}; the first iterations are slow.')
 
     def build_optim_wrapper(self, optim_wrapper):
