@@ -58,6 +58,19 @@ class Cut(Exception):
     """Stands for a kill."""
 
 
+def cut_off(function, number: int):
+    """The function, whose call of this number is where the run is cut off."""
+    calls = []
+
+    def called(*args):
+        calls.append(args)
+        if len(calls) == number:
+            raise Cut
+        return function(*args)
+
+    return called
+
+
 _number = [0]
 
 
@@ -121,16 +134,8 @@ def test_a_run_that_is_cut_off_before_any_file_takes_its_place_goes_on_as_if_not
 ):
     whole, torn = tmp_path / 'whole', tmp_path / 'torn'
     build(whole, by_epoch, length=4, **BEST).train()
-    replace, calls = os.replace, []
-
-    def cut_off(source, target):
-        calls.append(target)
-        if len(calls) == cut:
-            raise Cut
-        return replace(source, target)
-
     with monkeypatch.context() as patched:
-        patched.setattr(os, 'replace', cut_off)
+        patched.setattr(os, 'replace', cut_off(os.replace, cut))
         patched.setattr('vlm_dense.engine.files.remove', lambda path: None)  # a killed process tidies nothing up
         with pytest.raises(Cut):
             build(torn, by_epoch, length=4, **BEST).train()
@@ -147,16 +152,8 @@ def test_a_run_that_is_cut_off_before_any_file_takes_its_place_goes_on_as_if_not
 def test_what_is_saved_after_a_validation_made_up_for_tells_the_same_progress(tmp_path, monkeypatch, cut, by_epoch):
     whole, torn = tmp_path / 'whole', tmp_path / 'torn'
     build(whole, by_epoch, length=2, **BEST).train()
-    compute, calls = Scripted.compute_metrics, []
-
-    def cut_off(self, results):
-        calls.append(results)
-        if len(calls) == cut:
-            raise Cut
-        return compute(self, results)
-
     with monkeypatch.context() as patched:
-        patched.setattr(Scripted, 'compute_metrics', cut_off)
+        patched.setattr(Scripted, 'compute_metrics', cut_off(Scripted.compute_metrics, cut))
         with pytest.raises(Cut):
             build(torn, by_epoch, length=2, **BEST).train()
     build(torn, by_epoch, length=2, resume=last_checkpoint(str(torn)), **BEST).train()

@@ -20,6 +20,7 @@ from comparison.origin import code_digest, weights_digest
 from comparison.protocols.base_to_new import harmonic
 from comparison.runs import result_at, result_of, run_cells
 from PIL import Image
+from tiny_towers import resnet
 
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.base.templates import read_templates
@@ -28,12 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 TOY = f"""
 _base_ = '{ROOT}/configs/_base_/classification_runtime.py'
-arch = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, layers=[1, 1, 1, 1], width=8, head_width=32),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=1),
-)
+arch = {resnet(text=dict(layers=1), image_size=32)!r}
 model = dict(
     type='vlm_dense.CLIPClassifier',
     data_preprocessor=dict(type='mmengine.ImgDataPreprocessor', mean=[100.0] * 3, std=[50.0] * 3, bgr_to_rgb=True),

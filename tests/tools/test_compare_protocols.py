@@ -10,6 +10,7 @@ from comparison import report, runs
 from comparison.cells import plan
 from comparison.drawn import dicts
 from mmengine.config import Config
+from tiny_towers import resnet, vit
 
 from vlm_dense.errors import ConfigError
 
@@ -17,12 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 TOY = f"""
 _base_ = '{ROOT}/configs/_base_/classification_runtime.py'
-arch = dict(
-    embed_dim=16,
-    quick_gelu=True,
-    vision_cfg=dict(image_size=32, patch_size=16, width=32, head_width=16, layers=1),
-    text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=1),
-)
+arch = {vit(text=dict(layers=1), patch_size=16, layers=1)!r}
 model = dict(
     type='vlm_dense.CLIPClassifier',
     data_preprocessor=dict(type='vlm_dense.ClsDataPreprocessor', mean=[100.0] * 3, std=[50.0] * 3, bgr_to_rgb=True),
@@ -49,8 +45,9 @@ domains = dict(night=dict(domain='night'), sketch=dict(domain='sketch'))
 targets = dict(shape=dict(label='shape'))
 single_tasks = dict(shape=dict(label='shape'), colour=dict(label='colour'))
 """
-SEVERAL = """
-arch.update(vision_cfg=dict(image_size=32, layers=[1, 1, 1, 1], width=8, head_width=32))
+SEVERAL = f"""
+arch = {resnet(text=dict(layers=1), image_size=32)!r}
+model['text_encoder']['arch'] = arch
 model['backbone'] = dict(type='vlm_dense.CLIPResNet', arch=arch, attnpool=True)
 scene.update(num_objects=(2, 3))
 pack[0].update(multi_label=True)
