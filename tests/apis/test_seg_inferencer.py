@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from vlm_dense.apis import SegInferencer, maskclip_config
 from vlm_dense.apis.common import CONFIGS
 from vlm_dense.apis.maskclip_models import MASKCLIP
-from vlm_dense.apis.overlay import palette
+from vlm_dense.colours import class_colours
 from vlm_dense.datasets import DrawScene, ShapesDataset
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError, DataError, WeightsNotFoundError
 
@@ -261,13 +261,13 @@ def test_saved_labels_equal_the_result_and_the_picture_has_a_legend(inferencer, 
         vis='vis/00000000.png', pred='pred/00000000.png'
     )
     with Image.open(result['files']['pred']) as labels:
-        assert labels.mode == 'L'
+        assert labels.mode == 'P'
         np.testing.assert_array_equal(np.array(labels), result['predictions'])
     with Image.open(result['files']['vis']) as picture:
         picture = np.array(picture.convert('RGB'))
     np.testing.assert_array_equal(picture, result['visualization'])
     for label in np.unique(result['predictions']):  # pure colours are in the legend only
-        assert (picture == palette(4)[label]).all(axis=-1).sum() > 100
+        assert (picture == class_colours(NAMES)[label]).all(axis=-1).sum() > 100
 
 
 def test_pictures_of_one_name_do_not_overwrite_each_other(inferencer, scenes, tmp_path):
@@ -286,8 +286,9 @@ def test_a_place_that_cannot_be_written_is_a_message(inferencer, scenes, tmp_pat
 
 
 def test_colours_differ_and_stay_when_classes_are_added():
-    assert len(set(palette(171))) == 171
-    assert palette(171)[:20] == palette(20)
+    names = ['background', 'sky', *(f'class {i}' for i in range(169))]
+    assert len(set(class_colours(names))) == 171
+    assert class_colours(names)[:20] == class_colours(names[:20])
 
 
 # --- models ---------------------------------------------------------------------------------------------------

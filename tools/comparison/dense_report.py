@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from comparison.dense import Cell, result_at
-from vlm_dense.apis.overlay import palette
+from vlm_dense.colours import class_colours
 from vlm_dense.engine.config_checks import class_names
 from vlm_dense.engine.pictures import colour, draw_rows
 
@@ -97,7 +97,7 @@ def draw(cells: Sequence[Cell], out: Path) -> list[Path]:
 def _picture(found: dict[Cell, dict]):
     first = next(cell for cell, arrays in found.items() if arrays)
     names = class_names(first.cfg, ('test_dataloader',))
-    colours = palette(len(names))
+    colours = class_colours(names)
     rows, seen = [], set()
     for i in range(sum(key.startswith('image_') for key in found[first])):
         image, truth = found[first][f'image_{i}'], found[first][f'truth_{i}']

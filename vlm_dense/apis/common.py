@@ -25,7 +25,7 @@ from vlm_dense.registry import unknown_name
 CONFIGS = Path(__file__).parents[2] / 'configs'
 """The repository's configs; absent where only the package is installed."""
 
-_LOADING = (
+READING = (
     'DrawScene',
     'LoadImage',
     'LoadImageFromFile',
@@ -93,7 +93,7 @@ def preparing_steps(cfg: Config) -> list[dict]:
     steps = dataset.get('pipeline') or cfg.get('test_pipeline')
     if not steps:
         raise ConfigError('The config has no test_pipeline, so it is unknown how pictures are to be prepared.')
-    return [t for t in steps if t['type'].rpartition('.')[2] not in _LOADING]
+    return [t for t in steps if t['type'].rpartition('.')[2] not in READING]
 
 
 def picture_list(inputs) -> list[str | np.ndarray]:

@@ -29,7 +29,7 @@ from vlm_dense.apis.common import (
     save,
     view_side,
 )
-from vlm_dense.apis.overlay import palette
+from vlm_dense.colours import class_colours
 from vlm_dense.datasets.checks import MAX_PIXELS, check_limit
 from vlm_dense.engine.config_checks import class_names
 from vlm_dense.engine.launch import fill_class_names
@@ -92,7 +92,7 @@ class DetInferencer(_DetInferencer):
         model = MODELS.build(cfg.model)
         names = load_weights(model, weights, 'DetInferencer') or class_names(cfg)
         self.class_names = list(names)
-        model.dataset_meta = dict(classes=tuple(names), palette=palette(len(names)))
+        model.dataset_meta = dict(classes=tuple(names), palette=class_colours(names))
         return model.to(device).eval()
 
     def _init_pipeline(self, cfg: Config) -> Compose:

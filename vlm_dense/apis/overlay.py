@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Mapping, Sequence
 from textwrap import shorten
 
@@ -11,16 +10,10 @@ import numpy as np
 from PIL import Image
 
 from vlm_dense.apis.common import view_side
+from vlm_dense.colours import class_colours
 from vlm_dense.engine.pictures import draw_rows
 
 _LEGEND_WIDTH = 40
-
-
-def palette(number: int) -> list[tuple[int, int, int]]:
-    """RGB of each class; a class keeps its colour when others are added."""
-    hues = [i * 0.6180339887 % 1 for i in range(number)]  # golden section: neighbours in the list are far apart
-    shades = [(0.9, 0.95), (0.65, 0.7), (0.45, 1.0)]
-    return [tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, *shades[i // 8 % 3])) for i, hue in enumerate(hues)]
 
 
 def shares(labels: np.ndarray) -> list[tuple[int, float]]:
@@ -43,7 +36,7 @@ def draw_overlay(
         title: Line above the picture.
         opacity: Of the colours, 0 to 1.
     """
-    overlay = colour_over(image, labels, len(names), opacity)
+    overlay = colour_over(image, labels, names, opacity)
     return draw_rows([[overlay]], [title], legend_of([labels], names), tile=view_side(labels.shape))
 
 
@@ -58,22 +51,22 @@ def draw_side_by_side(
         names: A name of each class.
         opacity: Of the colours, 0 to 1.
     """
-    maps = [colour_over(image, each, len(names), opacity) for each in labels.values()]
+    maps = [colour_over(image, each, names, opacity) for each in labels.values()]
     tile = max(view_side(image.shape) // (1 + len(maps)), 240)
     plain = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     legend = legend_of(list(labels.values()), names)
     return draw_rows([[plain, *maps]], ['picture', *labels], legend, tile=tile)
 
 
-def colour_over(image: np.ndarray, labels: np.ndarray, number: int, opacity: float) -> np.ndarray:
-    """RGB uint8 (H, W, 3): the colours of ``number`` classes over a greyed picture (H, W, 3), BGR."""
+def colour_over(image: np.ndarray, labels: np.ndarray, names: Sequence[str], opacity: float) -> np.ndarray:
+    """RGB uint8 (H, W, 3): the colours of the classes ``names`` over a greyed picture (H, W, 3), BGR."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(grey, 1 - opacity, np.array(palette(number), np.uint8)[labels], opacity, 0)
+    return cv2.addWeighted(grey, 1 - opacity, np.array(class_colours(names), np.uint8)[labels], opacity, 0)
 
 
 def legend_of(maps: Sequence[np.ndarray], names: Sequence[str]) -> list[tuple[str, list[int]]]:
     """(name, RGB) of each class in label maps, the largest first; of a single map with its shares of the pixels."""
-    colours, together = palette(len(names)), np.concatenate([each.ravel() for each in maps])
+    colours, together = class_colours(names), np.concatenate([each.ravel() for each in maps])
     legend = []
     for k, share in shares(together):
         text = shorten(names[k], _LEGEND_WIDTH, placeholder='...')

@@ -36,6 +36,7 @@ from vlm_dense.apis.common import (
 )
 from vlm_dense.apis.maskclip_models import DEFAULT_MODEL, limits_of, segmentor_config
 from vlm_dense.apis.overlay import draw_overlay
+from vlm_dense.colours import label_image
 from vlm_dense.apis.views import Views, view_of
 from vlm_dense.datasets.checks import MAX_PIXELS, check_limit
 from vlm_dense.engine.config_checks import class_names, registered
@@ -271,7 +272,7 @@ class SegInferencer(BaseInferencer):
                         one['visualization'] = np.asarray(picture)
                     if out_dir:
                         save(picture.save, paths[0])
-                        save(Image.fromarray(one['predictions']).save, paths[1])
+                        save(label_image(one['predictions'], view.class_names).save, paths[1])
                         one['files'] = dict(zip(('vis', 'pred'), paths, strict=True))
                     if show:
                         picture.show(name)

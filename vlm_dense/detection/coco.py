@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import os
 from collections import Counter
@@ -12,7 +13,9 @@ from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric as _CocoMetric
 from mmengine.logging import print_log
 
+from vlm_dense.colours import class_colours
 from vlm_dense.datasets.checks import absent_files
+from vlm_dense.datasets.own import check_split, part_of
 from vlm_dense.errors import ClassNamesError, DataError
 from vlm_dense.registry import DATASETS, METRICS
 
@@ -129,6 +132,76 @@ class CocoDataset(_CocoDataset):
                 f'{", ".join(self.metainfo["classes"][:10])}. Look at metainfo.classes and filter_cfg.'
             )
         return kept
+
+
+@DATASETS.register_module()
+class CocoFileDataset(CocoDataset):
+    """Detection data of the user's own: a COCO file and a folder of images.
+
+    ``DATA_ROOT/images`` has the images that the file names. There are two files, ``DATA_ROOT/train.json`` and
+    ``DATA_ROOT/val.json``, or a single one, ``DATA_ROOT/annotations.json``, of whose images every fifth is for
+    validation. Names of classes are those of the file's categories, in its order.
+
+    Args:
+        data_root: The folder.
+        split: 'train' or 'val'.
+        metainfo: ``classes``, if only some are wanted.
+        **kwargs: As in :class:`mmdet.datasets.CocoDataset`.
+
+    Raises:
+        ClassNamesError, DataError: as :class:`CocoDataset`; no file.
+    """
+
+    METAINFO: dict = {}
+
+    def __init__(self, data_root: str, split: str = 'train', metainfo: dict | None = None, **kwargs):
+        check_split(split)
+        self.split = split
+        self._whole = os.path.join(data_root, 'annotations.json')
+        own = os.path.join(data_root, f'{split}.json')
+        file = own if os.path.isfile(own) else self._whole
+        metainfo = dict(metainfo or {})
+        metainfo['classes'] = metainfo.get('classes') or _categories(file)
+        metainfo.setdefault('palette', class_colours(metainfo['classes']))
+        super().__init__(
+            data_root=data_root,
+            ann_file=os.path.basename(file),
+            data_prefix=dict(img='images'),
+            metainfo=metainfo,
+            **kwargs,
+        )
+
+    @staticmethod
+    def expected_files(dataset: dict) -> list[tuple[str, str, str]]:
+        """(path, what lies there, config key) of what a config of this data set reads."""
+        root, split = dataset.get('data_root') or '', dataset.get('split', 'train')
+        own = os.path.join(root, f'{split}.json')
+        file = own if os.path.isfile(own) else os.path.join(root, 'annotations.json')
+        return [(os.path.join(root, 'images'), '*', 'data_root'), (file, '', 'data_root')]
+
+    def load_data_list(self) -> list[dict]:
+        """One dict an image of the split."""
+        infos = super().load_data_list()
+        if self.ann_file == self._whole:
+            infos = part_of(sorted(infos, key=lambda info: info['img_path']), self.split)
+        return infos
+
+
+def _categories(file: str) -> list[str]:
+    """Names of the categories of a COCO file, in its order."""
+    try:
+        with open(file, encoding='utf-8') as stream:
+            return [category['name'] for category in json.load(stream)['categories']]
+    except OSError as error:
+        raise DataError(
+            f'The annotations {os.path.abspath(file)} cannot be read ({error.strerror}). Expected train.json and '
+            'val.json, or annotations.json, beside the folder images; say where with --data-root DIR.'
+        ) from error
+    except (LookupError, TypeError, ValueError) as error:
+        raise DataError(
+            f'{file} cannot be read as COCO annotations ({type(error).__name__}: {error}). Expected JSON with images, '
+            'annotations and categories.'
+        ) from error
 
 
 @METRICS.register_module()

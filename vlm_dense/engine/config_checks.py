@@ -14,25 +14,26 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS, MODELS, OPTIMIZERS, TRANSFORMS, Registry
+from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 
 from vlm_dense.datasets.checks import CheckSeg, LoadMask, absent_files, other_case
 from vlm_dense.engine.messages import arguments_of, unknown_argument
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
-from vlm_dense.segmentation.class_names import check_names
+from vlm_dense.segmentation.class_names import check_names, read_class_names
 from vlm_dense.segmentation.inference import BatchedInference, check_test_cfg
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
-def _leaves(dataset: dict, path: str) -> Iterator[tuple[str, dict]]:
+def leaves(dataset: dict, path: str) -> Iterator[tuple[str, dict]]:
     """(config key, config) of the data sets inside wrappers (RepeatDataset, ConcatDataset, ...)."""
     inner = dataset.get('dataset') or dataset.get('datasets')
     if isinstance(inner, dict):
-        yield from _leaves(inner, f'{path}.dataset')
+        yield from leaves(inner, f'{path}.dataset')
     elif isinstance(inner, (list, tuple)):
         for i, one in enumerate(inner):
-            yield from _leaves(one, f'{path}.datasets.{i}')
+            yield from leaves(one, f'{path}.datasets.{i}')
     else:
         yield path, dataset
 
@@ -57,7 +58,7 @@ def _datasets(cfg: Config, loaders: Sequence[str]) -> Iterator[tuple[str, dict, 
     for name in loaders:
         loader = cfg.get(name)
         if loader and isinstance(loader.get('dataset'), dict):
-            for key, dataset in _leaves(loader['dataset'], f'{name}.dataset'):
+            for key, dataset in leaves(loader['dataset'], f'{name}.dataset'):
                 kind = registered(ROOT_DATASETS, dataset['type'])
                 if inspect.isclass(kind) and issubclass(kind, BaseDataset):
                     yield key, dataset, kind
@@ -122,8 +123,6 @@ def check_data(cfg: Config, loaders: Sequence[str] = LOADERS) -> None:
     ]
     if any(not os.path.exists(path) for _, path, *_ in places):
         raise DataError(_missing_message(cfg, places))
-    from mmseg.datasets import BaseSegDataset
-
     for key, dataset, kind in _datasets(cfg, loaders):
         if issubclass(kind, BaseSegDataset) and _is_local(dataset):
             _check_pairs(key, _without_files(dataset))
@@ -234,6 +233,41 @@ def check_class_count(cfg: Config, names: Sequence[str] | None) -> None:
         )
 
 
+def use_classes(cfg: Config, names: Sequence[str]) -> None:
+    """Give all data sets of a config these classes, and all heads their number; what ``--classes`` does.
+
+    Args:
+        cfg: The config, which is changed.
+        names: In label order; or a single file of them, a class a line.
+
+    Raises:
+        ClassNamesError: names that no model could use; a data set whose classes are others.
+        ConfigError: a model that says its own ``class_names``.
+    """
+    if len(names) == 1 and (os.path.isfile(names[0]) or names[0].endswith('.txt')):
+        names = [' '.join(one.split()) for entry in read_class_names(names[0]) for one in entry[:1]]
+    names = tuple(names)
+    check_names(names)
+    if cfg.model.get('class_names'):
+        raise ConfigError('--classes beside model.class_names of the config: leave one of them out.')
+    for loader in LOADERS:
+        if not cfg.get(loader):
+            continue
+        for key, dataset in leaves(cfg[loader]['dataset'], f'{loader}.dataset'):
+            own = registered(ROOT_DATASETS, dataset['type'])
+            known = getattr(own, 'METAINFO', {}).get('classes') or names
+            absent = [name for name in names if name not in known]
+            if absent:
+                raise ClassNamesError(
+                    f'--classes: {key} is a {own.__name__} and has no class {absent[0]!r}; its classes are '
+                    f'{", ".join(known[:10])}{", ..." if len(known) > 10 else ""}. For data of your own take one of the '
+                    'configs *_own-masks.py, *_own-coco.py and *_own-folders.py.'
+                )
+            dataset['metainfo'] = dict(dataset.get('metainfo') or {}, classes=names)
+    for _, head in _heads(cfg.model):
+        head['num_classes'] = len(names)
+
+
 # --- values ---------------------------------------------------------------------------------------------------
 
 _LENGTHS = {
@@ -258,7 +292,7 @@ def check_values(cfg: Config, loaders: Sequence[str] = LOADERS) -> None:
         for key in ('persistent_workers', 'prefetch_factor'):
             if loader.get(key) and not workers:
                 raise ConfigError(f'{name}.{key} needs {name}.num_workers above 0, found 0. Leave {key} out.')
-        for _, dataset in _leaves(loader.get('dataset') or {}, name):
+        for _, dataset in leaves(loader.get('dataset') or {}, name):
             names = (dataset.get('metainfo') or {}).get('classes')
             if isinstance(names, str) and not os.path.isfile(names):  # else a list of names, a line each
                 check_names(names)
@@ -303,21 +337,35 @@ def _at_least(key: str, value, least: int) -> None:
 def check_masks(cfg: Config) -> None:
     """Let masks be checked as they are read: :class:`LoadMask` in the place of mmseg's ``LoadAnnotations``.
 
-    What the test pipeline checks with :class:`CheckSeg`, a ``tta_pipeline`` checks as well.
+    Pipelines of mmseg's data sets that check no labels get a :class:`CheckSeg`. What the test pipeline checks, a
+    ``tta_pipeline`` checks as well.
     """
     for name in LOADERS:
         loader = cfg.get(name)
         if loader and isinstance(loader.get('dataset'), dict):
-            for _, dataset in _leaves(loader['dataset'], name):
+            for _, dataset in leaves(loader['dataset'], name):
                 _load_masks(dataset.get('pipeline') or [])
+                _check_labels(cfg, dataset)
     augmented = cfg.get('tta_pipeline')
     if augmented:
         _load_masks(augmented)
         loader = cfg.get('test_dataloader') or {}
-        tested = [d.get('pipeline') or [] for _, d in _leaves(loader.get('dataset') or {}, '')] if loader else []
+        tested = [d.get('pipeline') or [] for _, d in leaves(loader.get('dataset') or {}, '')] if loader else []
         checks = [step for pipeline in tested for step in pipeline if _is(step, CheckSeg)]
         if checks and not any(_is(step, CheckSeg) for step in _steps(augmented)):
             _check_behind_masks(augmented, checks[0])
+
+
+def _check_labels(cfg: Config, dataset: dict) -> None:
+    """Let the labels of a data set be compared with its number of classes, if nothing does yet."""
+    kind, pipeline = registered(ROOT_DATASETS, dataset['type']), dataset.get('pipeline') or []
+    if not (inspect.isclass(kind) and issubclass(kind, BaseSegDataset)):
+        return
+    names = _names(dataset)
+    head = cfg.model.get('decode_head') or {}
+    ignored = head.get('ignore_index', 255) if isinstance(head, dict) else 255
+    if names and not any(_is(step, CheckSeg) for step in _steps(pipeline)):
+        _check_behind_masks(pipeline, dict(type='vlm_dense.CheckSeg', num_classes=len(names), ignore_index=ignored))
 
 
 def _steps(pipeline) -> Iterator[dict]:

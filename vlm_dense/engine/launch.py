@@ -26,6 +26,7 @@ from vlm_dense.engine.config_checks import (
     check_values,
     class_names,
     registered,
+    use_classes,
 )
 from vlm_dense.engine.config_files import load_config
 from vlm_dense.engine.files import last_checkpoint, locked_work_dir
@@ -162,6 +163,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config>)')
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how several processes were started')
     parser.add_argument('--data-root', metavar='DIR', help='where the data lie, if not where the config says')
+    parser.add_argument(
+        '--classes',
+        nargs='+',
+        metavar='NAME',
+        help='class names of data of your own, in label order, or a file with a name a line',
+    )
     parser.add_argument('--local_rank', '--local-rank', type=int, help='set by some launchers')
     add_config_arguments(parser)
 
@@ -192,7 +199,7 @@ def prepare(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
     """Config of a run, checked: data are there, class counts agree, processes are connected.
 
     Args:
-        args: With ``config``, ``work_dir``, ``launcher``, ``local_rank``, ``data_root``,
+        args: With ``config``, ``work_dir``, ``launcher``, ``local_rank``, ``data_root``, ``classes``,
             ``cfg_options``.
         loaders: Data loaders that the run uses.
     """
@@ -204,6 +211,8 @@ def prepare(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
     cfg.launcher = args.launcher
     init_default_scope(cfg.get('default_scope', 'mmengine'))
+    if getattr(args, 'classes', None):
+        use_classes(cfg, args.classes)
     check_values(cfg, loaders)
     check_data(cfg, loaders)
     fill_class_names(cfg, loaders)

@@ -44,7 +44,7 @@ class StopOnInvalidLoss(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         """Look at every scalar of ``outputs`` whose name has 'loss' in it."""
-        losses = {k: float(v) for k, v in (outputs or {}).items() if 'loss' in k}
+        losses = {k: float(torch.as_tensor(v).detach()) for k, v in (outputs or {}).items() if 'loss' in k}
         bad = {k: v for k, v in losses.items() if not math.isfinite(v)}
         if not bad:
             return

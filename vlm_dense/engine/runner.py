@@ -14,6 +14,7 @@ from torch import nn
 from vlm_dense.engine.compilation import compile_parts
 from vlm_dense.engine.files import partial_of, put_in_place, remove
 from vlm_dense.engine.prepare import bare_model
+from vlm_dense.engine.short_start import ShortStart
 from vlm_dense.errors import CheckpointError, ConfigError
 
 
@@ -37,8 +38,8 @@ def _saved_whole(path: str) -> Iterator[None]:
         ) from error
 
 
-class SafeRunner(Runner):
-    """mmengine's ``Runner`` with five differences.
+class SafeRunner(ShortStart, Runner):
+    """mmengine's ``Runner`` with six differences.
 
     - A checkpoint is written beside its place and put there when it is whole and on the disk. A kill at any moment, or
       a full disk, leaves the one that was there before.
@@ -48,6 +49,7 @@ class SafeRunner(Runner):
     - ``compile=True``, or ``compile=dict(...)`` with options of ``torch.compile``, compiles the parts of the model that
       map tensors to tensors, see :func:`~vlm_dense.engine.compilation.compile_parts`, where mmengine hands data samples
       and optimiser to the compiler as well.
+    - What it says before the first iteration fits on a screen, see :class:`ShortStart`.
     - A module that depends on how gradients are used is shown the optimiser wrapper, and may refuse it.
     """
 
@@ -98,7 +100,7 @@ class SafeRunner(Runner):
         return built
 
 
-class SafeFlexibleRunner(FlexibleRunner):
+class SafeFlexibleRunner(ShortStart, FlexibleRunner):
     """mmengine's ``FlexibleRunner``, whose checkpoints, files or folders of shards, are whole or not there.
 
     Their ``meta`` tells the step that the caller gives, where mmengine always counts the one after the next iteration.

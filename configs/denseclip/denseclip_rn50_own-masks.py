@@ -1,0 +1,23 @@
+# DenseCLIP on images and masks of your own, CLIP RN50: for a GPU.
+_base_ = [
+    '../_base_/models/denseclip_rn50.py',
+    '../_base_/datasets/own_masks.py',
+    '../_base_/schedules/denseclip_80k.py',
+    '../_base_/default_runtime.py',
+]
+
+max_iters = 4000
+model = dict(
+    data_preprocessor=dict(size=(256, 256)),
+    backbone=dict(input_resolution=256),
+    decode_head=dict(num_classes=None),
+)
+train_dataloader = dict(batch_size=16, num_workers=4, persistent_workers=True)
+val_dataloader = dict(num_workers=4, persistent_workers=True)
+test_dataloader = dict(num_workers=4, persistent_workers=True)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=200),
+    dict(type='PolyLR', eta_min=1e-6, power=0.9, by_epoch=False, begin=200, end=max_iters),
+]
+train_cfg = dict(max_iters=max_iters, val_interval=500)
+default_hooks = dict(checkpoint=dict(interval=500, save_best='mIoU'))
