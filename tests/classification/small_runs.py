@@ -69,7 +69,7 @@ def weights(path: Path) -> dict:
 
 
 def _environment(*folders: Path) -> dict:
-    path = os.pathsep.join([*map(str, folders), str(ROOT), os.environ.get('PYTHONPATH', '')])
+    path = os.pathsep.join([*map(str, folders), str(ROOT), str(TOOLS), os.environ.get('PYTHONPATH', '')])
     return dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1')  # as in this process: sums round by threads
 
 
