@@ -17,6 +17,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -25,6 +26,7 @@ from segment import add_method_argument, add_model_arguments, build, build_metho
 
 from vlm_dense.apis import SegInferencer
 from vlm_dense.apis.common import load_picture, save
+from vlm_dense.apis.mask_files import write_mask_files
 from vlm_dense.apis.maskclip_models import METHODS
 from vlm_dense.apis.overlay import draw_side_by_side
 from vlm_dense.datasets import DrawScene, ShapesDataset
@@ -33,7 +35,8 @@ from vlm_dense.errors import ClassNamesError, ConfigError, DataError, UserError
 
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # nothing is reported to anybody
 
-EXAMPLES = 3
+EXAMPLES = (32, 37, 39)
+"""Scenes of the test set of Shapes."""
 CONCURRENCY, WAITING = 2, 64
 """Requests that run at the same time, and that wait at most, unless the command line says otherwise."""
 MAX_PIXELS, MAX_BYTES, MAX_NAMES, MAX_LETTERS = 25_000_000, 32_000_000, 100, 5_000
@@ -63,21 +66,40 @@ class Methods:
             return self._made[name]
 
 
-def segment(inferencer: SegInferencer, path: str | None, names: str) -> np.ndarray:
-    """What the page does with one model: picture with masks and legend, RGB uint8 (h, w, 3).
+@dataclass
+class Answer:
+    """What the page gives for a picture.
+
+    Attributes:
+        picture: Masks and legend, RGB uint8 (h, w, 3).
+        labels: Method, or '' of a page with one model -> indices (H, W) into ``classes``.
+        classes: Names.
+    """
+
+    picture: np.ndarray
+    labels: dict[str, np.ndarray]
+    classes: list[str]
+
+
+def segment(inferencer: SegInferencer, path: str | None, names: str, method: str = '') -> Answer:
+    """What the page does with one model.
 
     Args:
         inferencer: The model.
         path: The uploaded file; ``None`` if there is none.
         names: Class names, separated by commas.
+        method: Of the menu.
 
     Raises:
         UserError: no picture, none that can be read, or names that cannot be used.
     """
-    return inferencer(*checked(path, names), return_vis=True)['visualization']
+    found = inferencer(*checked(path, names), return_vis=True)
+    return Answer(found['visualization'], {method: found['predictions']}, found['classes'])
 
 
-def segment_side_by_side(models: Mapping[str, SegInferencer], chosen: Sequence[str], path: str | None, names: str):
+def segment_side_by_side(
+    models: Mapping[str, SegInferencer], chosen: Sequence[str], path: str | None, names: str
+) -> Answer:
     """What the page does with a menu: of one method as :func:`segment`, of several their masks side by side.
 
     Args:
@@ -92,12 +114,13 @@ def segment_side_by_side(models: Mapping[str, SegInferencer], chosen: Sequence[s
     if not chosen:
         raise ConfigError('Choose at least one method.')
     if len(chosen) == 1:
-        return segment(models[chosen[0]], path, names)
+        return segment(models[chosen[0]], path, names, chosen[0])
     path, classes = checked(path, names)
     image = load_picture(path, models[chosen[0]].max_pixels)
     found = {method: models[method](image, classes) for method in chosen}
     labels = {method: result['predictions'] for method, result in found.items()}
-    return np.asarray(draw_side_by_side(image, labels, found[chosen[0]]['classes']))
+    classes = found[chosen[0]]['classes']
+    return Answer(np.asarray(draw_side_by_side(image, labels, classes)), labels, classes)
 
 
 def checked(path: str | None, names: str) -> tuple[str, list[str]]:
@@ -128,27 +151,38 @@ def uploaded(path: str | None, folder: str) -> str | None:
     return real
 
 
-def written(picture: np.ndarray, folder: str) -> str:
-    """The path of a new file below ``folder`` with an RGB picture (h, w, 3).
+def written(answer: Answer, picture: str, folder: str) -> tuple[str, list[str]]:
+    """Paths of new files below ``folder``: the picture of an answer, and its masks, see :func:`write_mask_files`.
 
     gradio itself writes equal pictures into one file, also while it sends that file to somebody else, who then gets a
     part of it.
 
+    Args:
+        answer: What is written.
+        picture: Name of the file that was segmented.
+        folder: Where uploads lie.
+
     Raises:
-        DataError: it cannot be written.
+        DataError: they cannot be written.
     """
-    path = os.path.join(folder, uuid.uuid4().hex, 'masks.png')
-    save(Image.fromarray(picture).save, path)
-    return path
+    folder, stem = os.path.join(folder, uuid.uuid4().hex), os.path.splitext(picture)[0]
+    shown = os.path.join(folder, 'masks.png')
+    save(Image.fromarray(answer.picture).save, shown)
+    files = []
+    for method, labels in answer.labels.items():
+        name = f'{stem}.{method}' if method else stem
+        files += write_mask_files(labels, answer.classes, picture, folder, f'{name}.labels')
+    return shown, files
 
 
 def draw_examples(folder: str) -> list[tuple[str, str]]:
-    """Draw scenes of Shapes; (path, class names) of each."""
+    """Draw scenes of Shapes that the bundled models can tell; (path, class names) of each."""
     scenes = ShapesDataset(
-        EXAMPLES, 'test', size=256, num_objects=(2, 4), label='shape', background=True, pipeline=[DrawScene()]
+        max(EXAMPLES) + 1, 'test', size=256, num_objects=(2, 4), label='shape', background=True, pipeline=[DrawScene()]
     )
     examples = []
-    for i, scene in enumerate(scenes):
+    for i in EXAMPLES:
+        scene = scenes[i]
         path = os.path.join(folder, f'scene_{i}.png')
         cv2.imwrite(path, scene['img'])
         shapes = [scenes.metainfo['classes'][label] for label in np.unique(scene['gt_seg_map']) if label > 0]
@@ -179,15 +213,17 @@ def build_page(
     menu = isinstance(models, Methods)
     inferencer = models[models.names[0]] if menu else models
 
-    def run(path: str | None, names: str | None, chosen: Sequence[str] = ()) -> str:
+    def run(path: str | None, names: str | None, chosen: Sequence[str] = ()) -> tuple[str, list[str]]:
         try:
             path = uploaded(path, folder)
             if menu:
-                return written(segment_side_by_side(models, chosen, path, names or ''), folder)
-            return written(segment(inferencer, path, names or ''), folder)
+                answer = segment_side_by_side(models, chosen, path, names or '')
+            else:
+                answer = segment(inferencer, path, names or '')
+            return written(answer, os.path.basename(path), folder)
         except UserError as error:  # without the folders of this machine
             text = str(error) if path is None else str(error).replace(os.path.realpath(path), os.path.basename(path))
-            raise gr.Error(text, duration=None) from error
+            raise gr.Error(text, duration=None, print_exception=False) from error
 
     with gr.Blocks(title='Segment by names', analytics_enabled=False) as page:
         gr.Markdown('# Segment by names\n' + (inferencer.limits or 'Name everything that the picture shows.'))
@@ -205,7 +241,7 @@ def build_page(
                     try:
                         return await move(uploaded(str(path), folder) if path else path)
                     except DataError as error:
-                        raise gr.Error(str(error), duration=None) from error
+                        raise gr.Error(str(error), duration=None, print_exception=False) from error
 
                 picture.async_move_resource_to_block_cache = move_upload
                 names = gr.Textbox(
@@ -225,17 +261,25 @@ def build_page(
                     )
                     given.append(chosen)
                 button = gr.Button('Segment', variant='primary', elem_id='segment')
-            masks = gr.Image(
-                label='Masks', format='png', interactive=False, buttons=['fullscreen', 'download'], elem_id='masks'
-            )
+            with gr.Column():
+                masks = gr.Image(
+                    label='Masks', format='png', interactive=False, buttons=['fullscreen', 'download'], elem_id='masks'
+                )
+                files = gr.File(
+                    label='Labels as PNG, COCO (run lengths), LabelMe (polygons)',
+                    interactive=False,
+                    file_count='multiple',
+                    height=150,
+                    elem_id='files',
+                )
         gr.Examples([list(example) for example in examples], [picture, names], label='Drawn scenes')
         gr.Markdown(
             f'Pictures of up to {inferencer.max_pixels or float("inf"):,} pixels. {concurrency} requests run at the '
             f'same time, up to {waiting} wait.'
         )
         shared = dict(concurrency_limit=concurrency, concurrency_id='segment')
-        button.click(run, given, masks, api_name='segment', **shared)
-        names.submit(run, given, masks, api_name=False, **shared)
+        button.click(run, given, [masks, files], api_name='segment', **shared)
+        names.submit(run, given, [masks, files], api_name=False, **shared)
     page.queue(max_size=waiting, api_open=False, default_concurrency_limit=concurrency)
     return page
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
 
+import cv2
 import demo
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as run_lengths
 
 from vlm_dense.apis import SegInferencer
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
@@ -18,6 +21,7 @@ TOOLS = Path(__file__).parents[2] / 'tools'
 
 
 SECONDS = 30
+ENDINGS = ('.png', '.coco.json', '.labelme.json')
 
 
 @pytest.fixture(scope='module')
@@ -32,9 +36,32 @@ def examples(tmp_path_factory):
 
 def test_a_picture_and_names_give_masks_with_legend(inferencer, examples):
     path, names = examples[0]
-    picture = demo.segment(inferencer, path, names)
+    picture = demo.segment(inferencer, path, names).picture
     assert picture.dtype == np.uint8 and picture.shape[0] > picture.shape[1] > 480
     assert inferencer.view(names.split(', ')).class_names == names.split(', ')
+
+
+def test_masks_come_as_files_of_annotation_tools(methods, examples, tmp_path):
+    path, names = examples[0]
+    answer = demo.segment_side_by_side(methods, ['maskclip', 'naclip'], path, names)
+    shown, files = demo.written(answer, 'a.png', str(tmp_path))
+    assert Path(shown).name == 'masks.png' and len(files) == 6
+    for method, paths in (('maskclip', files[:3]), ('naclip', files[3:])):
+        labels = answer.labels[method]
+        assert [Path(p).name for p in paths] == [f'a.{method}.labels{end}' for end in ENDINGS]
+        with Image.open(paths[0]) as png:
+            assert png.mode == 'P' and np.array_equal(np.array(png), labels)
+        coco, labelme = (json.loads(Path(p).read_text()) for p in paths[1:])
+        for annotation in coco['annotations']:
+            mask = run_lengths.decode(annotation['segmentation']).astype(bool)
+            assert np.array_equal(mask, labels == annotation['category_id'] - 1) and annotation['area'] == mask.sum()
+        assert [c['name'] for c in coco['categories']] == answer.classes
+        drawn = np.full(labels.shape, 255, np.uint8)
+        for shape in labelme['shapes']:
+            points = np.array(shape['points'], np.int32)
+            cv2.fillPoly(drawn, [points], answer.classes.index(shape['label']))
+        assert (drawn == labels).mean() > 0.97
+        assert (labelme['imageHeight'], labelme['imageWidth']) == labels.shape
 
 
 @pytest.mark.parametrize('names', ['', ' , ', 'star', 'star, circle, star', f'circle, {"very " * 99}large star'])
@@ -50,11 +77,11 @@ def methods():
 
 def test_methods_of_the_menu_stand_side_by_side(methods, examples):
     path, names = examples[0]
-    one = demo.segment_side_by_side(methods, ['naclip'], path, names)
-    assert np.array_equal(one, demo.segment(methods['naclip'], path, names))
-    two = demo.segment_side_by_side(methods, ['naclip', 'maskclip', 'naclip'], path, names)
+    one = demo.segment_side_by_side(methods, ['naclip'], path, names).picture
+    assert np.array_equal(one, demo.segment(methods['naclip'], path, names).picture)
+    two = demo.segment_side_by_side(methods, ['naclip', 'maskclip', 'naclip'], path, names).picture
     assert two.dtype == np.uint8 and two.shape[1] > 3 * 240
-    assert not np.array_equal(two, demo.segment_side_by_side(methods, ['maskclip', 'naclip'], path, names))
+    assert not np.array_equal(two, demo.segment_side_by_side(methods, ['maskclip', 'naclip'], path, names).picture)
 
 
 @pytest.mark.parametrize('chosen', [[], None, ['naclip', 'no such'], ['../secret']])
@@ -144,12 +171,31 @@ def test_in_a_browser_an_example_gives_masks(page, browser, tmp_path):
     find(browser, 'button#segment').click()
     shown = find(browser, '#masks img')
     wait(browser, lambda b: int(shown.get_attribute('naturalWidth')) > 480)
+    wait(browser, lambda b: '.labelme.json' in find(b, '#files').text.replace('\n', ''))
     browser.save_screenshot(str(tmp_path / 'page.png'))
     with Image.open(tmp_path / 'page.png') as screenshot:
         assert len(screenshot.convert('RGB').getcolors(1 << 24)) > 100
     loaded = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
     elsewhere = [url for url in loaded if not url.startswith((page, 'data:', 'blob:'))]
     assert loaded and not elsewhere
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(page, browser, tmp_path):
+    browser.set_window_size(500, 900)  # the narrowest that chromium has
+    try:
+        browser.get(page)
+        find(browser, 'button#segment')
+        browser.execute_cdp_cmd(
+            'Emulation.setDeviceMetricsOverride', dict(width=390, height=844, deviceScaleFactor=1, mobile=True)
+        )
+        wide = wait(browser, lambda b: b.execute_script('return document.documentElement.scrollWidth'))
+        browser.save_screenshot(str(tmp_path / 'phone.png'))
+        assert wide <= 390
+        box, button = find(browser, '#names'), find(browser, 'button#segment')
+        assert box.size['width'] > 300 and button.size['width'] > 300
+    finally:
+        browser.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
+        browser.set_window_size(1200, 900)
 
 
 def test_in_a_browser_the_menu_gives_methods_side_by_side(methods, examples, browser, tmp_path):

@@ -122,7 +122,9 @@ def load_picture(source: str | np.ndarray, max_pixels: int | None = MAX_PIXELS) 
         DataError: no picture, or one that is too large.
     """
     if isinstance(source, str):
-        return LoadImage(max_pixels).transform(dict(img_path=source))['img']
+        load = LoadImage(max_pixels)
+        load.remedy = 'Give another file.'
+        return load.transform(dict(img_path=source))['img']
     if not isinstance(source, np.ndarray):
         raise DataError(f'Expected the path of a picture or an array, found {type(source).__name__}.')
     if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:

@@ -138,7 +138,9 @@ def _boxes_left_out(file: str) -> list[str]:
         if min(w, h) < 1 or min(inside) <= 0 or annotation.get('area', w * h) <= 0:
             wrong.append(annotation['id'])
     told = ', '.join(map(str, wrong[:5])) + (', ...' if len(wrong) > 5 else '')
-    return [f'{len(wrong)} boxes have no area or lie outside their image and are left out: ids {told}.'] if wrong else []
+    return (
+        [f'{len(wrong)} boxes have no area or lie outside their image and are left out: ids {told}.'] if wrong else []
+    )
 
 
 def _is_reading(step: dict) -> bool:

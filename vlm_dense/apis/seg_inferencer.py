@@ -36,8 +36,8 @@ from vlm_dense.apis.common import (
 )
 from vlm_dense.apis.maskclip_models import DEFAULT_MODEL, limits_of, segmentor_config
 from vlm_dense.apis.overlay import draw_overlay
-from vlm_dense.colours import label_image
 from vlm_dense.apis.views import Views, view_of
+from vlm_dense.colours import label_image
 from vlm_dense.datasets.checks import MAX_PIXELS, check_limit
 from vlm_dense.engine.config_checks import class_names, registered
 from vlm_dense.engine.launch import fill_class_names

@@ -124,6 +124,9 @@ class LoadImage(LoadImageFromFile):
         DataError: the file is missing, empty, cut short, no image, or has too many pixels.
     """
 
+    remedy = 'Replace it, or leave it out of ann_file.'
+    """What the message on a file that cannot be read ends with."""
+
     def __init__(self, max_pixels: int | None = MAX_PIXELS, **kwargs):
         super().__init__(**kwargs)
         self.max_pixels = check_limit(max_pixels)
@@ -143,7 +146,7 @@ class LoadImage(LoadImageFromFile):
             why = f': {error.strerror}' if isinstance(error, OSError) and error.errno else ''
             raise DataError(
                 f'Image {path} ({_size_of(path)}) cannot be read{why or ": it is empty, cut short or no image"}. '
-                'Replace it, or leave it out of ann_file.'
+                f'{self.remedy}'
             ) from error
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]

@@ -98,7 +98,10 @@ class MaskFolderDataset(BaseSegDataset):
     def expected_files(dataset: dict) -> list[tuple[str, str, str]]:
         """(path, what lies there, config key) of what a config of this data set reads."""
         root = dataset.get('data_root') or ''
-        return [(os.path.join(root, 'images'), '*', 'data_root'), (os.path.join(root, 'annotations'), '*.png', 'data_root')]
+        return [
+            (os.path.join(root, 'images'), '*', 'data_root'),
+            (os.path.join(root, 'annotations'), '*.png', 'data_root'),
+        ]
 
     def load_data_list(self) -> list[dict]:
         """One dict an image of the split, in the order of their paths."""

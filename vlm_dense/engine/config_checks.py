@@ -260,8 +260,8 @@ def use_classes(cfg: Config, names: Sequence[str]) -> None:
             if absent:
                 raise ClassNamesError(
                     f'--classes: {key} is a {own.__name__} and has no class {absent[0]!r}; its classes are '
-                    f'{", ".join(known[:10])}{", ..." if len(known) > 10 else ""}. For data of your own take one of the '
-                    'configs *_own-masks.py, *_own-coco.py and *_own-folders.py.'
+                    f'{", ".join(known[:10])}{", ..." if len(known) > 10 else ""}. For data of your own take one of '
+                    'the configs *_own-masks.py, *_own-coco.py and *_own-folders.py.'
                 )
             dataset['metainfo'] = dict(dataset.get('metainfo') or {}, classes=names)
     for _, head in _heads(cfg.model):

@@ -39,7 +39,9 @@ class ShortStart:
                 self._say_what_is_trained()
             for handler in self.logger.handlers:
                 if isinstance(handler, logging.FileHandler):
-                    self.logger.info(f'Environment, config, hooks and the options of each parameter: {handler.baseFilename}')
+                    self.logger.info(
+                        f'Environment, config, hooks and the options of each parameter: {handler.baseFilename}'
+                    )
         super().call_hook(fn_name, **kwargs)
 
     def _say_what_is_trained(self) -> None:
@@ -96,4 +98,6 @@ def learning_rate_line(optim_wrapper) -> str:
             trained = sum(p.numel() for p in group['params'] if p.requires_grad)
             if trained:
                 counts[group.get('initial_lr', group['lr'])] += trained
-    return 'Learning rates: ' + ', '.join(f'{lr:g} for {count:,} parameters' for lr, count in counts.most_common()) + '.'
+    return (
+        'Learning rates: ' + ', '.join(f'{lr:g} for {count:,} parameters' for lr, count in counts.most_common()) + '.'
+    )
