@@ -6,9 +6,15 @@ _base_ = [
     '../_base_/detection_runtime_iters.py',
 ]
 
+max_iters = 400
 model = dict(
-    backbone=dict(input_resolution=800),
+    backbone=dict(input_resolution=640),
     neck=dict(num_outs=5),
     bbox_head=dict(num_classes=None, anchor_generator=dict(octave_base_scale=4, strides=[8, 16, 32, 64, 128])),
 )
-default_hooks = dict(checkpoint=dict(save_best='coco/bbox_mAP', rule='greater'))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=50),
+    dict(type='PolyLR', eta_min=1e-6, power=0.9, by_epoch=False, begin=50, end=max_iters),
+]
+train_cfg = dict(max_iters=max_iters, val_interval=200)
+default_hooks = dict(checkpoint=dict(interval=200, save_best='coco/bbox_mAP', rule='greater'))

@@ -1,7 +1,7 @@
 # DenseCLIP with RetinaNet on boxes of your own, CLIP RN50: for a GPU.
 _base_ = [
     '../_base_/models/denseclip_retinanet_rn50.py',
-    '../_base_/datasets/own_coco.py',
+    '../_base_/datasets/own_coco_800.py',
     '../_base_/schedules/denseclip_det_1x.py',
     '../_base_/detection_runtime_iters.py',
 ]
