@@ -119,6 +119,16 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope='session')
+def _configs_without_layout():
+    """No config is laid out for readers: yapf would take most of the time of the tests that run programs."""
+    from yapf.yapflib import yapf_api
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yapf_api, 'FormatCode', lambda text, **options: (text, True))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     import torch

@@ -66,6 +66,30 @@ _FREE = {'custom_keys', 'metainfo', 'targets', 'variants'}
 _OF_CONFIGS = {'type', '_delete_', '_scope_'}
 
 
+class FormattedOnce(Config):
+    """mmengine's ``Config``, whose text is laid out anew only if the config has changed.
+
+    A run asks for the text four times before its first iteration, and yapf takes up to seconds for it each time.
+    """
+
+    _last = ('', '')
+
+    @property
+    def pretty_text(self) -> str:
+        """The config as Python, laid out by yapf."""
+        content = repr(self._cfg_dict.to_dict())
+        if FormattedOnce._last[0] != content:
+            FormattedOnce._last = content, super().pretty_text
+        return FormattedOnce._last[1]
+
+    @classmethod
+    def of(cls, cfg: Config) -> FormattedOnce:
+        """The same config."""
+        same = cls.__new__(cls)
+        same.__setstate__(cfg.__getstate__())
+        return same
+
+
 def load_config(path: str, options: dict | None = None) -> Config:
     """Read a config file and change it.
 

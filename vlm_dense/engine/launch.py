@@ -28,7 +28,7 @@ from vlm_dense.engine.config_checks import (
     registered,
     use_classes,
 )
-from vlm_dense.engine.config_files import load_config
+from vlm_dense.engine.config_files import FormattedOnce, load_config
 from vlm_dense.engine.files import last_checkpoint, locked_work_dir
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.engine.runner import SafeFlexibleRunner, SafeRunner
@@ -242,7 +242,7 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     if saving is not None and saving['type'] in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
         hooks['checkpoint'] = dict(saving, type='vlm_dense.SafeCheckpointHook')
     cfg.default_hooks = hooks
-    return (SafeFlexibleRunner if cfg.get('strategy') else SafeRunner).from_cfg(cfg)
+    return (SafeFlexibleRunner if cfg.get('strategy') else SafeRunner).from_cfg(FormattedOnce.of(cfg))
 
 
 def train(args: argparse.Namespace) -> None:
