@@ -72,3 +72,13 @@ def test_a_class_count_unlike_the_heads_is_refused(tmp_path):
     cfg = config(tmp_path, tmp_path, **{'model.decode_head.num_classes': 19})
     with pytest.raises(ClassNamesError, match=r'3 classes .* model.decode_head.num_classes=19'):
         check_class_count(cfg, class_names(cfg))
+
+
+def test_a_deletion_of_what_the_base_has_not_is_forgotten(tmp_path):
+    (tmp_path / 'base.py').write_text("model = dict(type='A', head=dict(type='B', width=3))")
+    text = (
+        "_base_ = './base.py'\nmodel = dict(prompt=dict(_delete_=True, type='C'), head=dict(_delete_=True, type='D'))"
+    )
+    (tmp_path / 'config.py').write_text(text)
+    cfg = load_config(str(tmp_path / 'config.py'))
+    assert cfg.model == dict(type='A', prompt=dict(type='C'), head=dict(type='D'))

@@ -16,9 +16,18 @@ META = dict(classes=('sky', 'road'), palette=[[255, 0, 0], [0, 255, 0]])
 BLUE_BGR = torch.tensor([255, 0, 0], dtype=torch.uint8)
 
 
+class Three:
+    """A data set of three samples, of which only the length is asked."""
+
+    metainfo = META
+
+    def __len__(self):
+        return 3
+
+
 @pytest.fixture
 def runner(tmp_path):
-    loader = SimpleNamespace(dataset=SimpleNamespace(metainfo=META))
+    loader = SimpleNamespace(dataset=Three())
     model = SimpleNamespace(data_preprocessor=SimpleNamespace(channel_conversion=True))
     return SimpleNamespace(
         work_dir=str(tmp_path),
@@ -45,8 +54,8 @@ def batch(*sizes):
 def test_one_picture_a_validation_shows_image_truth_and_prediction_of_any_size(runner, tmp_path):
     hook = PredictionPictureHook(num_samples=2, tile=64)
     hook.before_val_epoch(runner)
-    hook.after_val_iter(runner, 0, batch((30, 60), (64, 16)), [sample(30, 60), sample(32, 8)])
-    hook.after_val_iter(runner, 1, batch((30, 60)), [sample(30, 60)])  # one too many
+    hook.after_val_iter(runner, 0, batch((30, 60), (20, 20)), [sample(30, 60), sample(20, 20)])  # the second: neither
+    hook.after_val_iter(runner, 1, batch((64, 16)), [sample(32, 8)])  # first nor last of the set
     hook.after_val_epoch(runner, dict(mIoU=np.float32(50)))
     (path,) = (tmp_path / 'vis').iterdir()
     picture = np.asarray(Image.open(path))

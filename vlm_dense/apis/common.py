@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from mmengine.config import Config
+from PIL import Image, ImageOps
 from torch import nn
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
@@ -97,9 +98,12 @@ def preparing_steps(cfg: Config) -> list[dict]:
 
 
 def picture_list(inputs) -> list[str | np.ndarray]:
-    """Paths and arrays; a folder stands for the pictures in it, in the order of their names."""
+    """Paths and arrays; a folder stands for the pictures in it, in the order of their names.
+
+    Pictures of PIL become arrays, turned as their EXIF entry says; grey ones get three equal channels.
+    """
     inputs = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-    inputs = [os.fspath(x) if isinstance(x, os.PathLike) else x for x in inputs]
+    inputs = [_as_array(os.fspath(x) if isinstance(x, os.PathLike) else x) for x in inputs]
     if len(inputs) == 1 and isinstance(inputs[0], str) and os.path.isdir(inputs[0]):
         folder = inputs[0]
         names = sorted(f for f in os.listdir(folder) if f.lower().endswith(IMG_EXTENSIONS))
@@ -109,6 +113,15 @@ def picture_list(inputs) -> list[str | np.ndarray]:
     if not inputs:
         raise DataError('Expected a picture, found an empty list.')
     return inputs
+
+
+def _as_array(source):
+    if isinstance(source, Image.Image):
+        source = np.asarray(ImageOps.exif_transpose(source).convert('RGB'))[..., ::-1]
+        return np.ascontiguousarray(source)
+    if isinstance(source, np.ndarray) and (source.ndim == 2 or source.shape[2:] == (1,)):
+        return np.repeat(source.reshape(*source.shape[:2], 1), 3, axis=2)
+    return source
 
 
 def load_picture(source: str | np.ndarray, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:

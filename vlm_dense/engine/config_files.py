@@ -116,6 +116,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
         raise
     except Exception as error:  # a config is a program, which may fail in any way
         raise ConfigError(f'Config {path} cannot be read: {_where(error)}{type(error).__name__}: {error}') from error
+    _forget_deletions(cfg._cfg_dict)
     if not isinstance(cfg.get('model', {}), dict):
         raise ConfigError(f'{path}: model must be a dict with a type, found {cfg.model!r}.')
     if options and 'data_root' in options:
@@ -133,6 +134,17 @@ def load_config(path: str, options: dict | None = None) -> Config:
         except (KeyError, TypeError, IndexError) as error:
             raise ConfigError(f'--cfg-options {" ".join(options)}: {error.args[0] if error.args else error}') from error
     return cfg
+
+
+def _forget_deletions(node) -> None:
+    """Remove ``_delete_`` where the base had nothing to delete, which mmengine would give to the component."""
+    if isinstance(node, dict):
+        node.pop('_delete_', None)
+        for value in node.values():
+            _forget_deletions(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            _forget_deletions(value)
 
 
 def _move_data(node, old: str, new: str) -> None:

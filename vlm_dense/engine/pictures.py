@@ -122,7 +122,7 @@ def draw_instances(image: np.ndarray, instances, meta: dict, side: int) -> np.nd
 
 @HOOKS.register_module()
 class PredictionPictureHook(Hook):
-    """Save what a model predicts: at each validation one picture of the first samples, at test one per image.
+    """Save what a model predicts: at each validation one picture of samples spread over the set, at test one an image.
 
     Columns: image, ground truth, prediction; of a detector what it is sure of. The image is what the model was given,
     so that data need not lie on disk. Models that give neither ``pred_sem_seg`` nor ``pred_instances`` get no picture.
@@ -141,19 +141,23 @@ class PredictionPictureHook(Hook):
         self._rows: list[list[np.ndarray]] = []
         self._labels: set[int] = set()
         self._tested = 0
+        self._seen, self._chosen = 0, set()
 
     def before_val_epoch(self, runner) -> None:
-        """Forget the samples of the last validation."""
-        self._rows, self._labels = [], set()
+        """Forget the samples of the last validation, and choose those of this one."""
+        self._rows, self._labels, self._seen = [], set(), 0
+        here = -(-len(runner.val_dataloader.dataset) // get_world_size())
+        self._chosen = set(np.linspace(0, here - 1, self.num_samples).astype(int).tolist())
 
     def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Keep the first samples."""
-        for sample, image in self._samples(runner, data_batch, outputs):
-            if len(self._rows) >= self.num_samples:
-                return
+        """Keep the chosen samples of this batch."""
+        for number, (sample, image) in enumerate(self._samples(runner, data_batch, outputs), self._seen):
+            if number not in self._chosen:
+                continue
             row, labels = self._row(sample, image, runner.val_dataloader.dataset.metainfo)
             self._rows.append(row)
             self._labels |= labels
+        self._seen += len(outputs or ())
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         """Save the picture."""
