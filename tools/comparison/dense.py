@@ -29,10 +29,9 @@ from vlm_dense.engine.configs import find_config, list_configs
 from vlm_dense.engine.files import written_whole
 from vlm_dense.engine.launch import prepare
 from vlm_dense.engine.memory import PeakMemory
-from vlm_dense.errors import ConfigError, UserError
+from vlm_dense.errors import ConfigError, UserError, unknown_name
 from vlm_dense.methods.base.text_prompt import TextPrompt
 from vlm_dense.methods.maskclip import MaskCLIP
-from vlm_dense.registry import unknown_name
 
 _SAVE_EVERY = 20
 
