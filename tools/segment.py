@@ -14,14 +14,7 @@ import os
 from collections.abc import Sequence
 
 import vlm_dense
-
-vlm_dense.setup()  # before others import mmseg
-from vlm_dense.apis import SegInferencer, maskclip_config, method_config
-from vlm_dense.apis.common import file_names, keep_inputs, load_picture, picture_list, save
-from vlm_dense.apis.maskclip_models import MASKCLIP, METHODS
-from vlm_dense.apis.overlay import draw_side_by_side, shares
-from vlm_dense.engine.launch import add_max_pixels, user_errors
-from vlm_dense.errors import ConfigError
+from vlm_dense.engine import arguments
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -30,25 +23,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('image', nargs='+', help='picture files, or one folder of them')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='class names (default: those of the config)')
     parser.add_argument('--out', default='work_dirs/segment', metavar='DIR', help='where to save (%(default)s)')
-    add_model_arguments(parser)
-    add_method_argument(parser, 'in place of --model; several are also drawn side by side')
+    arguments.add_model_arguments(parser)
+    arguments.add_method_argument(parser, 'in place of --model; several are also drawn side by side')
     return parser.parse_args(argv)
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that choose a model."""
-    parser.add_argument('--model', help=f'config, its name in configs/, or one of {", ".join(MASKCLIP)}')
-    parser.add_argument('--weights', metavar='CHECKPOINT', help='of a model that was trained; MaskCLIP needs none')
-    parser.add_argument('--arch', help='another CLIP of open_clip in place of --model, as ViT-L-14')
-    parser.add_argument('--pretrained', help='its weights: a tag of open_clip, or a file')
-    parser.add_argument('--device', help='default: a GPU if there is one')
-    add_max_pixels(parser)
+if __name__ == '__main__':
+    parse_args()  # --help and what is wrong with the arguments, before torch is imported
 
-
-def add_method_argument(parser: argparse.ArgumentParser, text: str) -> None:
-    """Add the argument that chooses methods."""
-    help_ = f'{text}: {", ".join(METHODS)}'
-    parser.add_argument('--method', nargs='+', choices=METHODS, metavar='NAME', help=help_)
+vlm_dense.setup()  # before others import mmseg
+from vlm_dense.apis import SegInferencer, maskclip_config, method_config
+from vlm_dense.apis.common import file_names, keep_inputs, load_picture, picture_list, save
+from vlm_dense.apis.overlay import draw_side_by_side, shares
+from vlm_dense.engine.messages import user_errors
+from vlm_dense.errors import ConfigError
 
 
 def build(args: argparse.Namespace) -> SegInferencer:
@@ -75,16 +63,10 @@ def _inferencer(model, args: argparse.Namespace) -> SegInferencer:
     return SegInferencer(model, args.weights, args.device, show_progress=False, max_pixels=args.max_pixels or None)
 
 
-def split_names(texts: Sequence[str]) -> list[str]:
-    """Class names out of words and of lists with commas."""
-    names = [name.strip() for text in texts for name in text.split(',')]
-    return [name for name in names if name]
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     args = parse_args(argv)
-    classes = split_names(args.classes) if args.classes else None
+    classes = arguments.split_names(args.classes) if args.classes else None
     with user_errors():
         if args.method is None:
             return report(build(args)(args.image, classes, out_dir=args.out))
