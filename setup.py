@@ -101,9 +101,7 @@ setup(
     author='The vlm_dense maintainers',
     keywords=['CLIP', 'DenseCLIP', 'MaskCLIP', 'semantic segmentation', 'object detection', 'prompt learning'],
     classifiers=[
-        'Development Status :: 4 - Beta',
         'Intended Audience :: Science/Research',
-        'Operating System :: OS Independent',
         'Programming Language :: Python :: 3',
         'Programming Language :: Python :: 3.10',
         'Programming Language :: Python :: 3.11',
