@@ -39,28 +39,28 @@ from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError
 
 
-def build(args: argparse.Namespace) -> SegInferencer:
+def build(args: argparse.Namespace, show_progress: bool = False) -> SegInferencer:
     """The inferencer that the arguments choose."""
     model = args.model
     if args.arch or args.pretrained:
         if args.model or not (args.arch and args.pretrained):
             raise ConfigError('Expected --model, or --arch and --pretrained, found another choice of the three.')
         model = maskclip_config(args.arch, args.pretrained)
-    return _inferencer(model, args)
+    return _inferencer(model, args, show_progress)
 
 
-def build_method(method: str, args: argparse.Namespace) -> SegInferencer:
+def build_method(method: str, args: argparse.Namespace, show_progress: bool = False) -> SegInferencer:
     """The inferencer of a method, on the CLIP of --arch and --pretrained or the bundled one."""
     if args.model or args.weights:
         raise ConfigError('Expected --method, or --model with or without --weights, found both.')
     if bool(args.arch) != bool(args.pretrained):
         raise ConfigError('Expected --arch and --pretrained beside --method, found one of them.')
     clip = (args.arch, args.pretrained) if args.arch else ()
-    return _inferencer(method_config(method, *clip), args)
+    return _inferencer(method_config(method, *clip), args, show_progress)
 
 
-def _inferencer(model, args: argparse.Namespace) -> SegInferencer:
-    return SegInferencer(model, args.weights, args.device, show_progress=False, max_pixels=args.max_pixels or None)
+def _inferencer(model, args: argparse.Namespace, show_progress: bool) -> SegInferencer:
+    return SegInferencer(model, args.weights, args.device, None, show_progress, args.max_pixels or None)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,14 +68,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     classes = arguments.split_names(args.classes) if args.classes else None
     with user_errors():
+        several = len(picture_list(args.image)) > 1
         if args.method is None:
-            return report(build(args)(args.image, classes, out_dir=args.out))
+            return report(build(args, several)(args.image, classes, out_dir=args.out))
         methods, found = list(dict.fromkeys(args.method)), {}
         if len(methods) > 1:
             keep_inputs(*zip(*side_by_side(args), strict=True))
         for method in methods:
             folder = args.out if len(methods) == 1 else os.path.join(args.out, method)
-            found[method] = build_method(method, args)(args.image, classes, out_dir=folder)
+            found[method] = build_method(method, args, several)(args.image, classes, out_dir=folder)
             report(found[method])
         if len(methods) > 1:
             save_side_by_side(args, found)

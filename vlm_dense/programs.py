@@ -50,6 +50,16 @@ def need_mm() -> None:
         )
 
 
+def need_mmdet() -> None:
+    """Look whether the library that detectors need is there.
+
+    Raises:
+        MissingLibraryError: it is not.
+    """
+    if find_spec('mmdet') is None:
+        raise MissingLibraryError('Detectors need mmdetection. Install vlm_dense with the extra mm, which has it.')
+
+
 def name_packages() -> None:
     """Let mmengine find configs of vlm_dense and of mmseg by ``package::folder/config.py``.
 
