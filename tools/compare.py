@@ -35,7 +35,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--protocols',
         nargs='+',
         default=['few-shot'],
-        choices=PROTOCOLS,
         metavar='PROTOCOL',
         help=f'of {", ".join(PROTOCOLS)}',
     )
@@ -47,6 +46,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     with user_errors():
         for method in args.methods:
             _look_for(method)
+        for protocol in args.protocols:
+            if protocol not in PROTOCOLS:
+                raise ConfigError(unknown_name(protocol, 'protocols', PROTOCOLS))
     return args
 
 
