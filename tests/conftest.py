@@ -67,6 +67,7 @@ SLOW = {
     'test_maskclip_run',
     'test_maskclip_segmentor',
     'test_matrix',
+    'test_package',
     'test_patch_captions',
     'test_prepare',
     'test_pretraining',

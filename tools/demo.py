@@ -1,6 +1,5 @@
 """A page in the browser: give a picture, type class names, see the masks.
 
-pip install 'vlm-dense[demo]'
 python tools/demo.py                                   # bundled model, drawn shapes only; a menu of methods
 python tools/demo.py --model maskclip_vit-b16
 python tools/demo.py --method maskclip naclip --arch ViT-B-16 --pretrained openai
@@ -56,7 +55,8 @@ from vlm_dense.apis.common import load_picture, save
 from vlm_dense.apis.overlay import draw_side_by_side
 from vlm_dense.datasets import DrawScene, ShapesDataset
 from vlm_dense.engine.messages import user_errors
-from vlm_dense.errors import ClassNamesError, ConfigError, DataError, UserError
+from vlm_dense.errors import ClassNamesError, ConfigError, DataError, MissingLibraryError, UserError
+from vlm_dense.programs import how_to_install
 
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # nothing is reported to anybody
 
@@ -289,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             import gradio  # noqa: F401
         except ImportError:
-            raise ConfigError("The page needs gradio. Install it with: pip install 'vlm-dense[demo]'") from None
+            raise MissingLibraryError(f'The page needs gradio. {how_to_install("demo")}') from None
         for name in ('concurrency', 'waiting'):
             if getattr(args, name) < 1:
                 raise ConfigError(f'--{name} must be at least 1, found {getattr(args, name)}.')

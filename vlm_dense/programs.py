@@ -36,6 +36,14 @@ def setup() -> None:
     name_packages()
 
 
+def how_to_install(extra: str) -> str:
+    """A sentence that says how vlm_dense is installed with an extra; it is on no index."""
+    return (
+        f"Install vlm_dense with the extra {extra}: pip install '.[{extra}]' in a clone, or pip install "
+        f"'FILE[{extra}]' with the path of its wheel."
+    )
+
+
 def need_mm() -> None:
     """Look whether the libraries of the extra ``mm`` are there.
 
@@ -46,7 +54,7 @@ def need_mm() -> None:
     if missing:
         raise MissingLibraryError(
             f'{", ".join(missing)} cannot be imported: this part of vlm_dense needs mmengine, mmcv and mmsegmentation. '
-            "Install vlm_dense with the extra mm, as in pip install '.[mm]' in a clone, or pip install 'FILE.whl[mm]'."
+            f'{how_to_install("mm")}'
         )
 
 
@@ -57,7 +65,7 @@ def need_mmdet() -> None:
         MissingLibraryError: it is not.
     """
     if find_spec('mmdet') is None:
-        raise MissingLibraryError('Detectors need mmdetection. Install vlm_dense with the extra mm, which has it.')
+        raise MissingLibraryError(f'Detectors need mmdetection. {how_to_install("mm")}')
 
 
 def name_packages() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 
 from vlm_dense.engine.configs import existing_config
 from vlm_dense.engine.messages import user_errors
+from vlm_dense.programs import need_mm
 from vlm_dense.zoo import MASKCLIP, METHODS, free_names
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -23,11 +24,13 @@ class ConfigOptions(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         """Read ``KEY=VALUE`` pairs into a dict."""
-        from mmengine.config import DictAction
-
         wrong = [text for text in values if '=' not in text]
         if wrong:
             raise argparse.ArgumentError(self, f'expected KEY=VALUE, found {wrong[0]!r}')
+        with user_errors():
+            need_mm()
+        from mmengine.config import DictAction
+
         DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
 
 
