@@ -41,6 +41,7 @@ SLOW = {
     'test_bad_inputs',
     'test_captions',
     'test_checkpoint',
+    'test_cli',
     'test_coco',
     'test_coco_run',
     'test_compare',
@@ -89,6 +90,7 @@ SLOW = {
     'test_text_side',
     'test_train_and_test',
     'test_upl_prompt',
+    'test_zoo',
 }
 """Files that take more than some seconds, nearly all since they run whole programs; the folder parity is slow too."""
 

@@ -107,7 +107,7 @@ def test_a_clone_in_use_has_links_to_itself(source, monkeypatch):
         subprocess.run([sys.executable, '-c', code], check=True)
         assert (source / 'vlm_dense/.mim/configs').is_symlink()
         assert (source / 'vlm_dense/.mim/configs/coop/coop_shapes.py').samefile(source / 'configs/coop/coop_shapes.py')
-    code = code.replace('import setup; ', 'import setup; Path.symlink_to = Path.rmdir; ')
+    code = code.replace('import setup; ', 'import setup; Path.symlink_to = lambda *a: open(""); ')
     shutil.rmtree(source / 'vlm_dense' / '.mim')
     subprocess.run([sys.executable, '-c', code], check=True)
     assert (source / 'vlm_dense/.mim/tools/train.py').is_file()
