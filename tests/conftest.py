@@ -41,6 +41,7 @@ SLOW = {
     'test_bad_inputs',
     'test_captions',
     'test_checkpoint',
+    'test_cli',
     'test_coco',
     'test_coco_run',
     'test_compare',
@@ -67,6 +68,7 @@ SLOW = {
     'test_maskclip_run',
     'test_maskclip_segmentor',
     'test_matrix',
+    'test_package',
     'test_patch_captions',
     'test_prepare',
     'test_pretraining',
@@ -88,6 +90,7 @@ SLOW = {
     'test_text_side',
     'test_train_and_test',
     'test_upl_prompt',
+    'test_zoo',
 }
 """Files that take more than some seconds, nearly all since they run whole programs; the folder parity is slow too."""
 

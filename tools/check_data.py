@@ -10,30 +10,28 @@ import sys
 from collections.abc import Sequence
 
 import vlm_dense
-
-vlm_dense.setup()  # before others import mmseg
-
-from vlm_dense.apis.data_report import check
-from vlm_dense.engine import launch
-from vlm_dense.engine.messages import user_errors
+from vlm_dense.engine import arguments
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file')
+    arguments.add_config(parser)
     parser.add_argument('--data-root', metavar='DIR', help='where the data lie, if not where the config says')
-    parser.add_argument(
-        '--classes',
-        nargs='+',
-        metavar='NAME',
-        help='class names of data of your own, in label order, or a file with a name a line',
-    )
+    arguments.add_classes(parser)
     parser.add_argument('--out', default='work_dirs/check_data', metavar='DIR', help='for pictures (%(default)s)')
-    parser.add_argument('--samples', type=launch.positive, default=6, help='of each set in its picture (%(default)s)')
-    parser.add_argument('--show', type=launch.positive, default=10, help='faults that are listed (%(default)s)')
-    launch.add_config_arguments(parser)
+    parser.add_argument('--samples', type=arguments.positive, default=6, help='of each set in its picture (%(default)s)')
+    parser.add_argument('--show', type=arguments.positive, default=10, help='faults that are listed (%(default)s)')
+    arguments.add_config_arguments(parser)
     return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse_args()  # --help and what is wrong with the arguments, before torch is imported
+
+vlm_dense.setup()  # before others import mmseg
+from vlm_dense.apis.data_report import check
+from vlm_dense.engine.messages import user_errors
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,20 +16,12 @@ from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # a cell is a process; its threads would fight with the others'
 
 import vlm_dense
+from vlm_dense.engine import arguments
+from vlm_dense.engine.configs import CONFIGS, list_configs
+from vlm_dense.engine.messages import user_errors
+from vlm_dense.errors import ConfigError, unknown_name
 
-vlm_dense.setup()  # before others import mmseg
-import torch
-from comparison import report
-from comparison.cells import plan
-from comparison.protocols import PROTOCOLS
-from comparison.runs import results, run_cells
-from mmengine.config import DictAction
-from mmengine.utils import ProgressBar
-
-from vlm_dense.engine.launch import user_errors
-from vlm_dense.errors import ConfigError
-
-CONFIGS = Path(__file__).parents[1] / 'configs'
+PROTOCOLS = ('few-shot', 'base-to-new', 'transfer', 'domain-generalisation', 'multi-label', 'hierarchical', 'tasks')
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -40,13 +32,43 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--shots', nargs='+', type=int, default=[1, 2, 4, 8, 16], help='training images of a class')
     parser.add_argument('--seeds', nargs='+', type=int, default=[1, 2, 3], help='of the choice of images and the run')
     parser.add_argument(
-        '--protocols', nargs='+', default=['few-shot'], metavar='PROTOCOL', help=f'of {", ".join(PROTOCOLS)}'
+        '--protocols',
+        nargs='+',
+        default=['few-shot'],
+        metavar='PROTOCOL',
+        help=f'of {", ".join(PROTOCOLS)}',
     )
     parser.add_argument('--out', default='work_dirs/compare', type=Path, help='folder of cells and results')
     parser.add_argument('--workers', type=int, help='processes (default: one a core, or one where there is a GPU)')
     parser.add_argument('--data-root', metavar='DIR', help='where the data lie, if not where the configs say')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change all configs')
-    return parser.parse_args(argv)
+    arguments.add_config_arguments(parser)
+    args = parser.parse_args(argv)
+    with user_errors():
+        for method in args.methods:
+            _look_for(method)
+        for protocol in args.protocols:
+            if protocol not in PROTOCOLS:
+                raise ConfigError(unknown_name(protocol, 'protocols', PROTOCOLS))
+    return args
+
+
+def _look_for(method: str) -> None:
+    """Look whether a method has a config at all."""
+    stems = [path.stem for path in list_configs(CONFIGS)]
+    if not any(stem.startswith(f'{method}_') for stem in stems):
+        known = {stem.rpartition('_')[0] for stem in stems}
+        raise ConfigError(unknown_name(method, f'methods with a config in {CONFIGS}', known))
+
+
+if __name__ == '__main__':
+    parse_args()  # --help and what is wrong with the arguments, before torch is imported
+
+vlm_dense.setup()  # before others import mmseg
+import torch
+from comparison import report
+from comparison.cells import plan
+from comparison.runs import results, run_cells
+from mmengine.utils import ProgressBar
 
 
 def main(argv: Sequence[str] | None = None) -> int:

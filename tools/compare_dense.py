@@ -12,6 +12,7 @@ that they have in common.
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import shlex
@@ -22,17 +23,11 @@ from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import vlm_dense
-
-vlm_dense.setup()  # before others import mmseg
-from comparison import dense, dense_report
-from mmengine.config import DictAction
-from mmengine.utils import ProgressBar
-
-from vlm_dense.engine.launch import positive, user_errors
+from vlm_dense.engine import arguments
+from vlm_dense.engine.configs import CONFIGS, existing_config
+from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError
-
-CONFIGS = Path(__file__).parents[1] / 'configs'
-METHODS = ('maskclip', 'sclip', 'clearclip', 'naclip', 'sc_clip', 'resclip', 'proxyclip', 'lposs')
+from vlm_dense.zoo import METHODS
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -43,13 +38,27 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--tower', default='tiny-vit', help='as in configs/: tiny-vit, vit-b16, vit-l14 (%(default)s)')
     parser.add_argument('--images', nargs='+', default=[], metavar='SET=N', help='so many, evenly spread (all)')
     parser.add_argument(
-        '--timed', type=positive, default=8, metavar='N', help='images of the median time (%(default)s)'
+        '--timed', type=arguments.positive, default=8, metavar='N', help='images of the median time (%(default)s)'
     )
-    parser.add_argument('--pictures', type=positive, default=3, metavar='N', help='rows of a picture (%(default)s)')
+    parser.add_argument(
+        '--pictures', type=arguments.positive, default=3, metavar='N', help='rows of a picture (%(default)s)'
+    )
     parser.add_argument('--out', default='work_dirs/compare_dense', type=Path, help='folder of results (%(default)s)')
     parser.add_argument('--data-root', nargs='+', default=[], metavar='SET=DIR', help='where the data lie')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change all configs')
-    return parser.parse_args(argv)
+    arguments.add_config_arguments(parser)
+    args = parser.parse_args(argv)
+    with user_errors():
+        for method, dataset in itertools.product(args.methods, args.datasets):
+            existing_config(CONFIGS / f'{method}_{args.tower}_{dataset}.py')
+    return args
+
+
+if __name__ == '__main__':
+    parse_args()  # --help and what is wrong with the arguments, before torch is imported
+
+vlm_dense.setup()  # before others import mmseg
+from comparison import dense, dense_report
+from mmengine.utils import ProgressBar
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,7 +98,7 @@ def _by_set(option: str, texts: Sequence[str], datasets: Sequence[str]) -> dict[
 
 def _count(text: str) -> int:
     try:
-        return positive(text)
+        return arguments.positive(text)
     except argparse.ArgumentTypeError as error:
         raise ConfigError(f'--images: {error}.') from error
 

@@ -22,19 +22,32 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import numpy as np
-import torch
-
 import vlm_dense
-
-vlm_dense.setup()  # before others import mmdet
-
-from vlm_dense.engine.launch import user_errors
-from vlm_dense.errors import DataError
-from vlm_dense.ops import is_stand_in
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / 'tests' / 'data' / 'ops' / 'compiled.npz'
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('figures', nargs='?', type=Path, default=FIGURES, help='file to compare with')
+    parser.add_argument('--write', type=Path, metavar='FILE', help='write the figures of the compiled kernels')
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse_args()  # --help and what is wrong with the arguments, before torch is imported
+
+import numpy as np
+import torch
+
+vlm_dense.setup()  # before others import mmdet
+
+from vlm_dense.engine.messages import user_errors
+from vlm_dense.errors import DataError
+from vlm_dense.ops import is_stand_in
+
 RELATIVE = 1e-4  # of the largest figure in an array
 HALF = 2e-2  # the same, for cases in half precision, where the compiled kernels also add up in it
 
@@ -496,16 +509,13 @@ def compare(ours: dict, theirs: dict) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('figures', nargs='?', type=Path, default=FIGURES, help='file to compare with')
-    parser.add_argument('--write', type=Path, metavar='FILE', help='write the figures of the compiled kernels')
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
     torch.set_num_threads(1)
     warnings.simplefilter('ignore')
     found = figures()
     if args.write:
         if is_stand_in():
-            parser.error('--write needs an mmcv with compiled kernels; this one has the stand-in')
+            sys.exit('--write needs an mmcv with compiled kernels; this one has the stand-in.')
         write(found, args.write)
         print(f'{len(found)} cases in {args.write}')
         return 0

@@ -1,6 +1,5 @@
 """A page in the browser: give a picture, type class names, see the masks.
 
-pip install 'vlm-dense[demo]'
 python tools/demo.py                                   # bundled model, drawn shapes only; a menu of methods
 python tools/demo.py --model maskclip_vit-b16
 python tools/demo.py --method maskclip naclip --arch ViT-B-16 --pretrained openai
@@ -19,21 +18,8 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
-from PIL import Image
-from segment import add_method_argument, add_model_arguments, build, build_method, split_names
-
-from vlm_dense.apis import SegInferencer
-from vlm_dense.apis.common import load_picture, save
-from vlm_dense.apis.mask_files import write_mask_files
-from vlm_dense.apis.maskclip_models import METHODS
-from vlm_dense.apis.overlay import draw_side_by_side
-from vlm_dense.datasets import DrawScene, ShapesDataset
-from vlm_dense.engine.launch import user_errors
-from vlm_dense.errors import ClassNamesError, ConfigError, DataError, UserError
-
-os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # nothing is reported to anybody
+from vlm_dense.engine import arguments
+from vlm_dense.zoo import METHODS
 
 EXAMPLES = (32, 37, 39)
 """Scenes of the test set of Shapes."""
@@ -41,6 +27,42 @@ CONCURRENCY, WAITING = 2, 64
 """Requests that run at the same time, and that wait at most, unless the command line says otherwise."""
 MAX_PIXELS, MAX_BYTES, MAX_NAMES, MAX_LETTERS = 25_000_000, 32_000_000, 100, 5_000
 """Of an upload and of its class names."""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--port', type=int, help='default: the first free one from 7860')
+    parser.add_argument(
+        '--concurrency', type=int, default=CONCURRENCY, help='requests that run at the same time (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--waiting', type=int, default=WAITING, help='requests that wait at most (default: %(default)s)'
+    )
+    arguments.add_model_arguments(parser)
+    arguments.add_method_argument(parser, 'a menu of methods in place of --model (default: all, if no model is given)')
+    parser.set_defaults(max_pixels=MAX_PIXELS)
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse_args()  # --help and what is wrong with the arguments, before torch is imported
+
+import cv2
+import numpy as np
+from PIL import Image
+from segment import build, build_method
+
+from vlm_dense.apis import SegInferencer
+from vlm_dense.apis.common import load_picture, save
+from vlm_dense.apis.mask_files import write_mask_files
+from vlm_dense.apis.overlay import draw_side_by_side
+from vlm_dense.datasets import DrawScene, ShapesDataset
+from vlm_dense.engine.messages import user_errors
+from vlm_dense.errors import ClassNamesError, ConfigError, DataError, MissingLibraryError, UserError
+from vlm_dense.programs import how_to_install
+
+os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # nothing is reported to anybody
 
 
 class Methods:
@@ -131,7 +153,7 @@ def checked(path: str | None, names: str) -> tuple[str, list[str]]:
     """
     if path is None:
         raise DataError('Give a picture first.')
-    classes = split_names([names[: MAX_LETTERS + 1]])
+    classes = arguments.split_names([names[: MAX_LETTERS + 1]])
     if len(names) > MAX_LETTERS or len(classes) > MAX_NAMES:
         raise ClassNamesError(f'Expected at most {MAX_NAMES} class names and {MAX_LETTERS} letters, found more.')
     return path, classes
@@ -305,23 +327,12 @@ def chosen_models(args: argparse.Namespace) -> SegInferencer | Methods:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--port', type=int, help='default: the first free one from 7860')
-    parser.add_argument(
-        '--concurrency', type=int, default=CONCURRENCY, help='requests that run at the same time (default: %(default)s)'
-    )
-    parser.add_argument(
-        '--waiting', type=int, default=WAITING, help='requests that wait at most (default: %(default)s)'
-    )
-    add_model_arguments(parser)
-    add_method_argument(parser, 'a menu of methods in place of --model (default: all, if no model is given)')
-    parser.set_defaults(max_pixels=MAX_PIXELS)
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
     with user_errors(interrupted='The page is closed.'), tempfile.TemporaryDirectory() as folder:
         try:
             import gradio  # noqa: F401
         except ImportError:
-            raise ConfigError("The page needs gradio. Install it with: pip install 'vlm-dense[demo]'") from None
+            raise MissingLibraryError(f'The page needs gradio. {how_to_install("demo")}') from None
         for name in ('concurrency', 'waiting'):
             if getattr(args, name) < 1:
                 raise ConfigError(f'--{name} must be at least 1, found {getattr(args, name)}.')

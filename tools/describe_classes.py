@@ -21,7 +21,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vlm_dense.engine.launch import user_errors
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'classes', nargs='+', metavar='CLASSES', help='a list of the package, as camvid11; a file of names; or names'
+    )
+    parser.add_argument('--layout', choices=('cupl', 'cupl-base', 'vcd'), default='cupl', help='what is asked for')
+    parser.add_argument('--questions', metavar='FILE', help='write the questions there, as JSONL')
+    parser.add_argument('--answers', metavar='FILE', help='read the answers from there, as JSONL')
+    parser.add_argument('--out', metavar='FILE', help='write what the prompt reads there, as JSON')
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse_args()  # --help and what is wrong with the arguments, before torch is imported
+
+from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.segmentation.class_names import as_class_names
 
@@ -133,15 +150,7 @@ def write_questions(path: str, names: Sequence[str], layout: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; 1 if classes are without answer."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'classes', nargs='+', metavar='CLASSES', help='a list of the package, as camvid11; a file of names; or names'
-    )
-    parser.add_argument('--layout', choices=('cupl', 'cupl-base', 'vcd'), default='cupl', help='what is asked for')
-    parser.add_argument('--questions', metavar='FILE', help='write the questions there, as JSONL')
-    parser.add_argument('--answers', metavar='FILE', help='read the answers from there, as JSONL')
-    parser.add_argument('--out', metavar='FILE', help='write what the prompt reads there, as JSON')
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
     with user_errors():
         if not args.questions and not args.answers or bool(args.answers) != bool(args.out):
             raise ConfigError('Give --questions to ask, or --answers with --out to make the file of the answers.')

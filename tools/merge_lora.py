@@ -10,13 +10,29 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+import vlm_dense
+from vlm_dense.engine import arguments
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Put low-rank updates into the weights of a CLIP.')
+    arguments.add_config(parser, 'config of the training')
+    parser.add_argument('checkpoint', help='what it has saved')
+    parser.add_argument('out', help='file to write')
+    parser.add_argument('--whole', action='store_true', help='write a checkpoint of the whole model')
+    arguments.add_config_arguments(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse_args()  # --help and what is wrong with the arguments, before torch is imported
+
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from open_clip.transformer import QuickGELU
 from torch import nn
-
-import vlm_dense
 
 vlm_dense.setup()  # before others import mmseg
 
@@ -73,13 +89,7 @@ def clip_of(model: dict) -> nn.Module:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
-    parser = argparse.ArgumentParser(description='Put low-rank updates into the weights of a CLIP.')
-    parser.add_argument('config', help='config file of the training')
-    parser.add_argument('checkpoint', help='what it has saved')
-    parser.add_argument('out', help='file to write')
-    parser.add_argument('--whole', action='store_true', help='write a checkpoint of the whole model')
-    launch.add_config_arguments(parser)
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
     with launch.user_errors():
         cfg = launch.load_config(args.config, args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'mmengine'))

@@ -14,11 +14,23 @@ from pathlib import Path
 
 import vlm_dense
 
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Write docs/methods.md.')
+    parser.add_argument('comparison', nargs='?', type=Path, help='--out folder of tools/compare.py')
+    parser.add_argument('--benchmark', nargs='+', type=Path, metavar='FOLDER', help='those of the drawn benchmark')
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse_args()  # --help and what is wrong with the arguments, before torch is imported
+
 vlm_dense.setup()  # before others import mmseg
 from comparison import report
 
 from vlm_dense.engine.configs import find_config
-from vlm_dense.engine.launch import user_errors
+from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import DataError
 
 ROOT = Path(__file__).parents[1]
@@ -44,10 +56,7 @@ A figure without ± is that of one seed: the runs of the others were stopped, th
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
-    parser = argparse.ArgumentParser(description='Write docs/methods.md.')
-    parser.add_argument('comparison', nargs='?', type=Path, help='--out folder of tools/compare.py')
-    parser.add_argument('--benchmark', nargs='+', type=Path, metavar='FOLDER', help='those of the drawn benchmark')
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
     docs = ROOT / 'docs'
     with user_errors():
         if args.comparison:

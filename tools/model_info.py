@@ -6,13 +6,27 @@ import argparse
 from collections import defaultdict
 from collections.abc import Sequence
 
+import vlm_dense
+from vlm_dense.engine import arguments
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Count parameters and operations of the model of a config.')
+    arguments.add_config(parser)
+    parser.add_argument('--shape', type=int, nargs=2, default=(512, 512), metavar=('H', 'W'), help='image size')
+    arguments.add_config_arguments(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse_args()  # --help and what is wrong with the arguments, before torch is imported
+
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-
-import vlm_dense
 
 vlm_dense.setup()  # before others import mmseg
 
@@ -52,11 +66,7 @@ def without_weights(cfg):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
-    parser = argparse.ArgumentParser(description='Count parameters and operations of the model of a config.')
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--shape', type=int, nargs=2, default=(512, 512), metavar=('H', 'W'), help='image size')
-    launch.add_config_arguments(parser)
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
     with launch.user_errors():
         if min(args.shape) < 1:
             raise ConfigError(f'--shape must be two positive numbers, found {" ".join(map(str, args.shape))}.')

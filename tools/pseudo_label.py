@@ -12,10 +12,8 @@ import argparse
 from collections.abc import Sequence
 
 import vlm_dense
-
-vlm_dense.setup()  # before others import mmseg
-from vlm_dense.apis.pseudo_label import LIST, SUMMARY, pseudo_label
-from vlm_dense.engine.launch import add_max_pixels, user_errors
+from vlm_dense.engine import arguments
+from vlm_dense.zoo import free_names
 
 _SHOWN = 5
 
@@ -23,7 +21,12 @@ _SHOWN = 5
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config, its name in configs/, or a model name of tools/segment.py')
+    parser.add_argument(
+        'config',
+        action=arguments.ConfigFile,
+        others=free_names(),
+        help='config, its name in configs/, or a model name of tools/segment.py',
+    )
     parser.add_argument('checkpoint', nargs='?', help='of a model that was trained; left out or none for MaskCLIP')
     parser.add_argument('images', help='folder of pictures')
     parser.add_argument('out', help='folder for the masks')
@@ -36,8 +39,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--processes', type=int, default=1, help='processes, each with the model (default: %(default)s)'
     )
     parser.add_argument('--device', help='default: GPUs if there are some')
-    add_max_pixels(parser)
+    arguments.add_max_pixels(parser)
     return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse_args()  # --help and what is wrong with the arguments, before torch is imported
+
+vlm_dense.setup()  # before others import mmseg
+from vlm_dense.apis.pseudo_label import LIST, SUMMARY, pseudo_label
+from vlm_dense.engine.messages import user_errors
 
 
 def main(argv: Sequence[str] | None = None) -> dict:

@@ -14,14 +14,7 @@ import os
 from collections.abc import Sequence
 
 import vlm_dense
-
-vlm_dense.setup()  # before others import mmseg
-from vlm_dense.apis import SegInferencer, maskclip_config, method_config
-from vlm_dense.apis.common import file_names, keep_inputs, load_picture, picture_list, save
-from vlm_dense.apis.maskclip_models import MASKCLIP, METHODS
-from vlm_dense.apis.overlay import draw_side_by_side, shares
-from vlm_dense.engine.launch import add_max_pixels, user_errors
-from vlm_dense.errors import ConfigError
+from vlm_dense.engine import arguments
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -30,70 +23,60 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('image', nargs='+', help='picture files, or one folder of them')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='class names (default: those of the config)')
     parser.add_argument('--out', default='work_dirs/segment', metavar='DIR', help='where to save (%(default)s)')
-    add_model_arguments(parser)
-    add_method_argument(parser, 'in place of --model; several are also drawn side by side')
+    arguments.add_model_arguments(parser)
+    arguments.add_method_argument(parser, 'in place of --model; several are also drawn side by side')
     return parser.parse_args(argv)
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that choose a model."""
-    parser.add_argument('--model', help=f'config, its name in configs/, or one of {", ".join(MASKCLIP)}')
-    parser.add_argument('--weights', metavar='CHECKPOINT', help='of a model that was trained; MaskCLIP needs none')
-    parser.add_argument('--arch', help='another CLIP of open_clip in place of --model, as ViT-L-14')
-    parser.add_argument('--pretrained', help='its weights: a tag of open_clip, or a file')
-    parser.add_argument('--device', help='default: a GPU if there is one')
-    add_max_pixels(parser)
+if __name__ == '__main__':
+    parse_args()  # --help and what is wrong with the arguments, before torch is imported
+
+vlm_dense.setup()  # before others import mmseg
+from vlm_dense.apis import SegInferencer, maskclip_config, method_config
+from vlm_dense.apis.common import file_names, keep_inputs, load_picture, picture_list, save
+from vlm_dense.apis.overlay import draw_side_by_side, shares
+from vlm_dense.engine.messages import user_errors
+from vlm_dense.errors import ConfigError
 
 
-def add_method_argument(parser: argparse.ArgumentParser, text: str) -> None:
-    """Add the argument that chooses methods."""
-    help_ = f'{text}: {", ".join(METHODS)}'
-    parser.add_argument('--method', nargs='+', choices=METHODS, metavar='NAME', help=help_)
-
-
-def build(args: argparse.Namespace) -> SegInferencer:
+def build(args: argparse.Namespace, show_progress: bool = False) -> SegInferencer:
     """The inferencer that the arguments choose."""
     model = args.model
     if args.arch or args.pretrained:
         if args.model or not (args.arch and args.pretrained):
             raise ConfigError('Expected --model, or --arch and --pretrained, found another choice of the three.')
         model = maskclip_config(args.arch, args.pretrained)
-    return _inferencer(model, args)
+    return _inferencer(model, args, show_progress)
 
 
-def build_method(method: str, args: argparse.Namespace) -> SegInferencer:
+def build_method(method: str, args: argparse.Namespace, show_progress: bool = False) -> SegInferencer:
     """The inferencer of a method, on the CLIP of --arch and --pretrained or the bundled one."""
     if args.model or args.weights:
         raise ConfigError('Expected --method, or --model with or without --weights, found both.')
     if bool(args.arch) != bool(args.pretrained):
         raise ConfigError('Expected --arch and --pretrained beside --method, found one of them.')
     clip = (args.arch, args.pretrained) if args.arch else ()
-    return _inferencer(method_config(method, *clip), args)
+    return _inferencer(method_config(method, *clip), args, show_progress)
 
 
-def _inferencer(model, args: argparse.Namespace) -> SegInferencer:
-    return SegInferencer(model, args.weights, args.device, show_progress=False, max_pixels=args.max_pixels or None)
-
-
-def split_names(texts: Sequence[str]) -> list[str]:
-    """Class names out of words and of lists with commas."""
-    names = [name.strip() for text in texts for name in text.split(',')]
-    return [name for name in names if name]
+def _inferencer(model, args: argparse.Namespace, show_progress: bool) -> SegInferencer:
+    return SegInferencer(model, args.weights, args.device, None, show_progress, args.max_pixels or None)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     args = parse_args(argv)
-    classes = split_names(args.classes) if args.classes else None
+    classes = arguments.split_names(args.classes) if args.classes else None
     with user_errors():
+        several = len(picture_list(args.image)) > 1
         if args.method is None:
-            return report(build(args)(args.image, classes, out_dir=args.out))
+            return report(build(args, several)(args.image, classes, out_dir=args.out))
         methods, found = list(dict.fromkeys(args.method)), {}
         if len(methods) > 1:
             keep_inputs(*zip(*side_by_side(args), strict=True))
         for method in methods:
             folder = args.out if len(methods) == 1 else os.path.join(args.out, method)
-            found[method] = build_method(method, args)(args.image, classes, out_dir=folder)
+            found[method] = build_method(method, args, several)(args.image, classes, out_dir=folder)
             report(found[method])
         if len(methods) > 1:
             save_side_by_side(args, found)

@@ -9,27 +9,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
-from PIL import Image
-
 import vlm_dense
-
-vlm_dense.setup()  # before others import mmseg
-from vlm_dense.apis.common import save
-from vlm_dense.datasets import DrawScene, ShapesDataset
-from vlm_dense.datasets.scenes import DOMAINS
-from vlm_dense.engine.launch import user_errors
-from vlm_dense.errors import ConfigError
-
-GAP = 4
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', default='shapes.png', help='file to write')
-    parser.add_argument('--domain', nargs='+', default=DOMAINS, help=f'rows; of {", ".join(DOMAINS)}')
+    parser.add_argument('--domain', nargs='+', help='rows (default: all domains)')
     parser.add_argument('--label', default='shape', help='shape, colour or shape_colour')
     parser.add_argument('--classes', nargs='+', default=['all'], help='all, base, new or names')
     parser.add_argument('--split', default='val', help='train, val or test')
@@ -38,6 +25,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--scenes', type=int, default=5, help='scenes a row')
     parser.add_argument('--zoom', type=int, default=2, help='whole number by which pixels are enlarged')
     return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse_args()  # --help and what is wrong with the arguments, before torch is imported
+
+import cv2
+import numpy as np
+from PIL import Image
+
+vlm_dense.setup()  # before others import mmseg
+from vlm_dense.apis.common import save
+from vlm_dense.datasets import DrawScene, ShapesDataset
+from vlm_dense.datasets.scenes import DOMAINS
+from vlm_dense.engine.messages import user_errors
+from vlm_dense.errors import ConfigError
+
+GAP = 4
 
 
 def overlay(data: dict, palette: np.ndarray) -> np.ndarray:
@@ -66,7 +70,7 @@ def contact_sheet(args: argparse.Namespace) -> np.ndarray:
     """The whole sheet: uint8 (h, w, 3), BGR."""
     classes = args.classes[0] if args.classes[0] in ('all', 'base', 'new') else args.classes
     strips = []
-    for domain in args.domain:
+    for domain in args.domain or DOMAINS:
         dataset = ShapesDataset(
             args.scenes,
             args.split,

@@ -9,24 +9,28 @@ import argparse
 from collections.abc import Sequence
 
 import vlm_dense
-
-vlm_dense.setup()  # before others import mmseg
-
-from vlm_dense.engine import launch
+from vlm_dense.engine import arguments
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Test a model on the test set of a config.')
-    parser.add_argument('config', help='config file')
+    arguments.add_config(parser)
     parser.add_argument(
         'checkpoint', nargs='?', help='.pth or .safetensors file; not for models with frozen weights only'
     )
     parser.add_argument('--show-dir', metavar='DIR', help='save a picture of every prediction in DIR')
     parser.add_argument('--out', help='keep predictions: a folder for label maps (PNG), or a .pkl file of everything')
     parser.add_argument('--tta', action='store_true', help="use the config's test-time augmentation")
-    launch.add_common_arguments(parser)
+    arguments.add_common_arguments(parser)
     return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse_args()  # --help and what is wrong with the arguments, before torch is imported
+
+vlm_dense.setup()  # before others import mmseg
+from vlm_dense.engine import launch
 
 
 def main(argv: Sequence[str] | None = None) -> dict:

@@ -6,16 +6,13 @@ import argparse
 from collections.abc import Sequence
 
 import vlm_dense
-
-vlm_dense.setup()  # before others import mmseg
-
-from vlm_dense.engine import launch
+from vlm_dense.engine import arguments
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Train the model of a config.')
-    parser.add_argument('config', help='config file')
+    arguments.add_config(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -25,8 +22,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--load-from', metavar='CHECKPOINT', help='begin with the weights of CHECKPOINT')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision (GPU)')
-    launch.add_common_arguments(parser)
+    arguments.add_common_arguments(parser)
     return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse_args()  # --help and what is wrong with the arguments, before torch is imported
+
+vlm_dense.setup()  # before others import mmseg
+from vlm_dense.engine import launch
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,12 +7,14 @@ registry imports its ``locations`` when a name is first looked up.
 
 from __future__ import annotations
 
-import difflib
 from importlib.util import find_spec
 
-from mmengine import registry as root
+from vlm_dense.errors import ConfigError, unknown_name
+from vlm_dense.programs import need_mm
 
-from vlm_dense.errors import ConfigError
+need_mm()
+
+from mmengine import registry as root  # noqa: E402
 
 
 class Registry(root.Registry):
@@ -34,24 +36,6 @@ class Registry(root.Registry):
         return found
 
 
-def unknown_name(name: str, where: str, known) -> str:
-    """Message for an unknown name that suggests the nearest known ones.
-
-    Args:
-        name: What the user wrote.
-        where: What was searched, for the sentence "... is not in the {where}".
-        known: The names that exist.
-    """
-    known = sorted(known)
-    near = difflib.get_close_matches(name.split('.')[-1], known, n=3, cutoff=0.5)
-    if not near:
-        lower = {k.lower(): k for k in known}
-        near = [lower[k] for k in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
-    some = ', '.join(known[:20]) + (f' and {len(known) - 20} more' if len(known) > 20 else '')
-    hint = f'Did you mean {" or ".join(repr(n) for n in near)}?' if near else f'Known: {some}.'
-    return f'{name!r} is not in the {where}. {hint}'
-
-
 _DETECTION = ['vlm_dense.detection'] if find_spec('mmdet') else []
 _MODELS = [
     *_DETECTION,
@@ -71,13 +55,18 @@ METRICS = Registry(
     'metric',
     parent=root.METRICS,
     scope='vlm_dense',
-    locations=[*_DETECTION, 'vlm_dense.classification', 'vlm_dense.engine', 'vlm_dense.segmentation'],
+    locations=[*_DETECTION, 'vlm_dense.classification', 'vlm_dense.engine.components', 'vlm_dense.segmentation'],
 )
 HOOKS = Registry(
     'hook',
     parent=root.HOOKS,
     scope='vlm_dense',
-    locations=['vlm_dense.classification', 'vlm_dense.engine', 'vlm_dense.methods', 'vlm_dense.segmentation'],
+    locations=[
+        'vlm_dense.classification',
+        'vlm_dense.engine.components',
+        'vlm_dense.methods',
+        'vlm_dense.segmentation',
+    ],
 )
 OPTIM_WRAPPERS = Registry(
     'optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='vlm_dense', locations=['vlm_dense.methods']

@@ -12,8 +12,8 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 
 from vlm_dense.apis import DetInferencer
-from vlm_dense.apis.common import CONFIGS
 from vlm_dense.datasets import DrawScene, ShapesDataset
+from vlm_dense.engine.configs import CONFIGS
 from vlm_dense.errors import CheckpointError, ConfigError, DataError
 
 NAMES = list(ShapesDataset.METAINFO['classes'])

@@ -11,10 +11,10 @@ from mmengine.registry import MODELS
 from PIL import Image, ImageOps
 
 from vlm_dense.apis import SegInferencer, maskclip_config
-from vlm_dense.apis.common import CONFIGS
 from vlm_dense.apis.maskclip_models import MASKCLIP
 from vlm_dense.colours import class_colours
 from vlm_dense.datasets import DrawScene, ShapesDataset
+from vlm_dense.engine.configs import CONFIGS
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError, DataError, WeightsNotFoundError
 
 NAMES = ['circle', 'star', 'square', 'empty background']

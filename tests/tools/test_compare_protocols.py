@@ -9,6 +9,7 @@ import pytest
 from comparison import report, runs
 from comparison.cells import plan
 from comparison.drawn import dicts
+from comparison.protocols import PROTOCOLS
 from mmengine.config import Config
 from tiny_towers import resnet, vit
 
@@ -257,3 +258,7 @@ def test_figures_of_an_older_comparison_are_read(tmp_path):
 def test_a_protocol_without_shots_is_one_cell_a_seed():
     found = plan(ROOT / 'configs', ['dualcoop'], ['shapes'], ['multi-label'], [1, 4, 16], [1, 2])
     assert [(cell.shots, cell.seed) for cell in found] == [(0, 1), (0, 2)]
+
+
+def test_the_command_line_names_every_protocol():
+    assert tuple(PROTOCOLS) == compare.PROTOCOLS

@@ -105,7 +105,7 @@ def test_without_gradio_the_program_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'gradio', None)
     with pytest.raises(SystemExit) as left:
         demo.main([])
-    assert left.value.code == 2 and "pip install 'vlm-dense[demo]'" in capsys.readouterr().err
+    assert left.value.code == 2 and "pip install '.[demo]' in a clone" in capsys.readouterr().err
 
 
 # --- in a browser ---------------------------------------------------------------------------------------------

@@ -25,14 +25,13 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from comparison.origin import code_digest, weights_digest
 from comparison.shared_tower import SharedTower
 from vlm_dense.clip.vit import CLIPViT
-from vlm_dense.engine.configs import find_config, list_configs
+from vlm_dense.engine.configs import existing_config
 from vlm_dense.engine.files import written_whole
 from vlm_dense.engine.launch import prepare
 from vlm_dense.engine.memory import PeakMemory
 from vlm_dense.errors import ConfigError, UserError
 from vlm_dense.methods.base.text_prompt import TextPrompt
 from vlm_dense.methods.maskclip import MaskCLIP
-from vlm_dense.registry import unknown_name
 
 _SAVE_EVERY = 20
 
@@ -91,10 +90,7 @@ def plan(
 
 
 def _config(configs: Path, name: str, options: dict, root: str | None, out: Path) -> Config:
-    path = find_config(configs / f'{name}.py')
-    if not path.is_file():
-        known = [p.stem for p in list_configs(configs)]
-        raise ConfigError(unknown_name(name, f'configs in {configs}', known))
+    path = existing_config(configs / f'{name}.py')
     given = dict(config=str(path), data_root=root, cfg_options=options, work_dir=str(out))
     cfg = prepare(Namespace(**given, launcher='none', local_rank=None), ('test_dataloader',))
     if not issubclass(MODELS.get(cfg.model.type), MaskCLIP):

@@ -2,9 +2,10 @@
 
 from importlib.util import find_spec
 
-from vlm_dense.programs import import_quietly
+from vlm_dense.programs import import_quietly, name_packages
 
 import_quietly()
+name_packages()  # SegInferencer.list_models('vlm_dense')
 
 from vlm_dense.apis.maskclip_models import maskclip_config, method_config  # noqa: E402
 from vlm_dense.apis.seg_inferencer import SegInferencer  # noqa: E402

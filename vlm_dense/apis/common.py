@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,13 +18,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vlm_dense.datasets.checks import MAX_PIXELS, LoadImage, check_pixels
 from vlm_dense.engine.checkpoint import CheckpointFitHook, read_checkpoint
-from vlm_dense.engine.configs import find_config, list_configs
-from vlm_dense.engine.launch import load_config
 from vlm_dense.errors import ConfigError, DataError
-from vlm_dense.registry import unknown_name
-
-CONFIGS = Path(__file__).parents[2] / 'configs'
-"""The repository's configs; absent where only the package is installed."""
 
 READING = (
     'DrawScene',
@@ -36,25 +30,6 @@ READING = (
     'FilterAnnotations',
 )
 _VIEW = 480, 1600  # pixels
-
-
-def named_config(name: str, others: Collection[str] = ()) -> Config:
-    """The config at a path, or of that name in the repository.
-
-    Args:
-        name: Path ending in ``.py``, or the name of a file in ``configs/`` without it.
-        others: Further names that exist, for the message.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if name.endswith('.py'):
-        return load_config(name)
-    path = find_config(CONFIGS / f'{name}.py')
-    if not path.is_file():
-        known = {*others, *(p.stem for p in list_configs(CONFIGS))}
-        raise ConfigError(unknown_name(name, 'list of models of vlm_dense', known))
-    return load_config(str(path))
 
 
 def load_weights(model: nn.Module, weights: str | None, caller: str) -> Sequence[str] | None:

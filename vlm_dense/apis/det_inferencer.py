@@ -23,7 +23,6 @@ from vlm_dense.apis.common import (
     keep_inputs,
     load_picture,
     load_weights,
-    named_config,
     picture_list,
     preparing_steps,
     save,
@@ -32,7 +31,7 @@ from vlm_dense.apis.common import (
 from vlm_dense.colours import class_colours
 from vlm_dense.datasets.checks import MAX_PIXELS, check_limit
 from vlm_dense.engine.config_checks import class_names
-from vlm_dense.engine.launch import fill_class_names
+from vlm_dense.engine.launch import fill_class_names, load_config
 from vlm_dense.engine.pictures import draw_instances
 from vlm_dense.errors import DataError
 
@@ -83,7 +82,7 @@ class DetInferencer(_DetInferencer):
         init_default_scope('mmdet')
         self.max_pixels = check_limit(max_pixels)
         if isinstance(model, (str, os.PathLike)):
-            model = named_config(os.fspath(model))
+            model = load_config(os.fspath(model))
         weights = os.fspath(weights) if weights is not None else None
         super().__init__(model, weights, check_device(device), 'mmdet', show_progress=show_progress)
 

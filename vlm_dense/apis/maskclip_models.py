@@ -5,29 +5,23 @@ from __future__ import annotations
 from mmengine.config import Config
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
-from vlm_dense.apis.common import CONFIGS, named_config
 from vlm_dense.clip.loading import model_config
 from vlm_dense.datasets.scenes import SHAPES
 from vlm_dense.engine.config_files import load_config
-from vlm_dense.errors import ConfigError
-from vlm_dense.registry import unknown_name
+from vlm_dense.engine.configs import CONFIGS, existing_config
+from vlm_dense.errors import ConfigError, unknown_name
+from vlm_dense.zoo import DEFAULT_MODEL, MASKCLIP, METHODS, TOWERS, free_names
 
-MASKCLIP = {
-    'maskclip_tiny-vit': ('tiny-vit', 'bundled'),
-    'maskclip_tiny-rn': ('tiny-rn', 'bundled'),
-    'maskclip_vit-b16': ('ViT-B-16', 'openai'),
-    'maskclip_rn50': ('RN50', 'openai'),
-    'maskclip_rn50x16': ('RN50x16', 'openai'),
-}
-"""Model names -> (arch, pretrained)."""
-
-DEFAULT_MODEL = 'maskclip_tiny-vit'
-
-METHODS = ('maskclip', 'sclip', 'clearclip', 'naclip', 'sc_clip', 'resclip', 'proxyclip', 'lposs')
-"""MaskCLIP and its successors."""
-
-TOWERS = {'tiny-vit': ('tiny-vit', 'bundled'), 'vit-b16': ('ViT-B-16', 'openai'), 'vit-l14': ('ViT-L-14', 'openai')}
-"""Towers of :data:`METHODS` -> (arch, pretrained)."""
+__all__ = [
+    'DEFAULT_MODEL',
+    'MASKCLIP',
+    'METHODS',
+    'TOWERS',
+    'limits_of',
+    'maskclip_config',
+    'method_config',
+    'segmentor_config',
+]
 
 _SHORT_SIDE = dict(clearclip=448, lposs=448)
 """Of pictures, in px; 336 for the others."""
@@ -36,13 +30,14 @@ _PUBLISHED_MEAN, _PUBLISHED_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.
 
 
 def segmentor_config(name: str) -> Config:
-    """The config of a name of :data:`MASKCLIP`, of ``<method>_<tower>``, or what :func:`named_config` finds."""
+    """The config of a name of :data:`MASKCLIP`, of ``<method>_<tower>``, or what
+    :func:`vlm_dense.engine.configs.find_config` finds."""
     if name in MASKCLIP:
         return maskclip_config(*MASKCLIP[name])
     method, _, tower = name.rpartition('_')
     if method in METHODS and tower in TOWERS:
         return method_config(method, *TOWERS[tower])
-    return named_config(name, (*MASKCLIP, *(f'{method}_{tower}' for method in METHODS for tower in TOWERS)))
+    return load_config(str(existing_config(name, free_names())))
 
 
 def method_config(method: str, arch: str = 'tiny-vit', pretrained: str = 'bundled') -> Config:
@@ -59,8 +54,7 @@ def method_config(method: str, arch: str = 'tiny-vit', pretrained: str = 'bundle
         A config with ``model`` and ``test_pipeline``; without class names.
 
     Raises:
-        ConfigError: unknown method or architecture, a ResNet for a method that needs a ViT, or no configs, where only
-            the package is installed.
+        ConfigError: unknown method or architecture, or a ResNet for a method that needs a ViT.
     """
     if method not in METHODS:
         raise ConfigError(unknown_name(method, 'methods of segmentation without training', METHODS))
@@ -70,8 +64,6 @@ def method_config(method: str, arch: str = 'tiny-vit', pretrained: str = 'bundle
         raise ConfigError(f'{method} reads the attention of a ViT, and {arch} is a ResNet. Choose a ViT, as ViT-B-16.')
     bundled = pretrained == 'bundled'
     path = CONFIGS / '_base_' / 'models' / f'{method}_{"tiny-vit" if bundled else "vit-b16"}.py'
-    if not path.is_file():
-        raise ConfigError(f'{method} is set up by {path}, which is not there. Run it from a clone of the repository.')
     model = load_config(str(path)).model
     if (arch, pretrained) != TOWERS['vit-b16']:
         for part in (model.backbone, model.text_encoder):

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.infer.infer import BaseInferencer
 from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
@@ -173,6 +174,9 @@ class SegInferencer(BaseInferencer):
 
     def _init_visualizer(self, cfg: Config) -> None:
         return None
+
+    def _init_collate(self, cfg: Config) -> Callable:
+        return pseudo_collate  # mmengine's default, which it looks for in mmseg first and warns
 
     # --- pictures in ------------------------------------------------------------------------------------------
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import open_clip
 
-from vlm_dense.errors import ConfigError
-from vlm_dense.registry import unknown_name
+from vlm_dense.errors import ConfigError, unknown_name
 
 BUNDLED_DIR = Path(__file__).parent / 'bundled'
 

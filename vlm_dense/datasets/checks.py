@@ -16,11 +16,9 @@ from mmengine import fileio
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image, UnidentifiedImageError
 
+from vlm_dense.engine.arguments import MAX_PIXELS
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import TRANSFORMS
-
-MAX_PIXELS = 100_000_000
-"""Pixels of a picture or mask above which it is refused, unless an option says otherwise: 1.2 GB while it is read."""
 
 _WIDE_MODES = ('I;16', 'I;16B', 'I', 'F')  # of PIL: more than 8 bits a pixel
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, AssertionError, cv2.error)  # of a damaged file

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlm_dense.errors import ConfigError
-from vlm_dense.registry import unknown_name
+from vlm_dense.errors import ConfigError, unknown_name
 
 SHAPES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring', 'crescent', 'heart')
 COLOURS = {

@@ -205,14 +205,15 @@ def _names(dataset: dict) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
 
 
-def _heads(model: dict, path: str = 'model') -> Iterator[tuple[str, dict]]:
+def heads(model: dict, path: str = 'model') -> Iterator[tuple[str, dict]]:
+    """(config key, config) of every head inside a model that says for how many classes it is."""
     for key, value in model.items():
         for i, one in enumerate(value if isinstance(value, (list, tuple)) else [value]):
             if isinstance(one, dict) and key != 'rpn_head':
                 here = f'{path}.{key}.{i}' if isinstance(value, (list, tuple)) else f'{path}.{key}'
                 if key.endswith('head') and isinstance(one.get('num_classes'), int):
                     yield here, one
-                yield from _heads(one, here)
+                yield from heads(one, here)
 
 
 def check_class_count(cfg: Config, names: Sequence[str] | None) -> None:
@@ -223,7 +224,7 @@ def check_class_count(cfg: Config, names: Sequence[str] | None) -> None:
     """
     if names is None:
         return
-    unlike = [(key, head['num_classes']) for key, head in _heads(cfg.model) if head['num_classes'] != len(names)]
+    unlike = [(key, head['num_classes']) for key, head in heads(cfg.model) if head['num_classes'] != len(names)]
     if unlike:
         found = ', '.join(f'{key}.num_classes={count}' for key, count in unlike)
         remedy = ' '.join(f'{key}.num_classes={len(names)}' for key, _ in unlike)

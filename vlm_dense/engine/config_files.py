@@ -27,9 +27,10 @@ from mmengine.registry import (
 )
 from mmengine.runner import FlexibleRunner, Runner
 
-from vlm_dense.engine.configs import find_config, list_configs
+from vlm_dense.engine.configs import bases, existing_config
 from vlm_dense.engine.messages import arguments_of
 from vlm_dense.errors import ConfigError
+from vlm_dense.programs import name_packages
 
 READ_KEYS = {
     *inspect.signature(Runner.__init__).parameters,
@@ -94,7 +95,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
     """Read a config file and change it.
 
     Args:
-        path: The file.
+        path: The file, or a name that :func:`vlm_dense.engine.configs.find_config` knows.
         options: Of ``--cfg-options``: dotted key -> value. ``data_root`` also changes every ``data_root`` inside the
             config that had the old value, and every ``ann_file`` below it.
 
@@ -102,13 +103,8 @@ def load_config(path: str, options: dict | None = None) -> Config:
         ConfigError: the file, or one it builds on, does not exist, is no Python, or builds on itself; a key of
             ``options`` that nothing would read; ``data_root`` for a config that has none.
     """
-    path = str(find_config(path))
-    if not os.path.isfile(path):
-        folder = os.path.dirname(path) or '.'
-        known = {p.name for p in list_configs(folder)}
-        near = difflib.get_close_matches(os.path.basename(path), known, n=3) or sorted(known)[:8]
-        hint = f' In {folder} there are: {", ".join(near)}.' if near else ''
-        raise ConfigError(f'Config {path} does not exist (looked from {os.getcwd()}).{hint}')
+    path = str(existing_config(path))
+    name_packages()
     _check_files(path, ())
     try:
         cfg = Config.fromfile(path)
@@ -184,20 +180,9 @@ def _check_files(path: str, above: tuple[str, ...]) -> None:
         raise ConfigError(f'Config {path}{line} is no Python: {error.msg}.') from error
     except ValueError as error:  # bytes that are no text
         raise ConfigError(f'Config {path} is no text in UTF-8: {error}.') from error
-    for base in _bases(tree):
+    for base in bases(tree):
         if '::' not in base:  # of an installed package
             _check_files(os.path.join(os.path.dirname(path), base), (*above, real))
-
-
-def _bases(tree: ast.Module) -> list[str]:
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and any(getattr(t, 'id', None) == '_base_' for t in node.targets):
-            try:
-                found = ast.literal_eval(node.value)
-            except ValueError:  # an expression, which mmengine evaluates
-                return []
-            return [found] if isinstance(found, str) else [base for base in found if isinstance(base, str)]
-    return []
 
 
 def _where(error: Exception) -> str:

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import FlexibleRunner, Runner
 
-from vlm_dense.datasets.checks import MAX_PIXELS
+from vlm_dense.engine.arguments import add_common_arguments, add_config_arguments, add_max_pixels, positive
 from vlm_dense.engine.checkpoint import class_differences
 from vlm_dense.engine.config_checks import (
     check_class_count,
@@ -49,8 +49,6 @@ __all__ = [
     'train',
     'user_errors',
 ]
-
-LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
 def fill_class_names(cfg: Config, loaders=('train_dataloader', 'test_dataloader')) -> None:
@@ -145,54 +143,6 @@ def _use_gloo(cfg: Config) -> None:
 
 
 # --- runs -----------------------------------------------------------------------------------------------------
-
-
-def positive(text: str) -> int:
-    """An integer of at least 1; the ``type`` of an argument."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'expected an integer of at least 1, found {text!r}')
-    return value
-
-
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that training and testing share."""
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config>)')
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how several processes were started')
-    parser.add_argument('--data-root', metavar='DIR', help='where the data lie, if not where the config says')
-    parser.add_argument(
-        '--classes',
-        nargs='+',
-        metavar='NAME',
-        help='class names of data of your own, in label order, or a file with a name a line',
-    )
-    parser.add_argument('--local_rank', '--local-rank', type=int, help='set by some launchers')
-    add_config_arguments(parser)
-
-
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of every program that reads a config."""
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change the config, as in train_dataloader.batch_size=4',
-    )
-
-
-def add_max_pixels(parser: argparse.ArgumentParser) -> None:
-    """Add the limit on pictures from outside."""
-    parser.add_argument(
-        '--max-pixels',
-        type=int,
-        default=MAX_PIXELS,
-        metavar='N',
-        help='refuse pictures with more pixels, before memory is taken for them (default: %(default)s; 0: no limit)',
-    )
 
 
 def prepare(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:

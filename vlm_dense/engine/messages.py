@@ -1,4 +1,7 @@
-"""What a user can mend, told in one message: programs print it and leave with status 2, without traceback."""
+"""What a user can mend, told in one message: programs print it and leave with status 2, without traceback.
+
+Nothing heavy is imported here, so that a program can say what is wrong with its arguments before it imports torch.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
-import torch
-from mmengine import registry as root_registries
-from mmengine.registry import Registry
-
-from vlm_dense.errors import ConfigError, DataError, UserError
-from vlm_dense.registry import unknown_name
+from vlm_dense.errors import ConfigError, DataError, UserError, unknown_name
 
 EXIT_STATUS = 2
 TRACEBACK = 'VLM_DENSE_TRACEBACK'
@@ -101,6 +99,9 @@ def _of_registry(error: BaseException) -> str | None:
 
 def _registered(kind: str | None = None) -> set[str]:
     """All registered names, those of ``vlm_dense`` with their scope."""
+    from mmengine import registry as root_registries
+    from mmengine.registry import Registry
+
     names: set[str] = set()
 
     def add(registry: Registry) -> None:
@@ -135,7 +136,7 @@ def _of_system(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, RuntimeError) and ('PytorchStreamWriter' in text or 'iostream error' in text):
         return 'A checkpoint could not be written, most likely because the disk is full. Make room, and resume.'
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, RuntimeError) and type(error).__name__ == 'OutOfMemoryError':  # torch's
         return f'The memory of the GPU does not suffice: {text.splitlines()[0]} Take a smaller batch_size.'
     if isinstance(error, MemoryError):
         return 'The memory of this machine does not suffice. Take a smaller batch_size or smaller pictures.'

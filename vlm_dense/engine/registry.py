@@ -4,7 +4,7 @@ from mmengine import registry as root
 
 from vlm_dense.registry import Registry
 
-_ENGINE = ['vlm_dense.engine']
+_ENGINE = ['vlm_dense.engine.components']
 
 DATA_SAMPLERS = Registry('data sampler', parent=root.DATA_SAMPLERS, scope='vlm_dense', locations=_ENGINE)
 LOOPS = Registry('loop', parent=root.LOOPS, scope='vlm_dense', locations=_ENGINE)

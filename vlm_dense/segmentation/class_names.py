@@ -9,8 +9,7 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from vlm_dense.clip.tokenizer import tokenize
-from vlm_dense.errors import ClassNamesError
-from vlm_dense.registry import unknown_name
+from vlm_dense.errors import ClassNamesError, unknown_name
 
 FOLDER = Path(__file__).parents[1] / 'data' / 'class_names'
 

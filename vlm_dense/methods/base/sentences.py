@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.errors import ConfigError, DataError
+from vlm_dense.errors import ConfigError, DataError, unknown_name
 from vlm_dense.methods.base.text_prompt import TextPrompt
-from vlm_dense.registry import unknown_name
 
 DATA = Path(__file__).parents[2] / 'data'
 

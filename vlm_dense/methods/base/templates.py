@@ -6,8 +6,7 @@ from pathlib import Path
 
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
-from vlm_dense.errors import ConfigError
-from vlm_dense.registry import unknown_name
+from vlm_dense.errors import ConfigError, unknown_name
 
 IMAGENET_TEMPLATES = tuple(template('{}') for template in OPENAI_IMAGENET_TEMPLATES)
 """CLIP's 80 for ImageNet, in their order."""

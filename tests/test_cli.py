@@ -1,0 +1,119 @@
+"""The command ``vlm-dense``: what it lists, what it runs, and that it answers before torch is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import vlm_dense
+from vlm_dense import cli
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+WITHOUT_TORCH = 'import sys; sys.modules["torch"] = sys.modules["mmengine"] = None; '
+"""Begin of a program in which importing torch or mmengine is an error."""
+
+
+def run(code: str) -> tuple[int, str]:
+    """Status and output of a program without torch."""
+    done = subprocess.run([sys.executable, '-c', WITHOUT_TORCH + code], capture_output=True, text=True, env=ENVIRONMENT)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_programs_are_the_files_of_tools_and_the_help_tells_each(capsys):
+    cli.main(['--help'])
+    lines = capsys.readouterr().out.splitlines()
+    for path in (ROOT / 'tools').glob('*.py'):
+        name = {'model_info': 'info'}.get(path.stem, path.stem.replace('_', '-'))
+        told = [line for line in lines if line.split()[:1] == [name]]
+        assert len(told) == 1 and len(told[0].split()) > 2, name
+    cli.main([])
+    assert capsys.readouterr().out.splitlines() == lines
+    cli.main(['--version'])
+    assert vlm_dense.__version__ in capsys.readouterr().out
+
+
+def test_every_program_tells_its_arguments_without_torch():
+    status, told = run("""
+import contextlib, io
+from vlm_dense import cli
+for name in cli.programs():
+    out = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out):
+            cli.main([name, '--help'])
+    except SystemExit as left:
+        print(name, left.code, f'usage: vlm-dense {name} ' in out.getvalue())
+print(len(cli.programs()))
+""")
+    *lines, count = told.splitlines()
+    assert status == 0 and len(lines) == int(count), told
+    assert all(line.split()[1:] in (['0', 'True'], ['None', 'True']) for line in lines), told
+
+
+MISTAKES = [
+    (['trian'], "'trian' is not in the programs of vlm-dense. Did you mean 'train'"),
+    (['train', 'denseclip_shpaes'], "Did you mean 'denseclip_shapes'"),
+    (['train', 'configs/denseclip_shpaes.py'], 'denseclip_shapes.py'),
+    (['train', 'configs/coop_shapes.py', '--wrok-dir', 'x'], 'unrecognized arguments: --wrok-dir'),
+    (['test', 'coop_shapes', '--cfg-options', 'a'], "expected KEY=VALUE, found 'a'"),
+    (['info', 'nowhere.py'], 'Config nowhere.py does not exist'),
+    (['segment', 'a.png', '--model', 'maskclip_vitb16'], "Did you mean 'maskclip_vit-b16'"),
+    (['pseudo-label', 'naclip_tiny-vitt', 'a', 'b'], "Did you mean 'naclip_tiny-vit'"),
+    (['compare', '--methods', 'coopp'], "Did you mean 'coop'"),
+    (['compare', '--methods', 'coop', '--protocols', 'fewshot'], "Did you mean 'few-shot'"),
+    (['compare-dense', '--methods', 'naclipp'], 'naclip_tiny-vit_shapes.py'),
+    (['models', 'densclip'], "Did you mean 'denseclip_"),
+    (['models', 'naclip', '--task', 'detection'], 'has a task like'),
+]
+
+
+def test_mistakes_are_told_without_torch():
+    status, told = run(f"""
+import contextlib, io, json
+from vlm_dense import cli
+found = []
+for words in {[words for words, _ in MISTAKES]!r}:
+    err = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(err):
+            cli.main(words)
+    except SystemExit as left:
+        found.append((left.code, err.getvalue()))
+print(json.dumps(found))
+""")
+    assert status == 0, told
+    for (words, expected), (code, message) in zip(MISTAKES, json.loads(told), strict=True):
+        assert code == 2 and expected in message, (words, message)
+
+
+def test_models_are_listed_with_their_figures():
+    status, told = run('from vlm_dense import cli; cli.main(["models", "denseclip_*ade20k", "--task", "segm"])')
+    assert status == 0
+    row = next(line for line in told.splitlines() if line.startswith('denseclip_rn101_ade20k'))
+    assert 'Semantic Segmentation' in row and 'ADE20K' in row and 'mIoU 45.1 (ADE20K)' in row
+    assert 'denseclip_shapes' not in told
+
+
+def test_without_the_libraries_of_mm_a_program_says_how_to_get_them():
+    status, told = run('from vlm_dense import cli; cli.main(["train", "coop_shapes"])')
+    assert status == 2 and 'mmengine cannot be imported' in told and "'.[mm]'" in told and 'Traceback' not in told
+    for module in ('vlm_dense.apis', 'vlm_dense.registry'):
+        _, told = run(f'import {module}')
+        assert 'MissingLibraryError' in told.splitlines()[-1] and "'.[mm]'" in told
+
+
+def test_a_program_has_the_status_of_its_file_and_can_be_imported_by_processes(tmp_path):
+    (tmp_path / 'count.py').write_text(
+        'import sys\nfrom concurrent.futures import ProcessPoolExecutor\nfrom multiprocessing import get_context\n'
+        'def double(x):\n    return 2 * x\n'
+        "if __name__ == '__main__':\n    with ProcessPoolExecutor(1, get_context('spawn')) as pool:\n"
+        '        print(list(pool.map(double, map(int, sys.argv[1:]))))\n    sys.exit(7)\n'
+    )
+    path = str(tmp_path / 'count.py')
+    code = f'from pathlib import Path; from vlm_dense.cli import run; run(Path({path!r}), "count", ["3"])'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=ENVIRONMENT)
+    assert (done.returncode, done.stdout) == (7, '[6]\n'), done.stderr

@@ -1,0 +1,157 @@
+"""Models by name, from the metafiles beside the configs. Nothing heavy is imported before a model is built."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlm_dense.engine.configs import ROOT, bases
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MASKCLIP = {
+    'maskclip_tiny-vit': ('tiny-vit', 'bundled'),
+    'maskclip_tiny-rn': ('tiny-rn', 'bundled'),
+    'maskclip_vit-b16': ('ViT-B-16', 'openai'),
+    'maskclip_rn50': ('RN50', 'openai'),
+    'maskclip_rn50x16': ('RN50x16', 'openai'),
+}
+"""Model names -> (arch, pretrained)."""
+
+DEFAULT_MODEL = 'maskclip_tiny-vit'
+
+METHODS = ('maskclip', 'sclip', 'clearclip', 'naclip', 'sc_clip', 'resclip', 'proxyclip', 'lposs')
+"""MaskCLIP and its successors."""
+
+TOWERS = {'tiny-vit': ('tiny-vit', 'bundled'), 'vit-b16': ('ViT-B-16', 'openai'), 'vit-l14': ('ViT-L-14', 'openai')}
+"""Towers of :data:`METHODS` -> (arch, pretrained)."""
+
+_TASKS = dict(mmseg='Semantic Segmentation', mmdet='Object Detection', mmengine='Image Classification')
+"""Default scope of a config -> its task."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a metafile says of a model.
+
+    Attributes:
+        name: Of the model and of its config.
+        config: The file.
+        method: Name of the method.
+        data: What it is trained on; 'none' if nothing is trained.
+        results: Entries of the metafile: ``Task``, ``Dataset``, ``Metrics`` (name -> figure) and ``Published``, whether
+            the figures are the authors' and not of this project.
+        weights: Path or URL of a checkpoint; ``None`` if there is none.
+    """
+
+    name: str
+    config: Path
+    method: str
+    data: str
+    results: Sequence[dict] = field(default=(), hash=False)
+    weights: str | None = None
+
+    @property
+    def task(self) -> str:
+        """That of the results, else that of the libraries which the config is for."""
+        tasks = dict.fromkeys(result['Task'] for result in self.results)
+        return ', '.join(tasks) or _TASKS[_scope(self.config)]
+
+
+def cards() -> list[Card]:
+    """All models of ``model-index.yml``, in the order of their names."""
+    index = _yaml(ROOT / 'model-index.yml')
+    found = [
+        Card(
+            name=model['Name'],
+            config=ROOT / model['Config'],
+            method=model['In Collection'],
+            data=str((model.get('Metadata') or {}).get('Training Data', 'none')),
+            results=tuple(model.get('Results') or ()),
+            weights=model.get('Weights'),
+        )
+        for path in index['Import']
+        for model in _yaml(ROOT / path)['Models']
+    ]
+    return sorted(found, key=lambda card: card.name)
+
+
+def _yaml(path: Path) -> dict:
+    import yaml
+
+    with path.open(encoding='utf-8') as file:
+        return yaml.load(file, getattr(yaml, 'CSafeLoader', yaml.SafeLoader))
+
+
+@lru_cache
+def _scope(path: Path) -> str:
+    """Default scope of a config, read from its text and that of its bases; 'mmengine' if none names one."""
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', None) == 'default_scope':
+            return ast.literal_eval(node.value)
+    found = (_scope((path.parent / base).resolve()) for base in bases(tree) if '::' not in base)
+    return next((scope for scope in found if scope != 'mmengine'), 'mmengine')
+
+
+def list_models(pattern: str = '', task: str | None = None) -> list[str]:
+    """Names of the models of vlm_dense, sorted; each is the name of a config.
+
+    Args:
+        pattern: Part of the name; ``*``, ``?`` and ``[...]`` as in file names.
+        task: Part of the task, as 'segmentation'; letters may be large or small.
+
+    Examples:
+        >>> list_models('denseclip_*_ade20k')[-2:]
+        ['denseclip_rn101_ade20k', 'denseclip_vit-b16_ade20k']
+        >>> list_models('denseclip_retinanet', task='detection')
+        ['denseclip_retinanet_r101_coco', 'denseclip_retinanet_r50_coco', 'denseclip_retinanet_shapes']
+    """
+    return [card.name for card in find_cards(pattern, task)]
+
+
+def find_cards(pattern: str = '', task: str | None = None) -> list[Card]:
+    """The cards of the models that :func:`list_models` lists."""
+    matching = [card for card in cards() if fnmatch.fnmatchcase(card.name, f'*{pattern}*')]
+    return [card for card in matching if task is None or task.lower() in card.task.lower()]
+
+
+def free_names() -> list[str]:
+    """Names of models that segment without training and take any class names; they are no configs."""
+    return list(dict.fromkeys((*MASKCLIP, *(f'{method}_{tower}' for method in METHODS for tower in TOWERS))))
+
+
+def get_model(
+    name: str | PathLike,
+    pretrained: bool | str | PathLike = False,
+    class_names: Sequence[str] | None = None,
+    device: str | None = None,
+) -> nn.Module:
+    """Build a model by its name.
+
+    Args:
+        name: One of :func:`list_models`, one of :func:`free_names`, or the path of a config.
+        pretrained: Path of a checkpoint; ``True``: the checkpoint that the metafile names; ``False``: none. Whatever it
+            is, the towers have the weights of the CLIP that the config names.
+        class_names: In the place of those of the config and its data set. Heads get as many outputs.
+        device: As torch names it. Default: the CPU.
+
+    Returns:
+        The model in eval mode. Its ``data_preprocessor`` normalises images as the config says; ``model.cfg`` is the
+        config, with the ``test_pipeline``; ``model.dataset_meta['classes']`` are the names in label order.
+
+    Raises:
+        ConfigError: an unknown name; ``pretrained=True`` for a model whose metafile has no weights.
+        ClassNamesError: no names, or names that cannot be used.
+        CheckpointError, WeightsNotFoundError: weights that are absent or do not fit.
+    """
+    from vlm_dense.apis.models import build_model
+
+    return build_model(name, pretrained, class_names, device)
