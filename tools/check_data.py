@@ -20,7 +20,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--data-root', metavar='DIR', help='where the data lie, if not where the config says')
     arguments.add_classes(parser)
     parser.add_argument('--out', default='work_dirs/check_data', metavar='DIR', help='for pictures (%(default)s)')
-    parser.add_argument('--samples', type=arguments.positive, default=6, help='of each set in its picture (%(default)s)')
+    parser.add_argument('--samples', type=arguments.positive, default=6, help='in each picture (%(default)s)')
     parser.add_argument('--show', type=arguments.positive, default=10, help='faults that are listed (%(default)s)')
     arguments.add_config_arguments(parser)
     return parser.parse_args(argv)

@@ -111,8 +111,8 @@ def list_models(pattern: str = '', task: str | None = None) -> list[str]:
     Examples:
         >>> list_models('denseclip_*_ade20k')[-2:]
         ['denseclip_rn101_ade20k', 'denseclip_vit-b16_ade20k']
-        >>> list_models('denseclip_retinanet', task='detection')
-        ['denseclip_retinanet_r101_coco', 'denseclip_retinanet_r50_coco', 'denseclip_retinanet_shapes']
+        >>> list_models('denseclip_mask-rcnn', task='detection')
+        ['denseclip_mask-rcnn_r101_coco', 'denseclip_mask-rcnn_r50_coco', 'denseclip_mask-rcnn_shapes']
     """
     return [card.name for card in find_cards(pattern, task)]
 

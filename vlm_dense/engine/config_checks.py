@@ -265,7 +265,7 @@ def use_classes(cfg: Config, names: Sequence[str]) -> None:
                     'the configs *_own-masks.py, *_own-coco.py and *_own-folders.py.'
                 )
             dataset['metainfo'] = dict(dataset.get('metainfo') or {}, classes=names)
-    for _, head in _heads(cfg.model):
+    for _, head in heads(cfg.model):
         head['num_classes'] = len(names)
 
 
