@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import figures
@@ -16,7 +16,6 @@ import yaml
 from comparison import report
 
 from site_pages.reference import Reference
-from vlm_dense.engine.configs import find_config
 
 TASKS = ('Classification', 'Segmentation', 'Detection')
 
@@ -112,9 +111,8 @@ def _config_of(entry: figures.Entry, root: Path) -> Path | None:
     found = re.search(r'configs/\S+\.py', entry.command)
     if found is None:
         return None
-    path = Path(root / found[0])
-    beside = list(path.parent.glob(f'*/{path.name}'))
-    return beside[0] if beside else find_config(path)
+    path = root / found[0]
+    return next(path.parent.glob(f'*/{path.name}'), path)
 
 
 # --- a method -------------------------------------------------------------------------------------------------
@@ -163,8 +161,9 @@ def _figures(method: Method, docs: Path) -> list[str]:
     for entry in method.runs:
         found = ', '.join(f'{figure.label} **{figure.value}**' for figure in entry.figures)
         parts.append(f'```bash\n{entry.command.format_map(_Placeholders())}\n```\n\n{found} ({entry.minutes:g} minutes)')
+    stems = {config.path.stem for config in method.configs}
     for command, rows in _comparisons(docs):
-        own = [row for row in rows if find_config(method.folder.parent / f'{row["method"]}_shapes.py').parent == method.folder]
+        own = [row for row in rows if f'{row["method"]}_shapes' in stems]
         if own:
             tables = '\n\n'.join(line.replace('## ', '#### ') for line in report.tables(own)[1:-2])
             parts.append(f'{tables}\n\n??? note "The command"\n\n    ```bash\n    {command}\n    ```')
@@ -181,6 +180,7 @@ class _Placeholders(dict):
         return 'DIR'
 
 
+@cache
 def _comparisons(docs: Path) -> list[tuple[str, list[dict]]]:
     """Command and rows of each comparison that is kept in the documentation."""
     found = [((docs / 'data/compare_shapes.txt').read_text('utf-8').strip(), report.read_csv(docs / 'data/compare_shapes.csv'))]
