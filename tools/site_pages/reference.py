@@ -115,7 +115,9 @@ class Reference:
 
     @staticmethod
     def _modules() -> list[ModuleType]:
-        names = [m.name for m in pkgutil.walk_packages(vlm_dense.__path__, 'vlm_dense.') if not m.name.endswith('__main__')]
+        names = [
+            m.name for m in pkgutil.walk_packages(vlm_dense.__path__, 'vlm_dense.') if not m.name.endswith('__main__')
+        ]
         return [vlm_dense, *map(importlib.import_module, names)]
 
     @cached_property

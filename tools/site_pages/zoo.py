@@ -82,7 +82,9 @@ class Method:
 def read_methods(root: Path) -> list[Method]:
     """All methods of the repository at ``root``, sorted by folder."""
     entries = figures.read_entries(root / 'docs/data/figures.json')
-    return [_read(folder, entries) for folder in sorted((root / 'configs').glob('*')) if (folder / 'metafile.yml').is_file()]
+    return [
+        _read(folder, entries) for folder in sorted((root / 'configs').glob('*')) if (folder / 'metafile.yml').is_file()
+    ]
 
 
 def _read(folder: Path, entries: list[figures.Entry]) -> Method:
@@ -160,7 +162,9 @@ def _figures(method: Method, docs: Path) -> list[str]:
     parts = []
     for entry in method.runs:
         found = ', '.join(f'{figure.label} **{figure.value}**' for figure in entry.figures)
-        parts.append(f'```bash\n{entry.command.format_map(_Placeholders())}\n```\n\n{found} ({entry.minutes:g} minutes)')
+        parts.append(
+            f'```bash\n{entry.command.format_map(_Placeholders())}\n```\n\n{found} ({entry.minutes:g} minutes)'
+        )
     stems = {config.path.stem for config in method.configs}
     for command, rows in _comparisons(docs):
         own = [row for row in rows if f'{row["method"]}_shapes' in stems]
@@ -183,7 +187,12 @@ class _Placeholders(dict):
 @cache
 def _comparisons(docs: Path) -> list[tuple[str, list[dict]]]:
     """Command and rows of each comparison that is kept in the documentation."""
-    found = [((docs / 'data/compare_shapes.txt').read_text('utf-8').strip(), report.read_csv(docs / 'data/compare_shapes.csv'))]
+    found = [
+        (
+            (docs / 'data/compare_shapes.txt').read_text('utf-8').strip(),
+            report.read_csv(docs / 'data/compare_shapes.csv'),
+        )
+    ]
     for part in json.loads((docs / 'data/benchmark.json').read_text('utf-8')):
         found.append((part['command'], [dict(zip(part['fields'], row, strict=True)) for row in part['rows']]))
     return found
