@@ -20,9 +20,9 @@ from site_pages.reference import Reference
 TASKS = ('Classification', 'Segmentation', 'Detection')
 
 NO_WEIGHTS = """There are no trained weights to download, and no logs but [that of the bundled models](tiny_clip.md).
-**Published** figures are the authors', with their models and data; they were not run again here. **Own** figures are runs of
-this code on one CPU thread, most of them on drawn scenes with the small bundled models; the page of each method has
-the commands that print them."""
+**Published** figures are the authors', with their models and data; they were not run again here. **Own** figures are
+runs of this code on one CPU thread, most of them on drawn scenes with the small bundled models; the page of each method
+has the commands that print them."""
 
 
 @dataclass
@@ -123,7 +123,7 @@ def _config_of(entry: figures.Entry, root: Path) -> Path | None:
 def method_page(method: Method, reference: Reference, docs: Path) -> str:
     """The page of a method, with links as in ``configs/NAME/README.md``."""
     head, body = _readme(method)
-    parts = [head, '\n'.join(method.idea.splitlines()), '## Roles', _parts(method, reference), '## Configs', body]
+    parts = [head, method.idea, '## Roles', _parts(method, reference), '## Configs', body]
     parts += _figures(method, docs)
     parts += ['## Config files', *(_source(config) for config in method.configs)]
     return '\n\n'.join(parts) + '\n'
@@ -134,8 +134,7 @@ def _readme(method: Method) -> tuple[str, str]:
     text = (method.folder / 'README.md').read_text('utf-8').strip()
     blocks = text.split('\n\n')
     split = next((i for i, block in enumerate(blocks) if block.startswith('>')), 0) + 1
-    body = [block for block in blocks[split:]]
-    return '\n\n'.join(blocks[:split]), '\n\n'.join(body).replace('\n## ', '\n### ')
+    return '\n\n'.join(blocks[:split]), '\n\n'.join(blocks[split:]).replace('\n## ', '\n### ')
 
 
 def _parts(method: Method, reference: Reference) -> str:
@@ -193,7 +192,7 @@ def _comparisons(docs: Path) -> list[tuple[str, list[dict]]]:
             report.read_csv(docs / 'data/compare_shapes.csv'),
         )
     ]
-    for part in json.loads((docs / 'data/benchmark.json').read_text('utf-8')):
+    for part in json.loads((data / 'benchmark.json').read_text('utf-8')):
         found.append((part['command'], [dict(zip(part['fields'], row, strict=True)) for row in part['rows']]))
     return found
 
@@ -201,8 +200,8 @@ def _comparisons(docs: Path) -> list[tuple[str, list[dict]]]:
 def _source(config: Config) -> str:
     """The text of a config, folded, below a heading with its name."""
     code = config.path.read_text('utf-8').strip().replace('\n', '\n    ')
-    name = f'configs/{config.path.parent.name}/{config.path.name}'
-    return f'### {config.path.stem} {{ #{config.path.stem} }}\n\n??? abstract "{name}"\n\n    ```python\n    {code}\n    ```'
+    stem, name = config.path.stem, f'configs/{config.path.parent.name}/{config.path.name}'
+    return f'### {stem} {{ #{stem} }}\n\n??? abstract "{name}"\n\n    ```python\n    {code}\n    ```'
 
 
 def _strings(path: Path, within: Path | None = None) -> Iterable[str]:
@@ -230,11 +229,9 @@ def zoo_page(methods: list[Method], task: str) -> str:
     for method in methods:
         for config in method.configs:
             if config.task == task:
-                link = f'configs/{method.name}/{config.path.name}'
-                lines.append(
-                    f'| [{config.path.stem}]({link}) | [{method.title}](configs/{method.name}/README.md) | {config.data} '
-                    f'| {config.published} | {config.own} |'
-                )
+                folder = f'configs/{method.name}'
+                links = f'[{config.path.stem}]({folder}/{config.path.name}) | [{method.title}]({folder}/README.md)'
+                lines.append(f'| {links} | {config.data} | {config.published} | {config.own} |')
     return '\n'.join(lines).replace('(tiny_clip.md)', '(projects/tiny_clip/README.md)') + '\n'
 
 
@@ -244,12 +241,11 @@ def index_page(methods: list[Method]) -> str:
     for task in TASKS:
         chosen = [method for method in methods if _main_task(method) == task]
         lines += [f'## {task}', '', '| method | idea |', '|---|---|']
-        lines += [
-            f'| [{method.title}](configs/{method.name}/README.md) | {re.split(r"(?<=[.;]) ", method.idea)[0].rstrip(";.")}. |'
-            for method in chosen
-        ]
+        for method in chosen:
+            first = re.split(r'[.;] ', method.idea)[0]
+            lines.append(f'| [{method.title}](configs/{method.name}/README.md) | {first}. |')
         lines.append('')
-    return '\n'.join(line for line in lines) + '\n'
+    return '\n'.join(lines) + '\n'
 
 
 def _main_task(method: Method) -> str:
