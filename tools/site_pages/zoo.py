@@ -186,12 +186,8 @@ class _Placeholders(dict):
 @cache
 def _comparisons(docs: Path) -> list[tuple[str, list[dict]]]:
     """Command and rows of each comparison that is kept in the documentation."""
-    found = [
-        (
-            (docs / 'data/compare_shapes.txt').read_text('utf-8').strip(),
-            report.read_csv(docs / 'data/compare_shapes.csv'),
-        )
-    ]
+    data = docs / 'data'
+    found = [((data / 'compare_shapes.txt').read_text('utf-8').strip(), report.read_csv(data / 'compare_shapes.csv'))]
     for part in json.loads((data / 'benchmark.json').read_text('utf-8')):
         found.append((part['command'], [dict(zip(part['fields'], row, strict=True)) for row in part['rows']]))
     return found
