@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 
 _FENCE = re.compile(r'(^ *```.*?^ *```|`[^`\n]+`)', re.M | re.S)
-_LINK = re.compile(r'(\]\()([^)\s]+)(\))')
+_LINK = re.compile(r'\[([^\]]*)\]\(([^)\s]+)\)')
 _ELSEWHERE = re.compile(r'[a-z]+:|#')
 
 PAGES = {
@@ -41,6 +41,8 @@ def page_of(path: str) -> str | None:
 def to_site(text: str, origin: str, page: str) -> str:
     """Markdown of a file of the repository with its links changed to those of the site; code stays as it is.
 
+    Of a link to a file that the site does not show, as a test, the words stay.
+
     Args:
         text: Markdown.
         origin: Path of the file in the repository.
@@ -53,9 +55,9 @@ def to_site(text: str, origin: str, page: str) -> str:
             return found[0]
         target = page_of(posixpath.normpath(posixpath.join(posixpath.dirname(origin), link)))
         if target is None:
-            return found[0]  # a strict build refuses it
+            return found[1]
         path, own = _split(target)
-        return found[1] + posixpath.relpath(path, posixpath.dirname(page) or '.') + (anchor or own) + found[3]
+        return f'[{found[1]}]({posixpath.relpath(path, posixpath.dirname(page) or ".")}{anchor or own})'
 
     return _outside_code(text, lambda part: _LINK.sub(change, part))
 

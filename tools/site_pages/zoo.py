@@ -19,7 +19,8 @@ from site_pages.reference import Reference
 
 TASKS = ('Classification', 'Segmentation', 'Detection')
 
-NO_WEIGHTS = """There are no trained weights to download, and no logs but [that of the bundled models](tiny_clip.md).
+NO_WEIGHTS = """There are no trained weights to download, and no logs but those of
+[the bundled models](projects/tiny_clip/README.md).
 **Published** figures are the authors', with their models and data; they were not run again here. **Own** figures are
 runs of this code on one CPU thread, most of them on drawn scenes with the small bundled models; the page of each method
 has the commands that print them."""
@@ -161,9 +162,8 @@ def _figures(method: Method, docs: Path) -> list[str]:
     parts = []
     for entry in method.runs:
         found = ', '.join(f'{figure.label} **{figure.value}**' for figure in entry.figures)
-        parts.append(
-            f'```bash\n{entry.command.format_map(_Placeholders())}\n```\n\n{found} ({entry.minutes:g} minutes)'
-        )
+        command = re.sub(r'\{\w+\}', 'DIR', entry.command)
+        parts.append(f'```bash\n{command}\n```\n\n{found} ({entry.minutes:g} minutes)')
     stems = {config.path.stem for config in method.configs}
     for command, rows in _comparisons(docs):
         own = [row for row in rows if f'{row["method"]}_shapes' in stems]
@@ -174,13 +174,6 @@ def _figures(method: Method, docs: Path) -> list[str]:
         return []
     intro = 'Runs of this code with the bundled models, on one CPU thread; in percent, mean and deviation over seeds.'
     return ['## Own figures', intro, *parts]
-
-
-class _Placeholders(dict):
-    """``{camvid}`` of a command becomes the word that the documentation uses for a folder."""
-
-    def __missing__(self, key: str) -> str:
-        return 'DIR'
 
 
 @cache
@@ -228,7 +221,7 @@ def zoo_page(methods: list[Method], task: str) -> str:
                 folder = f'configs/{method.name}'
                 links = f'[{config.path.stem}]({folder}/{config.path.name}) | [{method.title}]({folder}/README.md)'
                 lines.append(f'| {links} | {config.data} | {config.published} | {config.own} |')
-    return '\n'.join(lines).replace('(tiny_clip.md)', '(projects/tiny_clip/README.md)') + '\n'
+    return '\n'.join(lines) + '\n'
 
 
 def index_page(methods: list[Method]) -> str:
