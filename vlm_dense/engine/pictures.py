@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from mmengine.utils import mkdir_or_exist
 from PIL import Image, ImageDraw, ImageFont
 
@@ -142,11 +144,11 @@ class PredictionPictureHook(Hook):
         self._labels: set[int] = set()
         self._tested = 0
 
-    def before_val_epoch(self, runner) -> None:
+    def before_val_epoch(self, runner: Runner) -> None:
         """Forget the samples of the last validation."""
         self._rows, self._labels = [], set()
 
-    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Keep the first samples."""
         for sample, image in self._samples(runner, data_batch, outputs):
             if len(self._rows) >= self.num_samples:
@@ -155,7 +157,7 @@ class PredictionPictureHook(Hook):
             self._rows.append(row)
             self._labels |= labels
 
-    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Save the picture."""
         if not self._rows:
             return
@@ -165,7 +167,7 @@ class PredictionPictureHook(Hook):
         self._save(path, self._rows, self._labels, runner.val_dataloader.dataset.metainfo, scores)
         runner.logger.info(f'Predictions are drawn in {path}')
 
-    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Save a picture of each image of the batch."""
         if self.test_dir is None:
             return
