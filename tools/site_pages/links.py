@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable
 from pathlib import PurePosixPath
 
-_FENCE = re.compile(r'(^ *```.*?^ *```|`[^`\n]+`)', re.M | re.S)
-_LINK = re.compile(r'\[([^\]]*)\]\(([^)\s]+)\)')
+_CODE_OR_LINK = re.compile(r'^ *```.*?^ *```|\[((?:`[^`\n]*`|[^\]`])*)\]\(([^)\s]+)\)|`[^`\n]+`', re.M | re.S)
 _ELSEWHERE = re.compile(r'[a-z]+:|#')
 
 PAGES = {
@@ -31,7 +29,7 @@ def page_of(path: str) -> str | None:
     if path in PAGES:
         return PAGES[path]
     if parts[0] == 'docs':
-        return '/'.join(parts[1:])
+        return '/'.join(parts[1:]).replace('.ipynb', '.md')
     if parts[0] == 'configs' and len(parts) == 3:
         page = f'methods/{parts[1]}.md'
         return page if parts[2] == 'README.md' else f'{page}#{PurePosixPath(path).stem}'
@@ -50,22 +48,18 @@ def to_site(text: str, origin: str, page: str) -> str:
     """
 
     def change(found: re.Match) -> str:
-        link, anchor = _split(found[2])
-        if not link or _ELSEWHERE.match(link):
+        if found[2] is None or _ELSEWHERE.match(found[2]):
             return found[0]
+        link, anchor = _split(found[2])
         target = page_of(posixpath.normpath(posixpath.join(posixpath.dirname(origin), link)))
         if target is None:
             return found[1]
         path, own = _split(target)
         return f'[{found[1]}]({posixpath.relpath(path, posixpath.dirname(page) or ".")}{anchor or own})'
 
-    return _outside_code(text, lambda part: _LINK.sub(change, part))
+    return _CODE_OR_LINK.sub(change, text)
 
 
 def _split(link: str) -> tuple[str, str]:
     path, mark, anchor = link.partition('#')
     return path, mark + anchor
-
-
-def _outside_code(text: str, change: Callable[[str], str]) -> str:
-    return ''.join(part if i % 2 else change(part) for i, part in enumerate(_FENCE.split(text)))

@@ -20,6 +20,7 @@ from mmengine.runner import BaseLoop
 
 import vlm_dense
 from vlm_dense import registry
+from vlm_dense.engine import registry as engine_registry
 from vlm_dense.methods.base import (
     DenseAttention,
     Head,
@@ -88,7 +89,8 @@ class Reference:
     """
 
     def __init__(self):
-        registries = [value for value in vars(registry).values() if isinstance(value, registry.Registry)]
+        known = [*vars(registry).values(), *vars(engine_registry).values()]
+        registries = [value for value in known if isinstance(value, registry.Registry)]
         for each in registries:
             each.import_from_location()
         self.registered = {name: kind for each in registries for name, kind in each.module_dict.items() if _ours(kind)}
