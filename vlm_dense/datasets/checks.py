@@ -7,7 +7,6 @@ import os
 import struct
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import cv2
 import mmcv
@@ -125,7 +124,7 @@ class LoadImage(LoadImageFromFile):
         DataError: the file is missing, empty, cut short, no image, or has too many pixels.
     """
 
-    def __init__(self, max_pixels: int | None = MAX_PIXELS, **kwargs: Any):
+    def __init__(self, max_pixels: int | None = MAX_PIXELS, **kwargs):
         super().__init__(**kwargs)
         self.max_pixels = check_limit(max_pixels)
 
@@ -182,7 +181,7 @@ class LoadMask(LoadAnnotations):
         DataError: the file is missing, empty, cut short, too large, or has floating-point values.
     """
 
-    def __init__(self, max_pixels: int | None = MAX_PIXELS, **kwargs: Any):
+    def __init__(self, max_pixels: int | None = MAX_PIXELS, **kwargs):
         super().__init__(**kwargs)
         self.max_pixels = check_limit(max_pixels)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import find_latest_checkpoint
 
 from vlm_dense.errors import InvalidLossError
 from vlm_dense.registry import HOOKS
@@ -24,9 +23,7 @@ class AverageLossesHook(Hook):
 
     priority = 'HIGHEST'  # before RuntimeInfoHook, which notes the losses
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         """Replace the values of ``outputs``, a dict of scalars, in place."""
         if outputs and get_world_size() > 1:
             everywhere = all_gather_object({name: float(value) for name, value in outputs.items()})
@@ -45,9 +42,7 @@ class StopOnInvalidLoss(Hook):
 
     priority = 'ABOVE_NORMAL'  # after the losses are averaged, before a checkpoint is saved
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         """Look at every scalar of ``outputs`` whose name has 'loss' in it."""
         losses = {k: float(v) for k, v in (outputs or {}).items() if 'loss' in k}
         bad = {k: v for k, v in losses.items() if not math.isfinite(v)}
@@ -56,7 +51,7 @@ class StopOnInvalidLoss(Hook):
         parts = {k: v for k, v in bad.items() if k != 'loss'} or bad  # the sum only where no part is to blame
         self._stop(runner, ', '.join(f'{k} is {v}' for k, v in parts.items()))
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Look at the weights: the update of this iteration may have broken them after a sound loss."""
         bad = [k for k, p in runner.model.named_parameters() if p.requires_grad and not torch.isfinite(p).all()]
         if bad:

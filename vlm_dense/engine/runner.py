@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from mmengine.device import get_device
 from mmengine.dist import barrier, is_main_process
@@ -54,7 +53,7 @@ class SafeRunner(Runner):
 
     _compiled = False
 
-    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+    def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
         """Save a checkpoint, see :meth:`mmengine.runner.Runner.save_checkpoint`.
 
         Raises:
@@ -107,13 +106,13 @@ class SafeFlexibleRunner(FlexibleRunner):
 
     _meta: dict = {}
 
-    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+    def call_hook(self, fn_name: str, **kwargs) -> None:
         """Call all hooks."""
         if fn_name == 'before_save_checkpoint':
             kwargs['checkpoint']['meta'].update(self._meta)
         super().call_hook(fn_name, **kwargs)
 
-    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+    def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
         """Save a checkpoint; all processes call it.
 
         Raises:

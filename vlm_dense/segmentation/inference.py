@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import groupby
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -111,7 +110,7 @@ class BatchedInference:
     :func:`~vlm_dense.segmentation.strip_loss.use_strips`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         use_strips(self)
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from mmengine.structures import PixelData
@@ -90,7 +89,7 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
         pamr: dict | None = None,
         decision: dict | None = None,
         variants: dict[str, dict] | None = None,
-        **kwargs: Any,
+        **kwargs,
     ):
         self.check_parts(kwargs)
         own = dict(
