@@ -18,7 +18,8 @@ VERSION = next(
 # mmdet, and must not be written over an environment that already holds those.
 MM = ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3', 'onedl-mmsegmentation>=1.4', 'onedl-mmdetection>=3.5']
 PROBE = ['scikit-learn']
-TESTS = [*MM, *PROBE, 'pytest', 'pytest-xdist', 'scipy']
+DOCS = ['mkdocs-material>=9.5,<10', 'mkdocstrings[python]>=1,<2', 'nbclient', 'ipykernel', 'pyyaml']
+TESTS = [*MM, *PROBE, *DOCS, 'pytest', 'pytest-xdist', 'scipy']
 DEMO = ['gradio>=6,<7']
 DEV = [*TESTS, *DEMO, 'ruff', 'pre-commit', 'selenium']
 
@@ -126,5 +127,5 @@ setup(
         'matplotlib',
         'pyyaml',
     ],
-    extras_require={'mm': MM, 'probe': PROBE, 'tests': TESTS, 'demo': DEMO, 'dev': DEV},
+    extras_require={'mm': MM, 'probe': PROBE, 'docs': [*MM, *DOCS], 'tests': TESTS, 'demo': DEMO, 'dev': DEV},
 )

@@ -361,7 +361,7 @@ def row(method='a', value=50.0, **changes) -> dict:
 def test_transductive_methods_have_columns_of_their_own():
     rows = [row(value=40.0), row(value=50.0, seed=2), row(shots=4, value=60.0), row('b', 70.0, transductive=True)]
     text = report.markdown(rows, [], {}, 'command')
-    assert '| method | 1 shots | 4 shots | 1 shots, transductive | 4 shots, transductive |' in text
+    assert '| method | 1 shot | 4 shots | 1 shot, transductive | 4 shots, transductive |' in text
     assert '| a | 45.0 ± 7.1 | 60.0 | - | - |' in text and '| b | - | - | 70.0 | - |' in text
     assert 'transductive' not in report.markdown(rows[:3], [], {}, 'command')
 

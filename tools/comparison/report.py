@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from comparison.cells import Cell
 from comparison.protocols import PROTOCOLS
@@ -120,12 +121,12 @@ def _of_protocol(rows: list[dict], protocol: str) -> list[str]:
     columns = PROTOCOLS[protocol].columns
     every = _unique(sorted(row['shots'] for row in rows))
     if columns == 'shots':
-        return [_table(rows, 'shots', '{} shots')]
+        return [_table(rows, 'shots', told_shots)]
     parts = []
     for shots in every:
         chosen = [row for row in rows if row['shots'] == shots]
         chosen += PROTOCOLS[protocol].summary(chosen)
-        parts += [f'{shots} shots:' if shots else 'All images:', _table(chosen, columns)]
+        parts += [f'{told_shots(shots)}:', _table(chosen, columns)]
     return parts
 
 
@@ -143,10 +144,15 @@ def kind_of(row: dict) -> str:
     return 'labels guessed' if row['labels'] == 'guessed' else ''
 
 
-def _table(rows: list[dict], column: str, title: str = '{}') -> str:
+def told_shots(shots: int) -> str:
+    """'1 shot', '4 shots', or 'All images' for 0."""
+    return f'{shots} shot{"s" * (shots > 1)}' if shots else 'All images'
+
+
+def _table(rows: list[dict], column: str, title: Callable[[Any], str] = str) -> str:
     kinds = _unique(sorted(map(kind_of, rows)))
     columns = _unique(sorted(row[column] for row in rows) if column == 'shots' else (row[column] for row in rows))
-    heads = [title.format(c) + (f', {kind}' if kind else '') for kind in kinds for c in columns]
+    heads = [title(c) + (f', {kind}' if kind else '') for kind in kinds for c in columns]
     lines = ['| method | ' + ' | '.join(heads) + ' |', '|---|' + '---|' * len(heads)]
     for method in _unique(row['method'] for row in rows):
         own = [row for row in rows if row['method'] == method]
@@ -199,50 +205,70 @@ def _unique(values: Iterable) -> list:
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    """Accuracy over shots, a line for each method, dashed if it has a kind; below, bars of base, new and their mean."""
+    """Few-shot accuracy, a panel for each method over the others in grey; below, bars of base, new and their mean.
+
+    Whiskers are standard deviations over seeds. A method that has a kind is dashed, see :func:`kind_of`.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawn = ('few-shot', 'base-to-new')
-    panels = _unique((row['protocol'], row['dataset']) for row in rows if row['protocol'] in drawn)
+    panels = _unique((r['protocol'], r['dataset']) for r in rows if r['protocol'] in ('few-shot', 'base-to-new'))
     panels.sort(key=lambda panel: panel[0] != 'few-shot')
     if not panels:
         return
-    columns = max(sum(p == protocol for p, _ in panels) for protocol in drawn)
-    heights = [protocol for protocol in drawn if any(p == protocol for p, _ in panels)]
-    methods = _unique(row['method'] for row in rows)
-    figure = Figure((max(5.5, 7 / columns, 0.3 * len(methods)) * columns, 4 * len(heights)), layout='constrained')
+    parts = [[row for row in rows if (row['protocol'], row['dataset']) == panel] for panel in panels]
+    heights = [1.7 * _lines_of(part) + 0.9 if part[0]['protocol'] == 'few-shot' else 3.6 for part in parts]
+    figure = Figure((10, sum(heights)), layout='constrained')
     FigureCanvasAgg(figure)
-    colours = {method: f'C{i % 10}' for i, method in enumerate(methods)}
-    marks = {method: 'osD^vPX*'[i // 10 % 8] for i, method in enumerate(methods)}
-    for line, protocol in enumerate(heights):
-        sets = [dataset for p, dataset in panels if p == protocol]
-        for column, dataset in enumerate(sets):
-            axes = figure.add_subplot(len(heights), columns, line * columns + column + 1)
-            own = [row for row in rows if (row['protocol'], row['dataset']) == (protocol, dataset)]
-            axes.set_title(f'{dataset}, {protocol}')
-            axes.set_ylabel(f'{own[0]["metric"]}, %')
-            if protocol == 'few-shot':
-                _lines(axes, own, colours, marks)
-            else:
-                _bars(axes, own)
-    figure.savefig(path, dpi=110)
+    places = figure.subfigures(len(parts), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for place, part in zip(places, parts, strict=True):
+        place.suptitle(f'{part[0]["dataset"]}, {part[0]["protocol"]}: {part[0]["metric"]}, %')
+        if part[0]['protocol'] == 'few-shot':
+            _panels(place, part)
+        else:
+            _bars(place.subplots(), part)
+    figure.savefig(path, dpi=90)
 
 
-def _lines(axes, rows: list[dict], colours: dict, marks: dict) -> None:
-    for method in _unique(row['method'] for row in rows):
-        own = [row for row in rows if row['method'] == method]
-        shots = sorted({row['shots'] for row in own})
-        means = [statistics.mean(row['value'] for row in own if row['shots'] == count) for count in shots]
-        style = '--' if kind_of(own[0]) else '-'
-        axes.plot(shots, means, style, marker=marks[method], color=colours[method], label=method)
+_COLUMNS = 6
+
+
+def _lines_of(rows: list[dict]) -> int:
+    """Lines of panels that the methods of ``rows`` fill."""
+    return -(-len(_unique(row['method'] for row in rows)) // _COLUMNS)
+
+
+def _panels(figure, rows: list[dict]) -> None:
+    """A panel for each method, whose line stands over those of all others."""
+    methods = _unique(row['method'] for row in rows)
+    grid = figure.subplots(_lines_of(rows), min(_COLUMNS, len(methods)), sharex=True, sharey=True, squeeze=False)
+    curves = {method: _curve([row for row in rows if row['method'] == method]) for method in methods}
     ticks = sorted({row['shots'] for row in rows})
-    axes.set_xscale('log', base=2)
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.minorticks_off()
-    axes.set_xlabel('images of a class')
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize='small', loc='center left', bbox_to_anchor=(1.01, 0.5))  # beside the lines, not over them
+    for axes in grid.flat[len(methods) :]:
+        axes.set_axis_off()
+    for axes, method in zip(grid.flat, methods, strict=False):
+        for shots, means, _ in curves.values():
+            axes.plot(shots, means, color='0.85', linewidth=1)
+        style = '--' if kind_of(next(row for row in rows if row['method'] == method)) else '-'
+        axes.errorbar(*curves[method], linestyle=style, marker='o', markersize=4, capsize=2, color='C0')
+        axes.set_title(method, fontsize='small')
+        axes.set_xscale('log', base=2)
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.tick_params(labelbottom=True)
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    figure.supxlabel('images of a class', fontsize='medium')
+
+
+def _curve(rows: list[dict]) -> tuple[list[int], list[float], list[float]]:
+    """Shots, means and deviations over seeds."""
+    shots = sorted({row['shots'] for row in rows})
+    values = [[row['value'] for row in rows if row['shots'] == count] for count in shots]
+    return shots, list(map(statistics.mean, values)), list(map(_deviation, values))
+
+
+def _deviation(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def _bars(axes, rows: list[dict]) -> None:
@@ -251,10 +277,19 @@ def _bars(axes, rows: list[dict]) -> None:
     rows = rows + harmonic_rows(rows)
     methods = _unique(row['method'] for row in rows)
     for i, (test, colour) in enumerate((('base', '0.75'), ('new', '0.55'), ('harmonic mean', 'C0'))):
-        values = [[row['value'] for row in rows if (row['method'], row['test']) == (m, test)] for m in methods]
-        heights = [statistics.mean(v) if v else 0.0 for v in values]
-        axes.bar([x + 0.28 * (i - 1) for x in range(len(methods))], heights, 0.26, color=colour, label=test)
+        found = [[row['value'] for row in rows if (row['method'], row['test']) == (m, test)] for m in methods]
+        there = [(x, values) for x, values in enumerate(found) if values]
+        axes.bar(
+            [x + 0.28 * (i - 1) for x, _ in there],
+            [statistics.mean(values) for _, values in there],
+            0.26,
+            yerr=[_deviation(values) for _, values in there],
+            error_kw=dict(elinewidth=1),
+            color=colour,
+            label=test,
+        )
     axes.set_xticks(range(len(methods)), methods, rotation=30 if len(methods) < 12 else 60, ha='right')
     axes.set_xlabel(f'{shots} images of a class')
-    axes.margins(y=0.2)
-    axes.legend(fontsize='small', ncols=3)
+    axes.grid(alpha=0.3, axis='y')
+    axes.set_axisbelow(True)
+    axes.legend(fontsize='small', ncols=3, loc='lower center', bbox_to_anchor=(0.5, 1.0))

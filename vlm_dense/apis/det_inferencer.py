@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import mmengine
@@ -136,7 +137,7 @@ class DetInferencer(_DetInferencer):
         self._vis_names, self._pred_names = (iter(file_names(inputs)) for _ in range(2))
         return inputs
 
-    def __call__(self, inputs: str | os.PathLike | np.ndarray | Sequence, **kwargs) -> dict:
+    def __call__(self, inputs: str | os.PathLike | np.ndarray | Sequence, **kwargs: Any) -> dict:
         """Detect objects.
 
         Args:
@@ -172,7 +173,7 @@ class DetInferencer(_DetInferencer):
         pred_score_thr: float = 0.3,
         no_save_vis: bool = False,
         img_out_dir: str | os.PathLike = '',
-        **kwargs,
+        **kwargs: Any,
     ) -> list[np.ndarray] | None:
         """Pictures of predictions, RGB uint8, drawn over the input; saved in ``img_out_dir/vis``."""
         img_out_dir = '' if no_save_vis else os.fspath(img_out_dir)

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset
@@ -145,7 +146,7 @@ class CaptionFileDataset(BaseDataset):
         ConfigError: no such set.
     """
 
-    def __init__(self, ann_file: str, classes: str | Sequence[str], metainfo: dict | None = None, **kwargs):
+    def __init__(self, ann_file: str, classes: str | Sequence[str], metainfo: dict | None = None, **kwargs: Any):
         if isinstance(classes, str):
             named = {name: cfg['classes'] for name, cfg in SETS.items() if 'classes' in cfg}
             if classes not in named:

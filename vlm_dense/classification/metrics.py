@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
@@ -37,7 +38,7 @@ class Accuracy(BaseMetric):
             raise ConfigError(f'Accuracy: topk must hold numbers from 1, found {tuple(topk)}.')
         self.topk = tuple(topk)
 
-    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the label of each image and how many classes come before it."""
         for sample in data_samples:
             scores, label = sample['pred_scores'].cpu(), int(sample['gt_label'])
@@ -93,7 +94,7 @@ class MultiLabelMetric(BaseMetric):
             raise ConfigError(f'MultiLabelMetric: topk must be at least 1, found {topk}.')
         self.threshold, self.topk = threshold, topk
 
-    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep scores and labels (K,) of each image."""
         for sample in data_samples:
             scores, labels = sample['pred_scores'].cpu().float().numpy(), sample['gt_labels'].cpu().numpy()

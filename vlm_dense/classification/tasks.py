@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, chain, combinations, pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,7 +94,7 @@ class TaskAccuracy(BaseMetric):
         collect_device, prefix: As in mmengine.
     """
 
-    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the task of each image, and whether its class has the greatest score of that task."""
         for sample in data_samples:
             if 'task_classes' not in sample or 'gt_label' not in sample:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
@@ -128,7 +129,7 @@ class TaxonomyMetric(BaseMetric):
         super().__init__(collect_device, prefix)
         self.seed = seed
 
-    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep scores (nodes,) and label of each image."""
         for sample in data_samples:
             self.results.append((sample['pred_scores'].cpu().float().numpy(), int(sample['gt_label'])))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -198,7 +199,7 @@ class ImageTower(BaseModule):
         return self.encode(images, ('stages',)).stages
 
     def encode(
-        self, images: Tensor, features: Sequence[str], prompts: PromptTokens | None = None, **options
+        self, images: Tensor, features: Sequence[str], prompts: PromptTokens | None = None, **options: Any
     ) -> ImageFeatures:
         """Compute the named features of a batch of images.
 
@@ -228,7 +229,7 @@ class ImageTower(BaseModule):
             if isinstance(m, nn.Module):
                 m.eval()
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> ImageTower:
         """Switch the mode; frozen stages, and with ``norm_eval`` every BatchNorm, stay in eval mode."""
         super().train(mode)
         if mode:

@@ -57,7 +57,7 @@ class CLIPResNet(AttentionPooling, ImageTower):
             ``'bicubic'`` does so as its name says (DualCoOp); ``'crop'`` takes its top left part (DenseCLIP detection).
         dense_attention: Refused, see :class:`~vlm_dense.clip.vit.CLIPViT`.
 
-    Example:
+    Examples:
         >>> backbone = CLIPResNet('tiny-rn', out_indices=(1, 2))
         >>> [tuple(stage.shape) for stage in backbone(torch.randn(2, 3, 64, 96))]
         [(2, 192, 8, 12), (2, 384, 4, 6)]

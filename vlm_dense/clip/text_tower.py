@@ -51,7 +51,7 @@ class TextTower(BaseModule):
         ConfigError: The tower is not causal, is not read at EOT, or has other
             blocks than CLIP's; or ``context_length`` exceeds the table.
 
-    Example:
+    Examples:
         >>> tower = TextTower('tiny-vit')
         >>> ids = tower.tokenize(['a red circle', 'a blue square'])
         >>> tower(ids).shape

@@ -79,7 +79,7 @@ class CLIPViT(ImageTower):
             :class:`vlm_dense.methods.base.DenseAttention`; needs ``head``. Default: MaskCLIP's value path,
             ``dict(type='vlm_dense.ValueAttention')``.
 
-    Example:
+    Examples:
         >>> backbone = CLIPViT('tiny-vit', out_indices=[1, 3])
         >>> [tuple(stage.shape) for stage in backbone(torch.randn(2, 3, 64, 96))]
         [(2, 128, 8, 12), (2, 128, 8, 12)]

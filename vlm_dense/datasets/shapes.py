@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -136,7 +137,7 @@ class ShapesDataset(BaseDataset):
         classes: str | Sequence[str] = 'all',
         background: bool = False,
         metainfo: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         if num_scenes < 1:
             raise DataError(

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections import Counter
+from typing import Any
 
 from mmdet.datasets import CocoDataset as _CocoDataset
 from mmdet.datasets.api_wrappers import COCO
@@ -215,7 +216,7 @@ class CocoMetric(_CocoMetric):
         DataError: ``ann_file`` does not exist.
     """
 
-    def __init__(self, ann_file: str | None = None, **kwargs):
+    def __init__(self, ann_file: str | None = None, **kwargs: Any):
         if ann_file is not None and '://' not in ann_file and not os.path.isfile(ann_file):
             raise DataError(
                 f'The annotation file {ann_file} of the evaluator does not exist. --data-root DIR moves it with the '

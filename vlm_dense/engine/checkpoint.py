@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import MODELS
+from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
@@ -78,7 +79,7 @@ class CheckpointFitHook(Hook):
             raise ConfigError(f'CheckpointFitHook: allow must be a list of patterns, found the string {allow!r}.')
         self.allow, self.other_classes = tuple(allow), other_classes
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Make ``checkpoint`` fit, or refuse it."""
         model = _bare_model(runner)
         if model is None:
@@ -343,7 +344,7 @@ class FrozenWeightsHook(Hook):
     def __init__(self):
         self._reproducible: dict[str, tuple[int, list[float]]] | None = None  # key -> check sum, fingerprint
 
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Take the reproducible weights out of ``checkpoint``."""
         if self._reproducible is None:
             self._reproducible = self._find(runner)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.runner import Runner
 from torch import nn
 
 from vlm_dense.clip.image_tower import ImageTower
@@ -16,7 +19,7 @@ _PARTS = ('backbone', 'neck', 'context_decoder', 'decode_head', 'identity_head',
 """Children of a model of mmseg or mmdet whose ``forward`` maps tensors to tensors."""
 
 
-def compile_parts(model: nn.Module, **options) -> list[str]:
+def compile_parts(model: nn.Module, **options: Any) -> list[str]:
     """Let ``torch.compile`` take the parts of a model that map tensors to tensors.
 
     These are CLIP's towers, wherever they are in the model, and its backbone, neck, context decoder and dense heads.
@@ -57,7 +60,7 @@ class ChannelsLastHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    def before_run(self, runner) -> None:
+    def before_run(self, runner: Runner) -> None:
         """Change the order of the runner's model."""
         runner.model.to(memory_format=torch.channels_last)
         print_log('Convolutions in channels-last order.', 'current')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from mmengine.model import MMDistributedDataParallel, MMFullyShardedDataParallel
@@ -64,7 +66,7 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
         **kwargs: As in :class:`mmengine.model.MMDistributedDataParallel`.
     """
 
-    def __init__(self, module: nn.Module, device_ids=None, **kwargs):
+    def __init__(self, module: nn.Module, device_ids=None, **kwargs: Any):
         for layer in module.modules():
             if isinstance(layer, nn.SyncBatchNorm):
                 layer.__class__ = CPUSyncBatchNorm
@@ -81,5 +83,5 @@ class CPUFullyShardedDataParallel(MMFullyShardedDataParallel):
         **kwargs: As in :class:`mmengine.model.MMFullyShardedDataParallel`.
     """
 
-    def __init__(self, module: nn.Module, device_id=None, **kwargs):
+    def __init__(self, module: nn.Module, device_id=None, **kwargs: Any):
         super().__init__(module=module, device_id=torch.device('cpu'), **kwargs)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from mmengine.utils import mkdir_or_exist
 from PIL import Image, ImageDraw, ImageFont
 
@@ -143,13 +145,13 @@ class PredictionPictureHook(Hook):
         self._tested = 0
         self._seen, self._chosen = 0, set()
 
-    def before_val_epoch(self, runner) -> None:
+    def before_val_epoch(self, runner: Runner) -> None:
         """Forget the samples of the last validation, and choose those of this one."""
         self._rows, self._labels, self._seen = [], set(), 0
         here = -(-len(runner.val_dataloader.dataset) // get_world_size())
         self._chosen = set(np.linspace(0, here - 1, self.num_samples).astype(int).tolist())
 
-    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Keep the chosen samples of this batch."""
         for number, (sample, image) in enumerate(self._samples(runner, data_batch, outputs), self._seen):
             if number not in self._chosen:
@@ -159,7 +161,7 @@ class PredictionPictureHook(Hook):
             self._labels |= labels
         self._seen += len(outputs or ())
 
-    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Save the picture."""
         if not self._rows:
             return
@@ -169,7 +171,7 @@ class PredictionPictureHook(Hook):
         self._save(path, self._rows, self._labels, runner.val_dataloader.dataset.metainfo, scores)
         runner.logger.info(f'Predictions are drawn in {path}')
 
-    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Save a picture of each image of the batch."""
         if self.test_dir is None:
             return

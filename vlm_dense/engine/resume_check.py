@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import HOOKS
@@ -34,7 +35,7 @@ class ResumeCheckHook(Hook):
         ConfigError: names each key with its old and new value.
     """
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the configs."""
         text = (checkpoint.get('meta') or {}).get('cfg')
         if not isinstance(text, str):

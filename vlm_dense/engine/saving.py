@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
@@ -37,7 +38,7 @@ class SafeCheckpointHook(CheckpointHook):
         ConfigError: ``save_best`` names a metric that the validation does not give.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._outdated: list[str] = []  # names of files to remove as soon as the next checkpoint is whole
 

@@ -7,6 +7,7 @@ TPAMI 2018, section 3.2.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmseg.models.decode_heads.aspp_head import ASPPModule
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
@@ -25,7 +26,7 @@ class ASPPHeadV2(BaseDecodeHead):
         **kwargs: As in mmseg.
     """
 
-    def __init__(self, dilations: Sequence[int] = (6, 12, 18, 24), **kwargs):
+    def __init__(self, dilations: Sequence[int] = (6, 12, 18, 24), **kwargs: Any):
         super().__init__(**kwargs)
         self.aspp_modules = ASPPModule(
             dilations, self.in_channels, self.channels, self.conv_cfg, self.norm_cfg, self.act_cfg

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmseg.evaluation import IoUMetric
 
@@ -18,7 +19,7 @@ class VariantIoU(IoUMetric):
         **kwargs: As in mmseg.
     """
 
-    def __init__(self, name: str, **kwargs):
+    def __init__(self, name: str, **kwargs: Any):
         super().__init__(prefix=name, **kwargs)
         self.field = f'pred_{name}'
 

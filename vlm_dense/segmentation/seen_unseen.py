@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmseg.evaluation import IoUMetric
@@ -25,7 +26,7 @@ class SeenUnseenIoUMetric(IoUMetric):
         ConfigError: no unseen class, or no such label.
     """
 
-    def __init__(self, unseen: Sequence[int], **kwargs):
+    def __init__(self, unseen: Sequence[int], **kwargs: Any):
         super().__init__(**kwargs)
         self.unseen = sorted(set(unseen))
         if not self.unseen or self.unseen[0] < 0:

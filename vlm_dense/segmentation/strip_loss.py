@@ -12,6 +12,7 @@ from functools import cache
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.runner import Runner
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ def _rebuild(kind: type[BaseDecodeHead]) -> BaseDecodeHead:
 class StripLossHook(Hook):
     """:func:`use_strips` for models that are not of this package, as ``mmseg.EncoderDecoder``."""
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         """Change the heads of the runner's model."""
         use_strips(runner.model)
 

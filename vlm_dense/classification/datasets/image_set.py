@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mmengine.dataset import BaseDataset
 
@@ -62,7 +63,7 @@ class ImageSetDataset(BaseDataset):
         few_shot: str | None = None,
         classes: str | Sequence[str] = 'all',
         metainfo: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         self.name, self.split, self.shots, self.seed = name, split, shots, seed
         self.layout, self.few_shot = _layout(name, data_root), few_shot

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.dataset import BaseDataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -28,7 +29,9 @@ class UnlabelledDataset(BaseDataset):
         DataError: there is no image.
     """
 
-    def __init__(self, data_root: str, classes: Sequence[str] | None = None, metainfo: dict | None = None, **kwargs):
+    def __init__(
+        self, data_root: str, classes: Sequence[str] | None = None, metainfo: dict | None = None, **kwargs: Any
+    ):
         metainfo = dict(metainfo or {}, **({} if classes is None else dict(classes=tuple(classes))))
         super().__init__(metainfo=metainfo, data_root=data_root, **kwargs)
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,7 @@ class _Refined(TipAdapter):
         weights: Sequence[float],
         images_count: bool,
         pretrained: Mapping[str, str] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(class_names, image_tower, pretrained=pretrained, **kwargs)
         kind, width = type(self).__name__, image_tower.embed_dim
@@ -125,7 +126,7 @@ class APE(_Refined):
         alpha: float = 2.0,
         search_scale: Sequence[float] = (7.0, 7.0, 0.5),
         search_step: Sequence[int] = (200, 20, 5),
-        **kwargs,
+        **kwargs: Any,
     ):
         kwargs.update(alpha=alpha, search_scale=search_scale, search_step=search_step)
         super().__init__(class_names, image_tower, channels, weights, images_count, **kwargs)
@@ -188,7 +189,7 @@ class APET(_Refined):
         images_count: bool = False,
         alpha: float = 2.0,
         pretrained: Mapping[str, str] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         own = dict(kwargs, alpha=alpha, pretrained=pretrained)
         super().__init__(class_names, image_tower, channels, weights, images_count, **own)

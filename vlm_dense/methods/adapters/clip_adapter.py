@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -71,7 +72,7 @@ class CLIPAdapter(Bottleneck, CosineHead):
         **kwargs: ``ratio``, ``reduction``, ``last_relu``, ``pretrained``, see :class:`Bottleneck`.
     """
 
-    def __init__(self, image_tower: ImageTower, **kwargs):
+    def __init__(self, image_tower: ImageTower, **kwargs: Any):
         super().__init__(image_tower.embed_dim, **kwargs)
 
     def logits(self, features: ImageFeatures, text: Tensor, logit_scale: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ class CLIPTextAdapter(ZeroShotPrompt):
         text_tower: TextTower,
         templates: str | Sequence[str] = ('a photo of a {}.',),
         init_cfg: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(class_names, text_tower, templates, separators='_', init_cfg=init_cfg)
         self.adapter = Bottleneck(text_tower.embed_dim, **kwargs)

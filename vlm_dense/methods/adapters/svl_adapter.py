@@ -106,7 +106,7 @@ class SVLAdapter(Prepared, CosineHead):
         check_fit(own, {key: value.shape for key, value in self.enc.state_dict().items()}, path)
         self.enc.load_state_dict(own)
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> SVLAdapter:
         """As in torch, but the encoder stays in eval mode."""
         super().train(mode)
         self.enc.eval()

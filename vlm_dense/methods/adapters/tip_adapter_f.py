@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ class TipAdapterF(TipAdapter):
             trained keys (N, D).
     """
 
-    def __init__(self, class_names, image_tower, pretrained: Mapping[str, str] | None = None, **kwargs):
+    def __init__(self, class_names, image_tower, pretrained: Mapping[str, str] | None = None, **kwargs: Any):
         super().__init__(class_names, image_tower, pretrained=pretrained, **kwargs)
         if pretrained is not None and 'trained' in pretrained:
             with torch.no_grad():

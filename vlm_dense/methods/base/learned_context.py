@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -198,7 +199,7 @@ class WiderContext(LearnedContext):
 
     loss_embeddings: Tensor | None = None
 
-    def __init__(self, class_names: Sequence[str], text_tower: TextTower, loss_names: Sequence[str], **kwargs):
+    def __init__(self, class_names: Sequence[str], text_tower: TextTower, loss_names: Sequence[str], **kwargs: Any):
         further = [name for name in dict.fromkeys(loss_names) if name not in class_names]
         super().__init__([*class_names, *further], text_tower, **kwargs)
         places = torch.tensor([self.class_names.index(name) for name in loss_names], dtype=torch.int64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import MODELS
 
 
-def build_part(cfg: dict, **given) -> nn.Module:
+def build_part(cfg: dict, **given: Any) -> nn.Module:
     """Build ``cfg``; of ``given``, pass only the arguments that the constructor declares; values in ``cfg`` win.
 
     Raises:

@@ -61,7 +61,7 @@ class StreamAdaptation(TestTimeAdaptation):
                 "first process, or test_time=dict(processes='each') for a stream in each, which gives other results."
             )
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> StreamAdaptation:
         """Set the mode, and begin another stream."""
         self.reset()
         return super().train(mode)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -138,7 +139,7 @@ class TextGuided:
         names: Sequence[str],
         classes: Tensor | None = None,
         text: bool = True,
-        **options,
+        **options: Any,
     ) -> tuple[ImageFeatures, Tensor | None]:
         """Prompted features of images, and class embeddings.
 
@@ -250,7 +251,7 @@ class TextGuided:
             scores = torch.einsum('bdhw,b...d->b...hw', F.normalize(dense.float(), dim=1), text)
             return scores if prompt.num_variants is None else prompt.combine(scores)
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> TextGuided:
         """Switch the mode; a frozen image tower stays in eval mode."""
         super().train(mode)
         if self.frozen_backbone:

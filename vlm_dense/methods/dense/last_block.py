@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -53,7 +54,7 @@ class LastBlockAttention(DenseAttention):
         """All tokens after the last block, (B, L, C), the class token included."""
         return last.blocks[-1](last.tokens, path=partial(self.run, last=last))
 
-    def run(self, block: Block, x: Tensor, last: LastBlocks, **options) -> Tensor:
+    def run(self, block: Block, x: Tensor, last: LastBlocks, **options: Any) -> Tensor:
         """The block with this attention, (B, L, C) -> (B, L, C); ``options`` are those of :meth:`weights`."""
         q, k, v = block.attn.qkv(block.ln_1(x))
         weights = self.weights(block.attn, q, k, v, last, **options)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +67,7 @@ class LPOSS(MaskCLIP):
         pixels: dict | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(backbone, class_names, **kwargs)
         head = self.decode_head
@@ -96,7 +97,7 @@ class LPOSS(MaskCLIP):
         self.steps, self.tol = steps, tol
         self.pixels = None if pixels is None else dict(dict(tau=0.01, size=13), **pixels)
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> LPOSS:
         """Switch the mode; the proxy stays in eval mode."""
         super().train(mode)
         if hasattr(self, 'proxy'):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 import torch
 from torch import Tensor, nn
@@ -31,7 +33,9 @@ class ProxyViT(nn.Module):
         ConfigError: another rule, or one that does not suit the model.
     """
 
-    def __init__(self, model: str, pretrained: bool | str, positions: str = 'dino', feature: str = 'norm', **kwargs):
+    def __init__(
+        self, model: str, pretrained: bool | str, positions: str = 'dino', feature: str = 'norm', **kwargs: Any
+    ):
         super().__init__()
         if feature not in FEATURES or (feature != 'norm' and positions != 'dino'):
             raise ConfigError(

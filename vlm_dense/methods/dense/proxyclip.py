@@ -51,7 +51,7 @@ class ProxyCLIPAttention(DenseAttention):
         self.beta, self.gamma = beta, gamma
         self.proxy_input = Renormalise(mean, std)
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> ProxyCLIPAttention:
         """Switch the mode; the proxy stays in eval mode."""
         super().train(mode)
         self.proxy.eval()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +81,7 @@ class DenseCLIPDetection(PixelTextMatching):
     seg_loss_name = 'loss_seg'
     _matched: list[tuple[Tensor, Tensor]] | None = None  # while the loss is computed
 
-    def __init__(self, *args, seg_loss: bool = True, class_names: Sequence[str] | None = None, **kwargs):
+    def __init__(self, *args: Any, seg_loss: bool = True, class_names: Sequence[str] | None = None, **kwargs: Any):
         super().__init__(*args, class_names=class_names, **kwargs)
         self.seg_loss = seg_loss
 

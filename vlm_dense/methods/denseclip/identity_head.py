@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor
 
@@ -15,7 +17,7 @@ class IdentityHead(BaseDecodeHead):
     DenseCLIP's auxiliary pixel-text matching loss, section 3.3, equation (6).
     """
 
-    def __init__(self, num_classes: int, **kwargs):
+    def __init__(self, num_classes: int, **kwargs: Any):
         super().__init__(
             in_channels=num_classes,
             channels=num_classes,

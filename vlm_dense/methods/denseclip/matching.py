@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -38,7 +39,7 @@ class PixelTextMatching(TextGuided):
         tau: float = 0.07,
         gamma: float = 1e-4,
         neck: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         """Build the model of mmseg or mmdet, then the text side.
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmseg.models import EncoderDecoder
 from mmseg.utils import add_prefix
@@ -47,7 +48,9 @@ class DenseCLIP(PixelTextMatching, BatchedInference, EncoderDecoder):
         ConfigError: a backbone that is no CLIP image tower.
     """
 
-    def __init__(self, *args, identity_head: dict | None = None, class_names: Sequence[str] | None = None, **kwargs):
+    def __init__(
+        self, *args: Any, identity_head: dict | None = None, class_names: Sequence[str] | None = None, **kwargs: Any
+    ):
         super().__init__(*args, class_names=class_names, **kwargs)
         self.identity_head = None
         if identity_head is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
@@ -84,7 +85,7 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
         refinements: Sequence[dict] = (),
         scale: float = 100.0,
         random_text: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         if class_names is None:
             raise ClassNamesError(
@@ -206,7 +207,7 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
             ) from error
         return prompt.train(self.training)
 
-    def variant(self, **options) -> MaskCLIPHead:
+    def variant(self, **options: Any) -> MaskCLIPHead:
         """This head with other options, for comparisons on the same features; it shares all modules with this one.
 
         Args:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -80,7 +81,7 @@ class MaskCLIPViT(_MaskCLIPTower, CLIPViT):
         act: str | None = 'gelu',
         ln_eps: float | None = 1e-6,
         pos_mode: str = 'bicubic',
-        **kwargs,
+        **kwargs: Any,
     ):
         weights = pretrained if visual_projs_path is None else None
         super().__init__(arch, weights, head=True, act=act, ln_eps=ln_eps, pos_mode=pos_mode, **kwargs)
@@ -111,7 +112,7 @@ class MaskCLIPResNet(_MaskCLIPTower, CLIPResNet):
         visual_projs_path: str | None = None,
         features: Sequence[str] = ('value',),
         attn_pooling: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(arch, pretrained if visual_projs_path is None else None, attnpool=True, **kwargs)
         self.attn_pooling = attn_pooling

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +41,7 @@ class MaskCLIPPlusHead(BaseDecodeHead):
         num_classes: int,
         norm_feat: bool = False,
         cls_bg: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(1, channels, num_classes=num_classes, dropout_ratio=0, init_cfg=None, **kwargs)
         del self.conv_seg

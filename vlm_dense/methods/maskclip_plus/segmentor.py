@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +99,7 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
         distill_detach: bool = False,
         reset_counter: bool = False,
         compare_teacher: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         cls_bg = decode_head.get('cls_bg', False)
         own = dict(test_cfg=dict(mode='whole', keep_logits=False))
@@ -164,7 +165,7 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
             if window is not None and not cats:
                 raise ConfigError(f'MaskCLIPPlus: {option} is empty; it must list the classes to choose from.')
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> MaskCLIPPlus:
         """Switch the mode of everything but the teacher."""
         self.training = mode
         for module in self.children():

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.methods.base.learned_context import LearnedContext
@@ -32,6 +33,6 @@ class CoOpPrompt(LearnedContext):
         **kwargs: ``num_contexts``, ``words``, ``position``, ``class_specific``, ``std``, see :class:`LearnedContext`.
     """
 
-    def __init__(self, class_names: Sequence[str], text_tower: TextTower, pretrained: str | None = None, **kwargs):
+    def __init__(self, class_names: Sequence[str], text_tower: TextTower, pretrained: str | None = None, **kwargs: Any):
         super().__init__(class_names, text_tower, **kwargs)
         self.load_pretrained(pretrained)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -154,7 +155,7 @@ class _Aligned:
 
     aligned: Sequence[ProGradPrompt] = ()
 
-    def step(self, **kwargs) -> None:
+    def step(self, **kwargs: Any) -> None:
         """Align, and step."""
         for prompt in self.aligned:
             if prompt.ctx.grad is not None:

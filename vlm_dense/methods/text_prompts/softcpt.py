@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -214,13 +215,13 @@ class RepeatedSteps(OptimWrapper):
         ConfigError: ``times`` below 1.
     """
 
-    def __init__(self, times: int = 3, **kwargs):
+    def __init__(self, times: int = 3, **kwargs: Any):
         if times < 1:
             raise ConfigError(f'RepeatedSteps: times must be at least 1, found {times}.')
         super().__init__(**kwargs)
         self.times = times
 
-    def step(self, **kwargs) -> None:
+    def step(self, **kwargs: Any) -> None:
         """Clip the gradient, if asked for, and step."""
         super().step(**kwargs)
         for _ in range(1, self.times):
@@ -242,7 +243,7 @@ class RepeatedCosineLR(LRSchedulerMixin, _ParamScheduler):
         **kwargs: See :class:`mmengine.optim.LinearLR`.
     """
 
-    def __init__(self, optimizer, period: int, times: int = 3, warm_up_lr: float = 1e-5, **kwargs):
+    def __init__(self, optimizer, period: int, times: int = 3, warm_up_lr: float = 1e-5, **kwargs: Any):
         self.period, self.times, self.warm_up_lr = period, times, warm_up_lr
         super().__init__(optimizer, **kwargs)
 

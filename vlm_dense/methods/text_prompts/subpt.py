@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -128,7 +129,7 @@ class _InSubspace:
 
     subspaces: Sequence[tuple[nn.Parameter, Tensor]] | None = None
 
-    def step(self, **kwargs) -> None:
+    def step(self, **kwargs: Any) -> None:
         """Project, and step.
 
         Raises:
@@ -239,7 +240,7 @@ class SubspaceHook(Hook):
                 )
         self._confine(runner)
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Keep a point every ``interval`` iterations."""
         if self.interval is not None and self.every_n_train_iters(runner, self.interval):
             self._keep(runner)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,7 @@ class UPLPrompt(TextPrompt):
         num_members: int = 16,
         pretrained: Sequence[str] | None = None,
         init_cfg: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(class_names, text_tower, init_cfg)
         if isinstance(pretrained, str) or num_members < 1 or pretrained is not None and len(pretrained) != num_members:

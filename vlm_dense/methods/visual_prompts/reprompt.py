@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +82,7 @@ class RePrompt(ImagePrompt, Loss, TipAdapterF):
         alpha: float = 1.0,
         beta: float = 5.5,
         std: float = 0.02,
-        **kwargs,
+        **kwargs: Any,
     ):
         check_vit(image_tower, type(self).__name__)
         super().__init__(class_names, image_tower, shots=shots, passes=1, alpha=alpha, beta=beta, **kwargs)
