@@ -13,7 +13,7 @@ from torch import nn
 
 from vlm_dense.apis.common import check_device, load_weights
 from vlm_dense.apis.maskclip_models import segmentor_config
-from vlm_dense.apis.overlay import palette
+from vlm_dense.colours import class_colours
 from vlm_dense.engine.config_checks import check_values, class_names, heads, registered
 from vlm_dense.engine.launch import fill_class_names
 from vlm_dense.errors import ClassNamesError, ConfigError
@@ -44,7 +44,7 @@ def build_model(
         model = MODELS.build(cfg.model)
     if weights is not None:
         names = load_weights(model, weights, 'get_model') or names
-    model.cfg, model.dataset_meta = cfg, dict(classes=tuple(names), palette=palette(len(names)))
+    model.cfg, model.dataset_meta = cfg, dict(classes=tuple(names), palette=class_colours(names))
     return model.to(check_device(device) or 'cpu').eval()
 
 
