@@ -246,7 +246,7 @@ class TextGuided:
             )
         with torch.autocast(dense.device.type, enabled=False):
             text = prompt.directions(class_embeddings.float())
-            text = text.expand(len(dense), *text.shape[-2 if prompt.num_variants is None else -3 :])
+            text = text.expand(dense.shape[0], *text.shape[-2 if prompt.num_variants is None else -3 :])
             scores = torch.einsum('bdhw,b...d->b...hw', F.normalize(dense.float(), dim=1), text)
             return scores if prompt.num_variants is None else prompt.combine(scores)
 
