@@ -209,7 +209,7 @@ class TextGuided:
         """
         prompt = prompt or self.text_prompt
         kwargs = {} if classes is None else dict(classes=classes)
-        fleeting = self.training or torch.is_grad_enabled() or prompt.image_conditioned or self.text_encoder is None
+        fleeting = self.training or torch.is_grad_enabled() or prompt.image_conditioned or not prompt.needs_tower
         if kwargs or fleeting:
             self._check_image_features(prompt, image_features)
             return prompt(self.text_encoder, image_features, **kwargs)
