@@ -8,8 +8,11 @@ import_quietly()
 
 from vlm_dense.apis.maskclip_models import maskclip_config, method_config  # noqa: E402
 from vlm_dense.apis.seg_inferencer import SegInferencer  # noqa: E402
+from vlm_dense.export.build import export_file  # noqa: E402
+from vlm_dense.export.classifier import ExportedClassifier  # noqa: E402
+from vlm_dense.export.write import export_model  # noqa: E402
 
-__all__ = ['SegInferencer', 'maskclip_config', 'method_config']
+__all__ = ['ExportedClassifier', 'SegInferencer', 'export_file', 'export_model', 'maskclip_config', 'method_config']
 
 if find_spec('mmdet'):
     from vlm_dense.apis.det_inferencer import DetInferencer
