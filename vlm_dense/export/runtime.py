@@ -125,7 +125,8 @@ def _pt2(path: str) -> tuple[dict, Callable[[Tensor], tuple[Tensor, ...]]]:
             found = [name for name in archive.namelist() if name.endswith(f'/{KEY}')]
             metadata = parse(archive.read(found[0]) if found else None, path)
             _check_archive(archive, path)
-        program = torch.export.load(path)
+        with open(path, 'rb') as file:
+            program = torch.export.load(file)
     except CheckpointError:
         raise
     except Exception as error:  # torch.export.load fails in many ways
@@ -148,11 +149,13 @@ def _moved(program, device: torch.device):
     return move_to_device_pass(program, device)
 
 
-_TARGET = re.compile(r'torch\.ops\.(aten|higher_order)\.[\w.]+|_operator\.\w+|torch\.sym_\w+|math\.\w+')
-_EXPRESSION = re.compile(r'[\w\s+\-*/().,<>=!&|~]*')
-_WORDS = {'FloorDiv', 'CeilDiv', 'CleanDiv', 'Mod', 'PythonMod', 'Max', 'Min', 'Eq', 'Ne', 'Ge', 'Gt', 'Le', 'Lt'}
-_WORDS |= {'IntTrueDiv', 'TruncToInt', 'FloorToInt', 'CeilToInt', 'ToFloat', 'TruncToFloat', 'And', 'Or', 'Not', 'True'}
-_WORDS |= {'Integer', 'Symbol', 'False', 'int_oo', 'oo', 'inf', 'FloatTrueDiv', 'Where', 'Piecewise', 'evaluate'}
+_TARGET = re.compile(r'torch\.ops\.(aten|higher_order)(\.\w+)+|_operator\.\w+|torch\.sym_\w+|math\.\w+')
+_SYMBOL = re.compile(r"'[a-z]+\d+'")
+_FORMULA = re.compile(r'[\w\s+\-*/(),=<>]*')
+_WORDS = {'Symbol', 'Integer', 'Rational', 'Float', 'Add', 'Mul', 'Pow', 'Mod', 'Max', 'Min', 'FloorDiv', 'CeilDiv'}
+_WORDS |= {'CleanDiv', 'PythonMod', 'ModularIndexing', 'IntTrueDiv', 'FloatTrueDiv', 'TruncToInt', 'FloorToInt'}
+_WORDS |= {'CeilToInt', 'ToFloat', 'Eq', 'Ne', 'Ge', 'Gt', 'Le', 'Lt', 'And', 'Or', 'Not', 'Equality', 'Unequality'}
+_WORDS |= {'True', 'False', 'positive', 'negative', 'nonnegative', 'integer', 'real', 'precision', 'int_oo', 'oo'}
 
 
 def _check_archive(archive: zipfile.ZipFile, path: str) -> None:
@@ -164,10 +167,9 @@ def _check_archive(archive: zipfile.ZipFile, path: str) -> None:
     """
     for name in archive.namelist():
         data = archive.read(name)
-        if name.endswith(('.json', 'version', 'byteorder', 'archive_format')) or '/extra' in name:
-            continue_as = data if name.endswith('.json') and f'/{KEY}' not in name else b''
-            _check_graph(continue_as.decode('utf-8', 'replace'), path)
-        elif data[:2] in (b'PK', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05'):
+        if name.endswith('.json'):
+            _check_graph(data.decode('utf-8', 'replace'), path)
+        elif data[:2] == b'PK' or re.match(rb'\x80[\x02-\x05]', data):
             try:
                 torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
             except Exception as error:
@@ -177,8 +179,9 @@ def _check_archive(archive: zipfile.ZipFile, path: str) -> None:
 def _check_graph(text: str, path: str) -> None:
     wrong = [t for t in re.findall(r'"target"\s*:\s*"([^"]*)"', text) if not _TARGET.fullmatch(t)]
     for formula in re.findall(r'"expr_str"\s*:\s*"((?:[^"\\]|\\.)*)"', text):
-        words = set(re.findall(r'[A-Za-z_]\w*', formula))
-        if not _EXPRESSION.fullmatch(formula) or not all(w in _WORDS or re.fullmatch(r'[suf]\d+', w) for w in words):
+        plain = _SYMBOL.sub('', formula)
+        words = re.findall(r'[A-Za-z_]\w*', plain)
+        if not _FORMULA.fullmatch(plain) or not all(w in _WORDS or re.fullmatch(r'[a-z]+\d+', w) for w in words):
             wrong.append(formula)
     if wrong:
         raise CheckpointError(

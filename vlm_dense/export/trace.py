@@ -115,7 +115,7 @@ def _limits(program: ExportedProgram) -> tuple[Size, tuple[int | None, int | Non
     for side in node.meta['val'].shape[2:]:
         limits = program.range_constraints.get(side.node.expr) if isinstance(side, torch.SymInt) else None
         least.append(side if limits is None and isinstance(side, int) else int(limits.lower))
-        most.append(int(limits.upper) if limits is not None and limits.upper.is_finite else None)
+        most.append(int(limits.upper) if limits is not None and limits.upper.is_Integer else None)
     return tuple(least), tuple(most)
 
 

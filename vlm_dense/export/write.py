@@ -111,6 +111,7 @@ def _checked(out: str | os.PathLike, format: str | None) -> tuple[Path, str]:  #
 
 
 def _write_pt2(traced: Traced, graph: Graph, path: Path, text: str) -> None:
+    traced.program.example_inputs = None
     with open(path, 'wb') as file:
         torch.export.save(traced.program, file, extra_files={KEY: text})
 
