@@ -15,7 +15,8 @@ VERSION = next(
 # mmdet, and must not be written over an environment that already holds those.
 MM = ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3', 'onedl-mmsegmentation>=1.4', 'onedl-mmdetection>=3.5']
 PROBE = ['scikit-learn']
-TESTS = [*MM, *PROBE, 'pytest', 'pytest-xdist', 'scipy']
+EXPORT = ['onnx', 'onnxscript', 'onnxruntime']
+TESTS = [*MM, *PROBE, *EXPORT, 'pytest', 'pytest-xdist', 'scipy']
 DEMO = ['gradio>=6,<7']
 DEV = [*TESTS, *DEMO, 'ruff', 'pre-commit', 'selenium']
 
@@ -39,5 +40,5 @@ setup(
         'pillow',
         'matplotlib',
     ],
-    extras_require={'mm': MM, 'probe': PROBE, 'tests': TESTS, 'demo': DEMO, 'dev': DEV},
+    extras_require={'mm': MM, 'probe': PROBE, 'export': EXPORT, 'tests': TESTS, 'demo': DEMO, 'dev': DEV},
 )

@@ -5,6 +5,7 @@ python tools/segment.py photos/ --classes sky road car --arch ViT-L-14 --pretrai
 python tools/segment.py scene.png --classes "empty background" circle star      # bundled model, drawn shapes only
 python tools/segment.py photo.jpg --classes sky road car --method naclip --arch ViT-B-16 --pretrained openai
 python tools/segment.py scene.png --classes "empty background" circle star --method maskclip naclip lposs
+python tools/segment.py photo.jpg --model maskclip.onnx                          # a file of tools/export.py
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose a model."""
-    parser.add_argument('--model', help=f'config, its name in configs/, or one of {", ".join(MASKCLIP)}')
+    parser.add_argument('--model', help=f'config, its name in configs/, an exported file, or one of {", ".join(MASKCLIP)}')
     parser.add_argument('--weights', metavar='CHECKPOINT', help='of a model that was trained; MaskCLIP needs none')
     parser.add_argument('--arch', help='another CLIP of open_clip in place of --model, as ViT-L-14')
     parser.add_argument('--pretrained', help='its weights: a tag of open_clip, or a file')
