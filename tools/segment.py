@@ -38,7 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose a model."""
-    parser.add_argument('--model', help=f'config, its name in configs/, an exported file, or one of {", ".join(MASKCLIP)}')
+    parser.add_argument('--model', help=f'config or its name, an exported file, or one of {", ".join(MASKCLIP)}')
     parser.add_argument('--weights', metavar='CHECKPOINT', help='of a model that was trained; MaskCLIP needs none')
     parser.add_argument('--arch', help='another CLIP of open_clip in place of --model, as ViT-L-14')
     parser.add_argument('--pretrained', help='its weights: a tag of open_clip, or a file')
