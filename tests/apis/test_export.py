@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import sys
 import zipfile
@@ -25,6 +26,15 @@ ARCH = tiny_towers.vit()
 TEXT = dict(type='vlm_dense.TextTower', arch=ARCH)
 MEAN, STD = [120.0, 110.0, 100.0], [60.0, 61.0, 62.0]
 PREPARE = dict(type='vlm_dense.MixedSizeSegDataPreProcessor', mean=MEAN, std=STD, bgr_to_rgb=True)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _no_trace_records():
+    """pytest's handler would format every step of torch's tracing, which takes longer than the tracing."""
+    logger = logging.getLogger('torch.__trace')
+    before, logger.disabled = logger.disabled, True
+    yield
+    logger.disabled = before
 
 
 def picture(height: int, width: int) -> np.ndarray:

@@ -218,8 +218,8 @@ def main() -> None:
     torch.set_num_threads(1)
     print('| model | format | agreement | MB checkpoint | MB file | ms PyTorch | ms file | sizes | s export |')
     print('|---|---|---|---|---|---|---|---|---|')
-    for name in args.models:
-        with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:  # one: mmengine keeps the writer of the first run
+        for name in args.models:
             report(name, args, folder)
 
 
