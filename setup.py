@@ -19,7 +19,8 @@ VERSION = next(
 MM = ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3', 'onedl-mmsegmentation>=1.4', 'onedl-mmdetection>=3.5']
 PROBE = ['scikit-learn']
 DOCS = ['mkdocs-material>=9.5,<10', 'mkdocstrings[python]>=1,<2', 'nbclient', 'ipykernel', 'pyyaml']
-TESTS = [*MM, *PROBE, *DOCS, 'pytest', 'pytest-xdist', 'scipy']
+EXPORT = ['onnx', 'onnxscript', 'onnxruntime']
+TESTS = [*MM, *PROBE, *DOCS, *EXPORT, 'pytest', 'pytest-xdist', 'scipy']
 DEMO = ['gradio>=6,<7']
 DEV = [*TESTS, *DEMO, 'ruff', 'pre-commit', 'selenium']
 
@@ -127,5 +128,13 @@ setup(
         'matplotlib',
         'pyyaml',
     ],
-    extras_require={'mm': MM, 'probe': PROBE, 'docs': [*MM, *DOCS], 'tests': TESTS, 'demo': DEMO, 'dev': DEV},
+    extras_require={
+        'mm': MM,
+        'probe': PROBE,
+        'export': EXPORT,
+        'docs': [*MM, *DOCS],
+        'tests': TESTS,
+        'demo': DEMO,
+        'dev': DEV,
+    },
 )

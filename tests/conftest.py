@@ -53,6 +53,7 @@ SLOW = {
     'test_demo',
     'test_dense_methods',
     'test_det_inferencer',
+    'test_export',
     'test_feature_cache',
     'test_few_shot',
     'test_files',

@@ -21,7 +21,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('image', nargs='+', help='picture files, or one folder of them')
-    parser.add_argument('--model', action=arguments.ConfigFile, required=True, help='config, or its name in configs/')
+    parser.add_argument(
+        '--model',
+        action=arguments.ConfigFile,
+        suffixes=arguments.EXPORTED,
+        required=True,
+        help='config, its name in configs/, or an exported file',
+    )
     parser.add_argument('--weights', metavar='CHECKPOINT', help='what the training has saved')
     parser.add_argument('--out', default='work_dirs/detect', metavar='DIR', help='where to save (%(default)s)')
     parser.add_argument(

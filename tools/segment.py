@@ -5,6 +5,7 @@ python tools/segment.py photos/ --classes sky road car --arch ViT-L-14 --pretrai
 python tools/segment.py scene.png --classes "empty background" circle star      # bundled model, drawn shapes only
 python tools/segment.py photo.jpg --classes sky road car --method naclip --arch ViT-B-16 --pretrained openai
 python tools/segment.py scene.png --classes "empty background" circle star --method maskclip naclip lposs
+python tools/segment.py photo.jpg --model maskclip.onnx                          # a file of tools/export.py
 """
 
 from __future__ import annotations

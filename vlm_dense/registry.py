@@ -39,10 +39,12 @@ class Registry(root.Registry):
 _DETECTION = ['vlm_dense.detection'] if find_spec('mmdet') else []
 _MODELS = [
     *_DETECTION,
+    *(['vlm_dense.export.detector'] if _DETECTION else []),
     'vlm_dense.classification',
     'vlm_dense.clip.resnet',
     'vlm_dense.clip.text_tower',
     'vlm_dense.clip.vit',
+    'vlm_dense.export.models',
     'vlm_dense.methods',
     'vlm_dense.segmentation',
 ]

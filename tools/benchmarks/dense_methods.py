@@ -22,7 +22,7 @@ from vlm_dense.engine.config_files import load_config
 from vlm_dense.engine.memory import PeakMemory
 from vlm_dense.methods.dense import LPOSS
 from vlm_dense.methods.maskclip import MaskCLIP
-from vlm_dense.methods.maskclip.segmentor import owners_of
+from vlm_dense.methods.maskclip.name_inference import owners_of
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.class_names import read_class_names
 

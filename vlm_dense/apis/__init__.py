@@ -9,8 +9,11 @@ name_packages()  # SegInferencer.list_models('vlm_dense')
 
 from vlm_dense.apis.maskclip_models import maskclip_config, method_config  # noqa: E402
 from vlm_dense.apis.seg_inferencer import SegInferencer  # noqa: E402
+from vlm_dense.export.build import export_file  # noqa: E402
+from vlm_dense.export.classifier import ExportedClassifier  # noqa: E402
+from vlm_dense.export.write import export_model  # noqa: E402
 
-__all__ = ['SegInferencer', 'maskclip_config', 'method_config']
+__all__ = ['ExportedClassifier', 'SegInferencer', 'export_file', 'export_model', 'maskclip_config', 'method_config']
 
 if find_spec('mmdet'):
     from vlm_dense.apis.det_inferencer import DetInferencer

@@ -35,6 +35,8 @@ from vlm_dense.engine.config_checks import class_names
 from vlm_dense.engine.launch import fill_class_names, load_config
 from vlm_dense.engine.pictures import draw_instances
 from vlm_dense.errors import DataError
+from vlm_dense.export.models import exported_config
+from vlm_dense.export.runtime import is_exported
 
 _OF_DATA_SETS = ('img_id', 'instances')
 
@@ -58,7 +60,8 @@ class DetInferencer(_DetInferencer):
     one name do not overwrite each other.
 
     Args:
-        model: The name of a config of the repository, the path of a config, or a config; one of mmdet does as well.
+        model: The name of a config of the repository, the path of a config, or a config; one of mmdet does as well;
+            or an exported file, ``*.onnx`` or ``*.pt2``.
         weights: Checkpoint.
         device: Default: a GPU if there is one.
         show_progress: Draw a bar.
@@ -82,7 +85,9 @@ class DetInferencer(_DetInferencer):
     ):
         init_default_scope('mmdet')
         self.max_pixels = check_limit(max_pixels)
-        if isinstance(model, (str, os.PathLike)):
+        if is_exported(model):
+            model = exported_config(model, 'detection')
+        elif isinstance(model, (str, os.PathLike)):
             model = load_config(os.fspath(model))
         weights = os.fspath(weights) if weights is not None else None
         super().__init__(model, weights, check_device(device), 'mmdet', show_progress=show_progress)

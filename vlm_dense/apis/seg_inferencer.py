@@ -43,6 +43,8 @@ from vlm_dense.datasets.checks import MAX_PIXELS, check_limit
 from vlm_dense.engine.config_checks import class_names, registered
 from vlm_dense.engine.launch import fill_class_names
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
+from vlm_dense.export.models import ExportedSegmentor, exported_config
+from vlm_dense.export.runtime import is_exported
 from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
 from vlm_dense.segmentation.class_names import Aliases, as_class_names
 from vlm_dense.segmentation.inference import BatchedInference
@@ -71,7 +73,8 @@ class SegInferencer(BaseInferencer):
         model: A name of :data:`~vlm_dense.apis.maskclip_models.MASKCLIP`, or ``<method>_<tower>`` of
             :data:`~vlm_dense.apis.maskclip_models.METHODS` and :data:`~vlm_dense.apis.maskclip_models.TOWERS`, as
             ``'naclip_vit-b16'``; the name of a config of the repository, the path of a config, or a config, as from
-            :func:`vlm_dense.apis.method_config`. Default: the bundled tiny model, which knows drawn shapes only.
+            :func:`vlm_dense.apis.method_config`; or an exported file, ``*.onnx`` or ``*.pt2``. Default: the bundled
+            tiny model, which knows drawn shapes only.
         weights: Checkpoint of a model that has been trained; MaskCLIP needs none.
         device: Default: a GPU if there is one.
         classes: Of calls that give none. Default: those of the config, the data set or the checkpoint.
@@ -104,7 +107,9 @@ class SegInferencer(BaseInferencer):
         self._views = Views()
         if model is None:
             model = DEFAULT_MODEL
-        if isinstance(model, (str, os.PathLike)):
+        if is_exported(model):
+            model = exported_config(model, 'segmentation')
+        elif isinstance(model, (str, os.PathLike)):
             model = segmentor_config(os.fspath(model))
         super().__init__(model, weights, check_device(device), 'mmseg', show_progress)
         if classes is not None:
@@ -142,7 +147,7 @@ class SegInferencer(BaseInferencer):
         """
         if hasattr(self.model, 'set_class_names'):
             names = self._names(classes)
-        elif classes is None:
+        elif classes is None or self._is_exported_for(classes):
             names = None
         else:
             raise ClassNamesError(
@@ -150,6 +155,22 @@ class SegInferencer(BaseInferencer):
                 'others. Leave classes out, or use a MaskCLIP model.'
             )
         return self._views.get((names, return_scores), lambda: self._view(names, return_scores))
+
+    def _is_exported_for(self, classes: ClassNames) -> bool:
+        """Whether an exported file has just these classes.
+
+        Raises:
+            ClassNamesError: it has others.
+        """
+        if not isinstance(self.model, ExportedSegmentor):
+            return False
+        if list(classes) != self.class_names:
+            raise ClassNamesError(
+                f'{self.model.file.path} was exported for its {len(self.class_names)} classes '
+                f'({", ".join(self.class_names[:5])}, ...), found {len(classes)} others. Leave classes out, or export '
+                'the model again, with --classes.'
+            )
+        return True
 
     def _view(self, names: tuple[Aliases, ...] | None, return_scores: bool) -> View:
         model = view_of(self.model)

@@ -126,7 +126,7 @@ class PromptTokens:
 
     def join(self, x: Tensor, tokens: Tensor, *, replace: bool = False) -> Tensor:
         """Insert ``tokens`` into ``x`` (B, L, C), or replace those inserted before."""
-        tokens = tokens.to(x.dtype).expand(len(x), -1, -1)
+        tokens = tokens.to(x.dtype).expand(x.shape[0], -1, -1)
         dropped = tokens.shape[1] if replace else 0
         if self.place == 'front':
             return torch.cat([x[:, :1], tokens, x[:, 1 + dropped :]], dim=1)

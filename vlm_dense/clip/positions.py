@@ -26,7 +26,12 @@ def resize_positions(positions: Tensor, size: tuple[int, int], mode: str = 'bili
         (1 + h*w, C), in the dtype of ``positions``.
     """
     side, (h, w) = math.isqrt(len(positions) - 1), size
-    if size == (side, side) or mode == 'bicubic_scaled' and h * w == side * side:
+    traced = isinstance(h, torch.SymInt) or isinstance(w, torch.SymInt)  # sizes that a traced graph leaves open
+    if mode in ('bicubic_scaled', 'dino'):
+        fits = (h, w) == (side, side) or mode == 'bicubic_scaled' and h * w == side * side
+    else:
+        fits = not traced and (h, w) == (side, side)  # interpolation to the same size changes nothing
+    if fits:
         return positions
     grid = positions[1:].reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
     if mode in ('bicubic_scaled', 'dino'):

@@ -222,7 +222,7 @@ class CLIPViT(ImageTower):
         x = self.conv1(images)
         grid = x.shape[2], x.shape[3]
         x = x.flatten(2).transpose(1, 2)
-        cls = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        cls = self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         x = torch.cat([cls, x], dim=1) + resize_positions(self.positional_embedding, grid, self.pos_mode).to(x.dtype)
         if self.double_class_embedding:
             x = torch.cat([x[:, :1] + cls, x[:, 1:]], dim=1)

@@ -14,6 +14,8 @@ from vlm_dense.engine.messages import user_errors
 from vlm_dense.programs import need_mm
 from vlm_dense.zoo import MASKCLIP, METHODS, free_names
 
+EXPORTED = ('.onnx', '.pt2')
+"""Endings of the files that tools/export.py writes."""
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 MAX_PIXELS = 100_000_000
 """Pixels of a picture or mask above which it is refused, unless an option says otherwise: 1.2 GB while it is read."""
@@ -39,16 +41,17 @@ class ConfigFile(argparse.Action):
 
     Args:
         others: Names that may stand in the place of a config.
+        suffixes: Endings of files that may; whether they are there is looked at when they are read.
     """
 
-    def __init__(self, *args, others: Collection[str] = (), **kwargs):
+    def __init__(self, *args, others: Collection[str] = (), suffixes: tuple[str, ...] = (), **kwargs):
         super().__init__(*args, **kwargs)
-        self.others = others
+        self.others, self.suffixes = others, suffixes
 
     def __call__(self, parser, namespace, values, option_string=None):
         """Keep what was written; leave with a message if it is no config."""
         with user_errors(once_per_machine=True):
-            if values not in self.others:
+            if values not in self.others and not values.endswith(self.suffixes):
                 existing_config(values, self.others)
         setattr(namespace, self.dest, values)
 
@@ -117,7 +120,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         '--model',
         action=ConfigFile,
         others=free_names(),
-        help=f'config, its name in configs/, or one of {", ".join(MASKCLIP)}',
+        suffixes=EXPORTED,
+        help=f'config, its name in configs/, an exported file, or one of {", ".join(MASKCLIP)}',
     )
     parser.add_argument('--weights', metavar='CHECKPOINT', help='of a model that was trained; MaskCLIP needs none')
     parser.add_argument('--arch', help='another CLIP of open_clip in place of --model, as ViT-L-14')

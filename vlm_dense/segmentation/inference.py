@@ -106,9 +106,14 @@ class BatchedInference:
     on the pixels), so that memory does not grow with the number of classes. The class must define
     ``encode_decode(inputs, batch_img_metas)``.
 
+    Attributes:
+        by_windows: Whether labels follow from :meth:`_window_map` of each window and what this class does with it.
+
     The decode heads take their losses strip by strip as well, see
     :func:`~vlm_dense.segmentation.strip_loss.use_strips`.
     """
+
+    by_windows = True
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -210,7 +210,7 @@ class TextGuided:
         """
         prompt = prompt or self.text_prompt
         kwargs = {} if classes is None else dict(classes=classes)
-        fleeting = self.training or torch.is_grad_enabled() or prompt.image_conditioned or self.text_encoder is None
+        fleeting = self.training or torch.is_grad_enabled() or prompt.image_conditioned or not prompt.needs_tower
         if kwargs or fleeting:
             self._check_image_features(prompt, image_features)
             return prompt(self.text_encoder, image_features, **kwargs)
@@ -247,7 +247,7 @@ class TextGuided:
             )
         with torch.autocast(dense.device.type, enabled=False):
             text = prompt.directions(class_embeddings.float())
-            text = text.expand(len(dense), *text.shape[-2 if prompt.num_variants is None else -3 :])
+            text = text.expand(dense.shape[0], *text.shape[-2 if prompt.num_variants is None else -3 :])
             scores = torch.einsum('bdhw,b...d->b...hw', F.normalize(dense.float(), dim=1), text)
             return scores if prompt.num_variants is None else prompt.combine(scores)
 

@@ -31,9 +31,11 @@ class TextPrompt(BaseModule):
         image_conditioned: The embeddings depend on the image; then ``forward`` gets image features and returns one
             set of embeddings an image, and nothing is cached at test time.
         num_variants: V prompts of each class, samples or members of an ensemble; ``None`` for one without an axis.
+        needs_tower: Whether ``forward`` runs the text tower, so that a task remembers what it gave.
     """
 
     image_conditioned = False
+    needs_tower = True
     num_variants: int | None = None
 
     def __init__(self, class_names: Sequence[str], text_tower: TextTower, init_cfg: dict | None = None):

@@ -18,7 +18,7 @@ from vlm_dense.errors import ConfigError
 from vlm_dense.methods.dense.likeness import IMAGENET_MEAN, IMAGENET_STD, Renormalise
 from vlm_dense.methods.maskclip import MaskCLIP
 from vlm_dense.methods.maskclip.head import ClassNames
-from vlm_dense.methods.maskclip.segmentor import owners_of
+from vlm_dense.methods.maskclip.name_inference import owners_of
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.inference import own_sizes
 from vlm_dense.segmentation.strip_maps import Box, Piece, StripMaps
@@ -51,6 +51,8 @@ class LPOSS(MaskCLIP):
     Raises:
         ConfigError: refinements of MaskCLIP, which would have no effect, or numbers that cannot be.
     """
+
+    by_windows = False
 
     def __init__(
         self,

@@ -68,7 +68,7 @@ class ProxyViT(nn.Module):
     def _tokens(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         vit = self.model
         tokens = vit.patch_embed(images).flatten(1, 2)
-        tokens = torch.cat([vit.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = torch.cat([vit.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         tokens = vit.norm_pre(tokens + resize_positions(vit.pos_embed[0], grid, 'dino'))
         if self.feature == 'norm':
             return vit.norm(vit.blocks(tokens))

@@ -102,7 +102,7 @@ class PixelTextMatching(TextGuided):
         g, z = features.global_, features.dense
         if self.context_decoder is not None:
             variants = self.text_prompt.num_variants
-            text = (text if variants is None else text.flatten(-3, -2)).expand(len(g), -1, -1)
+            text = (text if variants is None else text.flatten(-3, -2)).expand(g.shape[0], -1, -1)
             visual = torch.cat([g[:, None], z.flatten(2).transpose(1, 2)], dim=1)
             text = text + self.gamma * self.context_decoder(text, visual)
             text = text if variants is None else text.unflatten(1, (variants, -1))

@@ -62,7 +62,7 @@ class ClassAwareBlock(nn.Module):
             x: Hidden states of class token and patches, (B, L, C); no gradient flows into them from here.
         """
         queries = self.query(text)
-        memory = torch.cat([x.detach(), self.memory.to(x.dtype).expand(len(x), -1, -1)], dim=1)
+        memory = torch.cat([x.detach(), self.memory.to(x.dtype).expand(x.shape[0], -1, -1)], dim=1)
         read = self.attention(queries, memory)
         return self.norm_out(read + queries), self.classifier(self.norm(read))
 

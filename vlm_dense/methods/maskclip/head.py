@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vlm_dense.clip.digest import precision, weights_digest
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
+from vlm_dense.methods.base.given_text import GivenText
 from vlm_dense.methods.base.roles import ImagePrompt
 from vlm_dense.methods.base.templates import MASKCLIP_TEMPLATES
 from vlm_dense.methods.base.text_guided import TextGuided
@@ -312,18 +313,6 @@ def _naming(refinements: Sequence[Refinement]) -> list[tuple]:
 
 def _flat(classes: tuple[Aliases, ...]) -> list[str]:
     return [name for aliases in classes for name in aliases]
-
-
-class GivenText(TextPrompt):
-    """Class embeddings (N, D) that are given and not computed."""
-
-    def __init__(self, class_names: Sequence[str], embeddings: Tensor):
-        super().__init__(class_names, None)
-        self.register_buffer('embeddings', embeddings, persistent=False)
-
-    def forward(self, text_tower: None, image_features: Tensor | None = None, classes: Tensor | None = None) -> Tensor:
-        """The embeddings (N, D)."""
-        return self.embeddings if classes is None else self.embeddings[classes]
 
 
 def _text_file(path: str, classes: tuple[Aliases, ...]) -> Tensor:

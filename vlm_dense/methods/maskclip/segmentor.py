@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from mmengine.structures import PixelData
@@ -19,26 +19,18 @@ from vlm_dense.errors import ConfigError
 from vlm_dense.methods.base.text_guided import TextGuided
 from vlm_dense.methods.base.text_prompt import TextPrompt
 from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
+from vlm_dense.methods.maskclip.name_inference import NameInference
 from vlm_dense.methods.maskclip.refinements import Aliases as AliasPart
 from vlm_dense.methods.maskclip.refinements import KeySmoothing, PromptDenoising, ThresholdBackground
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.class_names import Aliases
-from vlm_dense.segmentation.inference import BatchedInference, own_sizes
+from vlm_dense.segmentation.inference import own_sizes
 from vlm_dense.segmentation.name_decision import NameDecision
 from vlm_dense.segmentation.pamr import PAMR
-from vlm_dense.segmentation.strip_maps import Piece, StripMaps
-
-NAMES_AT_ONCE = 8
-"""Maps of names that are refined on the pixels at a time."""
-
-
-def owners_of(classes: Sequence[Aliases]) -> list[int]:
-    """The class of each name."""
-    return [k for k, names in enumerate(classes) for _ in names]
 
 
 @MODELS.register_module()
-class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
+class MaskCLIP(TextGuided, NameInference, EncoderDecoder):
     """MaskCLIP as a segmentor: ``backbone`` (frozen tower), :class:`MaskCLIPHead`, and refinement on the pixels.
 
     Call graph::
@@ -190,9 +182,7 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
         self.num_classes = self.out_channels = self.decode_head.num_classes
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
-        """As in :class:`BatchedInference`, with ``pred_<name>`` for each of ``variants``."""
-        if self.decision is not None and not self.variants:
-            return self._decide(inputs, data_samples)
+        """As in :class:`NameInference`, with ``pred_<name>`` for each of ``variants``."""
         if not self.variants or data_samples is None:
             return super().predict(inputs, data_samples)
         views = [(head, head.class_names) for head in self._heads()]
@@ -200,12 +190,6 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
             names = ['sem_seg', *self.variants]
             data_samples[i].set_data({f'pred_{n}': PixelData(data=x[None]) for n, x in zip(names, labels, strict=True)})
         return data_samples
-
-    def probabilities(self, scores: Tensor) -> Tensor:
-        """Probabilities of the classes (K, H, W) that sum to one, of the ``seg_logits`` of a sample."""
-        if self.decision is not None:
-            return scores / scores.sum(dim=0)
-        return scores if self.pamr is not None else self.decode_head.probabilities(scores[None])[0]
 
     def predict_lists(
         self, inputs: Tensor, data_samples: list, class_lists: Sequence[ClassNames]
@@ -250,69 +234,7 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
                 classes = [names for _, names in views]
                 yield order[n], [self._decided_labels(*p, images[n], meta) for p in zip(parts, classes, strict=True)]
 
-    # --- labels of names ------------------------------------------------------------------------------------------
-
-    def _decide(self, inputs: Tensor, data_samples: list | None) -> list:
-        samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
-        order, images = own_sizes(inputs, samples)
-        for n, pieces in self._maps(images, self._window_map):
-            sample, classes = samples[order[n]], self.decode_head.class_names
-            if self._keep_logits():
-                scores, labels = self._decided(pieces, classes, images[n], sample.metainfo)
-                sample.set_data(dict(seg_logits=PixelData(data=scores)))
-            else:
-                labels = self._decided_labels(pieces, classes, images[n], sample.metainfo)
-            sample.set_data(dict(pred_sem_seg=PixelData(data=labels[None])))
-        return samples
-
-    def _decided(
-        self, pieces: list[Piece], classes: tuple[Aliases, ...], image: Tensor, meta: dict
-    ) -> tuple[Tensor, Tensor]:
-        """Scores (K, H, W) and labels (H, W) in original size of an image (3, h, w)."""
-        return self.decision(self.decision.refine(self.name_maps(pieces, meta), image), owners_of(classes))
-
-    def _decided_labels(self, pieces: list[Piece], classes: tuple[Aliases, ...], image: Tensor, meta: dict) -> Tensor:
-        """The labels of :meth:`_decided`, without all maps at full size wherever that can be."""
-        if self.decision.pamr is None:
-            return self.decision.labels(StripMaps(*self._steps(pieces, meta), self.align_corners), owners_of(classes))
-        if self.decision.area_thresh is not None:
-            return self._decided(pieces, classes, image, meta)[1]
-        refine, number = self.decision.refinement(image, self.original_size(pieces, meta)), len(pieces[0][1])
-        groups = (
-            refine(self.name_maps([(box, maps[start : start + NAMES_AT_ONCE]) for box, maps in pieces], meta))
-            for start in range(0, number, NAMES_AT_ONCE)
-        )
-        return self.decision.refined_labels(groups, owners_of(classes))
-
-    def name_maps(self, pieces: list[Piece], meta: dict) -> Tensor:
-        """Cosines (N, H, W) of all names in original size."""
-        pieces, meta = self._steps(pieces, meta)
-        return self._original_size(self._join(pieces), meta)
-
-    @staticmethod
-    def original_size(pieces: list[Piece], meta: dict) -> tuple[int, int]:
-        """(H, W) of the picture that windows are from."""
-        return tuple(meta.get('ori_shape', (pieces[-1][0][1], pieces[-1][0][3]))[:2])
-
-    def _steps(self, pieces: list[Piece], meta: dict) -> tuple[list[Piece], dict]:
-        """Windows and metainfo; an image in one piece goes to its original size at once, unless by ``two_steps``."""
-        plain = not meta.get('flip') and 'padding_size' not in meta and 'img_padding_size' not in meta
-        if len(pieces) > 1 or self.decision.two_steps or not plain:
-            return pieces, meta
-        height, width = self.original_size(pieces, meta)
-        return [((0, height, 0, width), pieces[0][1])], {}
-
-    def strip_maps(self, inputs: Tensor, data_samples: list) -> list[StripMaps]:
-        """As in :class:`BatchedInference`.
-
-        Raises:
-            ConfigError: with ``decision``, which needs all maps of an image.
-        """
-        if self.decision is not None:
-            raise ConfigError('MaskCLIP: decision cannot be averaged over augmented images. Leave out one of the two.')
-        return super().strip_maps(inputs, data_samples)
-
-    # --- refinement on the pixels ---------------------------------------------------------------------------------
+    # --- maps of windows ------------------------------------------------------------------------------------------
 
     def _maps_of(
         self, features: ImageFeatures, head: MaskCLIPHead, classes: tuple[Aliases, ...] | None = None
@@ -324,12 +246,3 @@ class MaskCLIP(TextGuided, BatchedInference, EncoderDecoder):
 
     def _window_map(self, crops: Tensor) -> Tensor:
         return self._maps_of(self.extract_feat(crops), self.decode_head)
-
-    def _refinement(self, image: Tensor) -> Callable[[Tensor], Tensor] | None:
-        return None if self.pamr is None else self.pamr(image)
-
-    def _whole(self, images: Tensor) -> Tensor:
-        if self.pamr is None:
-            return super()._whole(images)
-        maps = self._maps(list(images), self._window_map)
-        return torch.stack([self._join(pieces, self._refinement(images[i])) for i, pieces in maps])

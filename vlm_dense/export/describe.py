@@ -1,0 +1,93 @@
+"""The description of a model that goes into its exported file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+import vlm_dense
+from vlm_dense.apis.common import preparing_steps
+from vlm_dense.apis.overlay import palette
+from vlm_dense.errors import ConfigError
+from vlm_dense.export.metadata import FORMAT, HEADS, STEPS, unknown_parts
+
+_PREPROCESSING = ('type', 'mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'pad_val', 'seg_pad_val', 'size', 'size_divisor')
+_PREPROCESSING = (*_PREPROCESSING, 'test_cfg', 'pad_size_divisor', 'pad_value', 'pad_mask', 'mask_pad_value')
+
+
+def describe(model: nn.Module, cfg: Config, names: Sequence[str], task: str, config: str | None) -> dict:
+    """The metadata of a model, without what depends on the format of the file.
+
+    Args:
+        model: The model.
+        cfg: Its config, with ``model`` and the pipeline.
+        names: A name of each class, in label order.
+        task: Of the graph.
+        config: Name of the config.
+
+    Raises:
+        ConfigError: a step, a preprocessor or a head that a reader of the file would not know.
+    """
+    given = cfg.model.get('data_preprocessor') or dict(type='SegDataPreProcessor')
+    found = dict(
+        format=FORMAT,
+        task=task,
+        model=type(model).__name__,
+        config=config,
+        vlm_dense=vlm_dense.__version__,
+        torch=torch.__version__,
+        classes=list(names),
+        palette=palette(len(names)),
+        pipeline=preparing_steps(cfg),
+        data_preprocessor={k: v for k, v in given.items() if k in _PREPROCESSING},
+    )
+    found |= dict(segmentation=_of_segmentor, detection=_of_detector, classification=_of_classifier)[task](model, cfg)
+    found = json.loads(json.dumps(found))  # tuples become lists, and what is no JSON is told here
+    wrong = list(unknown_parts(found))
+    if wrong:
+        raise ConfigError(
+            f'{config or "The config"} uses {", ".join(wrong)}, which an exported file cannot describe. Known steps '
+            f'are {", ".join(STEPS)}, known heads of detectors {", ".join(HEADS)}.'
+        )
+    return found
+
+
+def _of_segmentor(model: nn.Module, cfg: Config) -> dict:
+    head, decision, pamr = model.decode_head, getattr(model, 'decision', None), getattr(model, 'pamr', None)
+    scale = getattr(head, 'scale', None)
+    names = getattr(head, 'class_names', None) if scale is not None else None
+    parts = {type(part).__name__ for part in getattr(head, 'refinements', ())}
+    return dict(
+        names=None if names is None else [list(aliases) for aliases in names],
+        test_cfg={k: v for k, v in (model.test_cfg or {}).items() if k != 'keep_logits'},
+        align_corners=head.align_corners,
+        num_classes=head.num_classes,
+        out_channels=head.out_channels,
+        threshold=head.threshold,
+        scale=scale,
+        summed='KeySmoothing' in parts,
+        pamr=_pamr(pamr),
+        decision=None if decision is None else _decision(decision),
+    )
+
+
+def _pamr(pamr) -> dict | None:
+    return None if pamr is None else dict(iterations=pamr.iterations, dilations=list(pamr.dilations))
+
+
+def _decision(decision) -> dict:
+    options = ('scale', 'prob_thresh', 'area_thresh', 'sum_to_one', 'two_steps')
+    return {name: getattr(decision, name) for name in options} | dict(pamr=_pamr(decision.pamr))
+
+
+def _of_detector(model: nn.Module, cfg: Config) -> dict:
+    head = {k: v for k, v in cfg.model.bbox_head.items() if k not in ('init_cfg', 'train_cfg', 'test_cfg')}
+    return dict(head=dict(head, num_classes=model.bbox_head.num_classes), test_cfg=model.test_cfg)
+
+
+def _of_classifier(model: nn.Module, cfg: Config) -> dict:
+    return {}

@@ -1,0 +1,115 @@
+"""Exported files as models of mmseg and mmdet, with the windows, thresholds and boxes of those that they come from."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.segmentors import BaseSegmentor
+from torch import Tensor
+
+from vlm_dense.errors import CheckpointError, ConfigError
+from vlm_dense.export.metadata import with_tuples
+from vlm_dense.export.runtime import ExportedFile
+from vlm_dense.methods.maskclip.name_inference import NameInference
+from vlm_dense.methods.maskclip.refinements import ClassMaps
+from vlm_dense.registry import MODELS
+from vlm_dense.segmentation.name_decision import NameDecision
+from vlm_dense.segmentation.pamr import PAMR
+
+_DATA_SETS = dict(segmentation='BaseSegDataset', detection='mmdet.BaseDetDataset')
+
+
+def exported_config(path: str | os.PathLike, task: str) -> Config:
+    """The config of an exported file, for the inferencer of a task.
+
+    Raises:
+        ConfigError: a file of another task.
+        CheckpointError: see :class:`ExportedFile`.
+    """
+    path = os.fspath(path)
+    found = ExportedFile(path).metadata
+    if found['task'] != task:
+        raise ConfigError(
+            f'{path} is a file for {found["task"]}, expected one for {task}. SegInferencer, DetInferencer and '
+            'ExportedClassifier take one kind each.'
+        )
+    kind = dict(segmentation='ExportedSegmentor', detection='ExportedDetector')[task]
+    data = dict(type=_DATA_SETS[task], metainfo=dict(classes=found['classes']), pipeline=with_tuples(found['pipeline']))
+    return Config(dict(model=dict(type=f'vlm_dense.{kind}', path=path), test_dataloader=dict(dataset=data)))
+
+
+class _Head(BaseDecodeHead):
+    """What the inference of segmentors reads of a decode head."""
+
+    def __init__(self, found: dict):
+        super().__init__(
+            1,
+            1,
+            num_classes=found['num_classes'],
+            out_channels=found['out_channels'],
+            threshold=found['threshold'],
+            align_corners=found['align_corners'],
+        )
+        del self.conv_seg
+        self.class_names = tuple(tuple(aliases) for aliases in found['names'] or [[name] for name in found['classes']])
+        self._scale, self._summed = found['scale'], found['summed']
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs
+
+    def probabilities(self, maps: Tensor) -> Tensor:
+        """Probabilities (B, K, h, w) of maps (B, K, h, w)."""
+        if self._scale is not None:
+            return ClassMaps(maps, self._scale, summed=self._summed).probabilities
+        if maps.shape[1] > 1:
+            return maps.softmax(dim=1)
+        return torch.cat([1 - maps.sigmoid(), maps.sigmoid()], dim=1)
+
+
+@MODELS.register_module()
+class ExportedSegmentor(NameInference, BaseSegmentor):
+    """A segmentor whose network is an exported file; windows, refinement and thresholds are those of its model.
+
+    Args:
+        path: ``*.onnx`` or ``*.pt2``, see :func:`vlm_dense.apis.export_file`.
+        test_cfg: In the place of that of the model, see :class:`BatchedInference`.
+
+    Raises:
+        CheckpointError, ConfigError: see :class:`vlm_dense.export.runtime.ExportedFile`.
+    """
+
+    def __init__(self, path: str | os.PathLike, test_cfg: dict | None = None):
+        file = ExportedFile(path)
+        found = file.metadata
+        super().__init__(data_preprocessor=found['data_preprocessor'])
+        self.file = file
+        try:
+            self.decode_head = _Head(found)
+            self.align_corners = found['align_corners']
+            self.num_classes, self.out_channels = found['num_classes'], found['out_channels']
+            self.test_cfg = ConfigDict(test_cfg or dict(found['test_cfg'], keep_logits=False))
+            self.pamr = None if found['pamr'] is None else PAMR(**found['pamr'])
+            self.decision = None if found['decision'] is None else NameDecision(**found['decision'])
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f'The description inside {path} is damaged ({error!r}). Export it again.') from error
+
+    def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
+        return self.file(inputs)[0]
+
+    def _window_map(self, crops: Tensor) -> Tensor:
+        return self._forward(crops)
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Maps (B, K, H, W) at the size of images (B, 3, H, W)."""
+        return self.decode_head.predict_by_feat(self._forward(inputs), batch_img_metas)
+
+    def extract_feat(self, inputs: Tensor) -> Tensor:
+        """Not available: an exported file gives maps of classes only."""
+        raise ConfigError('An exported segmentor gives maps of classes, no features. Use the model itself.')
+
+    def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
+        """Not available: nothing in an exported file can be trained."""
+        raise ConfigError('An exported segmentor cannot be trained. Train the model itself and export it again.')
