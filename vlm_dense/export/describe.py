@@ -11,7 +11,7 @@ from torch import nn
 
 import vlm_dense
 from vlm_dense.apis.common import preparing_steps
-from vlm_dense.apis.overlay import palette
+from vlm_dense.colours import class_colours
 from vlm_dense.errors import ConfigError
 from vlm_dense.export.metadata import FORMAT, HEADS, STEPS, unknown_parts
 
@@ -41,7 +41,7 @@ def describe(model: nn.Module, cfg: Config, names: Sequence[str], task: str, con
         vlm_dense=vlm_dense.__version__,
         torch=torch.__version__,
         classes=list(names),
-        palette=palette(len(names)),
+        palette=[list(c) for c in class_colours(names)],
         pipeline=preparing_steps(cfg),
         data_preprocessor={k: v for k, v in given.items() if k in _PREPROCESSING},
     )
