@@ -122,7 +122,7 @@ def test_a_file_that_is_no_whole_picture_is_named(inferencer, scenes, tmp_path, 
         inferencer(path)
 
 
-@pytest.mark.parametrize('source', [np.zeros((10, 10), np.uint8), np.zeros((10, 10, 3), np.float32), [], 7])
+@pytest.mark.parametrize('source', [np.zeros((10,), np.uint8), np.zeros((10, 10, 3), np.float32), [], 7])
 def test_what_is_no_picture_is_a_message(inferencer, source):
     with pytest.raises(DataError, match='Expected'):
         inferencer(source)

@@ -216,7 +216,7 @@ def test_a_file_that_is_no_whole_picture_is_named(inferencer, scenes, tmp_path, 
 @pytest.mark.parametrize(
     'source',
     [
-        np.zeros((10, 10), np.uint8),
+        np.zeros((10,), np.uint8),
         np.zeros((10, 10, 4), np.uint8),
         np.zeros((10, 10, 3), np.float32),
         np.zeros((0, 10, 3), np.uint8),
