@@ -208,17 +208,24 @@ def _source(config: Config) -> str:
 
 def _strings(path: Path, method: str = '') -> Iterable[str]:
     """String constants of a config and of its bases: those in a folder ``method``, and those named after it."""
-    tree = ast.parse(path.read_text('utf-8'))
-    bases = []
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', None) == '_base_':
-            value = ast.literal_eval(node.value)
-            bases = [value] if isinstance(value, str) else value
-    yield from (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    strings, bases = _parse(path)
+    yield from strings
     for base in bases:
         file = (path.parent / base).resolve()
         if file.is_file() and (file.parent.name == method or file.name.startswith(method)):
             yield from _strings(file, method)
+
+
+@cache
+def _parse(path: Path) -> tuple[list[str], list[str]]:
+    """String constants of one config, and its ``_base_``."""
+    tree, bases = ast.parse(path.read_text('utf-8')), []
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', None) == '_base_':
+            value = ast.literal_eval(node.value)
+            bases = [value] if isinstance(value, str) else value
+    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return [node.value for node in nodes if isinstance(node.value, str)], bases
 
 
 # --- the zoo --------------------------------------------------------------------------------------------------
