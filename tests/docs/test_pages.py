@@ -106,7 +106,8 @@ def test_the_zoo_lists_every_config_once():
     text = ''.join(zoo.zoo_page(methods(ROOT), task) for task in zoo.TASKS)
     found = re.findall(r'^\| \[[^]]+\]\((configs/\S+\.py)\)', text, re.M)
     assert sorted(found) == sorted(of(path) for path in (ROOT / 'configs').glob('[!_]*/*.py'))
-    assert '| mIoU 43.5 |' in text and 'no trained weights to download' in text
+    assert '| ADE20K: mIoU 43.5 |' in text and '| top1 56.6 ± 0.8 (16 shots) |' in text
+    assert 'no trained weights to download' in text
 
 
 # --- links and files ------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class Config:
 
     Attributes:
         path: Its file.
-        data: What it is trained or tested on.
+        data: What it is trained on.
         published: Figures of the authors, as text; empty without.
         own: Figures of this project, as text; empty without.
     """
@@ -44,8 +44,8 @@ class Config:
 
     @cached_property
     def names(self) -> list[str]:
-        """Strings in the file and in those beside it that it builds on: types of parts are among them."""
-        return list(_strings(self.path, self.path.parent))
+        """Strings in the file and in the bases that belong to the method: types of parts are among them."""
+        return list(_strings(self.path, self.path.parent.name))
 
     @cached_property
     def task(self) -> str:
@@ -63,6 +63,7 @@ class Method:
     Attributes:
         folder: ``configs/NAME``.
         title: Its name in papers.
+        summary: One sentence.
         idea: Three sentences.
         configs: Of the metafile, in its order.
         runs: Commands with own figures.
@@ -70,6 +71,7 @@ class Method:
 
     folder: Path
     title: str
+    summary: str
     idea: str
     configs: list[Config]
     runs: list[figures.Entry] = field(default_factory=list)
@@ -96,7 +98,7 @@ def _read(folder: Path, entries: list[figures.Entry]) -> Method:
     for model in meta['Models']:
         config = Config(root / model['Config'], model.get('Metadata', {}).get('Training Data', ''))
         config.published = '; '.join(
-            f'{metric} {value}'
+            f'{result["Dataset"]}: {metric} {value}'
             for result in model.get('Results', [])
             if result.get('Published')
             for metric, value in result['Metrics'].items()
@@ -104,9 +106,20 @@ def _read(folder: Path, entries: list[figures.Entry]) -> Method:
         own = [entry for entry in entries if _config_of(entry, root) == config.path]
         plain = [entry for entry in own if '--cfg-options' not in entry.command]
         config.own = '; '.join(f'{figure.label} {figure.value}' for entry in plain for figure in entry.figures[:1])
+        config.own = config.own or _few_shot(config.path.stem, root / 'docs')
         configs.append(config)
         runs += own
-    return Method(folder, collection['Name'], collection['Idea'], configs, runs)
+    summary = re.split(r'(?<=\.) (?=[A-Z])', _readme(folder)[1].split('\n\n')[0].replace('\n', ' '))[0]
+    return Method(folder, collection['Name'], summary, collection['Idea'], configs, runs)
+
+
+def _few_shot(name: str, docs: Path) -> str:
+    """Few-shot accuracy of the config ``name`` with the most images, if a comparison has it."""
+    rows = [row for _, every in _comparisons(docs) for row in every if row['protocol'] == 'few-shot']
+    rows = [row for row in rows if f'{row["method"]}_shapes' == name]
+    most = max((row['shots'] for row in rows), default=0)
+    values = [row['value'] for row in rows if row['shots'] == most]
+    return f'{rows[0]["metric"]} {report.mean_of(values)} ({report.told_shots(most)})' if values else ''
 
 
 def _config_of(entry: figures.Entry, root: Path) -> Path | None:
@@ -123,16 +136,16 @@ def _config_of(entry: figures.Entry, root: Path) -> Path | None:
 
 def method_page(method: Method, reference: Reference, docs: Path) -> str:
     """The page of a method, with links as in ``configs/NAME/README.md``."""
-    head, body = _readme(method)
+    head, body = _readme(method.folder)
     parts = [head, method.idea, '## Roles', _parts(method, reference), '## Configs', body]
     parts += _figures(method, docs)
     parts += ['## Config files', *(_source(config) for config in method.configs)]
     return '\n\n'.join(parts) + '\n'
 
 
-def _readme(method: Method) -> tuple[str, str]:
+def _readme(folder: Path) -> tuple[str, str]:
     """Title and paper, and what follows them."""
-    text = (method.folder / 'README.md').read_text('utf-8').strip()
+    text = (folder / 'README.md').read_text('utf-8').strip()
     blocks = text.split('\n\n')
     split = next((i for i, block in enumerate(blocks) if block.startswith('>')), 0) + 1
     return '\n\n'.join(blocks[:split]), '\n\n'.join(blocks[split:]).replace('\n## ', '\n### ')
@@ -193,19 +206,26 @@ def _source(config: Config) -> str:
     return f'### {stem} {{ #{stem} }}\n\n??? abstract "{name}"\n\n    ```python\n    {code}\n    ```'
 
 
-def _strings(path: Path, within: Path | None = None) -> Iterable[str]:
-    """String constants of a config and of its bases, those below ``within`` if it is given."""
-    tree = ast.parse(path.read_text('utf-8'))
-    bases = []
+def _strings(path: Path, method: str = '') -> Iterable[str]:
+    """String constants of a config and of its bases: those in a folder ``method``, and those named after it."""
+    strings, bases = _parse(path)
+    yield from strings
+    for base in bases:
+        file = (path.parent / base).resolve()
+        if file.is_file() and (file.parent.name == method or file.name.startswith(method)):
+            yield from _strings(file, method)
+
+
+@cache
+def _parse(path: Path) -> tuple[list[str], list[str]]:
+    """String constants of one config, and its ``_base_``."""
+    tree, bases = ast.parse(path.read_text('utf-8')), []
     for node in tree.body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', None) == '_base_':
             value = ast.literal_eval(node.value)
             bases = [value] if isinstance(value, str) else value
-    yield from (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
-    for base in bases:
-        file = (path.parent / base).resolve()
-        if file.is_file() and (within is None or within in file.parents):
-            yield from _strings(file, within)
+    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return [node.value for node in nodes if isinstance(node.value, str)], bases
 
 
 # --- the zoo --------------------------------------------------------------------------------------------------
@@ -214,7 +234,7 @@ def _strings(path: Path, within: Path | None = None) -> Iterable[str]:
 def zoo_page(methods: list[Method], task: str) -> str:
     """Table of all configs of a task, with links from the root of the repository."""
     lines = [f'# {task}: configs and figures', NO_WEIGHTS, '']
-    lines += ['| config | method | data | published | own |', '|---|---|---|---|---|']
+    lines += ['| config | method | trained on | published | own |', '|---|---|---|---|---|']
     for method in methods:
         for config in method.configs:
             if config.task == task:
@@ -229,10 +249,8 @@ def index_page(methods: list[Method]) -> str:
     lines = ['# Methods', 'Each page has the idea, the roles, the configs and the figures of one method.', '']
     for task in TASKS:
         chosen = [method for method in methods if _main_task(method) == task]
-        lines += [f'## {task}', '', '| method | idea |', '|---|---|']
-        for method in chosen:
-            first = re.split(r'[.;] ', method.idea)[0]
-            lines.append(f'| [{method.title}](configs/{method.name}/README.md) | {first}. |')
+        lines += [f'## {task}', '', '| method | what it does |', '|---|---|']
+        lines += [f'| [{m.title}](configs/{m.name}/README.md) | {m.summary} |' for m in chosen]
         lines.append('')
     return '\n'.join(lines) + '\n'
 
