@@ -197,9 +197,10 @@ def report(name: str, args: argparse.Namespace, folder: str) -> None:
         counts = [compare(*pair) for pair in zip(plain[0], labels, strict=True)]
         equal, total = (sum(column) for column in zip(*counts, strict=True))
         whole = f'{os.path.getsize(checkpoint) / 1e6:.1f}' if checkpoint else '-'
+        unit = UNITS[found['task']]
         sizes = 'any' if found['size'] is None else 'x'.join(map(str, found['size']))
         print(
-            f'| {name} | {form} | {equal / total:.4%} of {total:,} {UNITS[found["task"]]} | {whole} | {os.path.getsize(out) / 1e6:.1f} | '
+            f'| {name} | {form} | {equal / total:.4%} of {total:,} {unit} | {whole} | {os.path.getsize(out) / 1e6:.1f} | '
             f'{plain[1]:.1f} | {milliseconds:.1f} | {sizes} | {seconds:.0f} |',
             flush=True,
         )
