@@ -200,8 +200,8 @@ def report(name: str, args: argparse.Namespace, folder: str) -> None:
         unit = UNITS[found['task']]
         sizes = 'any' if found['size'] is None else 'x'.join(map(str, found['size']))
         print(
-            f'| {name} | {form} | {equal / total:.4%} of {total:,} {unit} | {whole} | {os.path.getsize(out) / 1e6:.1f} | '
-            f'{plain[1]:.1f} | {milliseconds:.1f} | {sizes} | {seconds:.0f} |',
+            f'| {name} | {form} | {equal / total:.4%} of {total:,} {unit} | {whole} | '
+            f'{os.path.getsize(out) / 1e6:.1f} | {plain[1]:.1f} | {milliseconds:.1f} | {sizes} | {seconds:.0f} |',
             flush=True,
         )
 
