@@ -39,7 +39,10 @@ TINY = {
         (f'--train --arch tiny-rn --batch 2 {CROP}', ['decode.loss_ce', 'gradients of', 'ratio']),
     ],
     'export': [
-        ('--models maskclip_tiny-vit --formats pt2 --pictures 1', ['| maskclip_tiny-vit | pt2 | 100.0000% of 9,216 |'])
+        (
+            '--models maskclip_tiny-vit --pictures 1',
+            [f'| maskclip_tiny-vit | {form} | 100.0000% of 9,216 pixels |' for form in ('onnx', 'pt2')],
+        )
     ],
     'frozen_features': [
         ('--arch tiny-rn --images 16 --size 32 --epochs 1 --batch-size 8', ['clip_adapter', 'taskres', 'times; losses'])

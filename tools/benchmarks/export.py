@@ -166,6 +166,7 @@ def same_boxes(one: dict, other: dict) -> tuple[int, int]:
 
 KINDS = dict(segmentation=(segmentor, same_pixels), detection=(detector, same_boxes))
 KINDS['classification'] = (classifier, same_label)
+UNITS = dict(segmentation='pixels', detection='boxes', classification='pictures')
 
 
 def timed(function: Callable, scenes: list[np.ndarray]) -> tuple[list, float]:
@@ -196,10 +197,11 @@ def report(name: str, args: argparse.Namespace, folder: str) -> None:
         counts = [compare(*pair) for pair in zip(plain[0], labels, strict=True)]
         equal, total = (sum(column) for column in zip(*counts, strict=True))
         whole = f'{os.path.getsize(checkpoint) / 1e6:.1f}' if checkpoint else '-'
+        unit = UNITS[found['task']]
         sizes = 'any' if found['size'] is None else 'x'.join(map(str, found['size']))
         print(
-            f'| {name} | {form} | {equal / total:.4%} of {total:,} | {whole} | {os.path.getsize(out) / 1e6:.1f} | '
-            f'{plain[1]:.1f} | {milliseconds:.1f} | {sizes} | {seconds:.0f} |',
+            f'| {name} | {form} | {equal / total:.4%} of {total:,} {unit} | {whole} | '
+            f'{os.path.getsize(out) / 1e6:.1f} | {plain[1]:.1f} | {milliseconds:.1f} | {sizes} | {seconds:.0f} |',
             flush=True,
         )
 

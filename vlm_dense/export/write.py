@@ -57,6 +57,8 @@ def export_model(
         DataError: the file cannot be written; what was there before stays.
     """
     out, format = _checked(out, format)  # noqa: A001
+    with _told(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     graph = graph_of(model)
     metadata = describe(model, cfg, class_names, graph.task, config)
     test_cfg = metadata.get('test_cfg') or {}
@@ -77,9 +79,8 @@ def export_model(
 
 @contextmanager
 def _told(out: Path) -> Iterator[None]:
-    """Make the folder above a file; let a file that cannot be written be a :class:`DataError`."""
+    """Let a file that cannot be written be a :class:`DataError`."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise DataError(f'{out} cannot be written: {error.strerror or error}.') from error
