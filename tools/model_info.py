@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             flops = count_flops(model, *args.shape)
         except (RuntimeError, ValueError) as error:
             raise ConfigError(
-                f'{args.config} takes no image of {args.shape[0]} x {args.shape[1]} px: {str(error).splitlines()[0]}. '
+                f'{args.config} takes no image of {args.shape[0]} x {args.shape[1]} px: {str(error).splitlines()[0].rstrip(".")}. '
                 'Try another --shape.'
             ) from error
     print(f'{flops / 1e9:,.3f} GFLOPs for a {args.shape[0]}x{args.shape[1]} image (a multiply-add is 2)')
