@@ -84,9 +84,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             flops = count_flops(model, *args.shape)
         except (RuntimeError, ValueError) as error:
+            why = str(error).splitlines()[0].rstrip('.')
             raise ConfigError(
-                f'{args.config} takes no image of {args.shape[0]} x {args.shape[1]} px: {str(error).splitlines()[0]}. '
-                'Try another --shape.'
+                f'{args.config} takes no image of {args.shape[0]} x {args.shape[1]} px: {why}. Try another --shape.'
             ) from error
     print(f'{flops / 1e9:,.3f} GFLOPs for a {args.shape[0]}x{args.shape[1]} image (a multiply-add is 2)')
 

@@ -1,7 +1,7 @@
 """Write masks for a folder of pictures, to train an ordinary segmentor on.
 
-python tools/pseudo_label.py configs/maskclip_vit-b16_camvid.py none photos/ masks/ --thresh 0.5
-python tools/pseudo_label.py configs/maskclip_plus_shapes.py work_dirs/.../iter_1200.pth photos/ masks/ --processes 2
+python tools/pseudo_label.py maskclip_vit-b16 none photos/ masks/ --thresh 0.5 --classes sky road car
+python tools/pseudo_label.py configs/maskclip_plus_shapes.py work_dirs/.../iter_400.pth photos/ masks/ --processes 2
 
 Run the same again to go on after a stop. Then train on photos/ and masks/: configs/maskclip/pseudo_label_camvid.py.
 """

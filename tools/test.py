@@ -1,4 +1,4 @@
-"""Test a model: python tools/test.py configs/denseclip_shapes.py work_dirs/denseclip_shapes/iter_1000.pth
+"""Test a model: python tools/test.py configs/denseclip_shapes.py work_dirs/denseclip_shapes/iter_800.pth
 
 Models that nothing trains need no checkpoint: python tools/test.py configs/maskclip/maskclip_tiny-vit_shapes.py
 """

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import cv2
+import detect
 import numpy as np
 import pytest
 import torch
@@ -168,3 +169,24 @@ def test_limits_devices_and_results_are_looked_at(inferencer, checkpoint, scenes
     cv2.imwrite(str(path), scenes[0])
     with pytest.raises(DataError, match='would replace the picture'):
         inferencer(str(path), out_dir=str(tmp_path))
+
+
+def test_the_program_prints_what_it_finds_and_saves_all(checkpoint, inferencer, scenes, tmp_path, capsys):
+    for i, scene in enumerate(scenes[:2]):
+        cv2.imwrite(str(tmp_path / f'scene_{i}.png'), scene)
+    words = ['--model', 'denseclip_mask-rcnn_shapes', '--weights', str(checkpoint), '--device', 'cpu']
+    pictures = [str(tmp_path / f'scene_{i}.png') for i in range(2)]
+    expected = inferencer(pictures)['predictions']
+    threshold = float(np.median(expected[0]['scores']))
+    detect.main([*pictures, *words, '--threshold', str(threshold), '--out', str(tmp_path / 'out')])
+    printed = capsys.readouterr().out
+    for i, found in enumerate(expected):
+        saved = json.loads((tmp_path / 'out' / 'preds' / f'scene_{i}.json').read_text())
+        same(saved, found)
+        assert len(saved['masks']) == len(found['labels']) and (tmp_path / 'out' / 'vis' / f'scene_{i}.png').is_file()
+        count = sum(score > threshold for score in found['scores'])
+        assert f'scene_{i}.png  ({count} objects; all: ' in printed
+    assert printed.count(') to (') == sum(score > threshold for found in expected for score in found['scores'])
+    with pytest.raises(SystemExit) as left:
+        detect.main([*pictures, *words, '--threshold', '7'])
+    assert left.value.code == 2 and '--threshold is a score' in capsys.readouterr().err

@@ -125,3 +125,13 @@ def test_a_message_that_cannot_be_written_keeps_its_status(monkeypatch):
     with pytest.raises(SystemExit) as left, user_errors():
         raise DataError('told to nobody')
     assert left.value.code == 2
+
+
+def test_weights_that_cannot_be_downloaded_are_named_with_the_place_for_them(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    with pytest.raises(SystemExit) as left, user_errors():
+        torch.hub.load_state_dict_from_url('http://127.0.0.1:9/resnet50_v1c.pth', progress=False)
+    message = capsys.readouterr().err
+    assert left.value.code == 2 and 'Traceback' not in message
+    assert 'WeightsNotFoundError: http://127.0.0.1:9/resnet50_v1c.pth cannot be downloaded' in message
+    assert str(tmp_path / 'hub' / 'checkpoints' / 'resnet50_v1c.pth') in message

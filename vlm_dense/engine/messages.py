@@ -16,8 +16,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
+from urllib.error import URLError
 
-from vlm_dense.errors import ConfigError, DataError, UserError, unknown_name
+from vlm_dense.errors import ConfigError, DataError, UserError, WeightsNotFoundError, unknown_name
 
 EXIT_STATUS = 2
 TRACEBACK = 'VLM_DENSE_TRACEBACK'
@@ -77,7 +78,13 @@ def _told(error: BaseException, interrupted: Callable[[], str] | str | None) -> 
         # torch passes an error of a data worker on with the worker's traceback as its message
         text = text.rpartition(f'{type(error).__module__}.{type(error).__name__}: ')[2].rstrip()
         return f'{type(error).__name__}: {text}'
-    for kind, explain in ((ConfigError, _of_registry), (DataError, _of_system), (ConfigError, _of_build)):
+    explained = (
+        (ConfigError, _of_registry),
+        (WeightsNotFoundError, _of_download),
+        (DataError, _of_system),
+        (ConfigError, _of_build),
+    )
+    for kind, explain in explained:
         message = explain(error)
         if message is not None:
             return f'{kind.__name__}: {message}'
@@ -119,6 +126,20 @@ def _registered(kind: str | None = None) -> set[str]:
 
 
 # --- the system -----------------------------------------------------------------------------------------------
+
+
+def _of_download(error: BaseException) -> str | None:
+    """The message of a download by torch.hub that failed, with the file that would do instead."""
+    if not isinstance(error, URLError):
+        return None
+    urls = [frame.f_locals['url'] for frame, _ in traceback.walk_tb(error.__traceback__) if 'url' in frame.f_locals]
+    url = next((url for url in urls if isinstance(url, str)), None)
+    if url is None:
+        return f'A download failed: {error.reason}.'
+    from torch.hub import get_dir
+
+    place = os.path.join(get_dir(), 'checkpoints', url.rpartition('/')[2])
+    return f'{url} cannot be downloaded: {error.reason}. Without network, put the file to {place}.'
 
 
 def _of_system(error: BaseException) -> str | None:
