@@ -70,9 +70,17 @@ def keep_figures(comparison: Path, docs: Path) -> None:
     """Copy what a comparison found into the documentation.
 
     Raises:
-        DataError: the folder holds no comparison.
+        DataError: the folder holds no comparison, or one that lacks methods whose figures the page has.
     """
-    command, _ = _finished(comparison)
+    command, rows = _finished(comparison)
+    known = docs / 'data' / f'{FIGURES}.csv'
+    lost = {row['method'] for row in report.read_csv(known)} if known.is_file() else set()
+    lost -= {row['method'] for row in rows}
+    if lost:
+        raise DataError(
+            f'{comparison} has no figures of {len(lost)} methods that the page has: {", ".join(sorted(lost))}. They '
+            f'would be lost. Compare these as well, in the same --out folder, or remove {known} first.'
+        )
     shutil.copy(comparison / 'results.csv', docs / 'data' / f'{FIGURES}.csv')
     shutil.copy(comparison / 'results.png', docs / 'images' / f'{FIGURES}.png')
     (docs / 'data' / f'{FIGURES}.txt').write_text(command + '\n', encoding='utf-8')

@@ -53,6 +53,16 @@ def test_figures_of_a_comparison_are_kept_and_shown(docs):
     assert (docs / 'images/compare_shapes.png').read_bytes() == b'picture'
 
 
+def test_figures_of_methods_that_a_comparison_lacks_are_not_lost(docs):
+    report.write_csv([row('a', 'test', 50.0), row('b', 'test', 60.0)], docs / 'data/compare_shapes.csv')
+    before = (docs / 'data/compare_shapes.csv').read_bytes()
+    report.write_csv([row('a', 'test', 50.0)], docs / 'compared/results.csv')
+    (docs / 'compared/results.md').write_text('`python tools/compare.py --methods a`\n')
+    with pytest.raises(DataError, match='no figures of 1 methods that the page has: b'):
+        methods_page.keep_figures(docs / 'compared', docs)
+    assert (docs / 'data/compare_shapes.csv').read_bytes() == before
+
+
 def test_figures_of_the_benchmark_are_those_of_several_comparisons(docs):
     for name, protocol, tests in (('one', 'base-to-new', ('base', 'new')), ('two', 'hierarchical', ('test',))):
         folder = docs / name
