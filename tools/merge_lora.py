@@ -36,9 +36,11 @@ from torch import nn
 
 vlm_dense.setup()  # before others import mmseg
 
-from vlm_dense.clip.loading import check_fit, load_clip, read_nested, read_state_dict
+from vlm_dense.clip.loading import check_fit, load_clip
 from vlm_dense.engine import launch
+from vlm_dense.engine.checkpoint import read_checkpoint
 from vlm_dense.engine.config_checks import check_values
+from vlm_dense.engine.files import written_whole
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.fine_tuning import CLIPLoRAPrompt, LoRA
 from vlm_dense.methods.fine_tuning.clip_lora import merge, merged
@@ -95,15 +97,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         check_values(cfg)
         launch.fill_class_names(cfg)
-        model, weights = MODELS.build(ConfigDict(cfg.model.to_dict())), read_state_dict(args.checkpoint)
+        model = MODELS.build(ConfigDict(cfg.model.to_dict()))
+        checkpoint = read_checkpoint(args.checkpoint, map_location='cpu')
+        weights = checkpoint.get('state_dict', checkpoint)
         parts = with_updates(model, weights, args.checkpoint)
         updates = {name: part for each in parts for name, part in each.official().items()}
         if args.whole:
-            content = whole(model, parts, weights, read_nested(args.checkpoint).get('meta', {}))
+            content = whole(model, parts, weights, checkpoint.get('meta', {}))
         else:
             clip = clip_of(cfg.model)
             content = merged(clip.state_dict(), updates)
-        torch.save(content, args.out)
+        with written_whole(args.out) as begun:
+            torch.save(content, begun)
     use = 'as checkpoint'
     if not args.whole:
         arch = cfg.model.text_encoder.arch

@@ -9,6 +9,7 @@ import merge_lora
 import pytest
 import torch
 from matrix.models import ARCHS, SIZE, TASKS, build, output, samples
+from mmengine.logging import HistoryBuffer
 
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.errors import CheckpointError, ConfigError
@@ -172,7 +173,9 @@ def test_every_map_of_a_block_is_reached(weights):
 
 def test_the_program_writes_a_clip(weights, tmp_path, capsys, monkeypatch):
     model = moved(of_file('classifier', both(), weights['path']))
-    torch.save(dict(state_dict={k: v for k, v in model.state_dict().items() if 'lora' in k}), tmp_path / 'trained.pth')
+    updates = {k: v for k, v in model.state_dict().items() if 'lora' in k}
+    hub = dict(log_scalars={'train/loss': HistoryBuffer([1.0], [1])})  # as a run of mmengine saves it
+    torch.save(dict(state_dict=updates, message_hub=hub, meta=dict(epoch=1)), tmp_path / 'trained.pth')
     cfg = dict(type='vlm_dense.CLIPClassifier', **both(), class_names=['background', 'circle', 'red star'])
     for part in ('backbone', 'text_encoder'):
         kind = dict(backbone='vlm_dense.CLIPViT', text_encoder='vlm_dense.TextTower')[part]
