@@ -285,7 +285,12 @@ def build_page(
                 button = gr.Button('Segment', variant='primary', elem_id='segment')
             with gr.Column():
                 masks = gr.Image(
-                    label='Masks', format='png', interactive=False, buttons=['fullscreen', 'download'], elem_id='masks'
+                    label='Masks',
+                    show_label=False,
+                    format='png',
+                    interactive=False,
+                    buttons=['fullscreen', 'download'],
+                    elem_id='masks',
                 )
                 files = gr.File(
                     label='Labels as PNG, COCO (run lengths), LabelMe (polygons)',
