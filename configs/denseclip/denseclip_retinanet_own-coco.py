@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/detection_runtime_iters.py',
 ]
 
-max_iters = 400
+max_iters = 200
 model = dict(
     backbone=dict(input_resolution=640),
     neck=dict(num_outs=5),
@@ -16,5 +16,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=50),
     dict(type='PolyLR', eta_min=1e-6, power=0.9, by_epoch=False, begin=50, end=max_iters),
 ]
-train_cfg = dict(max_iters=max_iters, val_interval=200)
-default_hooks = dict(checkpoint=dict(interval=200, save_best='coco/bbox_mAP', rule='greater'))
+train_cfg = dict(max_iters=max_iters, val_interval=100)
+default_hooks = dict(checkpoint=dict(interval=100, save_best='coco/bbox_mAP', rule='greater'))
