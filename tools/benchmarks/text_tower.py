@@ -72,7 +72,7 @@ def step(encode, model, ids: Tensor, context: Tensor, images: Tensor) -> tuple[f
     context = context.clone().requires_grad_()
     start = time.perf_counter()
     out = encode(model, ids, context)
-    F.cross_entropy(100 * images @ F.normalize(out, dim=-1).T, torch.arange(len(images))).backward()
+    F.cross_entropy(100 * images @ F.normalize(out, dim=-1).T, torch.arange(len(images)) % len(out)).backward()
     return time.perf_counter() - start, out.detach(), context.grad
 
 
