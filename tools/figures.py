@@ -32,12 +32,14 @@ class Figure:
         find: Regular expression with one group; its last match in the output is the new figure.
         value: The figure as the pages have it.
         tolerance: Greatest difference that is not told, in the figure's unit: 0 for what repeats exactly.
+        factor: From the unit of the output to that of the pages: 100 where a share is printed.
     """
 
     label: str
     find: str
     value: str
     tolerance: float = 0.0
+    factor: float = 1.0
 
     def read(self, output: str) -> str | None:
         """The new figure, with as many decimals as the old one; ``None`` if the output has none."""
@@ -45,7 +47,7 @@ class Figure:
         if not found:
             return None
         decimals = len(self.value.partition('.')[2])
-        return f'{float(found[-1]):.{decimals}f}'
+        return f'{float(found[-1]) * self.factor:.{decimals}f}'
 
     def same(self, new: str | None) -> bool:
         """Whether the page is still right."""

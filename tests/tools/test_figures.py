@@ -46,3 +46,7 @@ def test_a_figure_that_differs_is_told(tmp_path, monkeypatch, capsys):
     assert 'b        mIoU    45.6  12.3  DIFFERS' in told and '1 figures differ' in told
     assert 'takes 99 minutes' in told and 'needs --data-root camvid=DIR' in told
     assert figures.main(['--out', str(tmp_path / 'out'), '--only', 'a']) == 0
+
+
+def test_a_share_is_compared_in_percent():
+    assert figures.Figure('AP', r'AP: ([\d.]+)', '81.1', factor=100).read('AP: 0.5\nAP: 0.8110') == '81.1'
