@@ -76,9 +76,11 @@ def test_two_processes_give_the_curve_and_the_weights_of_one(config, tmp_path):
         train_tool.launch.load_config(str(path), options).dump(str(path))
     train_tool.main([str(tmp_path / 'one.py'), '--work-dir', str(tmp_path / 'one')])
     two_processes((tmp_path / 'two.py', tmp_path / 'two'))
+    rounding = 1e-3 if config.endswith('ssl') else 1e-4  # a ResNet from random weights multiplies it with each step
     curves = [[row['loss'] for row in scalars(tmp_path / name) if 'loss' in row] for name in ('one', 'two')]
-    assert len(curves[0]) >= 6 and curves[0] == pytest.approx(curves[1], abs=1e-4)
+    assert len(curves[0]) >= 6 and curves[0] == pytest.approx(curves[1], abs=rounding)
+    assert curves[0][:6] == pytest.approx(curves[1][:6], abs=3e-5)
     one, two = (weights(tmp_path / name / 'epoch_3.pth') for name in ('one', 'two'))
     assert set(one) == set(two)
     for key, value in one.items():
-        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=rounding)
