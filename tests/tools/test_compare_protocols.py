@@ -232,10 +232,7 @@ def test_what_sees_test_images_or_no_label_has_columns_of_its_own():
     rows = [row('a', 40.0), row('b', 50.0, labels='guessed'), row('c', 60.0, selection='test')]
     rows += [row('d', 70.0, transductive=True, labels='guessed'), row('e', 80.0, labels='none')]
     page = report.markdown(rows, [], {}, 'command')
-    assert (
-        '| method | 1 shot | 1 shot, chosen on test images | 1 shot, labels guessed | 1 shot, transductive |'
-        in page
-    )
+    assert '| method | 1 shot | 1 shot, chosen on test images | 1 shot, labels guessed | 1 shot, transductive |' in page
     for line in ('| a | 40.0 | - | - | - |', '| b | - | - | 50.0 | - |', '| c | - | 60.0 | - | - |'):
         assert line in page
     assert '| d | - | - | - | 70.0 |' in page and '| e | 80.0 | - | - | - |' in page
