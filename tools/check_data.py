@@ -17,8 +17,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_config(parser)
-    parser.add_argument('--data-root', metavar='DIR', help='where the data lie, if not where the config says')
-    arguments.add_classes(parser)
+    arguments.add_data(parser)
     parser.add_argument('--out', default='work_dirs/check_data', metavar='DIR', help='for pictures (%(default)s)')
     parser.add_argument('--samples', type=arguments.positive, default=6, help='in each picture (%(default)s)')
     parser.add_argument('--show', type=arguments.positive, default=10, help='faults that are listed (%(default)s)')

@@ -13,18 +13,12 @@ from collections.abc import Sequence
 
 import vlm_dense
 from vlm_dense.engine import arguments
-from vlm_dense.zoo import free_names
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'config',
-        action=arguments.ConfigFile,
-        others=free_names(),
-        help='config, its name in configs/, or a model name of tools/segment.py',
-    )
+    arguments.add_named_config(parser)
     parser.add_argument('checkpoint', nargs='?', help='of a model that was trained; MaskCLIP needs none')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='class names (default: those of the config)')
     parser.add_argument('--format', choices=('onnx', 'pt2'), help='default: by the suffix of --out')

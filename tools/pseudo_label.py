@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import vlm_dense
 from vlm_dense.engine import arguments
-from vlm_dense.zoo import free_names
 
 _SHOWN = 5
 
@@ -21,12 +20,7 @@ _SHOWN = 5
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'config',
-        action=arguments.ConfigFile,
-        others=free_names(),
-        help='config, its name in configs/, or a model name of tools/segment.py',
-    )
+    arguments.add_named_config(parser)
     parser.add_argument('checkpoint', nargs='?', help='of a model that was trained; left out or none for MaskCLIP')
     parser.add_argument('images', help='folder of pictures')
     parser.add_argument('out', help='folder for the masks')

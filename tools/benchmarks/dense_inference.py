@@ -32,7 +32,7 @@ from mmengine import ConfigDict
 from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
 
-from vlm_dense.engine.launch import positive
+from vlm_dense.engine.arguments import positive
 from vlm_dense.engine.memory import PeakMemory
 from vlm_dense.methods.maskclip import MaskCLIP
 from vlm_dense.registry import MODELS

@@ -30,7 +30,8 @@ from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 
 from vlm_dense.apis import DetInferencer, ExportedClassifier, SegInferencer, export_file
 from vlm_dense.datasets.shapes import ShapesDataset
-from vlm_dense.engine.launch import build_runner, fill_class_names, load_config, positive
+from vlm_dense.engine.arguments import positive
+from vlm_dense.engine.launch import build_runner, fill_class_names, load_config
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SMALL = {

@@ -35,8 +35,8 @@ import torch
 from mmseg.structures import SegDataSample
 from torch import nn
 
+from vlm_dense.engine.arguments import positive
 from vlm_dense.engine.compilation import compile_parts
-from vlm_dense.engine.launch import positive
 
 Job = Callable[[], object]
 

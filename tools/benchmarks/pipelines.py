@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from vlm_dense.clip.resnet import CLIPResNet
-from vlm_dense.engine.launch import positive
+from vlm_dense.engine.arguments import positive
 
 ROOT = Path(__file__).parents[2]
 

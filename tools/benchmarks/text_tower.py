@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.engine.launch import positive
+from vlm_dense.engine.arguments import positive
 
 CONTEXT = 16
 

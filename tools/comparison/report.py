@@ -246,7 +246,7 @@ def _panels(figure, rows: list[dict]) -> None:
     ticks = sorted({row['shots'] for row in rows})
     for axes in grid.flat[len(methods) :]:
         axes.set_axis_off()
-    for axes, method in zip(grid.flat, methods, strict=False):
+    for axes, method in zip(grid.flat[: len(methods)], methods, strict=True):
         for shots, means, _ in curves.values():
             axes.plot(shots, means, color='0.85', linewidth=1)
         style = '--' if kind_of(next(row for row in rows if row['method'] == method)) else '-'

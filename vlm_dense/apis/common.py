@@ -20,7 +20,7 @@ from vlm_dense.datasets.checks import MAX_PIXELS, LoadImage, check_pixels
 from vlm_dense.engine.checkpoint import CheckpointFitHook, read_checkpoint
 from vlm_dense.errors import ConfigError, DataError
 
-READING = (
+_READING = (
     'DrawScene',
     'LoadImage',
     'LoadImageFromFile',
@@ -59,6 +59,11 @@ def load_weights(model: nn.Module, weights: str | None, caller: str) -> Sequence
     return names
 
 
+def is_reading(step: dict) -> bool:
+    """Whether a step of a pipeline reads pictures or annotations."""
+    return step['type'].rpartition('.')[2] in _READING
+
+
 def preparing_steps(cfg: Config) -> list[dict]:
     """The test pipeline of a config without what reads pictures and annotations.
 
@@ -69,7 +74,7 @@ def preparing_steps(cfg: Config) -> list[dict]:
     steps = dataset.get('pipeline') or cfg.get('test_pipeline')
     if not steps:
         raise ConfigError('The config has no test_pipeline, so it is unknown how pictures are to be prepared.')
-    return [t for t in steps if t['type'].rpartition('.')[2] not in READING]
+    return [step for step in steps if not is_reading(step)]
 
 
 def picture_list(inputs) -> list[str | np.ndarray]:

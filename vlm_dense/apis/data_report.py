@@ -11,19 +11,20 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS
 from mmengine.runner import set_random_seed
 from PIL import Image
 from rich.progress import track
 
-from vlm_dense.apis.common import READING, save
+from vlm_dense.apis.common import is_reading, save
 from vlm_dense.colours import class_colours
-from vlm_dense.engine.config_checks import LOADERS, check_masks, check_values, leaves, use_classes
-from vlm_dense.engine.config_files import load_config
+from vlm_dense.engine.config_checks import LOADERS, check_masks, check_values, leaves
+from vlm_dense.engine.launch import read_config
 from vlm_dense.engine.pictures import colour, draw_instances, draw_rows
 from vlm_dense.errors import DataError, UserError
 
@@ -64,7 +65,9 @@ def check(args: argparse.Namespace) -> bool:
     Returns:
         Whether something cannot be used.
     """
-    cfg = _config(args)
+    cfg = read_config(args)
+    check_values(cfg)
+    check_masks(cfg)
     reports: dict[str, Report] = {}
     for name, dataset in _different_sets(cfg).items():
         for key, leaf in leaves(dataset, name):
@@ -79,17 +82,6 @@ def check(args: argparse.Namespace) -> bool:
     faults = sum(len(report.faults) for report in reports.values())
     print(f'{faults} faults: mend these files before training.' if faults else 'No faults.')
     return bool(faults)
-
-
-def _config(args: argparse.Namespace) -> Config:
-    options = dict(args.cfg_options or {}, **(dict(data_root=args.data_root) if args.data_root else {}))
-    cfg = load_config(args.config, options)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    if args.classes:
-        use_classes(cfg, args.classes)
-    check_values(cfg)
-    check_masks(cfg)
-    return cfg
 
 
 def _different_sets(cfg: Config) -> dict[str, dict]:
@@ -110,7 +102,7 @@ def _look(leaf: dict) -> Report:
         report.classes = tuple(data.metainfo.get('classes') or ())
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells of its steps
             data.full_init()
-        read = Compose([step for step in leaf.get('pipeline') or [] if _is_reading(step)])
+        read = Compose([step for step in leaf.get('pipeline') or [] if is_reading(step)])
     except UserError as error:  # of the set as a whole
         report.faults.append(str(error))
         return report
@@ -143,10 +135,6 @@ def _boxes_left_out(file: str) -> list[str]:
     )
 
 
-def _is_reading(step: dict) -> bool:
-    return str(step['type']).rpartition('.')[2] in READING
-
-
 def _count(report: Report, info: dict, sample: dict) -> None:
     """Add one sample that was read.
 
@@ -156,7 +144,7 @@ def _count(report: Report, info: dict, sample: dict) -> None:
     height, width = sample['img'].shape[:2]
     path = info.get('img_path')
     if path and os.path.isfile(path):
-        digest = _digest(path)
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         if digest in report.digests:
             report.remarks.append(f'{path} is the same picture as {report.digests[digest]}.')
         report.digests.setdefault(digest, path)
@@ -182,15 +170,6 @@ def _count(report: Report, info: dict, sample: dict) -> None:
         labels = Counter(np.atleast_1d(np.asarray(given, dtype=int)).tolist())
     report.amounts.update(labels)
     report.shown.update(labels.keys())
-
-
-def _digest(path: str) -> str:
-    with open(path, 'rb') as stream:
-        return hashlib.file_digest(stream, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else _sha(stream)
-
-
-def _sha(stream) -> str:
-    return hashlib.sha256(stream.read()).hexdigest()
 
 
 # --- words ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch import nn
 from vlm_dense.apis.common import check_device, load_weights
 from vlm_dense.apis.maskclip_models import segmentor_config
 from vlm_dense.colours import class_colours
-from vlm_dense.engine.config_checks import check_values, class_names, heads, registered
+from vlm_dense.engine.config_checks import check_values, class_names, count_classes, registered
 from vlm_dense.engine.launch import fill_class_names
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.segmentation.class_names import check_names
@@ -56,8 +56,7 @@ def give_names(cfg: Config, names: Sequence[str]) -> None:
     """
     kind = registered(MODELS, cfg.model['type'])
     check_names(names, getattr(kind, 'repeated_names', False))
-    for _, head in heads(cfg.model):
-        head['num_classes'] = len(names)
+    count_classes(cfg, len(names))
     if 'class_names' in inspect.signature(kind).parameters:
         cfg.model['class_names'] = list(names)
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections import Counter
+from functools import lru_cache
 from typing import Any
 
 from mmdet.datasets import CocoDataset as _CocoDataset
@@ -158,9 +159,7 @@ class CocoFileDataset(CocoDataset):
     def __init__(self, data_root: str, split: str = 'train', metainfo: dict | None = None, **kwargs):
         check_split(split)
         self.split = split
-        self._whole = os.path.join(data_root, 'annotations.json')
-        own = os.path.join(data_root, f'{split}.json')
-        file = own if os.path.isfile(own) else self._whole
+        file = self._file(data_root, split)
         metainfo = dict(metainfo or {})
         metainfo['classes'] = metainfo.get('classes') or _categories(file)
         metainfo.setdefault('palette', class_colours(metainfo['classes']))
@@ -175,24 +174,33 @@ class CocoFileDataset(CocoDataset):
     @staticmethod
     def expected_files(dataset: dict) -> list[tuple[str, str, str]]:
         """(path, what lies there, config key) of what a config of this data set reads."""
-        root, split = dataset.get('data_root') or '', dataset.get('split', 'train')
-        own = os.path.join(root, f'{split}.json')
-        file = own if os.path.isfile(own) else os.path.join(root, 'annotations.json')
+        root = dataset.get('data_root') or ''
+        file = CocoFileDataset._file(root, dataset.get('split', 'train'))
         return [(os.path.join(root, 'images'), '*', 'data_root'), (file, '', 'data_root')]
+
+    @staticmethod
+    def _file(root: str, split: str) -> str:
+        own = os.path.join(root, f'{split}.json')
+        return own if os.path.isfile(own) else os.path.join(root, 'annotations.json')
 
     def load_data_list(self) -> list[dict]:
         """One dict an image of the split."""
         infos = super().load_data_list()
-        if self.ann_file == self._whole:
+        if os.path.basename(self.ann_file) == 'annotations.json':
             infos = part_of(sorted(infos, key=lambda info: info['img_path']), self.split)
         return infos
+
+
+@lru_cache(maxsize=4)  # checks of a config ask several times before anything is trained
+def _read_categories(file: str, changed: int) -> tuple[str, ...]:
+    with open(file, encoding='utf-8') as stream:
+        return tuple(category['name'] for category in json.load(stream)['categories'])
 
 
 def _categories(file: str) -> list[str]:
     """Names of the categories of a COCO file, in its order."""
     try:
-        with open(file, encoding='utf-8') as stream:
-            return [category['name'] for category in json.load(stream)['categories']]
+        return list(_read_categories(file, os.stat(file).st_mtime_ns))
     except OSError as error:
         raise DataError(
             f'The annotations {os.path.abspath(file)} cannot be read ({error.strerror}). Expected train.json and '

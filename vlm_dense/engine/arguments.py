@@ -72,6 +72,16 @@ def add_config(parser: argparse.ArgumentParser, text: str = 'config file, or the
     parser.add_argument('config', action=ConfigFile, help=text)
 
 
+def add_named_config(parser: argparse.ArgumentParser) -> None:
+    """Add the config that a program begins with, or a name of a model that ``tools/segment.py`` knows."""
+    parser.add_argument(
+        'config',
+        action=ConfigFile,
+        others=free_names(),
+        help='config, its name in configs/, or a model name of tools/segment.py',
+    )
+
+
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of every program that reads a config."""
     parser.add_argument(
@@ -83,8 +93,9 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_classes(parser: argparse.ArgumentParser) -> None:
-    """Add the names of the classes of data of one's own."""
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add where the data are and, of data of one's own, the names of their classes."""
+    parser.add_argument('--data-root', metavar='DIR', help='where the data lie, if not where the config says')
     parser.add_argument(
         '--classes',
         nargs='+',
@@ -97,8 +108,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that training and testing share."""
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config>)')
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how several processes were started')
-    parser.add_argument('--data-root', metavar='DIR', help='where the data lie, if not where the config says')
-    add_classes(parser)
+    add_data(parser)
     parser.add_argument('--local_rank', '--local-rank', type=int, help='set by some launchers')
     add_config_arguments(parser)
 

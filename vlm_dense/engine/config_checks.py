@@ -205,7 +205,7 @@ def _names(dataset: dict) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
 
 
-def heads(model: dict, path: str = 'model') -> Iterator[tuple[str, dict]]:
+def _heads(model: dict, path: str = 'model') -> Iterator[tuple[str, dict]]:
     """(config key, config) of every head inside a model that says for how many classes it is."""
     for key, value in model.items():
         for i, one in enumerate(value if isinstance(value, (list, tuple)) else [value]):
@@ -213,7 +213,7 @@ def heads(model: dict, path: str = 'model') -> Iterator[tuple[str, dict]]:
                 here = f'{path}.{key}.{i}' if isinstance(value, (list, tuple)) else f'{path}.{key}'
                 if key.endswith('head') and isinstance(one.get('num_classes'), int):
                     yield here, one
-                yield from heads(one, here)
+                yield from _heads(one, here)
 
 
 def check_class_count(cfg: Config, names: Sequence[str] | None) -> None:
@@ -224,7 +224,7 @@ def check_class_count(cfg: Config, names: Sequence[str] | None) -> None:
     """
     if names is None:
         return
-    unlike = [(key, head['num_classes']) for key, head in heads(cfg.model) if head['num_classes'] != len(names)]
+    unlike = [(key, head['num_classes']) for key, head in _heads(cfg.model) if head['num_classes'] != len(names)]
     if unlike:
         found = ', '.join(f'{key}.num_classes={count}' for key, count in unlike)
         remedy = ' '.join(f'{key}.num_classes={len(names)}' for key, _ in unlike)
@@ -265,8 +265,13 @@ def use_classes(cfg: Config, names: Sequence[str]) -> None:
                     'the configs *_own-masks.py, *_own-coco.py and *_own-folders.py.'
                 )
             dataset['metainfo'] = dict(dataset.get('metainfo') or {}, classes=names)
-    for _, head in heads(cfg.model):
-        head['num_classes'] = len(names)
+    count_classes(cfg, len(names))
+
+
+def count_classes(cfg: Config, number: int) -> None:
+    """Give all heads of a config that say for how many classes they are another number."""
+    for _, head in _heads(cfg.model):
+        head['num_classes'] = number
 
 
 # --- values ---------------------------------------------------------------------------------------------------

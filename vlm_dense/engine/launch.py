@@ -17,7 +17,6 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import FlexibleRunner, Runner
 
-from vlm_dense.engine.arguments import add_common_arguments, add_config_arguments, add_max_pixels, positive
 from vlm_dense.engine.checkpoint import class_differences
 from vlm_dense.engine.config_checks import (
     check_class_count,
@@ -37,14 +36,11 @@ from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.segmentation.class_names import check_names
 
 __all__ = [
-    'add_common_arguments',
-    'add_config_arguments',
-    'add_max_pixels',
     'build_runner',
     'fill_class_names',
     'load_config',
-    'positive',
     'prepare',
+    'read_config',
     'test',
     'train',
     'user_errors',
@@ -145,6 +141,20 @@ def _use_gloo(cfg: Config) -> None:
 # --- runs -----------------------------------------------------------------------------------------------------
 
 
+def read_config(args: argparse.Namespace) -> Config:
+    """The config that the arguments name, with their changes, data and classes; its default scope is set.
+
+    Args:
+        args: With ``config``, ``cfg_options``, ``data_root`` and, of data of one's own, ``classes``.
+    """
+    options = dict(args.cfg_options or {}, **(dict(data_root=args.data_root) if args.data_root else {}))
+    cfg = load_config(args.config, options)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    if getattr(args, 'classes', None):
+        use_classes(cfg, args.classes)
+    return cfg
+
+
 def prepare(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
     """Config of a run, checked: data are there, class counts agree, processes are connected.
 
@@ -155,14 +165,10 @@ def prepare(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
     """
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    options = dict(args.cfg_options or {}, **(dict(data_root=args.data_root) if args.data_root else {}))
-    cfg = load_config(args.config, options)
+    cfg = read_config(args)
     stem = os.path.splitext(os.path.basename(args.config))[0]
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
     cfg.launcher = args.launcher
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    if getattr(args, 'classes', None):
-        use_classes(cfg, args.classes)
     check_values(cfg, loaders)
     check_data(cfg, loaders)
     fill_class_names(cfg, loaders)

@@ -94,9 +94,7 @@ def _trace(graph: Graph, size: Size, opened: tuple[int, ...]) -> Traced:
     graph.drop_unused(images)
     with warnings.catch_warnings(), _plain_autocast():
         warnings.simplefilter('ignore')
-        program = torch.export.export(
-            graph, (images,), dynamic_shapes=({axis: Dim.DYNAMIC for axis in opened},), strict=False
-        )
+        program = torch.export.export(graph, (images,), dynamic_shapes=({axis: Dim.DYNAMIC for axis in opened},))
         least, most = _limits(program)
         seen = [images]
         if opened:
