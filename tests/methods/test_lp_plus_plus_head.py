@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from vlm_dense.errors import ConfigError
+from vlm_dense.methods.adapters import lp_plus_plus
 from vlm_dense.methods.adapters.lp_plus_plus import LPPlusPlus, rates, scores
 
 NAMES, TOWER = ['circle', 'star', 'square'], SimpleNamespace(embed_dim=8)
@@ -40,6 +41,16 @@ def test_without_validation_the_last_step_is_kept():
     head.begin(images, labels, torch.eye(8)[:3])
     head.fit(images, labels, torch.eye(8)[:3])
     assert head.best_epoch == 6 and not head.accuracies and head.prepared
+
+
+@pytest.mark.parametrize('sign, warned', [(1, False), (-1, True)])
+def test_a_text_that_begins_against_its_classes_is_told(sign, warned, monkeypatch):
+    told = []
+    monkeypatch.setattr(lp_plus_plus, 'print_log', lambda message, **kwargs: told.append(message))
+    head = LPPlusPlus(NAMES, TOWER)
+    head.begin(*drawn(12, 0), sign * torch.eye(8)[:3])
+    assert (head.alpha[0] < 0) == warned and bool(told) == warned
+    assert not warned or 'speaks against each class' in told[0]
 
 
 @pytest.mark.parametrize('count', [5, 20])

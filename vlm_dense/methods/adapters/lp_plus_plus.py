@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -33,7 +34,8 @@ class LPPlusPlus(Prepared, Head, BaseModule):
     accuracy is kept.
 
     The official code never clears the gradient of alpha, which so is the sum over all steps, and moves alpha by it
-    every tenth step. The default does the same.
+    every tenth step. The default does the same. Where the mean cosine is negative, which no published CLIP has but the
+    bundled ones do, alpha begins negative and a warning says so.
 
     From data: ``support``, the labelled images, in one pass; ``search``, if given, the validation images.
 
@@ -101,7 +103,16 @@ class LPPlusPlus(Prepared, Head, BaseModule):
         self.weight.zero_().index_add_(0, labels, images)
         nn.init.uniform_(self.bias, -(images.shape[1] ** -0.5), images.shape[1] ** -0.5)
         means = self.weight / labels.bincount(minlength=len(self.weight))[:, None]
-        self.alpha.fill_(_START * (means * text).sum(dim=1).mean())
+        own = (means * text).sum(dim=1).mean().item()
+        self.alpha.fill_(_START * own)
+        if own < 0:
+            print_log(
+                f'LPPlusPlus: images and the texts of their classes have a mean cosine of {own:.2f}, so alpha begins at '
+                f'{_START * own:.0f} and the text speaks against each class. The method counts on positive cosines, '
+                'as published CLIPs have them; with few images the result can be worse than zero-shot.',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def fit(
         self, images: Tensor, labels: Tensor, text: Tensor, validation: tuple[Tensor, Tensor] | None = None
