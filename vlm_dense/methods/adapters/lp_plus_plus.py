@@ -107,8 +107,8 @@ class LPPlusPlus(Prepared, Head, BaseModule):
         self.alpha.fill_(_START * own)
         if own < 0:
             print_log(
-                f'LPPlusPlus: images and the texts of their classes have a mean cosine of {own:.2f}, so alpha begins at '
-                f'{_START * own:.0f} and the text speaks against each class. The method counts on positive cosines, '
+                f'LPPlusPlus: images and the texts of their classes have a mean cosine of {own:.2f}, so alpha begins '
+                f'at {_START * own:.0f} and the text speaks against each class. The method counts on positive cosines, '
                 'as published CLIPs have them; with few images the result can be worse than zero-shot.',
                 logger='current',
                 level=logging.WARNING,
