@@ -162,17 +162,10 @@ class ResCLIPAttention(LastBlockAttention):
         return whole
 
 
-def _places(labels: Tensor) -> Tensor:
-    """Row and column of each patch, (2, N), float32."""
-    h, w = labels.shape[1:]
-    axes = (torch.arange(n, device=labels.device, dtype=torch.float32) for n in (h, w))
-    return torch.stack(torch.meshgrid(*axes, indexing='ij')).flatten(1)
-
-
 def _distances(labels: Tensor) -> Tensor:
-    """The larger of the distances in rows and in columns of two patches, (N, N)."""
-    places = _places(labels)
-    return (places[:, :, None] - places[:, None]).abs().amax(dim=0)
+    """The larger of the distances in rows and in columns of two patches, (N, N), int16."""
+    rows, columns = (_apart(torch.arange(n, device=labels.device)) for n in labels.shape[1:])
+    return torch.maximum(rows[:, None, :, None], columns[:, None]).flatten(2).flatten(0, 1)
 
 
 def clear_path(labels: Tensor) -> Tensor:
@@ -184,11 +177,19 @@ def clear_path(labels: Tensor) -> Tensor:
     Args:
         labels: (B, h, w).
     """
-    places, distance, flat = _places(labels), _distances(labels), labels.flatten(1)
-    steps = max(int(distance.max()), 1)
-    clear = torch.ones(len(flat), *distance.shape, dtype=torch.bool, device=labels.device)
+    h, w = labels.shape[1:]
+    rows, columns = (torch.arange(n, device=labels.device, dtype=torch.float32) for n in (h, w))
+    steps = max(h, w, 2) - 1
+    turned = labels.permute(2, 0, 1).to(torch.int16)  # axes (w, B, h): what is taken below are long runs of memory
+    apart = torch.maximum(_apart(columns)[:, :, None, None, None], _apart(rows))
+    clear = torch.ones((), dtype=torch.bool, device=labels.device)
     for j in range(steps + 1):
         t = torch.tensor(j / steps, dtype=torch.float32, device=labels.device)
-        y, x = (places[:, :, None] * (1 - t) + places[:, None] * t).round().long()
-        clear &= (flat[:, y * labels.shape[2] + x] == flat[:, :, None]) | (j > distance)
-    return clear
+        y, x = ((n[:, None] * (1 - t) + n * t).round().long() for n in (rows, columns))
+        met = turned[:, :, y].index_select(0, x.flatten()).unflatten(0, (w, w))  # (w of a, w of b, B, h of a, h of b)
+        clear = clear & ((met == turned[:, None, :, :, None]) | (apart < j))
+    return clear.permute(2, 3, 0, 4, 1).flatten(3, 4).flatten(1, 2)
+
+
+def _apart(places: Tensor) -> Tensor:
+    return (places[:, None] - places).abs().to(torch.int16)
