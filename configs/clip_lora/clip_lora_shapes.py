@@ -9,6 +9,7 @@ _base_ = [
 
 max_iters = 800
 model = dict(text_prompt=dict(type='vlm_dense.CLIPLoRAPrompt'))
+train_dataloader = dict(sampler=dict(type='InfiniteSampler', shuffle=True))  # a new epoch else waits for two seconds
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=max_iters, eta_min=1e-6, by_epoch=False, begin=0, end=max_iters)
