@@ -57,14 +57,14 @@ def text_of(model: MaskCLIP) -> Tensor:
 
 
 def official(model: MaskCLIP, image: Tensor) -> tuple[Tensor, float]:
-    """Labels (H, W) of an image (1, 3, H, W), and the seconds of the text.
+    """Labels (H, W) of an image (1, 3, H, W), and the CPU seconds of the text.
 
     Text for the image; windows one by one, each enlarged and padded to the canvas before it is added; all maps at full
     size, resized once more, refined, softmax, maximum over the names of a class, argmax.
     """
-    start = time.perf_counter()
+    start = time.process_time()
     text = text_of(model)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     model.decode_head.embed_classes = lambda *_: text
     size, boxes = image.shape[2:], model._windows(*image.shape[2:])
     if isinstance(model, LPOSS):
@@ -115,7 +115,7 @@ def ours(model: MaskCLIP, image: Tensor) -> tuple[Tensor, float]:
 
 @torch.no_grad()
 def measure(method: str, kind: str, arch: str, size: tuple[int, int], classes: list[int], repeats: int, queue) -> None:
-    """Put (K, seconds, seconds of the text in it, peak MB, labels) into the queue for each number of classes."""
+    """Put (K, CPU seconds, those of the text in it, peak MB, labels) into the queue for each number of classes."""
     torch.set_num_threads(1)
     names = [names[0] for names in read_class_names('coco-stuff171')]
     model = build(method, arch, names[: max(classes)])
@@ -127,9 +127,9 @@ def measure(method: str, kind: str, arch: str, size: tuple[int, int], classes: l
             model.decode_head.embed_classes()
         memory, found = PeakMemory().start(), []
         for _ in range(repeats):
-            start = time.perf_counter()
+            start = time.process_time()
             labels, text = run(model, image)
-            found.append((time.perf_counter() - start, text))
+            found.append((time.process_time() - start, text))
         seconds, text = (statistics.median(column) for column in zip(*found, strict=True))
         peak = None if memory.peak is None else memory.peak - memory.before
         queue.put((number, seconds, text, peak, labels.to(torch.int32).numpy()))
@@ -140,7 +140,7 @@ def compare(methods: list[str], arch: str, size: tuple[int, int], classes: list[
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['dense_methods'])
     head = ['method', 'K', 'official s', 'without text', 'ours s', 'times as fast', 'official MB', 'ours MB', 'share']
-    print(f'{arch}, one image of {size[1]} x {size[0]} px, one thread, medians of {repeats}; official: seconds with')
+    print(f'{arch}, one image of {size[1]} x {size[0]} px, one thread, CPU seconds, medians of {repeats}; official: with')
     print(f'text, and without it; MB: peak beyond the model\n\n| {" | ".join(head)} | same label |')
     print(f'|{"---|" * (len(head) + 1)}', flush=True)
     for method in methods:
