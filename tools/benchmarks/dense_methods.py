@@ -140,8 +140,8 @@ def compare(methods: list[str], arch: str, size: tuple[int, int], classes: list[
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['dense_methods'])
     head = ['method', 'K', 'official s', 'without text', 'ours s', 'times as fast', 'official MB', 'ours MB', 'share']
-    print(f'{arch}, one image of {size[1]} x {size[0]} px, one thread, CPU seconds, medians of {repeats}; official: with')
-    print(f'text, and without it; MB: peak beyond the model\n\n| {" | ".join(head)} | same label |')
+    print(f'{arch}, one image of {size[1]} x {size[0]} px, CPU seconds, one thread, medians of {repeats};')
+    print(f'official: with text, and without it; MB: peak beyond the model\n\n| {" | ".join(head)} | same label |')
     print(f'|{"---|" * (len(head) + 1)}', flush=True)
     for method in methods:
         found = {}
