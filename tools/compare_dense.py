@@ -41,7 +41,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--timed', type=arguments.positive, default=8, metavar='N', help='images of the median time (%(default)s)'
     )
     parser.add_argument(
-        '--pictures', type=arguments.positive, default=3, metavar='N', help='rows of a picture (%(default)s)'
+        '--pictures',
+        type=arguments.positive,
+        default=3,
+        metavar='N',
+        help='rows of a picture, evenly spread images (%(default)s)',
     )
     parser.add_argument('--out', default='work_dirs/compare_dense', type=Path, help='folder of results (%(default)s)')
     parser.add_argument('--data-root', nargs='+', default=[], metavar='SET=DIR', help='where the data lie')

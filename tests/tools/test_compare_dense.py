@@ -73,7 +73,7 @@ def test_scores_are_those_of_the_model_alone(compared, method, tmp_path):
     model = dense.build(cell)  # with its own text and tower
     dataset = dense.DATASETS.build(cell.cfg.test_dataloader.dataset)
     with np.load(cell.file(out, 'pictures').with_suffix('.npz')) as kept:
-        sample = model.test_step(dense.pseudo_collate([dataset[dense.chosen(cell, len(dataset))[0]]]))[0]
+        sample = model.test_step(dense.pseudo_collate([dataset[dense.spread(cell.images, len(dataset))[0]]]))[0]
         assert np.array_equal(sample.pred_sem_seg.data[0].numpy(), kept[f'{method}_0'])
 
 

@@ -207,9 +207,9 @@ def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
     return list(found.values())
 
 
-def chosen(cell: Cell, length: int) -> list[int]:
-    """Indices of the images of a cell, evenly spread."""
-    count = length if cell.images is None else min(cell.images, length)
+def spread(count: int | None, length: int) -> list[int]:
+    """So many indices below ``length``, evenly spread; None: all."""
+    count = length if count is None else min(count, length)
     return [i * length // count for i in range(count)]
 
 
@@ -220,7 +220,7 @@ def run_group(cells: Sequence[Cell], out: Path, pictures: int, told=lambda done,
     A run that was stopped goes on; a method that fails stops no other.
 
     Args:
-        pictures: So many images are kept with the labels that they got, for the picture.
+        pictures: So many images, evenly spread, are kept with the labels that they got, for the picture.
         told: Called with (done, all) images.
 
     Returns:
@@ -238,7 +238,8 @@ def run_group(cells: Sequence[Cell], out: Path, pictures: int, told=lambda done,
     if not running:
         return failed
     dataset = DATASETS.build(cells[0].cfg.test_dataloader.dataset)
-    indices = chosen(cells[0], len(dataset))
+    indices = spread(cells[0].images, len(dataset))
+    kept = spread(pictures, len(indices))
     metrics = {cell.method: Evaluator(copy.deepcopy(cell.cfg.test_evaluator)) for cell in running}
     for metric in metrics.values():
         metric.dataset_meta = dataset.metainfo
@@ -259,7 +260,7 @@ def run_group(cells: Sequence[Cell], out: Path, pictures: int, told=lambda done,
             labels[cell.method] = samples[0].pred_sem_seg.data[0].to(torch.uint8).cpu()
         for tower in towers:
             tower.forget()
-        if number < pictures:
+        if number in kept:
             truth = batch['data_samples'][0].gt_sem_seg.data[0].to(torch.uint8)
             shown.append(dict(labels, image=batch['inputs'][0].clone(), truth=truth))
         if (number + 1) % _SAVE_EVERY == 0:
@@ -313,7 +314,7 @@ def run_cost(cell: Cell, out: Path, images: int) -> None:
     encode_text(cell, out / 'text')
     model = build(cell)
     dataset = DATASETS.build(cell.cfg.test_dataloader.dataset)
-    some = chosen(cell, len(dataset))[: images + 1]
+    some = spread(cell.images, len(dataset))[: images + 1]
     memory, seconds = PeakMemory(_device()).start(), []
     for index in some:
         batch = pseudo_collate([dataset[index]])
