@@ -204,9 +204,9 @@ def killed(arguments: list[str], seen, folder: Path) -> None:
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    for lock in folder.glob('cells/*/lock'):
+    for pid in folder.glob('cells/*/pid'):
         with contextlib.suppress(ProcessLookupError):  # it had finished
-            os.kill(int(lock.read_text()), signal.SIGKILL)
+            os.kill(int(pid.read_text()), signal.SIGKILL)
     assert seen()
 
 

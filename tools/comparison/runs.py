@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import inspect
 import json
 import multiprocessing
@@ -25,7 +24,7 @@ from mmengine.registry import MODELS, init_default_scope
 from comparison.cells import Cell
 from vlm_dense.engine import launch
 from vlm_dense.engine.config_checks import class_names, registered
-from vlm_dense.engine.files import last_checkpoint
+from vlm_dense.engine.files import last_checkpoint, lock
 from vlm_dense.errors import ConfigError
 
 _PRELOADED = ['comparison.preload']
@@ -117,12 +116,10 @@ def run_cell(folder: Path) -> None:
     and why; ``minutes`` of the training and the test. A training that was killed goes on from
     its last checkpoint. Of two processes with the same folder the second waits for the first, and finds its results.
     """
-    with (folder / 'lock').open('w') as lock, (folder / 'log.txt').open('a', encoding='utf-8') as log:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock(folder / 'lock'), (folder / 'log.txt').open('a', encoding='utf-8') as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-        lock.write(f'{os.getpid()}')
-        lock.flush()
+        (folder / 'pid').write_text(f'{os.getpid()}')
         with _errors_told(), launch.user_errors():
             _train_and_test(folder)
 
