@@ -88,7 +88,7 @@ def build(args: argparse.Namespace, official: bool) -> DenseCLIP:
         type='vlm_dense.DenseCLIP',
         class_names=ADE20KDataset.METAINFO['classes'][:classes],
         backbone=dict(image, arch=arch, input_resolution=crop),
-        text_encoder=dict(type='vlm_dense.TextTower', arch=arch, context_length=13, chunk_size=256),
+        text_encoder=dict(type='vlm_dense.TextTower', arch=arch, context_length=13, chunk_size=64),
         text_prompt=dict(type='vlm_dense.DenseCLIPPrompt'),
         context_decoder=dict(type='vlm_dense.ContextDecoder'),
         neck=dict(type='mmseg.FPN', out_channels=256, num_outs=4),

@@ -5,7 +5,7 @@ model = dict(
     type='vlm_dense.DenseCLIP',
     backbone=dict(head=True),
     text_encoder=dict(
-        type='vlm_dense.TextTower', arch='ViT-B-16-quickgelu', pretrained='openai', context_length=13, chunk_size=256
+        type='vlm_dense.TextTower', arch='ViT-B-16-quickgelu', pretrained='openai', context_length=13, chunk_size=64
     ),
     text_prompt=dict(type='vlm_dense.DenseCLIPPrompt', num_contexts=8, name_length=5),
     context_decoder=dict(type='vlm_dense.ContextDecoder', width=256, heads=4, layers=3, dropout=0.1),
