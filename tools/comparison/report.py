@@ -207,7 +207,8 @@ def _unique(values: Iterable) -> list:
 def draw(rows: list[dict], path: Path) -> None:
     """Few-shot accuracy, a panel for each method over the others in grey; below, bars of base, new and their mean.
 
-    Whiskers are standard deviations over seeds. A method that has a kind is dashed, see :func:`kind_of`.
+    With one number of shots few-shot accuracy is bars, too. Whiskers are standard deviations over seeds. A method that
+    has a kind is dashed, and told below bars, see :func:`kind_of`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -217,13 +218,13 @@ def draw(rows: list[dict], path: Path) -> None:
     if not panels:
         return
     parts = [[row for row in rows if (row['protocol'], row['dataset']) == panel] for panel in panels]
-    heights = [1.7 * _lines_of(part) + 0.9 if part[0]['protocol'] == 'few-shot' else 3.6 for part in parts]
+    heights = [1.7 * _lines_of(part) + 0.9 if _has_curves(part) else 3.6 for part in parts]
     figure = Figure((10, sum(heights)), layout='constrained')
     FigureCanvasAgg(figure)
     places = figure.subfigures(len(parts), 1, height_ratios=heights, squeeze=False)[:, 0]
     for place, part in zip(places, parts, strict=True):
         place.suptitle(f'{part[0]["dataset"]}, {part[0]["protocol"]}: {part[0]["metric"]}, %')
-        if part[0]['protocol'] == 'few-shot':
+        if _has_curves(part):
             _panels(place, part)
         else:
             _bars(place.subplots(), part)
@@ -231,6 +232,11 @@ def draw(rows: list[dict], path: Path) -> None:
 
 
 _COLUMNS = 6
+_SERIES = {'base': '0.75', 'new': '0.55', 'harmonic mean': 'C0'}
+
+
+def _has_curves(rows: list[dict]) -> bool:
+    return rows[0]['protocol'] == 'few-shot' and len({row['shots'] for row in rows}) > 1
 
 
 def _lines_of(rows: list[dict]) -> int:
@@ -275,21 +281,25 @@ def _bars(axes, rows: list[dict]) -> None:
     shots = max(row['shots'] for row in rows)
     rows = [row for row in rows if row['shots'] == shots]
     rows = rows + harmonic_rows(rows)
-    methods = _unique(row['method'] for row in rows)
-    for i, (test, colour) in enumerate((('base', '0.75'), ('new', '0.55'), ('harmonic mean', 'C0'))):
-        found = [[row['value'] for row in rows if (row['method'], row['test']) == (m, test)] for m in methods]
+    methods = _unique((row['method'], kind_of(row)) for row in rows)
+    series = _SERIES if rows[0]['protocol'] == 'base-to-new' else dict.fromkeys(_unique(r['test'] for r in rows), 'C0')
+    width = 0.84 / len(series)
+    for i, (test, colour) in enumerate(series.items()):
+        found = [[row['value'] for row in rows if (row['method'], row['test']) == (m, test)] for m, _ in methods]
         there = [(x, values) for x, values in enumerate(found) if values]
         axes.bar(
-            [x + 0.28 * (i - 1) for x, _ in there],
+            [x + width * (i - (len(series) - 1) / 2) for x, _ in there],
             [statistics.mean(values) for _, values in there],
-            0.26,
+            0.93 * width,
             yerr=[_deviation(values) for _, values in there],
             error_kw=dict(elinewidth=1),
             color=colour,
             label=test,
         )
-    axes.set_xticks(range(len(methods)), methods, rotation=30 if len(methods) < 12 else 60, ha='right')
+    names = [f'{method} ({kind})' if kind else method for method, kind in methods]
+    axes.set_xticks(range(len(methods)), names, rotation=30 if len(methods) < 12 else 60, ha='right')
     axes.set_xlabel(f'{shots} images of a class')
     axes.grid(alpha=0.3, axis='y')
     axes.set_axisbelow(True)
-    axes.legend(fontsize='small', ncols=3, loc='lower center', bbox_to_anchor=(0.5, 1.0))
+    if len(series) > 1:
+        axes.legend(fontsize='small', ncols=3, loc='lower center', bbox_to_anchor=(0.5, 1.0))
