@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from vlm_dense.clip.blocks import Attention, Block
@@ -55,12 +56,19 @@ class LastBlockAttention(DenseAttention):
         return last.blocks[-1](last.tokens, path=partial(self.run, last=last))
 
     def run(self, block: Block, x: Tensor, last: LastBlocks, **options: Any) -> Tensor:
-        """The block with this attention, (B, L, C) -> (B, L, C); ``options`` are those of :meth:`weights`."""
+        """The block with this attention, (B, L, C) -> (B, L, C); ``options`` are those of :meth:`mix`."""
         q, k, v = block.attn.qkv(block.ln_1(x))
-        weights = self.weights(block.attn, q, k, v, last, **options)
-        out = block.ls_1(block.attn.output(v if weights is None else weights @ v))
+        out = block.ls_1(block.attn.output(self.mix(block.attn, q, k, v, last, **options)))
         out = x + out if self.residual else out
         return block.feed_forward(out) if self.feed_forward else out
+
+    def mix(self, attn: Attention, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks) -> Tensor:
+        """Values (B, H, L, d) mixed by :meth:`weights`, which are not kept: L x L of each head would be the most."""
+        if not self.similarity:
+            return v
+        named, bias = dict(q=q, k=k, v=v), self.bias(last)
+        bias = None if bias is None else bias.to(q.dtype)
+        return sum(F.scaled_dot_product_attention(named[a], named[b], v, attn_mask=bias) for a, b in self.similarity)
 
     def weights(self, attn: Attention, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks) -> Tensor | None:
         """Weights (B, H, L, L) of queries, keys and values (B, H, L, d); None if each token attends to itself."""

@@ -44,6 +44,12 @@ class NACLIPAttention(LastBlockAttention):
             raise ConfigError('NACLIPAttention: without similarity there are only neighbours, so std must be given.')
         self.std = std
 
+    def mix(self, attn: Attention, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks) -> Tensor:
+        """Values (B, H, L, d) mixed by :meth:`weights`."""
+        if self.similarity:
+            return super().mix(attn, q, k, v, last)
+        return self.weights(attn, q, k, v, last) @ v
+
     def weights(self, attn: Attention, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks) -> Tensor:
         """Weights (B, H, L, L)."""
         if self.similarity:

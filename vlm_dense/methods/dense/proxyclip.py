@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -60,9 +61,8 @@ class ProxyCLIPAttention(DenseAttention):
     def forward(self, last: LastBlocks) -> DenseTokens:
         """Tokens in the grid of the proxy."""
         features = self.features(last.images)
-        grid = tuple(features.shape[2:])
-        weights = attention(cosines(features.flatten(2).mT), self.beta, self.gamma)
-        return DenseTokens(last.blocks[-1](last.tokens, path=partial(self._path, last, weights, grid)), grid)
+        tokens = last.blocks[-1](last.tokens, path=partial(self._path, last, features))
+        return DenseTokens(tokens, tuple(features.shape[2:]))
 
     def features(self, images: Tensor) -> Tensor:
         """The proxy's last map (B, C, I, J) of the tower's images."""
@@ -76,9 +76,11 @@ class ProxyCLIPAttention(DenseAttention):
             )
         return maps
 
-    @staticmethod
-    def _path(last: LastBlocks, weights: Tensor, grid: tuple[int, int], block: Block, x: Tensor) -> Tensor:
+    def _path(self, last: LastBlocks, features: Tensor, block: Block, x: Tensor) -> Tensor:
         value = block.attn.project(block.ln_1(x))[2][:, last.patches]
-        maps = F.interpolate(value.mT.unflatten(2, last.grid), grid, mode='bilinear', align_corners=False)
-        mixed = weights.to(value.dtype) @ maps.flatten(2).mT  # the same for each head
-        return block.attn.out_proj(mixed)
+        maps = F.interpolate(value.mT.unflatten(2, last.grid), features.shape[2:], mode='bilinear', align_corners=False)
+        mixed = [  # the same for each head; image by image, as N x N likenesses are the most there is
+            attention(cosines(own), self.beta, self.gamma).to(value.dtype) @ tokens
+            for own, tokens in zip(features.flatten(2).mT.split(1), maps.flatten(2).mT.split(1), strict=True)
+        ]
+        return block.attn.out_proj(torch.cat(mixed))

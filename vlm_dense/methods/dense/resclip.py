@@ -83,6 +83,12 @@ class ResCLIPAttention(LastBlockAttention):
         same = self.whole_matrix(last, self.same_class(labels))
         return last.blocks[-1](last.tokens, path=partial(self.run, last=last, same=same))
 
+    def mix(
+        self, attn: Attention, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks, same: Tensor | None = None
+    ) -> Tensor:
+        """Values (B, H, L, d) mixed by :meth:`weights`."""
+        return self.weights(attn, q, k, v, last, same) @ v
+
     def weights(
         self, attn: Attention, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks, same: Tensor | None = None
     ) -> Tensor:
