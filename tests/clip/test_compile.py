@@ -52,7 +52,7 @@ def check(function, inputs, parameters, dynamic=False, backend='aot_eager'):
 
 
 @pytest.mark.parametrize('kind', ['vit', 'resnet'])
-@pytest.mark.parametrize(('mode', 'with_cp'), [('train', False), ('train', True), ('eval', False)])
+@pytest.mark.parametrize(('mode', 'with_cp'), [('train', False), ('train', True), ('train', 'light'), ('eval', False)])
 def test_an_image_tower_is_one_graph(kind, mode, with_cp):
     tower = image_tower(kind, mode, with_cp)
     names = ['stages', 'dense', 'value', 'global'] if kind == 'vit' else ['stages', 'dense', 'global']

@@ -254,26 +254,48 @@ def test_norm_eval_keeps_statistics(weights):
     assert torch.equal(tower.bn1.running_mean, before) and tower.bn1.weight.requires_grad
 
 
+@pytest.mark.parametrize('light', [True, 'light'])
 @pytest.mark.parametrize('build', [resnet, vit])
-def test_recomputation_changes_no_gradient(weights, build):
+def test_recomputation_changes_no_gradient(weights, build, light):
     images = torch.randn(2, 3, 64, 64)
     grads = []
-    for with_cp in (False, True):
+    for with_cp in (False, light):
         tower = build(weights, with_cp=with_cp).train()
         tower.encode(images, ['dense']).dense.square().sum().backward()
         grads.append({n: p.grad for n, p in tower.named_parameters() if p.grad is not None})
     assert grads[0].keys() == grads[1].keys()
     for name, grad in grads[0].items():
+        if light == 'light':  # the same operations on the same numbers
+            assert torch.equal(grads[1][name], grad), name
         close(grads[1][name], grad, 1e-4)
 
 
+@pytest.mark.parametrize('build', [resnet, vit])
+def test_light_recomputation_keeps_less(weights, build):
+    images, kept = torch.randn(2, 3, 64, 64), {}
+    for with_cp in (False, 'light', True):
+        tower, saved = build(weights, with_cp=with_cp).train(), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t), lambda t: t):
+            tower.encode(images, ['dense'])
+        kept[with_cp] = sum({t.data_ptr(): t.nbytes for t in saved}.values())
+    assert kept[True] < 0.9 * kept[False] and kept['light'] < 0.9 * kept[False]
+
+
+@pytest.mark.parametrize('with_cp', ['heavy', 2, None])
+@pytest.mark.parametrize('build', [resnet, vit])
+def test_another_recomputation_is_refused(weights, build, with_cp):
+    with pytest.raises(ConfigError, match="'light'"):
+        build(weights, with_cp=with_cp)
+
+
+@pytest.mark.parametrize('light', [True, 'light'])
 @pytest.mark.parametrize('sync', [False, True])
-def test_recomputation_updates_batch_statistics_once(weights, sync, monkeypatch):
+def test_recomputation_updates_batch_statistics_once(weights, sync, light, monkeypatch):
     monkeypatch.setattr(dist, 'all_reduce', lambda x: None)  # one process
     images = torch.randn(2, 3, 64, 64)
     found = []
-    for with_cp in (False, True):
-        tower = CLIPResNet(RN, weights['rn'][0], with_cp=with_cp, frozen_stages=1)
+    for with_cp in (False, light):
+        tower = CLIPResNet(RN, weights['rn'][0], with_cp=with_cp, frozen_stages=1 if light is True else -1)
         if sync:  # the stand-in of SyncBN on CPUs, in one process
             for m in tower.modules():
                 if isinstance(m, nn.BatchNorm2d):
@@ -283,7 +305,12 @@ def test_recomputation_updates_batch_statistics_once(weights, sync, monkeypatch)
             sum(m.square().mean() for m in tower(images)).backward()
         found.append({k: v for k, v in tower.named_buffers() if 'running' in k or 'tracked' in k})
         assert all(m.momentum == 0.1 for m in tower.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
-    assert found[0]['layer4.0.bn1.num_batches_tracked'] == 2 and found[0]['layer1.0.bn1.num_batches_tracked'] == 0
+    assert found[0]['layer4.0.bn1.num_batches_tracked'] == 2
+    assert (
+        found[0]['layer1.0.bn1.num_batches_tracked']
+        == (0 if light is True else 2)
+        == found[0]['bn1.num_batches_tracked']
+    )
     for name, value in found[0].items():
         close(found[1][name], value)
 

@@ -4,10 +4,10 @@
     OMP_NUM_THREADS=1 python tools/benchmarks/denseclip_inference.py --train
 
 Official formulation: the class prompts are plain sequences of 13 tokens, which go through the text transformer in every
-forward pass. In training mmseg enlarges the logits of each head before the loss. At test time windows go one by one,
-each is padded to the whole canvas before it is added (mmseg's ``slide_inference``), and all maps are brought to the
-original size before the argmax. Both run on the same random weights, alternately, in processes of their own so that the
-peak memory is each one's own. CPU seconds tell more than seconds where other programs run.
+forward pass. In training mmseg enlarges the logits of each head before the loss, and all activations are kept. At test
+time windows go one by one, each is padded to the whole canvas before it is added (mmseg's ``slide_inference``), and all
+maps are brought to the original size before the argmax. Both run on the same random weights, alternately, in processes
+of their own so that the peak memory is each one's own. CPU seconds tell more than seconds where other programs run.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CROPS = {
     'tiny-vit': (128, 85),
 }
 """Side of a window and stride of the slide test."""
-VIT = dict(type='vlm_dense.CLIPViT', head=True, pyramid=True, double_class_embedding=True)
+VIT = dict(type='vlm_dense.CLIPViT', head=True, pyramid=True, double_class_embedding=True, with_cp='light')
 
 
 class OfficialFormulation(DenseCLIP):
@@ -79,7 +79,7 @@ def build(args: argparse.Namespace, official: bool) -> DenseCLIP:
     torch.manual_seed(0)
     arch, classes = args.arch[0], args.classes
     crop, stride = sizes(args)
-    image, index = dict(type='vlm_dense.CLIPResNet', attnpool=True), 3
+    image, index = dict(type='vlm_dense.CLIPResNet', attnpool=True, with_cp='light'), 3
     if arch == 'ViT-B-16':
         image, index = dict(VIT, out_indices=[3, 5, 7, 11]), 2
     if arch == 'tiny-vit':
@@ -114,7 +114,7 @@ def build(args: argparse.Namespace, official: bool) -> DenseCLIP:
     )
     model = MODELS.build(ConfigDict(cfg))
     if official:
-        model.__class__ = OfficialFormulation
+        model.__class__, model.backbone.with_cp = OfficialFormulation, False
         whole_losses(model)
     return model
 

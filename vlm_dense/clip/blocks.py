@@ -16,6 +16,7 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from vlm_dense.clip.packing import Packing
 from vlm_dense.errors import ConfigError
@@ -198,6 +199,7 @@ class Block(nn.Module):
         *,
         drop_path: nn.Module | None = None,
         path: Callable[[Block, Tensor], Tensor] | None = None,
+        light: bool = False,
         **attention,
     ) -> Tensor | tuple[Tensor, object]:
         """Run the block.
@@ -208,6 +210,7 @@ class Block(nn.Module):
             path: Function of this block and ``x`` whose result is returned in place of the block's own. A method that
                 uses the block's parts in another way goes through here, so that a wrapper of the block (sharding) has
                 gathered its weights and hooks on it fire.
+            light: Compute the hidden tokens of the MLP again in the backward pass.
             **attention: Options of :meth:`Attention.forward`.
 
         Returns:
@@ -221,12 +224,17 @@ class Block(nn.Module):
             branch, extra = branch
         if attention.get('ends_only'):
             x = x.index_select(1, attention['packing'].ends)
-        x = self.feed_forward(self._add(x, self.ls_1(branch), drop_path), drop_path)
+        x = self.feed_forward(self._add(x, self.ls_1(branch), drop_path), drop_path, light)
         return x if extra is None else (x, extra)
 
-    def feed_forward(self, x: Tensor, drop_path: nn.Module | None = None) -> Tensor:
+    def feed_forward(self, x: Tensor, drop_path: nn.Module | None = None, light: bool = False) -> Tensor:
         """``x`` plus the MLP branch; (..., C)."""
-        return self._add(x, self.ls_2(self.mlp(self.ln_2(x))), drop_path)
+        y = self.ln_2(x)
+        if light:  # kept are the inputs of the activation; the last layer's product is not computed twice
+            y = checkpoint(self.mlp[1:], self.mlp[0](y), use_reentrant=False, preserve_rng_state=False)
+        else:
+            y = self.mlp(y)
+        return self._add(x, self.ls_2(y), drop_path)
 
     @staticmethod
     def _add(x: Tensor, branch: Tensor, drop_path: nn.Module | None) -> Tensor:

@@ -29,6 +29,13 @@ from vlm_dense.errors import ConfigError
 FEATURES = ('stages', 'global', 'dense', 'patch', 'value', 'regions', 'pooled', 'images')
 
 
+def checked_recomputation(with_cp: bool | str) -> bool | str:
+    """``with_cp`` of a tower, if it is one of its values."""
+    if not isinstance(with_cp, bool) and with_cp != 'light':
+        raise ConfigError(f"with_cp must be True, False or 'light', found {with_cp!r}.")
+    return with_cp
+
+
 @dataclass
 class ImageFeatures:
     """Features of a batch of images; what was not asked for is ``None``.
@@ -155,7 +162,8 @@ class ImageTower(BaseModule):
         out_indices: Which stages ``forward`` returns.
         frozen_stages: -1: nothing is frozen; 0: the stem; i: also the first i stages (ResNet) or blocks (ViT).
         norm_eval: Keep every BatchNorm in eval mode.
-        with_cp: Recompute activations in the backward pass to save memory.
+        with_cp: Recompute activations in the backward pass to save memory: True those of all blocks, ``'light'`` only
+            what is there again in no time, the stem of a ResNet and the hidden tokens of a ViT's MLPs.
     """
 
     visual_type: type

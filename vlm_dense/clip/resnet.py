@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from open_clip.modified_resnet import ModifiedResNet
@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from vlm_dense.clip.attention_pool import AttentionPooling
-from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
+from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens, checked_recomputation
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 
@@ -32,12 +32,12 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
             norm.num_batches_tracked.copy_(count)
 
 
-def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
-    """The block's output, computed again in the backward pass; running statistics are updated the first time only."""
+def _recomputed(part: Callable[[Tensor], Tensor], x: Tensor, owner: nn.Module) -> Tensor:
+    """The output of a part of ``owner``, computed again in the backward pass; statistics are updated only once."""
     if torch.compiler.is_compiling():  # what a graph recomputes has no such side effects
-        return checkpoint(block, x, use_reentrant=False)
-    contexts = contextlib.nullcontext(), _statistics_kept(block)
-    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: contexts)
+        return checkpoint(part, x, use_reentrant=False)
+    contexts = contextlib.nullcontext(), _statistics_kept(owner)
+    return checkpoint(part, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
 @MODELS.register_module()
@@ -78,7 +78,7 @@ class CLIPResNet(AttentionPooling, ImageTower):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         norm_cfg: dict | None = None,
-        with_cp: bool = False,
+        with_cp: bool | str = False,
         attnpool: bool = False,
         attnpool_positions: str = 'interpolate',
         dense_attention: None = None,
@@ -113,7 +113,7 @@ class CLIPResNet(AttentionPooling, ImageTower):
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
-        self.with_cp = with_cp
+        self.with_cp = checked_recomputation(with_cp)
         self.attnpool_positions = attnpool_positions
         if norm_cfg and norm_cfg['type'] != 'BN':
             if norm_cfg['type'] != 'SyncBN':
@@ -143,7 +143,8 @@ class CLIPResNet(AttentionPooling, ImageTower):
                 f'CLIPResNet: out_indices={self.out_indices} keeps {self.num_layers} of 4 layers, so the feature '
                 'patch, the last map, does not exist. Add 3 to out_indices, or set attnpool=True.'
             )
-        x = self._stem(images)
+        light = self.with_cp == 'light' and torch.is_grad_enabled()
+        x = _recomputed(self._stem, images, self) if light else self._stem(images)
         if self.num_layers == 4 and x.shape[0] == 1 and max(x.shape[2:]) <= 8 and self.layer4[-1].bn3.training:
             raise ConfigError(
                 f'CLIPResNet: a training batch of one image of {tuple(images.shape[2:])} px leaves BatchNorm a single '
@@ -152,7 +153,7 @@ class CLIPResNet(AttentionPooling, ImageTower):
         stages = []
         for i in range(max(self.out_indices) + 1 if features == {'stages'} else 4):
             for block in getattr(self, f'layer{i + 1}'):
-                x = _recomputed(block, x) if self.with_cp and torch.is_grad_enabled() else block(x)
+                x = _recomputed(block, x, block) if self.with_cp is True and torch.is_grad_enabled() else block(x)
             stages.append(x)
         out = ImageFeatures()
         if 'stages' in features:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vlm_dense.clip.blocks import Blocks
-from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
+from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens, checked_recomputation
 from vlm_dense.clip.last_blocks import Classify, LastBlocks
 from vlm_dense.clip.positions import POSITION_MODES, resize_positions
 from vlm_dense.errors import ConfigError
@@ -101,7 +101,7 @@ class CLIPViT(ImageTower):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         drop_path_rate: float = 0.0,
-        with_cp: bool = False,
+        with_cp: bool | str = False,
         pyramid: bool = False,
         norm_cfg: dict | None = None,
         head: bool = False,
@@ -149,7 +149,7 @@ class CLIPViT(ImageTower):
         self.out_channels = [self.width] * len(self.out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
-        self.with_cp = with_cp
+        self.with_cp = checked_recomputation(with_cp)
         self.double_class_embedding = double_class_embedding
         for name, value, known in (
             ('pos_mode', pos_mode, POSITION_MODES),
@@ -230,9 +230,9 @@ class CLIPViT(ImageTower):
 
     def _block(self, index: int, x: Tensor, **options) -> Tensor | tuple[Tensor, Tensor]:
         block, options['drop_path'] = self.transformer.resblocks[index], self.drop_paths[index]
-        if self.with_cp and torch.is_grad_enabled():
+        if self.with_cp is True and torch.is_grad_enabled():
             return checkpoint(block, x, use_reentrant=False, **options)
-        return block(x, **options)
+        return block(x, light=self.with_cp == 'light' and torch.is_grad_enabled(), **options)
 
     def project(self, tokens: Tensor) -> Tensor:
         """CLIP's last norm and projection of tokens, (..., C) -> (..., D); needs ``head=True``."""

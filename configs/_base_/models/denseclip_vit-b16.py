@@ -3,7 +3,7 @@ _base_ = './clip_fpn_vit-b16.py'
 
 model = dict(
     type='vlm_dense.DenseCLIP',
-    backbone=dict(head=True),
+    backbone=dict(head=True, with_cp='light'),
     text_encoder=dict(
         type='vlm_dense.TextTower', arch='ViT-B-16-quickgelu', pretrained='openai', context_length=13, chunk_size=64
     ),
