@@ -8,5 +8,5 @@ model = dict(
             proxy=dict(type='vlm_dense.ProxyViT', model='vit_base_patch8_224.dino', pretrained=True),
         )
     ),
-    test_cfg=dict(crop_size=(336, 336), window_multiple=56),
+    test_cfg=dict(crop_size=(336, 336), window_multiple=56, window_batch_size=2),
 )
