@@ -18,9 +18,14 @@ from vlm_dense.registry import MODELS
 
 
 @contextlib.contextmanager
-def _statistics_kept(block: nn.Module) -> Iterator[None]:
+def _statistics_kept(parts: Sequence[nn.Module]) -> Iterator[None]:
     """Leave the running statistics of batch norms as they are, while they normalise by those of the batch."""
-    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    norms = [
+        m
+        for part in parts
+        for m in part.modules()
+        if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
+    ]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
@@ -32,12 +37,12 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
             norm.num_batches_tracked.copy_(count)
 
 
-def _recomputed(part: Callable[[Tensor], Tensor], x: Tensor, owner: nn.Module) -> Tensor:
-    """The output of a part of ``owner``, computed again in the backward pass; statistics are updated only once."""
+def _recomputed(function: Callable[[Tensor], Tensor], x: Tensor, parts: Sequence[nn.Module]) -> Tensor:
+    """What ``parts`` make of ``x``, computed again in the backward pass; running statistics are updated only once."""
     if torch.compiler.is_compiling():  # what a graph recomputes has no such side effects
-        return checkpoint(part, x, use_reentrant=False)
-    contexts = contextlib.nullcontext(), _statistics_kept(owner)
-    return checkpoint(part, x, use_reentrant=False, context_fn=lambda: contexts)
+        return checkpoint(function, x, use_reentrant=False)
+    contexts = contextlib.nullcontext(), _statistics_kept(parts)
+    return checkpoint(function, x, use_reentrant=False, context_fn=lambda: contexts)
 
 
 @MODELS.register_module()
@@ -124,8 +129,12 @@ class CLIPResNet(AttentionPooling, ImageTower):
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
             return []
-        stem = [self.conv1, self.bn1, self.conv2, self.bn2, self.conv3, self.bn3]
-        return stem + [getattr(self, f'layer{i}') for i in range(1, min(self.frozen_stages, self.num_layers) + 1)]
+        return self._stem_parts() + [
+            getattr(self, f'layer{i}') for i in range(1, min(self.frozen_stages, self.num_layers) + 1)
+        ]
+
+    def _stem_parts(self) -> list[nn.Module]:
+        return [self.conv1, self.bn1, self.conv2, self.bn2, self.conv3, self.bn3]
 
     def _stem(self, x: Tensor) -> Tensor:
         for i in (1, 2, 3):
@@ -144,7 +153,7 @@ class CLIPResNet(AttentionPooling, ImageTower):
                 'patch, the last map, does not exist. Add 3 to out_indices, or set attnpool=True.'
             )
         light = self.with_cp == 'light' and torch.is_grad_enabled()
-        x = _recomputed(self._stem, images, self) if light else self._stem(images)
+        x = _recomputed(self._stem, images, self._stem_parts()) if light else self._stem(images)
         if self.num_layers == 4 and x.shape[0] == 1 and max(x.shape[2:]) <= 8 and self.layer4[-1].bn3.training:
             raise ConfigError(
                 f'CLIPResNet: a training batch of one image of {tuple(images.shape[2:])} px leaves BatchNorm a single '
@@ -153,7 +162,7 @@ class CLIPResNet(AttentionPooling, ImageTower):
         stages = []
         for i in range(max(self.out_indices) + 1 if features == {'stages'} else 4):
             for block in getattr(self, f'layer{i + 1}'):
-                x = _recomputed(block, x, block) if self.with_cp is True and torch.is_grad_enabled() else block(x)
+                x = _recomputed(block, x, [block]) if self.with_cp is True and torch.is_grad_enabled() else block(x)
             stages.append(x)
         out = ImageFeatures()
         if 'stages' in features:
