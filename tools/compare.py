@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,6 +75,7 @@ from mmengine.utils import ProgressBar
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns 1 if a cell failed."""
     args = parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the cells end as well
     command = shlex.join(['python', 'tools/compare.py', *(sys.argv[1:] if argv is None else argv)])
     with user_errors(interrupted='What is finished is kept, the same command goes on.'):
         if args.workers is not None and args.workers < 1:

@@ -288,6 +288,12 @@ def test_another_recomputation_is_refused(weights, build, with_cp):
         build(weights, with_cp=with_cp)
 
 
+@pytest.mark.parametrize('frozen', [0, 2])
+def test_recomputing_a_frozen_stem_is_refused(weights, frozen):
+    with pytest.raises(ConfigError, match=f'frozen_stages={frozen}.*with_cp=True'):
+        resnet(weights, with_cp='light', frozen_stages=frozen)
+
+
 @pytest.mark.parametrize('light', [True, 'light'])
 @pytest.mark.parametrize('sync', [False, True])
 def test_recomputation_updates_batch_statistics_once(weights, sync, light, monkeypatch):

@@ -194,20 +194,37 @@ def test_a_damaged_result_is_made_again(compared):
     assert result_at(path)['metrics']
 
 
-def killed(arguments: list[str], seen, folder: Path) -> None:
-    """Start the program, wait until ``seen``, and kill it and its cells with SIGKILL."""
+def started(arguments: list[str], seen) -> subprocess.Popen:
+    """The program, as soon as ``seen``."""
     code = f'import sys; sys.path.insert(0, {str(ROOT / "tools")!r}); import compare, pathlib\n'
     code += f'compare.CONFIGS = pathlib.Path({str(compare.CONFIGS)!r}); compare.main({arguments!r})'
     process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL, start_new_session=True)
     end = time.time() + 240
     while not seen() and process.poll() is None and time.time() < end:
         time.sleep(0.1)
+    assert seen()
+    return process
+
+
+def killed(arguments: list[str], seen, folder: Path) -> None:
+    """Start the program, wait until ``seen``, and kill it and its cells with SIGKILL."""
+    process = started(arguments, seen)
     process.send_signal(signal.SIGKILL)
     process.wait()
     for pid in folder.glob('cells/*/pid'):
         with contextlib.suppress(ProcessLookupError):  # it had finished
             os.kill(int(pid.read_text()), signal.SIGKILL)
-    assert seen()
+
+
+def test_a_terminated_comparison_leaves_no_cell_running(tmp_path):
+    arguments = ['--datasets', 'toy', '--seeds', '1', '--shots', '1', '--out', str(tmp_path), '--workers', '1']
+    process = started([*arguments, '--methods', 'slow'], lambda: list(tmp_path.glob('cells/slow*/train/epoch_*.pth')))
+    (pid,) = (int(path.read_text()) for path in tmp_path.glob('cells/*/pid'))
+    os.kill(pid, 0)
+    process.terminate()
+    assert process.wait(60) == 2
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_a_killed_comparison_goes_on_where_it_was(tmp_path):
