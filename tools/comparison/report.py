@@ -205,7 +205,7 @@ def _unique(values: Iterable) -> list:
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    """Few-shot accuracy, a panel for each method over the others in grey; below, bars of base, new and their mean.
+    """Few-shot accuracy, a panel for each method over the others in grey; below, bars of the other protocols.
 
     With one number of shots few-shot accuracy is bars, too. Whiskers are standard deviations over seeds. A method that
     has a kind is dashed, and told below bars, see :func:`kind_of`.
@@ -213,8 +213,8 @@ def draw(rows: list[dict], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = _unique((r['protocol'], r['dataset']) for r in rows if r['protocol'] in ('few-shot', 'base-to-new'))
-    panels.sort(key=lambda panel: panel[0] != 'few-shot')
+    panels = _unique((r['protocol'], r['dataset']) for r in rows)
+    panels.sort(key=lambda panel: list(PROTOCOLS).index(panel[0]))
     if not panels:
         return
     parts = [[row for row in rows if (row['protocol'], row['dataset']) == panel] for panel in panels]
@@ -223,7 +223,8 @@ def draw(rows: list[dict], path: Path) -> None:
     FigureCanvasAgg(figure)
     places = figure.subfigures(len(parts), 1, height_ratios=heights, squeeze=False)[:, 0]
     for place, part in zip(places, parts, strict=True):
-        place.suptitle(f'{part[0]["dataset"]}, {part[0]["protocol"]}: {part[0]["metric"]}, %')
+        metric = '' if PROTOCOLS[part[0]['protocol']].columns == 'metric' else f': {part[0]["metric"]}'
+        place.suptitle(f'{part[0]["dataset"]}, {part[0]["protocol"]}{metric}, %')
         if _has_curves(part):
             _panels(place, part)
         else:
@@ -232,7 +233,7 @@ def draw(rows: list[dict], path: Path) -> None:
 
 
 _COLUMNS = 6
-_SERIES = {'base': '0.75', 'new': '0.55', 'harmonic mean': 'C0'}
+_GREYS = ('0.8', '0.6', '0.4')
 
 
 def _has_curves(rows: list[dict]) -> bool:
@@ -280,12 +281,14 @@ def _deviation(values: list[float]) -> float:
 def _bars(axes, rows: list[dict]) -> None:
     shots = max(row['shots'] for row in rows)
     rows = [row for row in rows if row['shots'] == shots]
-    rows = rows + harmonic_rows(rows)
+    protocol = PROTOCOLS[rows[0]['protocol']]
+    rows = rows + protocol.summary(rows)
     methods = _unique((row['method'], kind_of(row)) for row in rows)
-    series = _SERIES if rows[0]['protocol'] == 'base-to-new' else dict.fromkeys(_unique(r['test'] for r in rows), 'C0')
+    column = 'metric' if protocol.columns == 'metric' else 'test'
+    series = protocol.drawn or _unique(row[column] for row in rows)
     width = 0.84 / len(series)
-    for i, (test, colour) in enumerate(series.items()):
-        found = [[row['value'] for row in rows if (row['method'], row['test']) == (m, test)] for m, _ in methods]
+    for i, name in enumerate(series):
+        found = [[row['value'] for row in rows if (row['method'], row[column]) == (m, name)] for m, _ in methods]
         there = [(x, values) for x, values in enumerate(found) if values]
         axes.bar(
             [x + width * (i - (len(series) - 1) / 2) for x, _ in there],
@@ -293,12 +296,12 @@ def _bars(axes, rows: list[dict]) -> None:
             0.93 * width,
             yerr=[_deviation(values) for _, values in there],
             error_kw=dict(elinewidth=1),
-            color=colour,
-            label=test,
+            color='C0' if name == series[-1] else _GREYS[i % len(_GREYS)],
+            label=name,
         )
     names = [f'{method} ({kind})' if kind else method for method, kind in methods]
     axes.set_xticks(range(len(methods)), names, rotation=30 if len(methods) < 12 else 60, ha='right')
-    axes.set_xlabel(f'{shots} images of a class')
+    axes.set_xlabel(f'{shots} images of a class' if shots else 'all images')
     axes.grid(alpha=0.3, axis='y')
     axes.set_axisbelow(True)
     if len(series) > 1:

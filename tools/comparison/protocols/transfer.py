@@ -14,6 +14,7 @@ class Transfer(Protocol):
     """Accuracy on the source and on data sets of other classes, and the average over these."""
 
     key, option = 'targets', 'transfer'
+    drawn = ('source', 'average')
 
     def runs(self, cfg: dict, name: str) -> list[Run]:
         """One training, a test on the source and one on each target."""
