@@ -121,8 +121,8 @@ class CLIPResNet(AttentionPooling, ImageTower):
         self.with_cp = checked_recomputation(with_cp)
         if with_cp == 'light' and frozen_stages >= 0:
             raise ConfigError(
-                f"CLIPResNet: with_cp='light' computes the stem again, but frozen_stages={frozen_stages} freezes it, so "
-                'nothing of it is kept anyway. Leave with_cp out, or set with_cp=True for the blocks.'
+                f"CLIPResNet: with_cp='light' computes the stem again, but frozen_stages={frozen_stages} freezes it, "
+                'so nothing of it is kept anyway. Leave with_cp out, or set with_cp=True for the blocks.'
             )
         self.attnpool_positions = attnpool_positions
         if norm_cfg and norm_cfg['type'] != 'BN':
