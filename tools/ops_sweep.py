@@ -34,6 +34,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -56,8 +57,8 @@ def bare(value):
         return value
     kept = {}
     for key, item in value.items():
-        if key in LEFT_OUT or (key == 'init_cfg' and isinstance(item, dict) and item.get('type') == 'Pretrained'):
-            item = None
+        if key in LEFT_OUT or (key == 'init_cfg' and isinstance(item, dict) and 'checkpoint' in item):
+            item = False if isinstance(item, bool) else None
         elif key == 'score_thr' and isinstance(item, float):
             item = 0.0
         kept[key] = bare(item)
@@ -87,16 +88,21 @@ def pictures_for_mmdet(model: dict, size: int) -> tuple[dict, dict]:
         data = demo_mm_inputs(
             count, shape, [3] * count, max(classes, 2), with_mask=True, with_semantic=True, use_box_type=True
         )
+        names = dict(text=('one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten')[:classes])
         for sample, proposals in zip(data['data_samples'], demo_mm_proposals([shape] * count, 20), strict=True):
             sample.gt_instances.labels %= max(classes, 1)
             sample.ignored_instances = sample.ignored_instances[:0]
-            sample.proposals = proposals
-            sample.set_metainfo(dict(homography_matrix=np.eye(3), batch_input_shape=shape[1:], pad_shape=shape[1:]))
+            if 'rpn_head' not in model:
+                sample.proposals = proposals
+            matrix = np.eye(3, dtype=np.float32)
+            sample.set_metainfo(dict(homography_matrix=matrix, batch_input_shape=shape[1:], pad_shape=shape[1:]))
+            sample.set_metainfo(dict(names, custom_entities=True) if 'language_model' in model else {})
         return data
 
     if 'Track' in kind:
+        alone = model['data_preprocessor'].get('use_det_processor')  # only the detector is trained, on still pictures
         track = dict(image_shapes=shape, num_items=[3], num_classes=max(classes, 1), with_mask=True)
-        return demo_track_inputs(1, 2, [0], **track), demo_track_inputs(1, 1, **track)
+        return still(2) if alone else demo_track_inputs(1, 2, [0], **track), demo_track_inputs(1, 1, **track)
     if 'MultiBranch' in kind:
         branches = {name: still(2) for name in ('sup', 'unsup_teacher', 'unsup_student')}
         return {key: {name: data[key] for name, data in branches.items()} for key in branches['sup']}, still(1)
@@ -203,7 +209,8 @@ def run(package: str, path: str, size: int) -> dict:
     found, failed = {}, []
     try:
         seed()
-        losses = model.train()(**model.data_preprocessor(to_train, True), mode='loss')
+        model.train()  # some models return nothing here
+        losses = model(**model.data_preprocessor(to_train, True), mode='loss')
         loss, parts = model.parse_losses(losses)
         loss.backward()
         found['losses'] = figures_of({name: value.detach() for name, value in parts.items()})
@@ -221,9 +228,23 @@ def run(package: str, path: str, size: int) -> dict:
     return dict(figures=found, size=size, failed=failed)
 
 
+def text_model(folder: Path) -> None:
+    """A small BERT with random weights, as a folder that ``from_pretrained`` reads; it spells every word."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    letters = [chr(i) for i in range(ord('a'), ord('z') + 1)]
+    tokens = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '.', '?', *letters, *(f'##{letter}' for letter in letters)]
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(tokens), num_hidden_layers=1, intermediate_size=768)
+    BertModel(config).save_pretrained(folder)
+    (folder / 'vocab.txt').write_text('\n'.join(tokens))
+    (folder / 'tokenizer_config.json').write_text(json.dumps(dict(tokenizer_class='BertTokenizer', do_lower_case=True)))
+
+
 def worker(package: str, limit: float) -> None:
     """Read lines of JSON, a path and a size each, and answer with what :func:`run` finds, or how it failed."""
-    import importlib
+    import importlib.util
 
     from vlm_dense.ops import is_stand_in
 
@@ -235,12 +256,17 @@ def worker(package: str, limit: float) -> None:
     import torch
 
     torch.set_num_threads(1)
-    os.chdir(Path(sys.modules[package].__file__).parent / '.mim')  # teachers are named from here
-    print(json.dumps(dict(kernels=kernels, torch=torch.__version__)), file=answers, flush=True)
-    for line in sys.stdin:
-        path, size = json.loads(line)
-        result = forked(lambda path=path, size=size: run(package, path, size), limit)
-        print(json.dumps(result), file=answers, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # teachers and text models are named from here
+        Path('configs').symlink_to(Path(sys.modules[package].__file__).parent / '.mim' / 'configs')
+        if package == 'mmdet' and importlib.util.find_spec('transformers'):
+            text_model(Path('bert-base-uncased'))
+        print(json.dumps(dict(kernels=kernels, torch=torch.__version__)), file=answers, flush=True)
+        for line in sys.stdin:
+            path, size = json.loads(line)
+            result = forked(lambda path=path, size=size: run(package, path, size), limit)
+            print(json.dumps(result), file=answers, flush=True)
+        os.chdir(ROOT)
 
 
 def forked(function, limit: float) -> dict:

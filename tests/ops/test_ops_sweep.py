@@ -18,12 +18,14 @@ TOOLS = Path(__file__).parents[2] / 'tools'
 def test_nothing_is_left_to_download_and_every_score_counts():
     model = dict(
         backbone=dict(type='A', init_cfg=dict(type='Pretrained', checkpoint='x'), pretrained='y'),
+        neck=dict(init_cfg=dict(checkpoint='https://where.org/weights.pth')),
         head=[dict(init_cfg=dict(type='Normal', std=0.01))],
         data_preprocessor=dict(batch_augments=[dict(size=(1024, 1024))]),
         test_cfg=dict(rcnn=dict(score_thr=0.05), nms=dict(score_thr=1)),
     )
     assert tool.bare(model) == dict(
         backbone=dict(type='A', init_cfg=None, pretrained=None),
+        neck=dict(init_cfg=None),
         head=[dict(init_cfg=dict(type='Normal', std=0.01))],
         data_preprocessor=dict(batch_augments=None),
         test_cfg=dict(rcnn=dict(score_thr=0.0), nms=dict(score_thr=1)),
