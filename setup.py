@@ -33,6 +33,7 @@ OF_THE_REPOSITORY = (
     'methods_page.py',
     'ops_sweep.py',
     'site_pages',
+    'stock',
     '__pycache__',
 )
 """Left out of it: programs on the files of the repository itself."""

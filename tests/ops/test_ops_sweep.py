@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-import ops_sweep as tool
 import pytest
 import torch
+from stock import all_configs, one_model, outcomes
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 
@@ -23,7 +23,7 @@ def test_nothing_is_left_to_download_and_every_score_counts():
         data_preprocessor=dict(batch_augments=[dict(size=(1024, 1024))]),
         test_cfg=dict(rcnn=dict(score_thr=0.05), nms=dict(score_thr=1)),
     )
-    assert tool.bare(model) == dict(
+    assert one_model.bare(model) == dict(
         backbone=dict(type='A', init_cfg=None, pretrained=None),
         neck=dict(init_cfg=None),
         head=[dict(init_cfg=dict(type='Normal', std=0.01))],
@@ -34,27 +34,27 @@ def test_nothing_is_left_to_download_and_every_score_counts():
 
 def test_the_fewest_classes_of_all_heads():
     model = dict(head=[dict(num_classes=80), dict(num_classes=3)], other=dict(deep=dict(num_classes=7)))
-    assert tool.least(model, 'num_classes', 10) == 3 and tool.least({}, 'num_classes', 10) == 10
+    assert one_model.least(model, 'num_classes', 10) == 3 and one_model.least({}, 'num_classes', 10) == 10
 
 
 def test_figures_do_not_depend_on_the_order_of_rows():
     rows = torch.tensor([[1.0, 2], [3, 4]])
-    assert tool.figures_of(rows) == tool.figures_of(rows.flip(0)) != tool.figures_of(rows * 1.01)
+    assert one_model.figures_of(rows) == one_model.figures_of(rows.flip(0)) != one_model.figures_of(rows * 1.01)
     nested = dict(b=[rows, 2], a=torch.zeros(0, 4))
-    assert tool.figures_of(nested) == [0, *tool.figures_of(rows), 2.0]
+    assert one_model.figures_of(nested) == [0, *one_model.figures_of(rows), 2.0]
 
 
 def test_a_run_ends_whatever_it_does():
-    assert tool.forked(lambda: dict(figures=dict(a=[1]), failed=[]), 20)['figures'] == dict(a=[1])
-    failed = tool.forked(lambda: 1 / 0, 20)['failed']
+    assert one_model.forked(lambda: dict(figures=dict(a=[1]), failed=[]), 20)['figures'] == dict(a=[1])
+    failed = one_model.forked(lambda: 1 / 0, 20)['failed']
     assert failed[0][0] == 'build' and 'ZeroDivisionError' in failed[0][1]
-    assert 'ended with status' in tool.forked(lambda: os.abort(), 20)['failed'][0][1]
+    assert 'ended with status' in one_model.forked(lambda: os.abort(), 20)['failed'][0][1]
 
     def forever():
         while True:
             time.process_time()
 
-    assert 'more than 1 s' in tool.forked(forever, 1)['failed'][0][1]
+    assert 'more than 1 s' in one_model.forked(forever, 1)['failed'][0][1]
 
 
 def result(name, kernels, figure=1.0, failed=()):
@@ -80,15 +80,15 @@ def test_outcomes_and_their_table(tmp_path, capsys):
         for kernels, args in zip(('stand-in', 'compiled'), pair, strict=True)
     ]
     path.write_text('\n'.join(map(json.dumps, lines)))
-    done = tool.read(path)
-    found = tool.outcomes(done, list(kinds), compared=True)
+    done = all_configs.read(path)
+    found = outcomes.outcomes(done, list(kinds), compared=True)
     assert {kind: list(names) for kind, names in found.items()} == {kind: [kind] for kind in kinds}
-    alone = tool.outcomes(done, list(kinds), compared=False)
+    alone = outcomes.outcomes(done, list(kinds), compared=False)
     assert list(alone['runs']) == ['same', 'differs', 'here only'] and list(alone['fails']) == [
         'compiled only',
         'neither',
     ]
-    tool.report(done, list(kinds), compared=True)
+    outcomes.report(done, list(kinds), compared=True)
     printed = capsys.readouterr().out
     assert '| differs | 1 | 1 |' in printed and '- 1: train: KeyError: 7 (neither)' in printed
 
@@ -97,16 +97,16 @@ def test_outcomes_and_their_table(tmp_path, capsys):
     ('a', 'b', 'expected'), [([1.0], [1.0], 0), ([1.0], [2.0], 0.5), ([1.0], [1.0, 2.0], float('inf'))]
 )
 def test_difference_is_relative(a, b, expected):
-    assert tool.difference(dict(x=a), dict(x=b)) == expected
-    assert tool.difference(dict(x=[float('nan')]), dict(x=[float('nan')])) == 0
-    assert tool.difference(dict(x=[float('nan')]), dict(x=[1.0])) > 1
+    assert outcomes.difference(dict(x=a), dict(x=b)) == expected
+    assert outcomes.difference(dict(x=[float('nan')]), dict(x=[float('nan')])) == 0
+    assert outcomes.difference(dict(x=[float('nan')]), dict(x=[1.0])) > 1
 
 
 def test_one_method_after_the_other(tmp_path):
     for name in ('a/1.py', 'a/2.py', 'b/1.py', '_base_/x.py'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [str(p.relative_to(tmp_path)) for p in tool.breadth_first(tmp_path)] == ['a/1.py', 'b/1.py', 'a/2.py']
+    assert [str(p.relative_to(tmp_path)) for p in all_configs.breadth_first(tmp_path)] == ['a/1.py', 'b/1.py', 'a/2.py']
 
 
 def test_a_stock_model_runs_twice_alike(tmp_path, monkeypatch):
@@ -124,14 +124,14 @@ def test_a_stock_model_runs_twice_alike(tmp_path, monkeypatch):
             test_cfg=dict(mode='whole'),
         )
         (folder / f'{name}.py').write_text(f'model = {model!r}\n')
-    environment = tool.Environment(sys.executable, 'mmseg', 60)
-    paths, results = tool.breadth_first(tmp_path / 'configs'), tmp_path / 'results.jsonl'
-    tool.sweep(paths, tmp_path / 'configs', [environment], results, 64)
-    done = tool.read(results)
+    environment = all_configs.Environment(sys.executable, 'mmseg', 60)
+    paths, results = all_configs.breadth_first(tmp_path / 'configs'), tmp_path / 'results.jsonl'
+    all_configs.sweep(paths, tmp_path / 'configs', [environment], results, 64)
+    done = all_configs.read(results)
     (first, second) = done.values()
     assert first['failed'] == [] and first['figures'].keys() == {'losses', 'gradients', 'predictions'}
     assert second['figures'] == first['figures'] and len(done) == 2
     monkeypatch.setattr(environment, 'ask', lambda *_: pytest.fail('nothing is run again'))
-    tool.sweep(paths, tmp_path / 'configs', [environment], results, 64)
+    all_configs.sweep(paths, tmp_path / 'configs', [environment], results, 64)
     environment.process.stdin.close()
     assert environment.process.wait(60) == 0
