@@ -30,6 +30,7 @@ OF_THE_REPOSITORY = (
     'benchmarks',
     'compare_ops.py',
     'figures.py',
+    'kernel_cases',
     'methods_page.py',
     'ops_sweep.py',
     'site_pages',

@@ -8,6 +8,8 @@ import compare_ops as tool
 import numpy as np
 import pytest
 import torch
+from kernel_cases.detectors import DETECTORS, build
+from kernel_cases.drawing import draw
 
 from vlm_dense.ops import is_stand_in
 
@@ -47,9 +49,9 @@ def test_every_case_agrees_with_the_compiled_kernels(part, compiled):
 def test_half_precision_is_nearer_to_double_than_compiled(compiled):
     from mmcv import ops
 
-    tensors = tool.draw('x', 2, 4, 5, 6), tool.draw('offset', 2, 18, 5, 6), tool.draw('mask', 2, 9, 5, 6).sigmoid()
+    tensors = draw('x', 2, 4, 5, 6), draw('offset', 2, 18, 5, 6), draw('mask', 2, 9, 5, 6).sigmoid()
     x, offset, mask = (tensor.half() for tensor in tensors)
-    weight, bias = (tool.draw('weight', 6, 4, 3, 3) / 6).half(), tool.draw('bias', 6).half()
+    weight, bias = (draw('weight', 6, 4, 3, 3) / 6).half(), draw('bias', 6).half()
     for name, function, inputs in (
         ('modulated_deform_conv2d', ops.modulated_deform_conv2d, (x, offset, mask, weight, bias)),
         ('deform_conv2d', ops.deform_conv2d, (x, offset, weight)),
@@ -63,7 +65,7 @@ def test_half_precision_is_nearer_to_double_than_compiled(compiled):
 def test_every_kept_case_is_compared(compiled):
     """Nothing was left out when the figures were written, and the comparison tells when something differs."""
     kernels = {case.split('/')[0] for case in compiled}
-    assert kernels >= {'nms', 'batched_nms', 'soft_nms', 'nms_match', 'bbox_overlaps', 'roi_align', *tool.DETECTORS}
+    assert kernels >= {'nms', 'batched_nms', 'soft_nms', 'nms_match', 'bbox_overlaps', 'roi_align', *DETECTORS}
     assert kernels >= {'deform_conv2d', 'modulated_deform_conv2d'}
     case = 'soft_nms/linear'
     dets, kept = compiled[case]
@@ -74,9 +76,9 @@ def test_every_kept_case_is_compared(compiled):
 
 
 @pytest.mark.skipif(not is_stand_in(), reason='the compiled kernels take no bfloat16 on the CPU')
-@pytest.mark.parametrize('name', tool.DETECTORS)
+@pytest.mark.parametrize('name', DETECTORS)
 def test_detectors_train_in_mixed_precision(name, compiled):
-    model, data = tool.build(name)
+    model, data = build(name)
     with torch.autocast('cpu', torch.bfloat16):
         loss, parts = model.parse_losses(model.train()(**model.data_preprocessor(data, True), mode='loss'))
     loss.backward()
@@ -85,10 +87,10 @@ def test_detectors_train_in_mixed_precision(name, compiled):
     assert loss.item() == pytest.approx(kept['loss'].item(), rel=0.1)
 
 
-@pytest.mark.parametrize('name', tool.DETECTORS)
+@pytest.mark.parametrize('name', DETECTORS)
 def test_detectors_train_and_test_without_any_box(name):
     """Empty images give finite losses, and a threshold above every score gives empty predictions."""
-    model, data = tool.build(name)
+    model, data = build(name)
     for sample in data['data_samples']:
         sample.gt_instances = sample.gt_instances[:0]
     loss, _ = model.parse_losses(model.train()(**model.data_preprocessor(data, True), mode='loss'))
@@ -98,5 +100,5 @@ def test_detectors_train_and_test_without_any_box(name):
         if (settings := getattr(part, 'test_cfg', None)) and 'score_thr' in settings:
             settings.score_thr = 1.1
     model.eval()
-    found = [sample.pred_instances for sample in model.test_step(tool.build(name)[1])]
+    found = [sample.pred_instances for sample in model.test_step(build(name)[1])]
     assert all(len(p) == 0 for p in found) or name == 'Deformable DETR'  # which always keeps its best queries
