@@ -67,8 +67,8 @@ def fingerprint(path: Path) -> str:
 def answers(path: Path, environments: list[Environment], size: int) -> dict[str, dict]:
     """What every environment finds, by its kernels: in all of them with pictures of the same size.
 
-    Where one fails, the size of the pictures may be why, so all try again with the size of the config; what fails less
-    often counts.
+    Where one fails, the size of the pictures may be why, so all try again with the size of the config, which counts
+    unless it fails more often.
     """
 
     def ask(sides: int) -> dict[str, dict]:
@@ -82,7 +82,7 @@ def answers(path: Path, environments: list[Environment], size: int) -> dict[str,
     found = ask(size)
     if size and any(step != 'build' for result in found.values() for step, _ in result['failed'][:1]):
         larger = ask(0)
-        found = larger if failures(larger) < failures(found) else found
+        found = larger if failures(larger) <= failures(found) else found
     return found
 
 
