@@ -59,6 +59,9 @@ METHODS = dict(
     zero='model.update(text_prompt=dict(type="vlm_dense.ZeroShotPrompt"))\ndel train_cfg',
     broken='scene.update(colour="red")\ntrain_dataloader["dataset"]["dataset"].update(size=-1)',
     csc='model["text_prompt"].update(class_specific=True)',
+    searched='model.update(text_prompt=dict(type="vlm_dense.ZeroShotPrompt"), head=dict(type="vlm_dense.CALIP", '
+    'search_step=(2, 2)))\ndel train_cfg\nsearch = val_dataloader["dataset"]\n'
+    'default_hooks = dict(prepare=dict(type="vlm_dense.PrepareHook", data=dict(search=dict(dataset=search))))',
     slow='train_cfg.update(max_epochs=150)\ndefault_hooks = dict(checkpoint=dict(by_epoch=True, interval=5))',
 )
 
@@ -112,6 +115,20 @@ def test_every_cell_has_its_row_and_a_failed_one_stops_no_other(compared):
     text = (out / 'results.md').read_text()
     assert '- broken, toy, few-shot, 1 shots, seed 1: ConfigError: ' in text
     assert '- csc, toy, base-to-new, new: text_prompt.ctx belong to the classes of the training' in text
+
+
+def test_what_is_prepared_on_some_classes_is_not_tested_on_others(tmp_path):
+    for _ in range(2):
+        assert run(tmp_path, 'searched', protocols=['base-to-new']) == 0
+        assert [(r['test'], r['selection']) for r in report.read_csv(tmp_path / 'results.csv')] == [
+            ('base', 'validation')
+        ]
+        assert (
+            'new: what it is prepared from (search) are images of other classes'
+            in (tmp_path / 'results.md').read_text()
+        )
+        for path in tmp_path.glob('cells/*/test_new*.json'):
+            path.unlink()  # made again, beside the other that is there
 
 
 def test_cost_and_selection_are_told(compared):

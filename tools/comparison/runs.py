@@ -125,12 +125,14 @@ def run_cell(folder: Path) -> None:
 
 
 def _train_and_test(folder: Path) -> None:
-    tests = [path for path in sorted(folder.glob('test_*.py')) if not result_at(path.with_suffix('.json'))]
+    configs = sorted(folder.glob('test_*.py'))
+    tests = [path for path in configs if not result_at(path.with_suffix('.json'))]
     if not tests:
         return
     start, train, checkpoint, cost, broken = time.perf_counter(), folder / 'train.py', None, {}, False
-    first = Config.fromfile(train if train.is_file() else tests[0])
-    names = _names(first)
+    first = Config.fromfile(train if train.is_file() else configs[0])
+    prepared = {} if train.is_file() else _prepared_from(first)
+    names = _names(Config(dict(test_dataloader=next(iter(prepared.values())))) if prepared else first)
     if train.is_file():
         launch.train(_arguments(train, folder / 'train', resume='auto', load_from=None, amp=False))
         checkpoint = result_of(folder / 'train')
@@ -140,9 +142,12 @@ def _train_and_test(folder: Path) -> None:
         start, found = time.perf_counter(), {}
         try:
             with _errors_told(), launch.user_errors():
-                fitted = [] if _names(Config.fromfile(config)) == names else _of_each_class(first, names)
+                other = _names(Config.fromfile(config)) != names
+                fitted = _of_each_class(first, names) if other else []
                 if fitted:
                     found['skipped'] = f'{", ".join(fitted[:3])} belong to the classes of the training'
+                elif other and prepared:
+                    found['skipped'] = f'what it is prepared from ({", ".join(prepared)}) are images of other classes'
                 else:
                     more = dict(checkpoint=checkpoint, tta=False, show_dir=None, out=None)
                     found['metrics'] = launch.test(_arguments(config, folder / config.stem, **more))
@@ -209,6 +214,13 @@ def _of_each_class(cfg: Config, names: tuple[str, ...]) -> list[str]:
     fewer = names[:-1] or (*names, 'something else')  # a method may know texts of its classes only
     some, others = (_model(cfg, n).state_dict() for n in (names, fewer))
     return [key for key in some if some[key].shape != others[key].shape]
+
+
+def _prepared_from(cfg: Config) -> dict[str, dict]:
+    """Loaders, by name, of the labelled images that a config without training reads before a test."""
+    hooks = [*(cfg.get('custom_hooks') or []), *(cfg.get('default_hooks') or {}).values()]
+    every = {name: loader for hook in hooks if hook for name, loader in (hook.get('data') or {}).items()}
+    return {name: loader for name, loader in every.items() if name in ('support', 'search')}
 
 
 def _reason(folder: Path, code: int | None) -> str:
