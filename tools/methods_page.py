@@ -51,7 +51,7 @@ again here. Data and protocols: [classification_data.md](classification_data.md)
 
 BENCHMARK_HEAD = """How the setting was chosen, and what it shows: [classification.md](classification.md).
 `pairs-sketch` are 64 classes, 'red circle' to 'pink heart', on sketches; half of them are base classes.
-A figure without ± is that of one seed: the runs of the others were stopped, the same command goes on with them."""
+A figure without ± is that of one seed."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
