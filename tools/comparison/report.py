@@ -218,7 +218,7 @@ def draw(rows: list[dict], path: Path) -> None:
     if not panels:
         return
     parts = [[row for row in rows if (row['protocol'], row['dataset']) == panel] for panel in panels]
-    heights = [1.7 * _lines_of(part) + 0.9 if _has_curves(part) else 3.6 for part in parts]
+    heights = [1.7 * _lines_of(part) + 0.9 if _has_curves(part) else 6 if _is_crowded(part) else 3.6 for part in parts]
     figure = Figure((10, sum(heights)), layout='constrained')
     FigureCanvasAgg(figure)
     places = figure.subfigures(len(parts), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -238,6 +238,10 @@ _GREYS = ('0.8', '0.6', '0.4')
 
 def _has_curves(rows: list[dict]) -> bool:
     return rows[0]['protocol'] == 'few-shot' and len({row['shots'] for row in rows}) > 1
+
+
+def _is_crowded(rows: list[dict]) -> bool:
+    return len(_unique(row['method'] for row in rows)) > 24
 
 
 def _lines_of(rows: list[dict]) -> int:
@@ -300,7 +304,11 @@ def _bars(axes, rows: list[dict]) -> None:
             label=name,
         )
     names = [f'{method} ({kind})' if kind else method for method, kind in methods]
-    axes.set_xticks(range(len(methods)), names, rotation=30 if len(methods) < 12 else 60, ha='right')
+    if _is_crowded(rows):
+        axes.set_xticks(range(len(methods)), names, rotation=90, fontsize='small')
+        axes.set_xlim(-1, len(methods))
+    else:
+        axes.set_xticks(range(len(methods)), names, rotation=30 if len(methods) < 12 else 60, ha='right')
     axes.set_xlabel(f'{shots} images of a class' if shots else 'all images')
     axes.grid(alpha=0.3, axis='y')
     axes.set_axisbelow(True)
