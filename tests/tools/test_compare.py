@@ -120,13 +120,10 @@ def test_every_cell_has_its_row_and_a_failed_one_stops_no_other(compared):
 def test_what_is_prepared_on_some_classes_is_not_tested_on_others(tmp_path):
     for _ in range(2):
         assert run(tmp_path, 'searched', protocols=['base-to-new']) == 0
-        assert [(r['test'], r['selection']) for r in report.read_csv(tmp_path / 'results.csv')] == [
-            ('base', 'validation')
-        ]
-        assert (
-            'new: what it is prepared from (search) are images of other classes'
-            in (tmp_path / 'results.md').read_text()
-        )
+        rows = report.read_csv(tmp_path / 'results.csv')
+        assert [(row['test'], row['selection']) for row in rows] == [('base', 'validation')]
+        text = (tmp_path / 'results.md').read_text()
+        assert 'new: what it is prepared from (search) are images of other classes' in text
         for path in tmp_path.glob('cells/*/test_new*.json'):
             path.unlink()  # made again, beside the other that is there
 

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import inspect
 import pprint
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -165,12 +166,17 @@ def _cell(cfg: dict, run: Run, method: str, dataset: str, protocol: str, shots: 
     return Cell(method, dataset, protocol, shots, seed, trained, tests, chosen_on, tower, labels_of(cfg))
 
 
+def prepared_from(cfg: Mapping) -> dict[str, dict]:
+    """Loaders, by name, of what ``PrepareHook`` reads."""
+    hooks = (*(cfg.get('custom_hooks') or []), *(cfg.get('default_hooks') or {}).values())
+    prepare = (hook for hook in hooks if hook and str(hook.get('type')).split('.')[-1] == 'PrepareHook')
+    return {name: loader for hook in prepare for name, loader in (hook.get('data') or {}).items()}
+
+
 def labels_of(cfg: dict) -> str:
     """Where the labels of the training images come from, see :class:`Cell`."""
-    hooks = [*(cfg.get('custom_hooks') or []), *(cfg.get('default_hooks') or {}).values()]
-    support = any('support' in (hook.get('data') or {}) for hook in hooks if hook)
     if cfg.get('train_cfg') is None:
-        return 'given' if support else 'none'
+        return 'given' if 'support' in prepared_from(cfg) else 'none'
     kinds = {str(node.get('type')).split('.')[-1] for node in dicts(cfg['train_dataloader'])}
     if 'CaptionDataset' in kinds:
         return 'none'
@@ -183,11 +189,7 @@ def selection(cfg: dict) -> str:
     It chooses weights if ``default_hooks.checkpoint`` has ``save_best``, and hyper-parameters if its ``PrepareHook``
     has ``search`` data.
     """
-    loaders = [
-        (hook.get('data') or {}).get('search')
-        for hook in (*(cfg.get('custom_hooks') or []), *(cfg.get('default_hooks') or {}).values())
-        if hook and str(hook.get('type')).split('.')[-1] == 'PrepareHook'
-    ]
+    loaders = [prepared_from(cfg).get('search')]
     if ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best'):
         loaders.append(cfg.get('val_dataloader'))
     loaders = [loader for loader in loaders if loader]

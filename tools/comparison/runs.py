@@ -21,7 +21,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from comparison.cells import Cell
+from comparison.cells import Cell, prepared_from
 from vlm_dense.engine import launch
 from vlm_dense.engine.config_checks import class_names, registered
 from vlm_dense.engine.files import last_checkpoint, lock
@@ -131,8 +131,9 @@ def _train_and_test(folder: Path) -> None:
         return
     start, train, checkpoint, cost, broken = time.perf_counter(), folder / 'train.py', None, {}, False
     first = Config.fromfile(train if train.is_file() else configs[0])
-    prepared = {} if train.is_file() else _prepared_from(first)
-    names = _names(Config(dict(test_dataloader=next(iter(prepared.values())))) if prepared else first)
+    read = {} if train.is_file() else prepared_from(first)
+    prepared = [name for name in ('support', 'search') if name in read]  # labelled, so of the model's classes
+    names = _names(first, read[prepared[0]] if prepared else None)
     if train.is_file():
         launch.train(_arguments(train, folder / 'train', resume='auto', load_from=None, amp=False))
         checkpoint = result_of(folder / 'train')
@@ -194,10 +195,10 @@ def _cost(work_dir: Path) -> dict:
     return json.loads((work_dir / 'cost.json').read_text(encoding='utf-8'))
 
 
-def _names(cfg: Config) -> tuple[str, ...]:
-    """Class names of the training, or of the test where nothing is trained."""
+def _names(cfg: Config, loader: dict | None = None) -> tuple[str, ...]:
+    """Class names of ``loader`` if one is given, of the training, or of the test where nothing is trained."""
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    names = class_names(cfg, ('train_dataloader', 'test_dataloader'))
+    names = class_names(dict(test_dataloader=loader) if loader else cfg, ('train_dataloader', 'test_dataloader'))
     if names is None:
         raise ConfigError('The data sets of a comparison need class names in their metainfo.')
     return names
@@ -214,13 +215,6 @@ def _of_each_class(cfg: Config, names: tuple[str, ...]) -> list[str]:
     fewer = names[:-1] or (*names, 'something else')  # a method may know texts of its classes only
     some, others = (_model(cfg, n).state_dict() for n in (names, fewer))
     return [key for key in some if some[key].shape != others[key].shape]
-
-
-def _prepared_from(cfg: Config) -> dict[str, dict]:
-    """Loaders, by name, of the labelled images that a config without training reads before a test."""
-    hooks = [*(cfg.get('custom_hooks') or []), *(cfg.get('default_hooks') or {}).values()]
-    every = {name: loader for hook in hooks if hook for name, loader in (hook.get('data') or {}).items()}
-    return {name: loader for name, loader in every.items() if name in ('support', 'search')}
 
 
 def _reason(folder: Path, code: int | None) -> str:

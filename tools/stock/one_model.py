@@ -51,22 +51,23 @@ def pictures_for_mmdet(model: dict, size: int) -> tuple[dict, dict]:
     import numpy as np
     from mmdet.testing import demo_mm_inputs, demo_mm_proposals, demo_track_inputs
 
-    classes = min(least(model, name, 10) for name in ('num_classes', 'num_things_classes', 'num_stuff_classes') if name)
+    classes = min(least(model, name, 10) for name in ('num_classes', 'num_things_classes', 'num_stuff_classes'))
     shape, kind = (3, size, size), model.get('data_preprocessor', {}).get('type', '')
 
     def still(count):
         data = demo_mm_inputs(
             count, shape, [3] * count, max(classes, 2), with_mask=True, with_semantic=True, use_box_type=True
         )
-        names = dict(text=('one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten')[:classes])
+        told = dict(homography_matrix=np.eye(3, dtype=np.float32), batch_input_shape=shape[1:], pad_shape=shape[1:])
+        if 'language_model' in model:
+            names = ('one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten')
+            told.update(text=names[:classes], custom_entities=True)
         for sample, proposals in zip(data['data_samples'], demo_mm_proposals([shape] * count, 20), strict=True):
             sample.gt_instances.labels %= max(classes, 1)
             sample.ignored_instances = sample.ignored_instances[:0]
             if 'rpn_head' not in model:
                 sample.proposals = proposals
-            matrix = np.eye(3, dtype=np.float32)
-            sample.set_metainfo(dict(homography_matrix=matrix, batch_input_shape=shape[1:], pad_shape=shape[1:]))
-            sample.set_metainfo(dict(names, custom_entities=True) if 'language_model' in model else {})
+            sample.set_metainfo(told)
         return data
 
     if 'Track' in kind:
