@@ -115,6 +115,7 @@ def test_a_stock_model_runs_twice_alike(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     backbone = dict(type='mmseg.ResNetV1c', depth=18, base_channels=4, norm_cfg=dict(type='SyncBN'))
     head = dict(type='mmseg.FCNHead', in_channels=32, channels=4, num_classes=3, num_convs=1, in_index=3)
+    head['norm_cfg'] = dict(type='MMSyncBN')
     for name in ('one', 'again'):
         model = dict(
             type='mmseg.EncoderDecoder',

@@ -173,6 +173,7 @@ def run(package: str, path: str, size: int) -> dict:
         raise ValueError('this config has no model')
     size = size or own_size(config)
     settings = ConfigDict(bare(config.model.to_dict()))
+    torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)  # MMSyncBN
     seed()
     model = revert_sync_batchnorm(MODELS.build(settings))
     model.init_weights()

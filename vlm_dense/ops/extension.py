@@ -20,6 +20,7 @@ from vlm_dense.ops import (
     pooling,
     rotated,
     suppression,
+    sync_bn,
     text,
 )
 
@@ -37,6 +38,7 @@ _MODULES = (
     pooling,
     rotated,
     suppression,
+    sync_bn,
     text,
 )
 KERNELS = {name: getattr(module, name) for module in _MODULES for name in module.__all__}
