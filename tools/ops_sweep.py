@@ -14,6 +14,7 @@ The table counts configs:
 - differs: runs with both, and they are not.
 - here only: the compiled kernels refuse (mmcv has some for GPUs only).
 - compiled only: what the stand-in lacks.
+- one step: trains or predicts, with both and the same; the other step fails with both, for a reason that is listed.
 - neither: fails with both for a reason of its own; the reasons are listed.
 
 Where no compiled environment is named, it counts what runs and what fails.

@@ -37,6 +37,11 @@ def test_the_fewest_classes_of_all_heads():
     assert one_model.least(model, 'num_classes', 10) == 3 and one_model.least({}, 'num_classes', 10) == 10
 
 
+def test_what_a_config_asks_for():
+    assert one_model.asks(dict(a=[dict(with_mask=True)]), 'with_mask')
+    assert not one_model.asks(dict(a=[dict(with_mask=False)], b='with_mask'), 'with_mask')
+
+
 def test_figures_do_not_depend_on_the_order_of_rows():
     rows = torch.tensor([[1.0, 2], [3, 4]])
     assert one_model.figures_of(rows) == one_model.figures_of(rows.flip(0)) != one_model.figures_of(rows * 1.01)
@@ -58,7 +63,7 @@ def test_a_run_ends_whatever_it_does():
 
 
 def result(name, kernels, figure=1.0, failed=()):
-    figures = {} if failed else dict(losses=[figure])
+    figures = dict(losses=[figure]) if figure else {}
     return dict(config=name, kernels=kernels, model=name, figures=figures, failed=list(failed), seconds=1)
 
 
@@ -71,6 +76,7 @@ def test_outcomes_and_their_table(tmp_path, capsys):
         'differs': ((1.0, ()), (1.1, ())),
         'here only': ((1.0, ()), (0, BROKEN)),
         'compiled only': ((0, BROKEN), (1.0, ())),
+        'one step': ((1.0, BROKEN), (1.0, BROKEN)),
         'neither': ((0, BROKEN), (0, BROKEN)),
     }
     path = tmp_path / 'results.jsonl'
@@ -86,8 +92,12 @@ def test_outcomes_and_their_table(tmp_path, capsys):
     alone = outcomes.outcomes(done, list(kinds), compared=False)
     assert list(alone['runs']) == ['same', 'differs', 'here only'] and list(alone['fails']) == [
         'compiled only',
+        'one step',
         'neither',
     ]
+    unlike = [result('one step', kernels, figure, BROKEN) for kernels, figure in (('stand-in', 1.0), ('compiled', 2.0))]
+    unlike = {(each['config'], each['kernels']): each for each in unlike}
+    assert list(outcomes.outcomes(unlike, ['one step'], compared=True)) == ['differs']
     outcomes.report(done, list(kinds), compared=True)
     printed = capsys.readouterr().out
     assert '| differs | 1 | 1 |' in printed and '- 1: train: KeyError: 7 (neither)' in printed
@@ -107,6 +117,44 @@ def test_one_method_after_the_other(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert [str(p.relative_to(tmp_path)) for p in all_configs.breadth_first(tmp_path)] == ['a/1.py', 'b/1.py', 'a/2.py']
+
+
+class Scripted:
+    """An environment that finds what is told for each size, one answer after the other."""
+
+    def __init__(self, kernels, busy, **answers):
+        self.kernels, self.busy, self.asked = kernels, busy, []
+        self.told = {int(size[1:]): list(each) for size, each in answers.items()}
+
+    def ask(self, path, size):
+        self.asked.append(size)
+        self.busy.append(self.kernels)
+        self.together = len(self.busy)
+
+    def answer(self):
+        self.busy.remove(self.kernels)
+        return dict(failed=[(step, step) for step in self.told[self.asked[-1]].pop(0)], size=self.asked[-1])
+
+
+def test_what_fails_small_is_tried_with_the_size_of_the_config():
+    busy = []
+    ours = Scripted('stand-in', busy, s128=[['train', 'predict']], s0=[['predict']])
+    theirs = Scripted('compiled', busy, s128=[[]], s0=[[]])
+    found = all_configs.answers(Path('x.py'), [ours, theirs], 128)
+    assert ours.asked == theirs.asked == [128, 0] and {result['size'] for result in found.values()} == {0}
+    worse = Scripted('stand-in', busy, s128=[['predict']], s0=[['Stopped: more than 120 s', 'run']])
+    assert all_configs.answers(Path('x.py'), [worse], 128)['stand-in']['size'] == 128
+
+
+def test_what_is_killed_runs_alone():
+    busy, killed = [], f'Stopped: {one_model.KILLED} 9'
+    ours = Scripted('stand-in', busy, s128=[[killed], []])
+    theirs = Scripted('compiled', busy, s128=[[], []])
+    found = all_configs.answers(Path('x.py'), [ours, theirs], 128)
+    assert ours.asked == theirs.asked == [128, 128] and ours.together == theirs.together == 1
+    assert not found['stand-in']['failed'] and not found['compiled']['failed']
+    only = Scripted('stand-in', busy, s128=[[killed]])
+    assert all_configs.answers(Path('x.py'), [only], 128)['stand-in']['failed'] and only.asked == [128]
 
 
 def test_a_stock_model_runs_twice_alike(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from stock.one_model import bare, own_size
+from stock.one_model import KILLED, bare, own_size
 
 TOOLS = Path(__file__).parents[1]
 
@@ -68,21 +68,30 @@ def answers(path: Path, environments: list[Environment], size: int) -> dict[str,
     """What every environment finds, by its kernels: in all of them with pictures of the same size.
 
     Where one fails, the size of the pictures may be why, so all try again with the size of the config, which counts
-    unless it fails more often.
+    unless it fails more often. Where one is killed, memory may be why, so they run one after the other.
     """
 
-    def ask(sides: int) -> dict[str, dict]:
-        for environment in environments:
-            environment.ask(str(path), sides)
-        return {environment.kernels: environment.answer() for environment in environments}
+    def ask(sides: int, groups: list[list[Environment]]) -> dict[str, dict]:
+        found = {}
+        for group in groups:
+            for environment in group:
+                environment.ask(str(path), sides)
+            found.update({environment.kernels: environment.answer() for environment in group})
+        killed = [what for result in found.values() for _, what in result['failed'] if KILLED in what]
+        return (
+            ask(sides, [[environment] for environment in environments])
+            if killed and len(groups) < len(environments)
+            else found
+        )
 
-    def failures(found: dict[str, dict]) -> int:
-        return sum(len(result['failed']) for result in found.values())
+    def failed(found: dict[str, dict]) -> list[str]:
+        return [step for result in found.values() for step, _ in result['failed']]
 
-    found = ask(size)
-    if size and any(step != 'build' for result in found.values() for step, _ in result['failed'][:1]):
-        larger = ask(0)
-        found = larger if failures(larger) <= failures(found) else found
+    found = ask(size, [environments])
+    if size and {'train', 'predict'} & set(failed(found)):
+        larger = ask(0, [environments])
+        if len(failed(larger)) <= len(failed(found)) and 'run' not in failed(larger):
+            found = larger
     return found
 
 

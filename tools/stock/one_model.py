@@ -16,6 +16,7 @@ import warnings
 from pathlib import Path
 
 MEMORY = 14 << 30  # bytes of address space for one run
+KILLED = 'ended with status'  # what is told of a run that something else ended
 LEFT_OUT = ('pretrained', 'teacher_ckpt', 'batch_augments')
 
 
@@ -35,6 +36,13 @@ def bare(value):
     return kept
 
 
+def asks(value, key: str) -> bool:
+    """Whether ``key`` is true anywhere in a config."""
+    if isinstance(value, (list, tuple)):
+        return any(asks(item, key) for item in value)
+    return isinstance(value, dict) and (value.get(key) is True or any(asks(item, key) for item in value.values()))
+
+
 def least(value, key: str, bound: int) -> int:
     """The smallest of ``bound`` and all integers under ``key`` in a config."""
     if isinstance(value, (list, tuple)):
@@ -46,17 +54,18 @@ def least(value, key: str, bound: int) -> int:
     return min([bound, *(least(item, key, bound) for item in value.values())])
 
 
-def pictures_for_mmdet(model: dict, size: int) -> tuple[dict, dict]:
-    """Inputs to train on and to predict from; more annotations than most models need."""
+def pictures_for_mmdet(config: dict, size: int) -> tuple[dict, dict]:
+    """Inputs to train on and to predict from; masks where the config loads them, else more than most models need."""
     import numpy as np
     from mmdet.testing import demo_mm_inputs, demo_mm_proposals, demo_track_inputs
 
+    model, masks = config['model'], asks(config, 'with_mask')
     classes = min(least(model, name, 10) for name in ('num_classes', 'num_things_classes', 'num_stuff_classes'))
     shape, kind = (3, size, size), model.get('data_preprocessor', {}).get('type', '')
 
     def still(count):
         data = demo_mm_inputs(
-            count, shape, [3] * count, max(classes, 2), with_mask=True, with_semantic=True, use_box_type=True
+            count, shape, [3] * count, max(classes, 2), with_mask=masks, with_semantic=True, use_box_type=True
         )
         told = dict(homography_matrix=np.eye(3, dtype=np.float32), batch_input_shape=shape[1:], pad_shape=shape[1:])
         if 'language_model' in model:
@@ -80,14 +89,14 @@ def pictures_for_mmdet(model: dict, size: int) -> tuple[dict, dict]:
     return still(2), still(1)
 
 
-def pictures_for_mmseg(model: dict, size: int) -> tuple[dict, dict]:
+def pictures_for_mmseg(config: dict, size: int) -> tuple[dict, dict]:
     import numpy as np
     import torch
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
     rng = np.random.default_rng(0)
-    classes = least(model, 'num_classes', 10)
+    classes = least(config['model'], 'num_classes', 10)
 
     def some(count):
         samples = []
@@ -177,7 +186,7 @@ def run(package: str, path: str, size: int) -> dict:
     seed()
     model = revert_sync_batchnorm(MODELS.build(settings))
     model.init_weights()
-    to_train, to_test = (pictures_for_mmdet if package == 'mmdet' else pictures_for_mmseg)(settings, size)
+    to_train, to_test = (pictures_for_mmdet if package == 'mmdet' else pictures_for_mmseg)(config.to_dict(), size)
     found, failed = {}, []
     try:
         seed()
@@ -273,5 +282,5 @@ def forked(function, limit: float) -> dict:
     seconds = round(used.ru_utime + used.ru_stime, 1)
     if content and not status:
         return dict(pickle.loads(content), seconds=seconds)  # our own child wrote it
-    why = f'Stopped: more than {limit:.0f} s' if seconds > limit - 2 else f'Stopped: ended with status {status}'
+    why = f'Stopped: more than {limit:.0f} s' if seconds > limit - 2 else f'Stopped: {KILLED} {status}'
     return dict(figures={}, failed=[('run', why)], seconds=seconds)

@@ -41,15 +41,17 @@ def outcomes(done: dict, names: list[str], compared: bool) -> dict[str, dict[str
             kind, note = ('fails', reason(ours)) if ours['failed'] else ('runs', '')
         elif theirs is None:
             kind, note = 'not compared yet', ''
-        elif ours['failed'] and theirs['failed']:
-            kind, note = 'neither', reason(ours)
-        elif ours['failed']:
+        elif len(ours['failed']) > len(theirs['failed']):
             kind, note = 'compiled only', reason(ours)
-        elif theirs['failed']:
+        elif len(ours['failed']) < len(theirs['failed']):
             kind, note = 'here only', reason(theirs)
+        elif not ours['figures'] and not theirs['figures']:
+            kind, note = 'neither', reason(ours)
         else:
             worst = difference(ours['figures'], theirs['figures'])
-            kind, note = ('same' if worst <= TOLERANCE else 'differs'), f'{worst:.1e}'
+            kind, note = 'differs', f'{worst:.1e}'
+            if worst <= TOLERANCE:
+                kind, note = ('one step', reason(ours)) if ours['failed'] else ('same', note)
         table[kind][name] = note
     return table
 
@@ -64,7 +66,7 @@ def report(done: dict, names: list[str], compared: bool) -> None:
     worst = max((float(note) for note in table['same'].values()), default=0)
     if table['same']:
         print(f'\nLargest relative difference of those that are the same: {worst:.1e}')
-    for kind in ('differs', 'compiled only', 'here only', 'fails', 'neither'):
+    for kind in ('differs', 'compiled only', 'here only', 'fails', 'one step', 'neither'):
         by_note = collections.defaultdict(list)
         for name, note in table[kind].items():
             by_note[note].append(name)
