@@ -10,6 +10,7 @@ from pathlib import Path
 
 import vlm_dense
 from vlm_dense import cli
+from vlm_dense.engine import arguments
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
@@ -40,6 +41,7 @@ def test_every_program_tells_its_arguments_without_torch():
     status, told = run("""
 import contextlib, io
 from vlm_dense import cli
+from vlm_dense.engine import arguments
 for name in cli.programs():
     out = io.StringIO()
     try:
@@ -75,6 +77,7 @@ def test_mistakes_are_told_without_torch():
     status, told = run(f"""
 import contextlib, io, json
 from vlm_dense import cli
+from vlm_dense.engine import arguments
 found = []
 for words in {[words for words, _ in MISTAKES]!r}:
     err = io.StringIO()
@@ -117,3 +120,11 @@ def test_a_program_has_the_status_of_its_file_and_can_be_imported_by_processes(t
     code = f'from pathlib import Path; from vlm_dense.cli import run; run(Path({path!r}), "count", ["3"])'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=ENVIRONMENT)
     assert (done.returncode, done.stdout) == (7, '[6]\n'), done.stderr
+
+
+def test_a_command_is_told_as_it_was_typed(monkeypatch):
+    monkeypatch.setattr('sys.argv', ['tools/compare.py', '--shots', '4', 'a b'])
+    assert arguments.as_typed('tools/compare.py') == "python tools/compare.py --shots 4 'a b'"
+    monkeypatch.setattr('sys.argv', ['vlm-dense compare', '--shots', '4'])
+    assert arguments.as_typed('tools/compare.py') == 'vlm-dense compare --shots 4'
+    assert arguments.as_typed('tools/compare.py', ['--seeds', '1']) == 'vlm-dense compare --seeds 1'

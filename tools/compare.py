@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -76,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns 1 if a cell failed."""
     args = parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the cells end as well
-    command = shlex.join(['python', 'tools/compare.py', *(sys.argv[1:] if argv is None else argv)])
+    command = arguments.as_typed('tools/compare.py', argv)
     with user_errors(interrupted='What is finished is kept, the same command goes on.'):
         if args.workers is not None and args.workers < 1:
             raise ConfigError(f'--workers must be at least 1, found {args.workers}.')

@@ -15,7 +15,7 @@ import argparse
 import itertools
 import multiprocessing
 import os
-import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +68,8 @@ from mmengine.utils import ProgressBar
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns 1 if a cell failed."""
     args = parse_args(argv)
-    command = shlex.join(['python', 'tools/compare_dense.py', *(sys.argv[1:] if argv is None else argv)])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: a measurement ends as well
+    command = arguments.as_typed('tools/compare_dense.py', argv)
     with user_errors(interrupted='What is finished is kept, the same command goes on.'):
         roots = _by_set('--data-root', args.data_root, args.datasets)
         images = {name: _count(text) for name, text in _by_set('--images', args.images, args.datasets).items()}
@@ -111,7 +112,7 @@ def _measure(cell: dense.Cell, out: Path, images: int) -> dict[dense.Cell, str]:
     """Measure a cell in a process of its own, whose memory is nobody else's."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['comparison.preload', 'comparison.dense'])  # imported once for all cells
-    process = context.Process(target=dense.run_cost, args=(cell, out, images))
+    process = context.Process(target=dense.run_cost, args=(cell, out, images), daemon=True)
     process.start()
     process.join()
     return {} if process.exitcode == 0 else {cell: f'its measurement left with status {process.exitcode}'}

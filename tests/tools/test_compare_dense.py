@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import compare_dense
@@ -106,6 +111,33 @@ def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, monkeypatch):
         assert dense.result_at(a.file(tmp_path / 'whole', 'scores')) == dense.result_at(
             b.file(tmp_path / 'stopped', 'scores')
         )
+
+
+def test_a_terminated_comparison_leaves_no_measurement_running(tmp_path):
+    (tmp_path / 'slow.py').write_text(
+        'import pathlib, time\n'
+        'def run_cost(*_):\n'
+        '    pathlib.Path(__file__).with_name("began").touch()\n'
+        '    time.sleep(600)\n'
+    )
+    arguments = ['--methods', 'maskclip', '--images', 'shapes=1', '--out', str(tmp_path / 'out')]
+    code = f'import sys; sys.path[:0] = {[str(ROOT / "tools"), str(tmp_path)]!r}\n'
+    code += (
+        f'import compare_dense, slow; compare_dense.dense.run_cost = slow.run_cost; compare_dense.main({arguments!r})'
+    )
+    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL, start_new_session=True)
+    end = time.time() + 240
+    while not (tmp_path / 'began').exists() and process.poll() is None and time.time() < end:
+        time.sleep(0.1)
+    assert (tmp_path / 'began').exists()
+    process.terminate()
+    assert process.wait(60) == 2
+    end = time.time() + 10
+    with pytest.raises(ProcessLookupError):
+        while time.time() < end:
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_method_that_fails_stops_no_other(tmp_path, monkeypatch):

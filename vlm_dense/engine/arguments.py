@@ -7,6 +7,8 @@ torch and the OpenMMLab libraries, which takes seconds.
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from collections.abc import Collection, Sequence
 
 from vlm_dense.engine.configs import existing_config
@@ -54,6 +56,18 @@ class ConfigFile(argparse.Action):
             if values not in self.others and not values.endswith(self.suffixes):
                 existing_config(values, self.others)
         setattr(namespace, self.dest, values)
+
+
+def as_typed(program: str, argv: Sequence[str] | None = None) -> str:
+    """The command that runs a program again, for a terminal.
+
+    Args:
+        program: Its file below the repository root.
+        argv: Its arguments; those of this process if left out.
+    """
+    under_one_name = sys.argv[0].startswith('vlm-dense ')
+    words = sys.argv[0].split() if under_one_name else ['python', program]
+    return shlex.join([*words, *(sys.argv[1:] if argv is None else argv)])
 
 
 def positive(text: str) -> int:
