@@ -18,3 +18,35 @@ model = dict(
     )
 )
 default_hooks = dict(checkpoint=dict(save_best='top1', rule='greater'))
+
+# what the authors change elsewhere, for tools/compare.py: they search on all validation images, which ImageNet has not
+recipes = {
+    '_delete_': True,
+    'search': dict(sets='others', options={'default_hooks.prepare.data.search.dataset.dataset.shots': None}),
+    **{
+        name: dict(
+            sets=[name],
+            length=epochs,
+            options={
+                'model.head.alpha': alpha,
+                'model.head.channels': channels,
+                'model.head.search_scale': scale,
+                'optim_wrapper.optimizer.eps': eps,
+                'optim_wrapper.optimizer.lr': lr,
+            },
+        )
+        for name, alpha, channels, scale, eps, lr, epochs in (
+            ('caltech101', 1.0, 900, (7, 7), 1e-3, 1e-3, 30),
+            ('dtd', 3.0, 700, (7, 7), 1e-3, 1e-3, 20),
+            ('eurosat', 1.0, 900, (30, 5), 1e-3, 1e-3, 200),
+            ('fgvc_aircraft', 5.0, 900, (20, 10), 1e-3, 1e-3, 30),
+            ('food101', 0.8, 900, (7, 7), 1e-3, 1e-4, 30),
+            ('oxford_flowers', 3.0, 800, (7, 7), 1e-3, 1e-3, 60),
+            ('oxford_pets', 2.0, 800, (7, 7), 2e-3, 1e-4, 30),
+            ('stanford_cars', 1.0, 800, (10, 7), 5e-3, 1e-3, 30),
+            ('sun397', 1.0, 800, (10, 7), 1e-3, 1e-4, 30),
+            ('ucf101', 2.0, 800, (10, 7), 2e-3, 1e-3, 30),
+        )
+    },
+    'food101, few': dict(sets=['food101'], shots=[1, 2], options={'optim_wrapper.optimizer.eps': 1e-2}),
+}

@@ -1,5 +1,4 @@
-# CLIP-LoRA on ImageNet, 16 shots, ViT-B/16: queries, keys and values of all blocks of both towers. Other numbers of
-# shots: 500 iterations for each.
+# CLIP-LoRA on ImageNet, 16 shots, ViT-B/16: queries, keys and values of all blocks of both towers.
 #   python tools/train.py configs/clip_lora/clip_lora_imagenet.py
 _base_ = [
     '../_base_/models/clip_classifier_vit-b16.py',
@@ -12,3 +11,6 @@ model = dict(text_prompt=dict(type='vlm_dense.CLIPLoRAPrompt', rank=2, alpha=1.0
 train_dataloader = dict(sampler=dict(type='InfiniteSampler', shuffle=True))  # a new epoch else waits for two seconds
 log_processor = dict(by_epoch=False)
 default_hooks = dict(logger=dict(log_metric_by_epoch=False), checkpoint=dict(by_epoch=False, interval=2000))
+
+# what the paper changes elsewhere, for tools/compare.py
+recipes = {f'{n} shots': dict(shots=[n], length=500 * n) for n in (1, 2, 4, 8)}

@@ -7,3 +7,9 @@ _base_ = [
 ]
 
 model = dict(text_prompt=dict(type='vlm_dense.CoOpPrompt', num_contexts=16))
+
+# what the paper changes elsewhere, for tools/compare.py
+recipes = {
+    '2 or 4 shots': dict(sets='others', shots=[2, 4], length=100),
+    '8 or 16 shots': dict(sets='others', shots=[8, 16], length=200),
+}

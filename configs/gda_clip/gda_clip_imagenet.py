@@ -21,3 +21,6 @@ default_hooks = dict(
     )
 )
 test_cfg = dict(type='TestLoop')
+
+# what the authors change elsewhere, for tools/compare.py: they search on all validation images, which ImageNet has not
+recipes = dict(search=dict(sets='others', options={'default_hooks.prepare.data.search.dataset.dataset.shots': None}))

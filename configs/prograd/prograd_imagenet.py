@@ -19,3 +19,12 @@ model = dict(
 train_dataloader = dict(dataset=dict(shots=4))
 val_dataloader = dict(dataset=dict(shots=4))
 optim_wrapper = dict(type='vlm_dense.ProGradOptimWrapper')
+
+# what the paper changes elsewhere, for tools/compare.py
+recipes = {
+    '2 or 4 shots': dict(sets='others', shots=[2, 4], length=100),
+    '8 or 16 shots': dict(sets='others', shots=[8, 16], length=200),
+    'weaker': dict(
+        sets=['oxford_flowers', 'dtd', 'eurosat'], shots=[8, 16], options={'model.text_prompt.strength': 0.8}
+    ),
+}

@@ -17,3 +17,30 @@ param_scheduler = [
 ]
 train_cfg = dict(max_epochs=early + epochs, val_interval=early)
 default_hooks = dict(subspace=dict(type='vlm_dense.SubspaceHook', early=early, rank=10))
+
+# what the paper changes elsewhere, for tools/compare.py: epochs of CoOp and directions by the number of shots, and on
+# other sets also the epochs inside of the subspace
+recipes = {
+    f'{where}, {shots} shots': dict(
+        sets='others' if where == 'others' else [where],
+        shots=[shots],
+        options={
+            'train_cfg.max_epochs': early + epochs,
+            'train_cfg.val_interval': early,
+            'param_scheduler.1.T_max': epochs,
+            'param_scheduler.1.end': early,
+            'param_scheduler.2.begin': early,
+            'param_scheduler.2.end': early + 2,
+            'param_scheduler.3.T_max': epochs,
+            'param_scheduler.3.begin': early + 1,
+            'param_scheduler.3.end': early + epochs,
+            'default_hooks.subspace.early': early,
+            'default_hooks.subspace.rank': rank,
+        },
+    )
+    for where, rows in (
+        ('imagenet', ((1, 10, 5, 50), (2, 20, 10, 50), (4, 30, 10, 50), (8, 40, 10, 50))),
+        ('others', ((1, 10, 5, 50), (2, 20, 10, 100), (4, 30, 10, 100), (8, 40, 10, 200), (16, 50, 10, 200))),
+    )
+    for shots, early, rank, epochs in rows
+}

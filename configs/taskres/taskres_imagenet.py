@@ -25,3 +25,10 @@ param_scheduler = [
     dict(type='ConstantLR', factor=1e-5 / lr, by_epoch=True, begin=0, end=2),
     dict(type='CosineAnnealingLR', T_max=200, by_epoch=True, begin=1, end=200),
 ]
+
+# what the paper changes elsewhere, for tools/compare.py
+recipes = {
+    'rate': dict(sets='others', options={'optim_wrapper.optimizer.lr': 2e-3, 'param_scheduler.0.factor': 1e-5 / 2e-3}),
+    '1 to 4 shots': dict(shots=[1, 2, 4], length=100),
+    'flowers': dict(sets=['oxford_flowers'], options={'model.text_prompt.scale': 1.0}),
+}

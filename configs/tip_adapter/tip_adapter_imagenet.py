@@ -29,3 +29,23 @@ default_hooks = dict(
     )
 )
 test_cfg = dict(type='TestLoop')
+
+# what the authors change elsewhere, for tools/compare.py: they search on all validation images, which ImageNet has not
+recipes = {
+    'search': dict(sets='others', options={'default_hooks.prepare.data.search.dataset.dataset.shots': None}),
+    **{
+        name: dict(sets=[name], options={'model.head.alpha': alpha, 'model.head.search_scale': scale})
+        for name, alpha, scale in (
+            ('caltech101', 3.0, (12, 5)),
+            ('oxford_pets', 1.17, (7, 3)),
+            ('stanford_cars', 3.0, (20, 10)),
+            ('oxford_flowers', 10.0, (50, 50)),
+            ('food101', 1.17, (10, 10)),
+            ('fgvc_aircraft', 5.0, (30, 30)),
+            ('sun397', 1.17, (12, 10)),
+            ('dtd', 2.0, (13, 13)),
+            ('eurosat', 2.0, (12, 10)),
+            ('ucf101', 3.0, (7, 3)),
+        )
+    },
+}

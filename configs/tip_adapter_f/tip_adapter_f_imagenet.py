@@ -4,3 +4,5 @@ _base_ = ['../tip_adapter/tip_adapter_imagenet.py', '../_base_/schedules/tip_ada
 
 model = dict(head=dict(type='vlm_dense.TipAdapterF'))
 default_hooks = dict(checkpoint=dict(save_best='top1', rule='greater'))
+
+recipes = dict(eurosat=dict(length=100))  # beside what Tip-Adapter changes there

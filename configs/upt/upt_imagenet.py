@@ -1,4 +1,4 @@
-# UPT on ImageNet, 16 shots, ViT-B/16, 4 vectors of each tower. Other sets: 200 epochs, Caltech101 10.
+# UPT on ImageNet, 16 shots, ViT-B/16, 4 vectors of each tower.
 _base_ = [
     '../_base_/models/clip_classifier_vit-b16.py',
     '../_base_/datasets/imagenet_few-shot.py',
@@ -7,3 +7,10 @@ _base_ = [
 ]
 
 model = dict(text_prompt=dict(type='vlm_dense.UPTPrompt', num_contexts=4))
+
+# what the paper changes elsewhere, for tools/compare.py; with fewer than 16 shots, CoOp's epochs
+recipes = {
+    '2 or 4 shots': dict(sets='others', shots=[2, 4], length=100),
+    '8 or 16 shots': dict(sets='others', shots=[8, 16], length=200),
+    'caltech101': dict(sets=['caltech101'], length=10),
+}

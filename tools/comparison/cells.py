@@ -7,7 +7,7 @@ import functools
 import hashlib
 import inspect
 import pprint
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from comparison.drawn import PAIRS, dicts, with_pairs
 from comparison.origin import code_digest, weights_digest
 from comparison.protocols import PROTOCOLS
 from comparison.protocols.protocol import Run
+from comparison.recipes import changed, of_tests, recipe_options, test_options
 from vlm_dense.classification.datasets import SETS
 from vlm_dense.engine.configs import find_config, list_configs
 from vlm_dense.engine.launch import load_config
@@ -113,23 +114,43 @@ def plan(
         for protocol in protocols
         for count in (shots if PROTOCOLS[protocol].has_shots else [0])
         for seed in seeds
-        for cell in make_cells(_config(configs, method, dataset, options), method, dataset, protocol, count, seed)
+        for cell in make_cells(_config(configs, method, dataset), method, dataset, protocol, count, seed, options)
     ]
 
 
-def make_cells(cfg: dict, method: str, dataset: str, protocol: str, shots: int, seed: int) -> list[Cell]:
+def make_cells(
+    cfg: dict, method: str, dataset: str, protocol: str, shots: int, seed: int, options: dict | None = None
+) -> list[Cell]:
     """The cells of a method on a data set, one for each training that the protocol asks for.
 
     Args:
         cfg: Config of the method, as it is read from the file.
         method, dataset, protocol, seed: Of the cells.
         shots: Of the cells; 0 for all images.
+        options: Dotted key -> value, on top of the recipes of the config.
     """
-    runs = PROTOCOLS[protocol].runs(cfg, f'{method} on {dataset}')
-    return [_cell(cfg, run, method, dataset, protocol, shots, seed) for run in runs]
+    name, options = f'{method} on {dataset}', dict(options or {})
+    if cfg.get('data_root') is None:
+        options.pop('data_root', None)  # drawn, not read
+    asked = changed(_with_set(cfg, dataset), {**recipe_options(cfg, dataset, protocol, shots), **options}, name)
+    runs = PROTOCOLS[protocol].runs(asked, name)
+
+    def for_test_set(other: str) -> dict[str, object]:
+        return {**test_options(cfg, other, protocol, shots), **of_tests(options)}
+
+    return [_cell(asked, run, method, dataset, protocol, shots, seed, for_test_set) for run in runs]
 
 
-def _cell(cfg: dict, run: Run, method: str, dataset: str, protocol: str, shots: int, seed: int) -> Cell:
+def _cell(
+    cfg: dict,
+    run: Run,
+    method: str,
+    dataset: str,
+    protocol: str,
+    shots: int,
+    seed: int,
+    for_test_set: Callable[[str], dict[str, object]],
+) -> Cell:
     """A cell of one training.
 
     Every data set with ``shots`` gets shots and seed. Nothing is tested but what the cell asks for, and there is no
@@ -161,6 +182,7 @@ def _cell(cfg: dict, run: Run, method: str, dataset: str, protocol: str, shots: 
             leaf.update(change)
         if 'name' in change:
             tests[name] = _with_template(tests[name], dataset, change['name'])
+            tests[name] = changed(tests[name], for_test_set(change['name']), f'{method} on {name}')
     trained = cfg if cfg.get('train_cfg') is not None else None
     tower = str(cfg['model'].get('backbone', {}).get('arch'))
     return Cell(method, dataset, protocol, shots, seed, trained, tests, chosen_on, tower, labels_of(cfg))
@@ -200,23 +222,18 @@ def selection(cfg: dict) -> str:
 
 
 @functools.cache
-def _read(path: Path, options: tuple) -> dict:
-    options = dict(options)
-    if 'data_root' in options and load_config(str(path)).get('data_root') is None:
-        del options['data_root']  # drawn, not read
-    return load_config(str(path), options)._cfg_dict.to_dict()
+def _read(path: Path) -> dict:
+    return load_config(str(path))._cfg_dict.to_dict()
 
 
-def _config(folder: Path, method: str, dataset: str, options: dict | None) -> dict:
-    path, general = (find_config(folder / f'{method}_{name}.py') for name in (dataset, 'imagenet'))
-    options = tuple((options or {}).items())
+def _config(folder: Path, method: str, dataset: str) -> dict:
+    path, general, drawn = (find_config(folder / f'{method}_{name}.py') for name in (dataset, 'imagenet', 'shapes'))
     if path.is_file():
-        return _read(path, options)
+        return _read(path)
     if dataset in SETS and general.is_file():
-        return _with_set(_read(general, options), 'imagenet', dataset)
-    drawn = find_config(folder / f'{method}_shapes.py')
+        return _read(general)
     if dataset in PAIRS and drawn.is_file():
-        return with_pairs(_read(drawn, options), dataset)
+        return with_pairs(_read(drawn), dataset)
     configs = list_configs(folder)
     known = [p.stem.removesuffix(f'_{dataset}') for p in configs if p.stem.endswith(f'_{dataset}')]
     if not known and dataset not in (*SETS, *PAIRS):
@@ -227,13 +244,15 @@ def _config(folder: Path, method: str, dataset: str, options: dict | None) -> di
     raise ConfigError(unknown_name(method, f'methods with a config for {dataset} in {folder}', set(known)))
 
 
-def _with_set(cfg: dict, old: str, new: str) -> dict:
-    """Another of CoOp's sets, with its template, in the place of one."""
+def _with_set(cfg: dict, new: str) -> dict:
+    """Another of CoOp's sets, with its template, in the place of ImageNet; any other config as it is."""
     cfg = copy.deepcopy(cfg)
-    for node in dicts(cfg):
-        if str(node.get('type')).endswith('ImageSetDataset'):
-            node['name'] = new
-    return _with_template(cfg, old, new)
+    sets = [node for node in dicts(cfg) if str(node.get('type')).endswith('ImageSetDataset')]
+    if new not in SETS or new == 'imagenet' or {node['name'] for node in sets} != {'imagenet'}:
+        return cfg
+    for node in sets:
+        node['name'] = new
+    return _with_template(cfg, 'imagenet', new)
 
 
 def _with_template(cfg: dict, old: str, new: str) -> dict:

@@ -115,21 +115,35 @@ def load_config(path: str, options: dict | None = None) -> Config:
     _forget_deletions(cfg._cfg_dict)
     if not isinstance(cfg.get('model', {}), dict):
         raise ConfigError(f'{path}: model must be a dict with a type, found {cfg.model!r}.')
-    if options and 'data_root' in options:
+    change_config(cfg, options or {}, path)
+    return cfg
+
+
+def change_config(cfg: Config, options: dict, path: str) -> None:
+    """Change a config by dotted keys, as :func:`load_config` does.
+
+    Args:
+        cfg: Changed in place.
+        options: Dotted key -> value.
+        path: Of the config, for messages.
+
+    Raises:
+        ConfigError: a key that nothing would read; ``data_root`` for a config that has none.
+    """
+    if 'data_root' in options:
         if cfg.get('data_root') is None:
             raise ConfigError(
                 f'{path} has no data_root to change. Change it where it is, with --cfg-options '
                 'train_dataloader.dataset.data_root=DIR and the same for val_dataloader and test_dataloader.'
             )
         _move_data(cfg._cfg_dict, cfg.data_root, options['data_root'])
-    for key in options or {}:
+    for key in options:
         _check_option(cfg, key, path, options)
     if options:
         try:
             cfg.merge_from_dict(options)
         except (KeyError, TypeError, IndexError) as error:
             raise ConfigError(f'--cfg-options {" ".join(options)}: {error.args[0] if error.args else error}') from error
-    return cfg
 
 
 def _forget_deletions(node) -> None:

@@ -1,0 +1,86 @@
+"""What papers change for other sets, numbers of shots and protocols: the ``recipes`` of a config.
+
+They are dicts in a dict whose keys are free. ``sets`` (names, or 'others': all but that of the config file), ``shots``
+(numbers) and ``protocols`` (names) say where one holds: everywhere that they do not exclude. ``length`` is that of the
+training, in epochs or iterations, whichever its loop counts; ``options`` change the config as ``--cfg-options`` does.
+Later ones come on top of earlier ones.
+
+    recipes = {
+        'few': dict(sets='others', shots=[2, 4], length=100),
+        'flowers': dict(sets=['oxford_flowers'], options={'model.text_prompt.scale': 1.0}),
+    }
+"""
+
+from __future__ import annotations
+
+import copy
+
+from mmengine.config import Config
+
+from comparison.drawn import dicts
+from vlm_dense.engine.config_files import change_config
+from vlm_dense.errors import ConfigError, unknown_name
+
+_KEYS = ('sets', 'shots', 'protocols', 'length', 'options')
+
+
+def recipe_options(cfg: dict, dataset: str, protocol: str, shots: int) -> dict[str, object]:
+    """Dotted key -> value of what the recipes of a config change.
+
+    Args:
+        cfg: The config as it is read from the file, with the set that the file names.
+        dataset: The set of the training.
+        protocol, shots: Of the cell.
+
+    Raises:
+        ConfigError: a recipe with an unknown key.
+    """
+    own = {node.get('name') for node in dicts(cfg.get('test_dataloader')) if _is_set(node)}
+    found: dict[str, object] = {}
+    for name, recipe in (cfg.get('recipes') or {}).items():
+        for key in recipe:
+            if key not in _KEYS:
+                raise ConfigError(unknown_name(key, f'keys of recipe {name!r}', _KEYS))
+        sets = recipe.get('sets', [dataset])
+        holds = dataset not in own if sets == 'others' else dataset in sets
+        holds &= shots in recipe.get('shots', [shots]) and protocol in recipe.get('protocols', [protocol])
+        if holds:
+            found |= _lengthened(cfg, recipe['length']) if 'length' in recipe else {}
+            found |= recipe.get('options', {})
+    return found
+
+
+def test_options(cfg: dict, dataset: str, protocol: str, shots: int) -> dict[str, object]:
+    """The same for a test set other than that of the training: what is said of it by name, without the training."""
+    named = {name: recipe for name, recipe in (cfg.get('recipes') or {}).items() if dataset in recipe.get('sets', [])}
+    return of_tests(recipe_options({**cfg, 'recipes': named}, dataset, protocol, shots))
+
+
+def of_tests(options: dict[str, object]) -> dict[str, object]:
+    """Those options that a test without training knows."""
+    return {key: value for key, value in options.items() if key.split('.')[0] in ('model', 'test_dataloader')}
+
+
+def changed(cfg: dict, options: dict[str, object], name: str) -> dict:
+    """A config with other values at dotted keys; ``name`` stands in messages."""
+    whole = Config(copy.deepcopy(cfg))
+    change_config(whole, options, name)
+    return whole._cfg_dict.to_dict()
+
+
+def _is_set(node: dict) -> bool:
+    return str(node.get('type')).endswith('ImageSetDataset')
+
+
+def _lengthened(cfg: dict, length: int) -> dict[str, object]:
+    """A training of another length, its schedules with it."""
+    loop = cfg['train_cfg']
+    key = next(name for name in ('max_epochs', 'max_iters') if name in loop)
+    options: dict[str, object] = {f'train_cfg.{key}': length}
+    if loop.get('val_interval') == loop[key]:
+        options['train_cfg.val_interval'] = length
+    for i, scheduler in enumerate(cfg['param_scheduler']):
+        for name in ('T_max', 'end'):
+            if scheduler.get(name) == loop[key]:
+                options[f'param_scheduler.{i}.{name}'] = length
+    return options
