@@ -362,6 +362,15 @@ def test_ensembles_of_imagenet_stay_in_its_family(ensemble):
     assert tests['caltech101']['model']['text_prompt']['templates'] == ['a photo of a {}.']
 
 
+def test_other_sets_bring_their_sentences():
+    cfg = config() | dict(targets={name: dict(name=name) for name in ('dtd', 'imagenet-a')})
+    cfg['model']['text_prompt'] = dict(type='vlm_dense.CuPLPrompt', sentences='data/cupl/imagenet.json')
+    tests = make_cells(cfg, 'm', 'imagenet', 'transfer', 16, 1)[0].tests
+    files = {name: test['model']['text_prompt']['sentences'] for name, test in tests.items()}
+    own = 'data/cupl/imagenet.json'
+    assert files == {'source': own, 'imagenet-a': own, 'dtd': 'data/cupl/dtd.json'}
+
+
 def test_a_set_without_config_takes_that_of_imagenet(tmp_path):
     (tmp_path / 'some_imagenet.py').write_text(''.join(f'{k} = {v!r}\n' for k, v in config().items()))
     (cell,) = plan(tmp_path, ['some'], ['eurosat'], ['few-shot'], [1], [1], dict(data_root='elsewhere'))

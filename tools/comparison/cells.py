@@ -256,15 +256,20 @@ def _with_set(cfg: dict, new: str) -> dict:
 
 
 def _with_template(cfg: dict, old: str, new: str) -> dict:
-    """CoOp's sentence for one set in the place of that for another; outside of ImageNet also of ImageNet's lists."""
+    """CoOp's sentence for one set in the place of that for another.
+
+    Outside of ImageNet also in the place of ImageNet's lists, and the file of sentences that has the set's name.
+    """
     ((old_sentence, *_), (sentence, *_)) = read_templates(old), read_templates(new)
-    lists = {} if new.startswith('imagenet') else {name: read_templates(name) for name in _ENSEMBLES}
+    far = not new.startswith('imagenet')  # its variants have its classes
+    lists = {name: read_templates(name) for name in _ENSEMBLES} if far else {}
 
     def replaced(node):
         if node == old_sentence:
             return sentence
         if isinstance(node, str):
-            return [sentence] if node in lists else node
+            file = node.removesuffix(f'/{old}.json')
+            return [sentence] if node in lists else f'{file}/{new}.json' if far and file != node else node
         if isinstance(node, dict):
             return {key: replaced(value) for key, value in node.items()}
         if isinstance(node, (list, tuple)):
