@@ -10,3 +10,8 @@ model = dict(
     text_prompt=dict(type='vlm_dense.KgCoOpPrompt', words='a photo of a', template='a photo of a {}.', weight=8.0)
 )
 train_dataloader = dict(batch_size=128)
+
+# what the paper changes elsewhere, for tools/compare.py; the other sentences are CoOp's
+recipes = dict(
+    dtd=dict(sets=['dtd'], options={'model.text_prompt.template': 'a photo of a {}, a type of texture.'}),
+)

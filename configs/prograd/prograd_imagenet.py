@@ -27,4 +27,14 @@ recipes = {
     'weaker': dict(
         sets=['oxford_flowers', 'dtd', 'eurosat'], shots=[8, 16], options={'model.text_prompt.strength': 0.8}
     ),
+    **{
+        name: dict(sets=[name], options={'model.text_prompt.template': template})
+        for name, template in (
+            ('oxford_pets', 'a type of pet, a photo of a {}.'),
+            ('oxford_flowers', 'a type of flower, a photo of a {}.'),
+            ('fgvc_aircraft', 'a type of aircraft, a photo of a {}.'),
+            ('food101', 'a type of food, a photo of {}.'),
+            ('dtd', 'a texture of {}.'),
+        )
+    },
 }

@@ -22,3 +22,6 @@ test_dataloader = dict(
     ),
 )
 test_cfg = dict(type='vlm_dense.ResumableTestLoop')
+
+# one sentence for all sets, where tools/compare.py else takes that of the set
+recipes = dict(sentence=dict(sets='others', options={'model.text_prompt.templates': ('a photo of a {}.',)}))

@@ -60,6 +60,10 @@ EXPECTED = [
             'model.text_prompt.scale': 1.0,
         },
     ),
+    ('prograd', 'oxford_pets', 'few-shot', 4, {'model.text_prompt.template': 'a type of pet, a photo of a {}.'}),
+    ('prograd', 'ucf101', 'few-shot', 4, {'model.text_prompt.template': 'a photo of a person doing {}.'}),
+    ('kgcoop', 'dtd', 'base-to-new', 16, {'model.text_prompt.template': 'a photo of a {}, a type of texture.'}),
+    ('kgcoop', 'food101', 'base-to-new', 16, {'model.text_prompt.template': 'a photo of {}, a type of food.'}),
     ('taskres', 'dtd', 'few-shot', 16, {'train_cfg.max_epochs': 200, 'model.text_prompt.scale': 0.5}),
     ('taskres', 'imagenet', 'few-shot', 1, {'train_cfg.max_epochs': 100, 'optim_wrapper.optimizer.lr': 2e-4}),
     ('clip_lora', 'dtd', 'few-shot', 4, {'train_cfg.max_iters': 2000, 'param_scheduler.0.T_max': 2000}),
@@ -153,6 +157,9 @@ def test_a_test_set_brings_its_own_settings():
     domains = cell('tda', 'imagenet', 'domain-generalisation').tests
     assert at(domains['imagenet-sketch'], views) == 64
     assert at(domains['imagenet-sketch'], 'model.test_time.positive.alpha') == 2.363
+    for protocol, dataset in (('transfer', 'imagenet'), ('few-shot', 'dtd')):
+        for test in cell('zero_tta', dataset, protocol).tests.values():
+            assert at(test, 'model.text_prompt.templates') == ('a photo of a {}.',)
     learned = cell('tcp', 'imagenet', 'transfer').tests['stanford_cars']
     assert at(learned, 'model.text_prompt.prompt_template') == 'X X X X {}, a type of car'
 

@@ -51,9 +51,9 @@ def recipe_options(cfg: dict, dataset: str, protocol: str, shots: int) -> dict[s
 
 
 def test_options(cfg: dict, dataset: str, protocol: str, shots: int) -> dict[str, object]:
-    """The same for a test set other than that of the training: what is said of it by name, without the training."""
-    named = {name: recipe for name, recipe in (cfg.get('recipes') or {}).items() if dataset in recipe.get('sets', [])}
-    return of_tests(recipe_options({**cfg, 'recipes': named}, dataset, protocol, shots))
+    """The same for a test set other than that of the training: what is said of sets, without the training."""
+    of_sets = {name: recipe for name, recipe in (cfg.get('recipes') or {}).items() if 'sets' in recipe}
+    return of_tests(recipe_options({**cfg, 'recipes': of_sets}, dataset, protocol, shots))
 
 
 def of_tests(options: dict[str, object]) -> dict[str, object]:
