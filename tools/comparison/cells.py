@@ -245,10 +245,10 @@ def _config(folder: Path, method: str, dataset: str) -> dict:
 
 
 def _with_set(cfg: dict, new: str) -> dict:
-    """Another of CoOp's sets, with its template, in the place of ImageNet; any other config as it is."""
+    """Another of CoOp's sets, with its template, in the place of ImageNet; a config of the set itself as it is."""
     cfg = copy.deepcopy(cfg)
     sets = [node for node in dicts(cfg) if str(node.get('type')).endswith('ImageSetDataset')]
-    if new not in SETS or new == 'imagenet' or {node['name'] for node in sets} != {'imagenet'}:
+    if new not in SETS or not sets or new in {node['name'] for node in sets}:
         return cfg
     for node in sets:
         node['name'] = new
