@@ -40,11 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--only', default='*', metavar='PATTERN', help='configs whose path matches')
     parser.add_argument('--size', type=int, default=128, help='sides of the pictures, pixels; 0: of each config')
     parser.add_argument('--limit', type=float, default=120, help='seconds of the processor for one model')
+    parser.add_argument('--memory', type=float, default=14, help='GiB of address space for one model')
     parser.add_argument('--report', action='store_true', help='only print the table of the kept results')
     parser.add_argument('--worker', action='store_true', help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.worker:
-        worker(args.package, args.limit)
+        worker(args.package, args.limit, args.memory)
         return 0
     from importlib.util import find_spec
 
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     paths = [path for path in breadth_first(folder) if fnmatch.fnmatch(str(path.relative_to(folder)), args.only)]
     if not args.report:
         pythons = [sys.executable] + ([args.compiled] if args.compiled else [])
-        environments = [Environment(python, args.package, args.limit) for python in pythons]
+        environments = [Environment(python, args.package, args.limit, args.memory) for python in pythons]
         found = [environment.kernels for environment in environments]
         if found != ['stand-in', 'compiled'][: len(found)]:
             parser.error(f'the kernels must be the stand-in here and compiled in --compiled; found {found}')

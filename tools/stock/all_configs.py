@@ -17,8 +17,9 @@ TOOLS = Path(__file__).parents[1]
 class Environment:
     """A Python with its worker process."""
 
-    def __init__(self, python: str, package: str, limit: float):
-        command = [python, '-W', 'ignore', str(TOOLS / 'ops_sweep.py'), package, '--worker', '--limit', str(limit)]
+    def __init__(self, python: str, package: str, limit: float, memory: float = 14):
+        command = [python, '-W', 'ignore', str(TOOLS / 'ops_sweep.py'), package, '--worker']
+        command += ['--limit', str(limit), '--memory', str(memory)]
         variables = dict(
             OMP_NUM_THREADS='1', PYTHONPATH=str(TOOLS.parent), HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1'
         )

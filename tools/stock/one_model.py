@@ -15,7 +15,6 @@ import traceback
 import warnings
 from pathlib import Path
 
-MEMORY = 14 << 30  # bytes of address space for one run
 KILLED = 'ended with status'  # what is told of a run that something else ended
 LEFT_OUT = ('pretrained', 'teacher_ckpt', 'batch_augments')
 
@@ -223,7 +222,7 @@ def text_model(folder: Path) -> None:
     (folder / 'tokenizer_config.json').write_text(json.dumps(dict(tokenizer_class='BertTokenizer', do_lower_case=True)))
 
 
-def worker(package: str, limit: float) -> None:
+def worker(package: str, limit: float, memory: float) -> None:
     """Read lines of JSON, a path and a size each, and answer with what :func:`run` finds, or how it failed."""
     import importlib.util
 
@@ -245,22 +244,23 @@ def worker(package: str, limit: float) -> None:
         print(json.dumps(dict(kernels=kernels, torch=torch.__version__)), file=answers, flush=True)
         for line in sys.stdin:
             path, size = json.loads(line)
-            result = forked(lambda path=path, size=size: run(package, path, size), limit)
+            result = forked(lambda path=path, size=size: run(package, path, size), limit, memory)
             print(json.dumps(result), file=answers, flush=True)
 
 
-def forked(function, limit: float) -> dict:
+def forked(function, limit: float, memory: float = 14) -> dict:
     """What a function gives in a child process, or what went wrong there.
 
     Args:
         function: Without arguments.
         limit: Seconds of the processor; ten times as long by the clock, for a machine that others use too.
+        memory: GiB of address space.
     """
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         os.close(reader)
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_AS, (int(memory * 2**30),) * 2)
         resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit)))
         try:
             result = function()
