@@ -181,6 +181,8 @@ def run(package: str, path: str, size: int) -> dict:
         raise ValueError('this config has no model')
     size = size or own_size(config)
     settings = ConfigDict(bare(config.model.to_dict()))
+    if settings.get('data_preprocessor', {}).get('size'):
+        settings.data_preprocessor.size = (size, size)  # to which mmseg pads
     torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)  # MMSyncBN
     seed()
     model = revert_sync_batchnorm(MODELS.build(settings))
