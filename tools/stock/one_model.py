@@ -153,9 +153,9 @@ def predictions(samples) -> list[float]:
 
 
 def own_size(config, fallback: int = 320) -> int:
-    """The size of picture that a config trains on, where it says so, up to 512."""
+    """The size of picture that a config trains on, where it says so, up to 640."""
     size = config.get('crop_size') or config.model.get('data_preprocessor', {}).get('size') or fallback
-    return min(size[0] if isinstance(size, (list, tuple)) else size, 512)
+    return min(size[0] if isinstance(size, (list, tuple)) else size, 640)
 
 
 def run(package: str, path: str, size: int) -> dict:
