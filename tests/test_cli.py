@@ -41,7 +41,6 @@ def test_every_program_tells_its_arguments_without_torch():
     status, told = run("""
 import contextlib, io
 from vlm_dense import cli
-from vlm_dense.engine import arguments
 for name in cli.programs():
     out = io.StringIO()
     try:
@@ -77,7 +76,6 @@ def test_mistakes_are_told_without_torch():
     status, told = run(f"""
 import contextlib, io, json
 from vlm_dense import cli
-from vlm_dense.engine import arguments
 found = []
 for words in {[words for words, _ in MISTAKES]!r}:
     err = io.StringIO()

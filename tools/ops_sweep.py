@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 
 from stock.all_configs import Environment, breadth_first, read, sweep
-from stock.one_model import worker
+from stock.one_model import MEMORY, worker
 from stock.outcomes import outcomes, report
 
 
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--only', default='*', metavar='PATTERN', help='configs whose path matches')
     parser.add_argument('--size', type=int, default=128, help='sides of the pictures, pixels; 0: of each config')
     parser.add_argument('--limit', type=float, default=120, help='seconds of the processor for one model')
-    parser.add_argument('--memory', type=float, default=14, help='GiB of address space for one model')
+    parser.add_argument('--memory', type=float, default=MEMORY, help='GiB of address space for one model')
     parser.add_argument('--report', action='store_true', help='only print the table of the kept results')
     parser.add_argument('--worker', action='store_true', help=argparse.SUPPRESS)
     args = parser.parse_args(argv)

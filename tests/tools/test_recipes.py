@@ -10,18 +10,7 @@ from vlm_dense.engine.configs import CONFIGS, list_configs
 from vlm_dense.engine.launch import load_config
 from vlm_dense.errors import ConfigError
 
-COOP = [
-    'caltech101',
-    'oxford_pets',
-    'stanford_cars',
-    'oxford_flowers',
-    'food101',
-    'fgvc_aircraft',
-    'sun397',
-    'dtd',
-    'eurosat',
-    'ucf101',
-]
+COOP = list(load_config(str(CONFIGS / 'coop_imagenet.py'))['targets'])
 
 
 def cell(method, dataset, protocol='few-shot', shots=16, options=None):

@@ -17,7 +17,7 @@ from comparison.drawn import PAIRS, dicts, with_pairs
 from comparison.origin import code_digest, weights_digest
 from comparison.protocols import PROTOCOLS
 from comparison.protocols.protocol import Run
-from comparison.recipes import changed, of_tests, recipe_options, test_options
+from comparison.recipes import changed, image_sets, of_tests, recipe_options, test_options
 from vlm_dense.classification.datasets import SETS
 from vlm_dense.engine.configs import find_config, list_configs
 from vlm_dense.engine.launch import load_config
@@ -247,7 +247,7 @@ def _config(folder: Path, method: str, dataset: str) -> dict:
 def _with_set(cfg: dict, new: str) -> dict:
     """Another of CoOp's sets, with its template, in the place of ImageNet; a config of the set itself as it is."""
     cfg = copy.deepcopy(cfg)
-    sets = [node for node in dicts(cfg) if str(node.get('type')).endswith('ImageSetDataset')]
+    sets = image_sets(cfg)
     if new not in SETS or not sets or new in {node['name'] for node in sets}:
         return cfg
     for node in sets:

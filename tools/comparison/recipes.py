@@ -35,7 +35,7 @@ def recipe_options(cfg: dict, dataset: str, protocol: str, shots: int) -> dict[s
     Raises:
         ConfigError: a recipe with an unknown key.
     """
-    own = {node.get('name') for node in dicts(cfg.get('test_dataloader')) if _is_set(node)}
+    own = {node['name'] for node in image_sets(cfg.get('test_dataloader'))}
     found: dict[str, object] = {}
     for name, recipe in (cfg.get('recipes') or {}).items():
         for key in recipe:
@@ -68,8 +68,9 @@ def changed(cfg: dict, options: dict[str, object], name: str) -> dict:
     return whole._cfg_dict.to_dict()
 
 
-def _is_set(node: dict) -> bool:
-    return str(node.get('type')).endswith('ImageSetDataset')
+def image_sets(node) -> list[dict]:
+    """The published sets of a config, or of a part of it."""
+    return [each for each in dicts(node) if str(each.get('type')).endswith('ImageSetDataset')]
 
 
 def _lengthened(cfg: dict, length: int) -> dict[str, object]:

@@ -9,7 +9,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from stock.one_model import KILLED, bare, own_size
+from stock.one_model import KILLED, MEMORY, bare, own_size
 
 TOOLS = Path(__file__).parents[1]
 
@@ -17,7 +17,7 @@ TOOLS = Path(__file__).parents[1]
 class Environment:
     """A Python with its worker process."""
 
-    def __init__(self, python: str, package: str, limit: float, memory: float = 14):
+    def __init__(self, python: str, package: str, limit: float, memory: float = MEMORY):
         command = [python, '-W', 'ignore', str(TOOLS / 'ops_sweep.py'), package, '--worker']
         command += ['--limit', str(limit), '--memory', str(memory)]
         variables = dict(

@@ -15,6 +15,7 @@ import traceback
 import warnings
 from pathlib import Path
 
+MEMORY = 14  # GiB of address space for one run, unless another is asked for
 KILLED = 'ended with status'  # what is told of a run that something else ended
 LEFT_OUT = ('pretrained', 'teacher_ckpt', 'batch_augments')
 
@@ -250,7 +251,7 @@ def worker(package: str, limit: float, memory: float) -> None:
             print(json.dumps(result), file=answers, flush=True)
 
 
-def forked(function, limit: float, memory: float = 14) -> dict:
+def forked(function, limit: float, memory: float = MEMORY) -> dict:
     """What a function gives in a child process, or what went wrong there.
 
     Args:
