@@ -1,9 +1,11 @@
-"""Several processes in a test, connected by gloo."""
+"""Processes in a test: several connected by gloo, and programs that are watched."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 
 import torch
@@ -26,3 +28,11 @@ def _connected(rank: int, count: int, folder: str, function: Callable, args: tup
         dist.barrier()
     finally:
         dist.destroy_process_group()
+
+
+def wait_until(seen: Callable[[], object], process: subprocess.Popen, seconds: float = 240) -> None:
+    """Wait until ``seen()`` is true, as long as a program runs; fail if it is not by then."""
+    end = time.time() + seconds
+    while not seen() and process.poll() is None and time.time() < end:
+        time.sleep(0.1)
+    assert seen()

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import compare
@@ -19,6 +18,7 @@ from comparison.cells import make_cells, plan
 from comparison.origin import code_digest, weights_digest
 from comparison.protocols.base_to_new import harmonic
 from comparison.runs import result_at, result_of, run_cells
+from engine.processes import wait_until
 from PIL import Image
 from tiny_towers import resnet
 
@@ -213,10 +213,7 @@ def started(arguments: list[str], seen) -> subprocess.Popen:
     code = f'import sys; sys.path.insert(0, {str(ROOT / "tools")!r}); import compare, pathlib\n'
     code += f'compare.CONFIGS = pathlib.Path({str(compare.CONFIGS)!r}); compare.main({arguments!r})'
     process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL, start_new_session=True)
-    end = time.time() + 240
-    while not seen() and process.poll() is None and time.time() < end:
-        time.sleep(0.1)
-    assert seen()
+    wait_until(seen, process)
     return process
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from comparison import dense, dense_report
 from comparison.shared_tower import SharedTower
+from engine.processes import wait_until
 from mmengine.config import Config
 from PIL import Image
 
@@ -126,10 +127,7 @@ def test_a_terminated_comparison_leaves_no_measurement_running(tmp_path):
         f'import compare_dense, slow; compare_dense.dense.run_cost = slow.run_cost; compare_dense.main({arguments!r})'
     )
     process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL, start_new_session=True)
-    end = time.time() + 240
-    while not (tmp_path / 'began').exists() and process.poll() is None and time.time() < end:
-        time.sleep(0.1)
-    assert (tmp_path / 'began').exists()
+    wait_until((tmp_path / 'began').exists, process)
     process.terminate()
     assert process.wait(60) == 2
     end = time.time() + 10
