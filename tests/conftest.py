@@ -80,6 +80,7 @@ SLOW = {
     'test_refinements',
     'test_seeding',
     'test_seg_inferencer',
+    'test_second_prompts',
     'test_segment',
     'test_setup',
     'test_shapes',

@@ -136,6 +136,22 @@ def test_files_of_the_release_are_read(weights, tmp_path):
             of_file('classifier', both(**dict(options, pretrained=path, **wrong)), weights['path'])
 
 
+def test_a_second_prompt_shares_the_updates_and_what_they_have_learned(weights, tmp_path):
+    model = moved(of_file('classifier', both(), weights['path']))
+    cfg, images = both()['text_prompt'], torch.randn(1, 3, SIZE, SIZE)
+    file = {'weights': {}, 'metadata': dict(r=2, alpha=1.0)}  # a release that must not be read over what was learned
+    torch.save(file, tmp_path / 'lora_weights.pt')
+    before = model(images)
+    second = model.build_part(dict(cfg, pretrained=str(tmp_path / 'lora_weights.pt')), ['red star', 'blue square'])
+    assert torch.equal(model(images), before)
+    own, shared = model.text_prompt.official(), second.official()
+    assert len(own) == 42 and all(shared[name] is part for name, part in own.items())
+    for wrong in (dict(rank=3), dict(text_patterns=['mlp'])):
+        with pytest.raises(ConfigError, match='all prompts of a tower share its updates'):
+            model.build_part(dict(cfg, **wrong), ['red star', 'blue square'])
+    assert torch.equal(model(images), before)
+
+
 @pytest.mark.parametrize(
     ('parts', 'word'),
     [

@@ -39,6 +39,16 @@ def test_the_first_vectors_are_0_and_the_last_ones_words():
     assert not made.ctx[:2].any() and torch.equal(made.ctx[2:].detach(), tower.embed(ids[0, 1:9]))
 
 
+@pytest.mark.parametrize('template', ['{} texture.', 'a blurry photo of the small {}, from far away.', '{}'])
+def test_random_vectors_bind_the_sentence_to_nothing(template):
+    tower = text_tower()
+    made = build_prompt(tower, 'ProGradPrompt', NAMES, template=template, from_template=False, num_contexts=2)
+    expected = torch.nn.functional.normalize(tower.encode_tokens(tower.tokenize([template.format(n) for n in NAMES])))
+    assert torch.allclose(made.hand_written(tower), expected)
+    with pytest.raises(ConfigError, match='from_template=False'):
+        build_prompt(tower, 'ProGradPrompt', NAMES, template=template, num_contexts=2)
+
+
 @pytest.mark.parametrize('accumulated', [1, 2])
 def test_the_wrapper_aligns_the_sum_of_all_gradients_of_a_step(accumulated):
     own = dict(type='vlm_dense.ProGradPrompt', num_contexts=4)

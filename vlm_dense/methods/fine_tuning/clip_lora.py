@@ -45,6 +45,7 @@ class LowRank(nn.Module):
         self.w_lora_A = nn.Parameter(torch.empty(rank, inputs))
         self.w_lora_B = nn.Parameter(torch.zeros(outputs, rank))
         nn.init.kaiming_uniform_(self.w_lora_A, a=5**0.5)
+        self.settings = dict(rank=rank, alpha=alpha, dropout=dropout)
         self.scale = alpha / rank**0.5
         self.dropout = nn.Dropout(dropout)
 
@@ -57,9 +58,10 @@ class LowRank(nn.Module):
         """What merging adds to the weight (outputs, inputs)."""
         return self.scale * self.w_lora_B.detach() @ self.w_lora_A.detach()
 
-    def after(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        """Forward hook of a linear layer."""
-        return output + self(args[0])
+
+def _with_branch(layer: nn.Linear, args: tuple, output: Tensor) -> Tensor:
+    """Forward hook of a linear layer that has a branch."""
+    return output + layer.branches[0](args[0])
 
 
 class _Map:
@@ -83,12 +85,17 @@ class _Map:
     def _layer(block: Block, part: str, leaf: str) -> nn.Linear:
         return block.attn.out_proj if part == 'attn' else getattr(block.mlp, leaf)
 
+    @property
+    def low_rank(self) -> LowRank | None:
+        """The update that the map has; ``None`` if it has none."""
+        return getattr(self.owner, 'branches', {}).get(self.third or 0)
+
     def attach(self, low_rank: LowRank) -> None:
-        """Add an update to what the map makes."""
-        if self.third is not None:
-            self.owner.branches[self.third] = low_rank
-        else:
-            self.owner.register_forward_hook(low_rank.after)
+        """Add an update to the output of the map, which has none."""
+        if not hasattr(self.owner, 'branches'):
+            self.owner.branches = {}
+            self.owner.register_forward_hook(_with_branch)
+        self.owner.branches[self.third or 0] = low_rank
 
     @torch.no_grad()
     def add(self, delta: Tensor) -> None:
@@ -130,22 +137,45 @@ def key_of(name: str) -> str:
     return name.replace('.', '-')
 
 
-def updates(maps: dict[str, _Map], rank: int, alpha: float, dropout: float, owner: str) -> nn.ModuleDict:
-    """An update of each map, attached to it.
+def updates(
+    tower: nn.Module | None, patterns: Sequence[str], rank: int, alpha: float, dropout: float, owner: str
+) -> tuple[nn.ModuleDict, bool]:
+    """The updates of a tower's maps, attached to them: a map has one update, which all prompts of its tower share.
+
+    A prompt for other class names on the same tower gets the updates that the tower has, so it adds nothing to them
+    and is trained with the first.
+
+    Args:
+        tower: It.
+        patterns: Of the maps, see :func:`chosen`; none: no update.
+        rank, alpha, dropout: See :class:`LowRank`.
+        owner: Class of the prompt, for messages.
+
+    Returns:
+        The updates by :func:`key_of`, and whether they are new.
 
     Raises:
-        ConfigError: a rank below 1, or a probability of dropout outside of [0, 1).
+        ConfigError: a pattern that no map has, a rank below 1, a probability of dropout outside of [0, 1), or a tower
+            that has other updates.
     """
     if rank < 1 or not 0 <= dropout < 1:
         raise ConfigError(
             f'{owner}: the rank must be at least 1 and dropout lie in [0, 1), found {rank} and {dropout}.'
         )
-    made = nn.ModuleDict()
-    for name, found in maps.items():
+    if not patterns:
+        return nn.ModuleDict(), True
+    maps, settings = chosen(tower, patterns, owner), dict(rank=rank, alpha=alpha, dropout=dropout)
+    there = {name: found.low_rank for name, found in linear_maps(tower).items() if found.low_rank is not None}
+    if there and (set(there) != set(maps) or any(low_rank.settings != settings for low_rank in there.values())):
+        raise ConfigError(
+            f'{owner}: the {type(tower).__name__} has {len(there)} updates of another prompt, with '
+            f'{next(iter(there.values())).settings}, and all prompts of a tower share its updates; asked for are '
+            f'{len(maps)} with {settings}. Give both prompts the same patterns and settings, or build a second model.'
+        )
+    for found in () if there else maps.values():
         outputs, inputs = found.shape
-        made[key_of(name)] = LowRank(inputs, outputs, rank, alpha, dropout)
-        found.attach(made[key_of(name)])
-    return made
+        found.attach(LowRank(inputs, outputs, **settings))
+    return nn.ModuleDict({key_of(name): found.low_rank for name, found in maps.items()}), not there
 
 
 @MODELS.register_module()
@@ -181,7 +211,7 @@ class LoRA(ImagePrompt, BaseModule):
         super().__init__(init_cfg)
         if not patterns:
             raise ConfigError('LoRA: without patterns nothing is updated. Leave it out of the config.')
-        self.image = updates(chosen(image_tower, patterns, 'LoRA'), rank, alpha, dropout, 'LoRA')
+        self.image, _ = updates(image_tower, patterns, rank, alpha, dropout, 'LoRA')
 
     def prompt(
         self, images: Tensor, text: Tensor | None = None, plain: ImageFeatures | None = None
@@ -200,7 +230,8 @@ class CLIPLoRAPrompt(ZeroShotPrompt, ImagePrompt):
 
     Works in every task whose backbone is a CLIP tower. Both towers are frozen and keep their weights; the updates are
     the only parameters, and what a checkpoint holds. ``tools/merge_lora.py`` writes them into the weights of a CLIP.
-    Without updates of the text tower it is encoded once.
+    Without updates of the text tower it is encoded once. A prompt for other class names on the same towers shares the
+    updates, see :func:`updates`.
 
     Args:
         class_names, text_tower: See :class:`TextPrompt`.
@@ -241,10 +272,10 @@ class CLIPLoRAPrompt(ZeroShotPrompt, ImagePrompt):
             raise ConfigError(f'{owner}: without patterns nothing is updated; that is vlm_dense.ZeroShotPrompt.')
         if image_patterns and image_tower is None:
             raise ConfigError(f'{owner}: this model shows no image tower to its prompts. Set image_patterns=().')
-        self.text = updates(chosen(text_tower, text_patterns, owner), *own, owner)
-        self.image = updates(chosen(image_tower, image_patterns, owner) if image_patterns else {}, *own, owner)
+        self.text, new_text = updates(text_tower, text_patterns, *own, owner)
+        self.image, new_image = updates(image_tower, image_patterns, *own, owner)
         self.drawn = dropout > 0
-        if pretrained is not None:
+        if pretrained is not None and new_text and new_image:  # shared updates may be trained further
             self._load(pretrained, rank, alpha)
 
     def sentences(self, text_tower: TextTower, project: bool = True) -> Tensor:

@@ -42,7 +42,7 @@ class ProGradPrompt(HandWritten, LearnedContext, Head):
 
     Args:
         class_names, text_tower: See :class:`TextPrompt`.
-        template: The hand-written prompt, with ``{}`` for the class name at its end.
+        template: The hand-written prompt, with ``{}`` for the class name; anywhere, unless the vectors begin with it.
         from_template: Begin with the words of ``template``, the last of the M vectors; those before are 0. As many
             tokens as there are words are taken: of 'a type of pet, a photo of a', where the comma is a token and not a
             word, the last 'a' stays a word. ``False``: random vectors.
@@ -53,7 +53,7 @@ class ProGradPrompt(HandWritten, LearnedContext, Head):
         pretrained: Checkpoint of the official release, see :meth:`LearnedContext.load_pretrained`.
 
     Raises:
-        ConfigError: a template without ``{}`` at its end, or fewer vectors than it has words.
+        ConfigError: a template without ``{}``; one to begin with that has no words before it, or more than vectors.
     """
 
     def __init__(
@@ -71,18 +71,11 @@ class ProGradPrompt(HandWritten, LearnedContext, Head):
         pretrained: str | None = None,
         init_cfg: dict | None = None,
     ):
-        words, found, _ = template.partition(' {}')
-        count = len(words.split())
-        if not found or count > num_contexts:
-            raise ConfigError(
-                f'ProGradPrompt: expected a template of at most {num_contexts} words, as many as there are vectors, '
-                f'and then {{}} for the class name; found {template!r}.'
-            )
-        zeros = num_contexts - count
+        words, zeros = None, 0
+        if from_template:
+            words, zeros = self._initial_words(template, num_contexts)
         own = dict(position=position, class_specific=class_specific, std=std, init_cfg=init_cfg)
-        super().__init__(
-            class_names, text_tower, num_contexts, ' '.join([*['X'] * zeros, words]) if from_template else None, **own
-        )
+        super().__init__(class_names, text_tower, num_contexts, words, **own)
         if from_template:
             self.ctx.data[..., :zeros, :] = 0
         self.keep_template(text_tower, template)
@@ -90,6 +83,19 @@ class ProGradPrompt(HandWritten, LearnedContext, Head):
         self.direction: Tensor | None = None
         self._compared: tuple[Tensor, Tensor] | None = None
         self.load_pretrained(pretrained)
+
+    @staticmethod
+    def _initial_words(template: str, num_contexts: int) -> tuple[str, int]:
+        """As many words as there are vectors, the last of them those of the template, and how many are not."""
+        words, found, _ = template.partition(' {}')
+        zeros = num_contexts - len(words.split())
+        if not found or zeros < 0:
+            raise ConfigError(
+                f'ProGradPrompt: expected a template of at most {num_contexts} words, as many as there are vectors, '
+                f'and then {{}} for the class name; found {template!r}. Take from_template=False, '
+                'or change num_contexts.'
+            )
+        return ' '.join([*['X'] * zeros, words]), zeros
 
     def logits(self, features: ImageFeatures, text: Tensor, logit_scale: Tensor) -> Tensor:
         """(B, K), the scaled cosines; in training those of the hand-written prompt are kept beside them."""
