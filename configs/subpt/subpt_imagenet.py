@@ -1,14 +1,23 @@
-# SubPT on ImageNet, 16 shots, RN50: 50 epochs of CoOp, 10 directions, then 50 epochs. Without NFL: its names are
-# ImageNet's own for the other data sets.
+# SubPT with NFL on ImageNet, 16 shots, RN50: 50 epochs of CoOp with NFL, 10 directions, then 50 epochs. NFL looks at
+# the names of 100 classes of ImageNet, whatever the set of the training is.
 _base_ = [
     '../_base_/models/clip_classifier_rn50.py',
     '../_base_/datasets/imagenet_few-shot.py',
     '../_base_/schedules/subpt_10-50e.py',
+    '../_base_/names/imagenet100.py',
     '../_base_/classification_runtime.py',
 ]
 
 early, epochs, lr = 50, 50, 0.002
-model = dict(text_prompt=dict(type='vlm_dense.SubPTPrompt', num_contexts=16))
+model = dict(
+    text_prompt=dict(
+        type='vlm_dense.SubPTPrompt',
+        num_contexts=16,
+        novel_names={{_base_.novel_names}},
+        template='imagenet80',
+        weight=1.0,
+    )
+)
 param_scheduler = [
     dict(type='ConstantLR', factor=1e-5 / lr, by_epoch=True, begin=0, end=2),
     dict(type='CosineAnnealingLR', T_max=epochs, by_epoch=True, begin=1, end=early),
@@ -19,8 +28,10 @@ train_cfg = dict(max_epochs=early + epochs, val_interval=early)
 default_hooks = dict(subspace=dict(type='vlm_dense.SubspaceHook', early=early, rank=10))
 
 # what the paper changes elsewhere, for tools/compare.py: epochs of CoOp and directions by the number of shots, and on
-# other sets also the epochs inside of the subspace
+# other sets also the epochs inside of the subspace; NFL's sentences stay those of ImageNet, as its names do
 recipes = {
+    'sentences of NFL': dict(sets='others', options={'model.text_prompt.template': 'imagenet80'}),
+} | {
     f'{where}, {shots} shots': dict(
         sets='others' if where == 'others' else [where],
         shots=[shots],

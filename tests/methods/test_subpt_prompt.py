@@ -9,6 +9,7 @@ from methods.small import build_prompt, text_tower
 from mmengine.optim import OptimWrapper
 
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
+from vlm_dense.methods.base.templates import read_templates
 from vlm_dense.methods.text_prompts.subpt import (
     SubspaceHook,
     SubspaceOptimWrapper,
@@ -40,11 +41,21 @@ def test_novel_names_are_held_at_their_hand_written_prompts(tower):
     assert set(prompt.state_dict()) == {'ctx'}
 
 
-def test_without_novel_names_and_in_the_early_stage_it_is_coop(tower):
+def test_without_novel_names_it_is_coop(tower):
     assert subpt(tower, novel_names=[]).train().losses(subpt(tower, novel_names=[]).train()(tower)) == {}
-    prompt = subpt(tower).train()
-    prompt.early = True
-    assert prompt.losses(prompt(tower)) == {}
+
+
+def test_the_trajectory_is_that_of_coop_with_the_loss(tower):
+    runner = Runner(subpt(tower).train())
+    SubspaceHook(early=5, rank=2).before_train(runner)
+    assert runner.optim_wrapper.subspaces == []  # the stage of the points
+    assert runner.model.losses(runner.model(tower))['loss_nfl'] > 0
+
+
+def test_several_sentences_are_averaged_as_zero_shot_clip_averages_them(tower):
+    written = build_prompt(tower, 'ZeroShotPrompt', NOVEL, templates='imagenet7', separators='_')(tower)
+    torch.testing.assert_close(subpt(tower, template='imagenet7').targets(tower), written)
+    torch.testing.assert_close(subpt(tower, template=list(read_templates('imagenet7'))).targets(tower), written)
 
 
 def test_directions_are_those_of_the_covariance():
@@ -140,7 +151,7 @@ def test_the_subspace_of_the_release_confines_from_the_first_step(tower, tmp_pat
     before = runner.model.ctx.detach().clone()
     runner.optim_wrapper.step()
     moved = (runner.model.ctx - before).flatten().nonzero().flatten().tolist()
-    assert moved == [0, 1, 2] and not runner.model.early
+    assert moved == [0, 1, 2]
     torch.save(torch.eye(64), tmp_path / 'U.pt')
     with pytest.raises(CheckpointError, match='expected a subspace of 128 columns'):
         SubspaceHook(subspace=str(tmp_path / 'U.pt')).before_train(runner)

@@ -57,11 +57,11 @@ def test_every_official_number_is_reproduced(subpt_case, tmp_path):
     def losses():
         return model.parse_losses(model(images, labelled(config['labels']), mode='loss'))
 
-    prompt.early = True
+    prompt.weight = 0.0
     alone = torch.autograd.grad(losses()[0], prompt.ctx)[0]
     case.check_grad('ce_only/grad/ctx', alone)
     case.check_grad('ce_only/grad_projected/ctx', project(alone, subspace))
-    prompt.early = False
+    prompt.weight = config['nfl_weight']
 
     optimizer = dict(type='SGD', lr=sgd['lr'])
     wrapper = build_optim_wrapper(model, dict(type='vlm_dense.SubspaceOptimWrapper', optimizer=optimizer))

@@ -121,6 +121,13 @@ EXPECTED = [
 ]
 
 
+def test_subpt_is_one_method_on_all_sets():
+    for dataset in COOP + ['imagenet']:
+        prompt = cell('subpt', dataset).train['model']['text_prompt']
+        assert (len(prompt['novel_names']), prompt['novel_names'][0]) == (100, 'pickup truck')
+        assert (prompt['template'], prompt['weight']) == ('imagenet80', 1.0)
+
+
 @pytest.mark.parametrize('method, dataset, protocol, shots, values', EXPECTED)
 def test_settings_of_the_papers(method, dataset, protocol, shots, values):
     train = cell(method, dataset, protocol, shots).train

@@ -1,20 +1,18 @@
-# The first 100 of ImageNet's classes: names that a loss may look at without any image of theirs.
+# 100 of ImageNet's classes, chosen by SubPT's authors: names that a loss may look at without any image of theirs.
 # fmt: off
 novel_names = [
-    'tench', 'goldfish', 'great white shark', 'tiger shark', 'hammerhead shark', 'electric ray', 'stingray',
-    'rooster', 'hen', 'ostrich', 'brambling', 'goldfinch', 'house finch', 'junco', 'indigo bunting', 'American robin',
-    'bulbul', 'jay', 'magpie', 'chickadee', 'American dipper', 'kite (bird of prey)', 'bald eagle', 'vulture',
-    'great grey owl', 'fire salamander', 'smooth newt', 'newt', 'spotted salamander', 'axolotl', 'American bullfrog',
-    'tree frog', 'tailed frog', 'loggerhead sea turtle', 'leatherback sea turtle', 'mud turtle', 'terrapin',
-    'box turtle', 'banded gecko', 'green iguana', 'Carolina anole', 'desert grassland whiptail lizard', 'agama',
-    'frilled-necked lizard', 'alligator lizard', 'Gila monster', 'European green lizard', 'chameleon',
-    'Komodo dragon', 'Nile crocodile', 'American alligator', 'triceratops', 'worm snake', 'ring-necked snake',
-    'eastern hog-nosed snake', 'smooth green snake', 'kingsnake', 'garter snake', 'water snake', 'vine snake',
-    'night snake', 'boa constrictor', 'African rock python', 'Indian cobra', 'green mamba', 'sea snake',
-    'Saharan horned viper', 'eastern diamondback rattlesnake', 'sidewinder rattlesnake', 'trilobite', 'harvestman',
-    'scorpion', 'yellow garden spider', 'barn spider', 'European garden spider', 'southern black widow', 'tarantula',
-    'wolf spider', 'tick', 'centipede', 'black grouse', 'ptarmigan', 'ruffed grouse', 'prairie grouse', 'peafowl',
-    'quail', 'partridge', 'african grey parrot', 'macaw', 'sulphur-crested cockatoo', 'lorikeet', 'coucal',
-    'bee eater', 'hornbill', 'hummingbird', 'jacamar', 'toucan', 'duck', 'red-breasted merganser', 'goose',
+    'pickup truck', 'acorn', 'lampshade', 'Great Pyrenees dog', 'starfish', 'oxygen mask', 'refrigerator',
+    'gyromitra', 'popsicle', 'filing cabinet', 'spiny lobster', 'lifeboat', 'prayer rug', 'printer', 'marimba',
+    'television', 'milk can', 'consomme', 'sawmill', 'spotlight', 'chain mail', 'ruler measuring stick', 'cloak',
+    'stupa', 'stinkhorn mushroom', 'guinea pig', 'accordion', 'bottle cap', 'basketball', 'website', 'bustard',
+    'tree frog', 'dog sled', 'St. Bernard', 'dishcloth', 'digital clock', 'broccoli', 'thimble', 'restaurant',
+    'trolleybus', 'hourglass', 'zebra', 'sunscreen', 'viaduct', 'wall clock', 'black stork', 'piggy bank',
+    'tile roof', 'American dipper', 'marmot', 'vespa', 'pan flute', 'race car', 'hamper', 'water buffalo',
+    'shipwreck', 'bulletproof vest', 'weasel', 'altar', 'carousel', 'Lakeland Terrier', 'mousetrap', 'snorkel',
+    'grey whale', 'stopwatch', 'albatross', 'radiator grille', 'tench', 'limpkin', 'Egyptian Mau', 'swimming cap',
+    'banjo', 'boathouse', 'ballpoint pen', 'beaker', 'Curly-coated Retriever', 'tractor', 'Otterhound', 'guenon',
+    'bucket', 'baguette', 'yellow garden spider', 'plate', 'knee pad', 'Boxer', 'gas pump', 'pug',
+    'ruddy turnstone', 'daisy', 'ant', 'red king crab', 'hay', 'American coot', 'smooth green snake', 'baby bib',
+    'product packet / packaging', 'crutch', 'totem pole', 'vine snake', 'Norwich Terrier',
 ]
 # fmt: on

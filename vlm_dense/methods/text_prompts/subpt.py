@@ -20,6 +20,7 @@ from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.engine.prepare import bare_model
 from vlm_dense.errors import CheckpointError, ConfigError
 from vlm_dense.methods.base.learned_context import WiderContext
+from vlm_dense.methods.base.templates import read_templates
 from vlm_dense.registry import HOOKS, MODELS, OPTIM_WRAPPERS
 
 _KEY = 'subpt'
@@ -36,26 +37,22 @@ class SubPTPrompt(WiderContext):
     Args:
         class_names, text_tower: See :class:`TextPrompt`.
         novel_names: Names of other classes than those of the images; none: no such loss.
-        template: The hand-written prompt, with ``{}`` for the name.
+        template: The hand-written prompt, with ``{}`` for the name, several of them, or the name of a list, see
+            :func:`~vlm_dense.methods.base.templates.read_templates`; of several t_j is the normalised mean.
         weight: mu.
         num_contexts, words, std: See :class:`LearnedContext`.
         pretrained: Checkpoint of the official release, see :meth:`LearnedContext.load_pretrained`.
 
-    Attributes:
-        early: The trajectory is being recorded: plain CoOp, without the loss. Set by :class:`SubspaceHook`.
-
     Raises:
         ConfigError: a template without ``{}``.
     """
-
-    early = False
 
     def __init__(
         self,
         class_names: Sequence[str],
         text_tower: TextTower,
         novel_names: Sequence[str] = (),
-        template: str = 'a photo of a {}.',
+        template: str | Sequence[str] = 'a photo of a {}.',
         weight: float = 1.0,
         num_contexts: int | None = None,
         words: str | None = None,
@@ -65,9 +62,12 @@ class SubPTPrompt(WiderContext):
     ):
         own = dict(num_contexts=num_contexts, words=words, std=std, init_cfg=init_cfg)
         super().__init__(class_names, text_tower, novel_names, **own)
-        if '{}' not in template:
+        given = [template] if isinstance(template, str) else template
+        templates = [line for one in given for line in ([one] if '{}' in one or ' ' in one else read_templates(one))]
+        if not all('{}' in one for one in templates):
             raise ConfigError(f'SubPTPrompt: the template needs a {{}} for the class name, found {template!r}.')
-        sentences = [template.format(name.replace('_', ' ')) for name in novel_names]
+        sentences = [one.format(name.replace('_', ' ')) for name in novel_names for one in templates]
+        self._num_templates = len(templates)
         self.register_buffer('template_ids', text_tower.tokenize(sentences), persistent=False)
         self.weight = weight
         self._targets: Tensor | None = None
@@ -83,11 +83,12 @@ class SubPTPrompt(WiderContext):
 
     def targets(self, text_tower: TextTower) -> Tensor:
         """t, (N, D) unit vectors; a frozen tower computes them once."""
-        return F.normalize(text_tower.encode_tokens(self.template_ids), dim=-1).detach()
+        found = F.normalize(text_tower.encode_tokens(self.template_ids).float(), dim=-1)
+        return F.normalize(found.unflatten(0, (-1, self._num_templates)).mean(dim=1), dim=-1).detach()
 
     def losses(self, class_embeddings: Tensor) -> dict[str, Tensor]:
-        """``loss_nfl``, over the novel names; nothing without any and while the trajectory is recorded."""
-        if self.early or not len(self.loss_names):
+        """``loss_nfl``, over the novel names; nothing without any."""
+        if not len(self.loss_names):
             return {}
         cosine = F.cosine_similarity(self.loss_embeddings.float(), self._targets.float(), dim=-1)
         return dict(loss_nfl=self.weight * (1 - cosine.mean()))
@@ -158,7 +159,7 @@ class SubspaceAmpOptimWrapper(_InSubspace, AmpOptimWrapper):
 class SubspaceHook(Hook):
     """Three stages of one training: subspace prompt tuning.
 
-    1. Plain CoOp. The vectors are kept after each of the first ``early`` epochs.
+    1. CoOp, with NFL where the prompt has novel names. The vectors are kept after each of the first ``early`` epochs.
     2. The subspace: the first ``rank`` principal directions of these points.
     3. From the vectors after the first epoch, with a new optimiser state and the initial rate, each gradient is
        projected on the subspace by :class:`SubspaceOptimWrapper`. Schedules of this stage begin at epoch ``early``.
@@ -271,7 +272,7 @@ class SubspaceHook(Hook):
         self._confine(runner)
 
     def _confine(self, runner: Runner) -> None:
-        self.prompt.early, vectors = self.subspace is None, self.prompt.ctx
+        vectors = self.prompt.ctx
         runner.optim_wrapper.subspaces = []
         if self.subspace is None:
             return
