@@ -10,7 +10,7 @@ from pathlib import Path
 
 import vlm_dense
 from vlm_dense import cli
-from vlm_dense.engine import arguments
+from vlm_dense.cli import arguments
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
@@ -102,7 +102,7 @@ def test_models_are_listed_with_their_figures():
 def test_without_the_libraries_of_mm_a_program_says_how_to_get_them():
     status, told = run('from vlm_dense import cli; cli.main(["train", "coop_shapes"])')
     assert status == 2 and 'mmengine cannot be imported' in told and "'.[mm]'" in told and 'Traceback' not in told
-    for module in ('vlm_dense.apis', 'vlm_dense.registry'):
+    for module in ('vlm_dense.inference', 'vlm_dense.registry'):
         _, told = run(f'import {module}')
         assert 'MissingLibraryError' in told.splitlines()[-1] and "'.[mm]'" in told
 

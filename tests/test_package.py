@@ -68,12 +68,12 @@ def test_source_distribution_holds_all_that_a_wheel_is_made_of(source, wheel, tm
 USE = """
 from pathlib import Path
 import vlm_dense
-from vlm_dense import cli, programs
-from vlm_dense.engine.configs import CONFIGS, existing_config
+from vlm_dense import cli, libraries
+from vlm_dense.engine.configs.names import CONFIGS, existing_config
 assert CONFIGS == Path(vlm_dense.__file__).parent / '.mim' / 'configs', CONFIGS
 for name in ('configs/denseclip_shapes.py', 'denseclip/denseclip_shapes', 'vlm_dense::denseclip/denseclip_shapes.py'):
     assert existing_config(name) == CONFIGS / 'denseclip' / 'denseclip_shapes.py'
-programs.name_packages()
+libraries.name_packages()
 from mmengine.config import Config
 from mmengine.infer.infer import BaseInferencer
 assert Config.fromfile('own.py').model.tau == 0.5

@@ -71,7 +71,7 @@ def run(code: str) -> str:
 
 
 def test_importing_vlm_dense_prints_nothing():
-    assert run('import vlm_dense, vlm_dense.errors, vlm_dense.programs') == ''
+    assert run('import vlm_dense, vlm_dense.errors, vlm_dense.libraries') == ''
 
 
 def test_looking_every_name_up_changes_nothing_of_others():

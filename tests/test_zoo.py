@@ -11,7 +11,7 @@ import yaml
 
 import vlm_dense
 from vlm_dense import zoo
-from vlm_dense.engine.configs import CONFIGS, existing_config, find_config, list_configs
+from vlm_dense.engine.configs.names import CONFIGS, existing_config, find_config, list_configs
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
 
 ROOT = Path(__file__).parents[1]

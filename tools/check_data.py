@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import vlm_dense
-from vlm_dense.engine import arguments
+from vlm_dense.cli import arguments
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -29,8 +29,8 @@ if __name__ == '__main__':
     parse_args()  # --help and what is wrong with the arguments, before torch is imported
 
 vlm_dense.setup()  # before others import mmseg
-from vlm_dense.apis.data_report import check
 from vlm_dense.engine.messages import user_errors
+from vlm_dense.inference.data_report import check
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,8 +16,8 @@ from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # a cell is a process; its threads would fight with the others'
 
 import vlm_dense
-from vlm_dense.engine import arguments
-from vlm_dense.engine.configs import CONFIGS, list_configs
+from vlm_dense.cli import arguments
+from vlm_dense.engine.configs.names import CONFIGS, list_configs
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError, unknown_name
 

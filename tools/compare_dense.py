@@ -23,8 +23,8 @@ from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import vlm_dense
-from vlm_dense.engine import arguments
-from vlm_dense.engine.configs import CONFIGS, existing_config
+from vlm_dense.cli import arguments
+from vlm_dense.engine.configs.names import CONFIGS, existing_config
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError
 from vlm_dense.zoo import METHODS

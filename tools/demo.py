@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vlm_dense.engine import arguments
+from vlm_dense.cli import arguments
 from vlm_dense.zoo import METHODS
 
 EXAMPLES = (32, 37, 39)
@@ -53,14 +53,14 @@ import numpy as np
 from PIL import Image
 from segment import build, build_method
 
-from vlm_dense.apis import SegInferencer
-from vlm_dense.apis.common import load_picture, save
-from vlm_dense.apis.mask_files import write_mask_files
-from vlm_dense.apis.overlay import draw_side_by_side
 from vlm_dense.datasets import DrawScene, ShapesDataset
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError, MissingLibraryError, UserError
-from vlm_dense.programs import how_to_install
+from vlm_dense.inference import SegInferencer
+from vlm_dense.inference.common import load_picture, save
+from vlm_dense.inference.mask_files import write_mask_files
+from vlm_dense.inference.overlay import draw_side_by_side
+from vlm_dense.libraries import how_to_install
 
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # nothing is reported to anybody
 

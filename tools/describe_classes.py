@@ -40,7 +40,7 @@ if __name__ == '__main__':
 
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError, DataError
-from vlm_dense.segmentation.class_names import as_class_names
+from vlm_dense.vocabulary.class_names import as_class_names
 
 CUPL = (
     'What does {} look like?',

@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 
 import vlm_dense
-from vlm_dense.engine import arguments
+from vlm_dense.cli import arguments
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -46,10 +46,10 @@ if __name__ == '__main__':
     parse_args()  # --help and what is wrong with the arguments, before torch is imported
 
 vlm_dense.setup()  # before others import mmdet
-from vlm_dense.apis.common import file_names, picture_list
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError
-from vlm_dense.programs import need_mmdet
+from vlm_dense.inference.common import file_names, picture_list
+from vlm_dense.libraries import need_mmdet
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not 0 <= args.threshold <= 1:
             raise ConfigError(f'--threshold is a score, from 0 to 1, found {args.threshold}.')
         need_mmdet()
-        from vlm_dense.apis import DetInferencer
+        from vlm_dense.inference import DetInferencer
 
         pictures = picture_list(args.image)
         inferencer = DetInferencer(

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 
 import vlm_dense
-from vlm_dense.engine import arguments
+from vlm_dense.cli import arguments
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -37,8 +37,8 @@ if __name__ == '__main__':
     parse_args()  # --help and what is wrong with the arguments, before torch is imported
 
 vlm_dense.setup()  # before others import mmseg
-from vlm_dense.apis import export_file
 from vlm_dense.engine.messages import user_errors
+from vlm_dense.inference import export_file
 
 
 def main(argv: Sequence[str] | None = None) -> dict:

@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 
 import vlm_dense
-from vlm_dense.engine import arguments
+from vlm_dense.cli import arguments
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -37,10 +37,10 @@ from torch import nn
 vlm_dense.setup()  # before others import mmseg
 
 from vlm_dense.clip.loading import check_fit, load_clip
-from vlm_dense.engine import launch
-from vlm_dense.engine.checkpoint import read_checkpoint
-from vlm_dense.engine.config_checks import check_values
+from vlm_dense.engine.checkpoints.fit import read_checkpoint
+from vlm_dense.engine.configs.checks import check_values
 from vlm_dense.engine.files import written_whole
+from vlm_dense.engine.runner import launch
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.fine_tuning import CLIPLoRAPrompt, LoRA
 from vlm_dense.methods.fine_tuning.clip_lora import merge, merged

@@ -29,7 +29,7 @@ if __name__ == '__main__':
 vlm_dense.setup()  # before others import mmseg
 from comparison import report
 
-from vlm_dense.engine.configs import find_config
+from vlm_dense.engine.configs.names import find_config
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import DataError
 

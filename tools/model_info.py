@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import vlm_dense
-from vlm_dense.engine import arguments
+from vlm_dense.cli import arguments
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -30,8 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 vlm_dense.setup()  # before others import mmseg
 
-from vlm_dense.engine import launch
-from vlm_dense.engine.config_checks import check_values
+from vlm_dense.engine.configs.checks import check_values
+from vlm_dense.engine.runner import launch
 from vlm_dense.errors import ConfigError
 
 

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 import vlm_dense
-from vlm_dense.engine import arguments
+from vlm_dense.cli import arguments
 
 _SHOWN = 5
 
@@ -41,8 +41,8 @@ if __name__ == '__main__':
     parse_args()  # --help and what is wrong with the arguments, before torch is imported
 
 vlm_dense.setup()  # before others import mmseg
-from vlm_dense.apis.pseudo_label import LIST, SUMMARY, pseudo_label
 from vlm_dense.engine.messages import user_errors
+from vlm_dense.inference.pseudo_label import LIST, SUMMARY, pseudo_label
 
 
 def main(argv: Sequence[str] | None = None) -> dict:

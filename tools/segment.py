@@ -15,7 +15,7 @@ import os
 from collections.abc import Sequence
 
 import vlm_dense
-from vlm_dense.engine import arguments
+from vlm_dense.cli import arguments
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -33,11 +33,11 @@ if __name__ == '__main__':
     parse_args()  # --help and what is wrong with the arguments, before torch is imported
 
 vlm_dense.setup()  # before others import mmseg
-from vlm_dense.apis import SegInferencer, maskclip_config, method_config
-from vlm_dense.apis.common import file_names, keep_inputs, load_picture, picture_list, save
-from vlm_dense.apis.overlay import draw_side_by_side, shares
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError
+from vlm_dense.inference import SegInferencer, maskclip_config, method_config
+from vlm_dense.inference.common import file_names, keep_inputs, load_picture, picture_list, save
+from vlm_dense.inference.overlay import draw_side_by_side, shares
 
 
 def build(args: argparse.Namespace, show_progress: bool = False) -> SegInferencer:

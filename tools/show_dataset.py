@@ -35,11 +35,11 @@ import numpy as np
 from PIL import Image
 
 vlm_dense.setup()  # before others import mmseg
-from vlm_dense.apis.common import save
 from vlm_dense.datasets import DrawScene, ShapesDataset
 from vlm_dense.datasets.scenes import DOMAINS
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError
+from vlm_dense.inference.common import save
 
 GAP = 4
 

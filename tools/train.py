@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 import vlm_dense
-from vlm_dense.engine import arguments
+from vlm_dense.cli import arguments
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -30,7 +30,7 @@ if __name__ == '__main__':
     parse_args()  # --help and what is wrong with the arguments, before torch is imported
 
 vlm_dense.setup()  # before others import mmseg
-from vlm_dense.engine import launch
+from vlm_dense.engine.runner import launch
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from vlm_dense.errors import ConfigError, unknown_name
-from vlm_dense.programs import need_mm
+from vlm_dense.libraries import need_mm
 
 need_mm()
 

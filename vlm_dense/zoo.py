@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlm_dense.engine.configs import ROOT, bases
+from vlm_dense.engine.configs.names import ROOT, bases
 
 if TYPE_CHECKING:
     from torch import nn
@@ -152,6 +152,6 @@ def get_model(
         ClassNamesError: no names, or names that cannot be used.
         CheckpointError, WeightsNotFoundError: weights that are absent or do not fit.
     """
-    from vlm_dense.apis.models import build_model
+    from vlm_dense.inference.models import build_model
 
     return build_model(name, pretrained, class_names, device)

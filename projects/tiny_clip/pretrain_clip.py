@@ -19,11 +19,11 @@ import vlm_dense
 vlm_dense.setup()  # before others import mmseg
 from tiny_clip.pretraining import export
 
-from vlm_dense.apis.common import load_weights
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.engine.files import last_checkpoint, locked_work_dir
-from vlm_dense.engine.launch import build_runner, load_config, user_errors
+from vlm_dense.engine.runner.launch import build_runner, load_config, user_errors
 from vlm_dense.errors import ConfigError
+from vlm_dense.inference.common import load_weights
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -12,7 +12,7 @@ import test as test_tool
 import torch
 import train as train_tool
 
-from vlm_dense.engine.configs import find_config
+from vlm_dense.engine.configs.names import find_config
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / 'tools'

@@ -15,7 +15,7 @@ from mmengine.dataset import BaseDataset, pseudo_collate
 from tiny_towers import vit
 from torch.utils.data import DataLoader
 
-from vlm_dense.engine.seeding import SeededDataset, SeededSampler
+from vlm_dense.engine.runner.seeding import SeededDataset, SeededSampler
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import DATASETS, MODELS
 

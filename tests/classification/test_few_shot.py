@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from mmengine.dataset import BaseDataset
 
-from vlm_dense.engine.seeding import SeededDataset
+from vlm_dense.engine.runner.seeding import SeededDataset
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import DATASETS
 

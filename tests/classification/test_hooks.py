@@ -11,7 +11,7 @@ from mmengine.model import BaseModule
 from tiny_towers import resnet
 
 from vlm_dense.classification import ClsDataSample
-from vlm_dense.methods.base.roles import Head, ImagePrompt
+from vlm_dense.contract.roles import Head, ImagePrompt
 from vlm_dense.registry import HOOKS, METRICS, MODELS
 
 ARCH = resnet(text=dict(layers=1), image_size=32)

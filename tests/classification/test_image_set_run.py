@@ -14,7 +14,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from vlm_dense.classification.datasets import SETS
-from vlm_dense.methods.base.templates import read_templates
+from vlm_dense.vocabulary.templates import read_templates
 
 ROOT = Path(__file__).parents[2]
 BASES = ROOT / 'configs/_base_'

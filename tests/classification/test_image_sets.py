@@ -14,10 +14,10 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from vlm_dense.classification.datasets import SETS
-from vlm_dense.engine.config_checks import check_data, class_names
+from vlm_dense.engine.configs.checks import check_data, class_names
 from vlm_dense.errors import ConfigError, DataError
-from vlm_dense.methods.base.templates import read_templates
 from vlm_dense.registry import DATASETS
+from vlm_dense.vocabulary.templates import read_templates
 
 LIST_SETS = [name for name, entry in SETS.items() if entry['layout'] == 'split']
 # what the CoOp group's DATASETS page shows, so that a slip in the table is seen

@@ -12,9 +12,9 @@ from tiny_towers import vit
 
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.clip.image_tower import ImageFeatures, PromptTokens
+from vlm_dense.contract import LearnedContext, TextPrompt
+from vlm_dense.contract.roles import Head, ImagePrompt, Loss, TestTimeAdaptation
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base import LearnedContext, TextPrompt
-from vlm_dense.methods.base.roles import Head, ImagePrompt, Loss, TestTimeAdaptation
 from vlm_dense.registry import MODELS
 
 ARCH = vit()

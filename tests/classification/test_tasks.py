@@ -13,9 +13,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS as ROOT_DATASETS
 
 from vlm_dense.classification import ClsDataSample
-from vlm_dense.engine.config_checks import class_names
+from vlm_dense.contract.roles import Step
+from vlm_dense.engine.configs.checks import class_names
 from vlm_dense.errors import ConfigError, DataError
-from vlm_dense.methods.base.roles import Step
 from vlm_dense.registry import METRICS, MODELS
 
 

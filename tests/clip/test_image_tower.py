@@ -18,7 +18,7 @@ from vlm_dense.clip.image_tower import PromptTokens
 from vlm_dense.clip.positions import resize_positions
 from vlm_dense.clip.resnet import CLIPResNet
 from vlm_dense.clip.vit import CLIPViT
-from vlm_dense.engine.cpu_distributed import CPUSyncBatchNorm
+from vlm_dense.engine.runner.cpu_distributed import CPUSyncBatchNorm
 from vlm_dense.errors import ConfigError
 
 RN = resnet(embed_dim=24, text=dict(context_length=16, vocab_size=64, heads=1, layers=1), head_width=64)

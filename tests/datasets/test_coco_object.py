@@ -7,7 +7,7 @@ from mmseg.datasets import COCOStuffDataset
 from PIL import Image
 
 from vlm_dense.datasets import COCOObjectDataset
-from vlm_dense.segmentation.class_names import as_class_names
+from vlm_dense.vocabulary.class_names import as_class_names
 
 
 def test_things_stay_and_all_else_is_background(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from toy_detector import build, samples
 
 from vlm_dense.methods.denseclip.detector import box_targets
-from vlm_dense.ops import strips
+from vlm_dense.segmentation import strips
 
 SIZE = (64, 64)
 BOXES = [[[4, 6, 40, 50], [30, 8, 60, 63]], [[10, 12, 52, 44]]]

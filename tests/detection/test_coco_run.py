@@ -9,7 +9,7 @@ from engine.published import NO_WORKERS, ROOT, message, trained, weights_at, wri
 from mmdet.datasets import CocoDataset
 
 from vlm_dense.datasets import ShapesDataset
-from vlm_dense.engine.launch import load_config
+from vlm_dense.engine.runner.launch import load_config
 
 CONFIG = str(ROOT / 'configs' / 'denseclip' / 'denseclip_mask-rcnn_r50_coco.py')
 SMALL = [

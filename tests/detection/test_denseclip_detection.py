@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from toy_detector import ARCH, CHANNELS, NAMES, TEXT, build, samples
 
-from vlm_dense.engine.launch import fill_class_names
+from vlm_dense.engine.runner.launch import fill_class_names
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.methods.denseclip.detector import box_targets
 

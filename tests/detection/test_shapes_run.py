@@ -11,7 +11,7 @@ import train as train_tool
 from engine.toy import scalars
 from PIL import Image
 
-from vlm_dense.engine.configs import find_config
+from vlm_dense.engine.configs.names import find_config
 
 ROOT = Path(__file__).parents[2]
 

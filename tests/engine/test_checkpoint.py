@@ -21,7 +21,7 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from safetensors.torch import save_file
 from torch import nn
 
-from vlm_dense.engine.checkpoint import (
+from vlm_dense.engine.checkpoints.fit import (
     CheckpointFitHook,
     FrozenWeightsHook,
     _fingerprint,

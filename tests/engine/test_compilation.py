@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from vlm_dense.engine import runner
-from vlm_dense.engine.compilation import compile_parts
-from vlm_dense.engine.launch import build_runner, prepare
+from vlm_dense.engine.runner import runner
+from vlm_dense.engine.runner.compilation import compile_parts
+from vlm_dense.engine.runner.launch import build_runner, prepare
 from vlm_dense.errors import ConfigError
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'denseclip_shapes.py'

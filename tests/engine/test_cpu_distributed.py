@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from vlm_dense.engine.cpu_distributed import CPUDistributedDataParallel, CPUSyncBatchNorm
+from vlm_dense.engine.runner.cpu_distributed import CPUDistributedDataParallel, CPUSyncBatchNorm
 
 
 @pytest.fixture

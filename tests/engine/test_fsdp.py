@@ -14,8 +14,8 @@ from torch import nn
 from torch.distributed.fsdp import FullStateDictConfig, StateDictType
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
-from vlm_dense.engine.checkpoint import CheckpointFitHook, FrozenWeightsHook
-from vlm_dense.engine.cpu_distributed import CPUFullyShardedDataParallel
+from vlm_dense.engine.checkpoints.fit import CheckpointFitHook, FrozenWeightsHook
+from vlm_dense.engine.runner.cpu_distributed import CPUFullyShardedDataParallel
 from vlm_dense.errors import CheckpointError
 
 

@@ -13,9 +13,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from vlm_dense.engine import launch
 from vlm_dense.engine.files import locked_work_dir
 from vlm_dense.engine.messages import user_errors
+from vlm_dense.engine.runner import launch
 from vlm_dense.errors import ClassNamesError, DataError
 
 

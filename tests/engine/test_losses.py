@@ -7,7 +7,7 @@ import torch
 from engine.processes import in_processes
 from torch import nn
 
-from vlm_dense.engine.losses import AverageLossesHook, StopOnInvalidLoss
+from vlm_dense.engine.hooks.losses import AverageLossesHook, StopOnInvalidLoss
 from vlm_dense.errors import InvalidLossError
 
 

@@ -10,7 +10,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from PIL import Image
 
-from vlm_dense.engine.pictures import PredictionPictureHook, colour
+from vlm_dense.engine.hooks.images import PredictionPictureHook, colour
 
 META = dict(classes=('sky', 'road'), palette=[[255, 0, 0], [0, 255, 0]])
 BLUE_BGR = torch.tensor([255, 0, 0], dtype=torch.uint8)

@@ -14,7 +14,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
-from vlm_dense.engine.prepare import PrepareHook
+from vlm_dense.engine.hooks.prepare import PrepareHook
 
 
 class Numbers(list):

@@ -78,8 +78,8 @@ def measure(folder: Path, launcher: str) -> dict[str, dict[str, float]]:
 
 def save_random_weights(folder: Path) -> None:
     """Checkpoints of the models that are trained, so that there is something to test."""
-    from vlm_dense.engine.configs import find_config
-    from vlm_dense.engine.launch import fill_class_names, load_config
+    from vlm_dense.engine.configs.names import find_config
+    from vlm_dense.engine.runner.launch import fill_class_names, load_config
 
     for name in ('mIoU', 'AP', 'mAP'):
         path = folder / 'toy.py' if name == 'mIoU' else find_config(CONFIGS / f'{RUNS[name][0]}.py')

@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 from torch.utils.data import DataLoader, SequentialSampler
 
-from vlm_dense.engine.resumable_test import ResumableTestLoop
+from vlm_dense.engine.runner.resumable_test import ResumableTestLoop
 
 
 def make_loop(**attributes) -> ResumableTestLoop:

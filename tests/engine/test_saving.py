@@ -14,7 +14,7 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from vlm_dense.engine.files import last_checkpoint
-from vlm_dense.engine.runner import SafeRunner
+from vlm_dense.engine.runner.runner import SafeRunner
 from vlm_dense.errors import CheckpointError, ConfigError
 
 SCORES = [0.1, 0.5, 0.3, 0.9, 0.2, 0.4]

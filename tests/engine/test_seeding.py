@@ -10,7 +10,7 @@ from mmengine.dataset import BaseDataset, InfiniteSampler
 from mmengine.registry import DATA_SAMPLERS, DATASETS
 from torch.utils.data import DataLoader
 
-from vlm_dense.engine.seeding import SeededDataset, SeededSampler, seed_draws
+from vlm_dense.engine.runner.seeding import SeededDataset, SeededSampler, seed_draws
 from vlm_dense.errors import DataError
 
 

@@ -32,7 +32,7 @@ sys.path += [str(Path(__file__).parents[2]), *(str(Path(__file__).parents[i] / p
 import demo  # noqa: E402
 from faults.hostile import PICTURE, png_header, write  # noqa: E402
 
-from vlm_dense.apis import SegInferencer  # noqa: E402
+from vlm_dense.inference import SegInferencer  # noqa: E402
 
 FILE = {'_type': 'gradio.FileData'}
 WORDS = ['circle, star', 'star, circle', 'empty background, circle, square', 'heart, ring, cross', 'square, heart']

@@ -43,8 +43,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from engine.toy import write_config, write_data
 
 import vlm_dense.methods
-from vlm_dense.apis.pseudo_label import pseudo_label
-from vlm_dense.engine import launch
+from vlm_dense.engine.runner import launch
+from vlm_dense.inference.pseudo_label import pseudo_label
 
 CHAIN = 3
 """Most kills of one run."""

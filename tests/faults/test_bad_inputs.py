@@ -32,13 +32,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_towers import vit
 
-from vlm_dense.apis import SegInferencer
-from vlm_dense.apis.common import load_picture
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.datasets import ShapesDataset
-from vlm_dense.engine.launch import user_errors
-from vlm_dense.engine.resume_check import ResumeCheckHook
+from vlm_dense.engine.checkpoints.resume_check import ResumeCheckHook
+from vlm_dense.engine.runner.launch import user_errors
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError, UserError
+from vlm_dense.inference import SegInferencer
+from vlm_dense.inference.common import load_picture
 
 ROOT = Path(__file__).parents[2]
 

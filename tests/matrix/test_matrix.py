@@ -10,8 +10,8 @@ import torch
 from matrix.models import NAMES, SIZE, TASKS, build, output, samples
 from tiny_encoder import TinyEncoder
 
+from vlm_dense.contract import Head, ImagePrompt, TextPrompt
 from vlm_dense.errors import UserError
-from vlm_dense.methods.base import Head, ImagePrompt, TextPrompt
 from vlm_dense.registry import MODELS
 
 WRITTEN = {name: [f'a drawing of a {name}', f'a {name} on paper'] for name in NAMES}

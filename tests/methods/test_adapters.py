@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.clip.image_tower import ImageFeatures
-from vlm_dense.engine.configs import find_config
+from vlm_dense.engine.configs.names import find_config
 from vlm_dense.errors import CheckpointError, ConfigError, DataError
 from vlm_dense.methods.adapters.linear_probe import minimise
 from vlm_dense.methods.fine_tuning import WiSEFTHook

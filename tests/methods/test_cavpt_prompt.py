@@ -11,8 +11,8 @@ from mmseg.structures import SegDataSample
 
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.contract.roles import Step
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
-from vlm_dense.methods.base.roles import Step
 from vlm_dense.registry import MODELS
 
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from vlm_dense.clip.image_tower import PromptTokens
 from vlm_dense.clip.last_blocks import DenseTokens
 from vlm_dense.clip.vit import CLIPViT
+from vlm_dense.contract import DenseAttention, ValueAttention
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base import DenseAttention, ValueAttention
 from vlm_dense.registry import MODELS
 
 ARCH = vit(embed_dim=24, text=dict(context_length=16, vocab_size=64, heads=1, layers=1), layers=4)

@@ -10,8 +10,8 @@ import torch
 from tiny_towers import resnet
 
 from vlm_dense.classification import ClsDataSample
+from vlm_dense.contract.roles import Step
 from vlm_dense.errors import CheckpointError, ConfigError, DataError
-from vlm_dense.methods.base.roles import Step
 from vlm_dense.registry import MODELS
 
 ARCH = resnet()

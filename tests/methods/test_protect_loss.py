@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from tiny_towers import vit
 
 from vlm_dense.classification import ClsDataSample, Taxonomy
+from vlm_dense.contract.roles import Step
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
-from vlm_dense.methods.base.roles import Step
 from vlm_dense.registry import MODELS
 
 TREE = dict(animal=['bird', 'cat'], bird=['eagle', 'sparrow'], tool=['saw'])

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from methods.small import build_prompt, classifier, text_tower
 
+from vlm_dense.contract.sentences import read_texts, texts_of_classes
 from vlm_dense.datasets import CamVidDataset
 from vlm_dense.datasets.shapes import shapes_metainfo
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
-from vlm_dense.methods.base.sentences import read_texts, texts_of_classes
 
 SENTENCES = {
     'traffic light': ['Three lamps above the road.', 'A red lamp.', 'A green lamp at a crossing.'],

@@ -9,13 +9,13 @@ from methods.small import build_prompt, text_tower
 from mmengine.optim import OptimWrapper
 
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
-from vlm_dense.methods.base.templates import read_templates
 from vlm_dense.methods.text_prompts.subpt import (
     SubspaceHook,
     SubspaceOptimWrapper,
     principal_directions,
     project,
 )
+from vlm_dense.vocabulary.templates import read_templates
 
 NAMES, NOVEL = ['sea_lion', 'cat'], ['owl', 'old_tram', 'cat']
 

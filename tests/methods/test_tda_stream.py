@@ -7,7 +7,7 @@ import torch
 from engine.processes import in_processes
 from methods.small import classifier
 
-from vlm_dense.engine.streams import StreamSampler
+from vlm_dense.engine.runner.streams import StreamSampler
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.test_time import TDA
 from vlm_dense.methods.test_time.tda import APPENDED, DROPPED, NOT_OFFERED, REPLACED, Cache, Seen

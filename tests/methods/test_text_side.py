@@ -11,8 +11,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from vlm_dense.clip.digest import BoundedCache, weights_digest
+from vlm_dense.contract import TextPrompt
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base import TextPrompt
 from vlm_dense.registry import MODELS
 
 NAMES = ['sky', 'road', 'red car']

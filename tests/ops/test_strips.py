@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vlm_dense.ops import strips
-from vlm_dense.ops.strips import Enlargement, channels_last, enlarged_max, strip_loss
+from vlm_dense.segmentation import strips
+from vlm_dense.segmentation.strips import Enlargement, channels_last, enlarged_max, strip_loss
 
 SIZES = [(1, 1), (3, 5), (16, 16), (7, 2), (1, 9)], [(1, 1), (16, 16), (37, 41), (64, 20), (5, 1), (2, 3)]
 

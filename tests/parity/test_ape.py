@@ -8,7 +8,7 @@ from adapter_case import accuracy, loader
 from official import Case, inputs
 from text_prompt_case import classifier, labelled
 
-from vlm_dense.methods.base.roles import CosineHead
+from vlm_dense.contract.roles import CosineHead
 
 
 def whole(head, values: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from official import Case, inputs
 from text_prompt_case import by_own_name, case_labels, check_training, classifier, labelled, set_parameters
 
-from vlm_dense.methods.base.roles import Step
+from vlm_dense.contract.roles import Step
 from vlm_dense.registry import MODELS
 
 

@@ -8,9 +8,9 @@ from adapter_case import loader
 from official import Case, inputs
 from text_prompt_case import classifier
 
+from vlm_dense.contract.preparation import read_passes
+from vlm_dense.contract.roles import CosineHead
 from vlm_dense.methods.adapters.gda_clip import covariance
-from vlm_dense.methods.base.preparation import read_passes
-from vlm_dense.methods.base.roles import CosineHead
 
 
 def check_fit(case: Case, prefix: str, head, precision: torch.Tensor, end: str = '', rtol: float = 1e-4) -> None:

@@ -8,7 +8,7 @@ from mmseg.structures import SegDataSample
 from official import Case, fill
 from test_proxyclip import load_proxy, proxy_of
 
-from vlm_dense.methods.dense.likeness import CLIP_MEAN, CLIP_STD
+from vlm_dense.methods.dense.affinity import CLIP_MEAN, CLIP_STD
 from vlm_dense.methods.dense.lposs import PixelGraph, scaled_lab
 from vlm_dense.registry import MODELS
 

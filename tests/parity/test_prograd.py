@@ -8,7 +8,7 @@ from loop_case import check_ids, check_new_names, official_loop
 from official import Case, inputs
 from text_prompt_case import classifier, labelled, value_of
 
-from vlm_dense.methods.base.roles import CosineHead
+from vlm_dense.contract.roles import CosineHead
 from vlm_dense.methods.text_prompts.prograd import _SCALE
 
 

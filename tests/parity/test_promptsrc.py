@@ -11,8 +11,8 @@ from loop_case import check_ids, check_new_names, official_loop
 from official import Case, inputs
 from text_prompt_case import by_own_name, check_training, classifier, set_parameters, value_of
 
-from vlm_dense.methods.base.templates import PROMPTSRC_TEMPLATES
 from vlm_dense.methods.joint_prompts.promptsrc import PromptAverageHook, gaussian_weights
+from vlm_dense.vocabulary.templates import PROMPTSRC_TEMPLATES
 
 
 def test_every_official_number_is_reproduced(promptsrc_case, tmp_path):

@@ -12,7 +12,7 @@ from official import Case, array, inputs
 from text_prompt_case import classifier, labelled, set_parameters
 
 from vlm_dense.classification import Taxonomy
-from vlm_dense.methods.base.roles import Step
+from vlm_dense.contract.roles import Step
 from vlm_dense.methods.text_prompts.protect import ProTeCtLoss
 from vlm_dense.registry import METRICS
 

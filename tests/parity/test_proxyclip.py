@@ -9,7 +9,7 @@ from dense_case import build, decide, decision_of, image_of, last_blocks, name_m
 from official import Case, fill
 
 from vlm_dense.clip.positions import resize_positions
-from vlm_dense.methods.dense.likeness import attention, cosines
+from vlm_dense.methods.dense.affinity import attention, cosines
 
 MULTIPLE = 56
 """Of which the official code makes the sides of a window."""

@@ -8,7 +8,7 @@ from adapter_case import loader
 from official import Case, inputs, integers
 from text_prompt_case import classifier, labelled, value_of
 
-from vlm_dense.methods.base import CosineHead
+from vlm_dense.contract import CosineHead
 
 
 def known(labels: list[int], rows: list[int]) -> list:

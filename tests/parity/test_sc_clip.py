@@ -7,7 +7,7 @@ from dense_case import build, decide, decision_of, image_of, last_blocks, name_m
 from official import Case
 
 from vlm_dense.clip.positions import resize_positions
-from vlm_dense.methods.dense.likeness import cosines
+from vlm_dense.methods.dense.affinity import cosines
 from vlm_dense.methods.dense.sc_clip import average, mend
 
 

@@ -8,7 +8,7 @@ from loop_case import check_ids, check_new_names, official_loop
 from official import Case, inputs
 from text_prompt_case import check_training, classifier, set_parameters
 
-from vlm_dense.methods.base import LearnedContext
+from vlm_dense.contract import LearnedContext
 
 
 def test_every_official_number_is_reproduced(tcp_case, tmp_path):

@@ -10,7 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from open_clip.modified_resnet import AttentionPool2d
 from torch import nn
 
-from vlm_dense.engine.launch import load_config
+from vlm_dense.engine.runner.launch import load_config
 from vlm_dense.errors import CheckpointError, ConfigError, WeightsNotFoundError
 from vlm_dense.registry import MODELS
 

@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from vlm_dense.datasets.camvid import CamVidDataset
 from vlm_dense.errors import ClassNamesError
-from vlm_dense.segmentation.class_names import FOLDER, as_class_names, read_class_names
+from vlm_dense.vocabulary.class_names import FOLDER, as_class_names, read_class_names
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'maskclip'
 

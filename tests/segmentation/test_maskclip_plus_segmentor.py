@@ -21,8 +21,8 @@ from tiny_towers import vit
 
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError, DataError
-from vlm_dense.ops import strips
 from vlm_dense.registry import MODELS
+from vlm_dense.segmentation import strips
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'maskclip_plus'
 NAMES = ['sky', 'road', 'car', 'tree']

@@ -14,8 +14,8 @@ from tiny_towers import resnet, vit
 from torch import nn
 
 from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.contract import TextPrompt
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError, WeightsNotFoundError
-from vlm_dense.methods.base import TextPrompt
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.inference import _CLASSES_AT_ONCE
 

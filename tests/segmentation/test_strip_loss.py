@@ -19,11 +19,10 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.structures import SegDataSample
 
 from vlm_dense.datasets.scenes import SHAPES
-from vlm_dense.engine.configs import find_config
+from vlm_dense.engine.configs.names import find_config
 from vlm_dense.errors import DataError
-from vlm_dense.ops import strips
 from vlm_dense.registry import HOOKS, MODELS
-from vlm_dense.segmentation import strip_loss
+from vlm_dense.segmentation import strip_loss, strips
 from vlm_dense.segmentation.strip_loss import StripLossHead, strip_cross_entropy, use_strips
 
 CONFIGS = Path(__file__).parents[2] / 'configs'

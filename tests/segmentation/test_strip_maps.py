@@ -12,8 +12,8 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from vlm_dense.errors import ConfigError
-from vlm_dense.ops import strips
 from vlm_dense.registry import MODELS
+from vlm_dense.segmentation import strips
 from vlm_dense.segmentation.inference import _CLASSES_AT_ONCE
 from vlm_dense.segmentation.strip_maps import StripMaps, StripTTAModel
 

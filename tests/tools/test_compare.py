@@ -23,7 +23,7 @@ from PIL import Image
 from tiny_towers import resnet
 
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.templates import read_templates
+from vlm_dense.vocabulary.templates import read_templates
 
 ROOT = Path(__file__).parents[2]
 

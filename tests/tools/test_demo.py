@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from vlm_dense.apis import SegInferencer
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
+from vlm_dense.inference import SegInferencer
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 

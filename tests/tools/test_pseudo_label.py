@@ -19,10 +19,10 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 from tiny_towers import vit
 
-from vlm_dense.apis import SegInferencer
-from vlm_dense.apis.pseudo_label import pseudo_label
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.datasets.checks import LoadImage
+from vlm_dense.inference import SegInferencer
+from vlm_dense.inference.pseudo_label import pseudo_label
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 

@@ -6,8 +6,8 @@ import pytest
 from comparison.cells import plan
 from comparison.recipes import recipe_options
 
-from vlm_dense.engine.configs import CONFIGS, list_configs
-from vlm_dense.engine.launch import load_config
+from vlm_dense.engine.configs.names import CONFIGS, list_configs
+from vlm_dense.engine.runner.launch import load_config
 from vlm_dense.errors import ConfigError
 
 COOP = list(load_config(str(CONFIGS / 'coop_imagenet.py'))['targets'])

@@ -13,9 +13,9 @@ import pytest
 import segment
 from PIL import Image
 
-from vlm_dense.apis import SegInferencer
-from vlm_dense.apis.maskclip_models import METHODS
 from vlm_dense.datasets import DrawScene, ShapesDataset
+from vlm_dense.inference import SegInferencer
+from vlm_dense.inference.maskclip_models import METHODS
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 

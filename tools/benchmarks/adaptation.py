@@ -21,7 +21,7 @@ from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader, Dataset
 
 from vlm_dense.classification import ClsDataSample
-from vlm_dense.engine.arguments import positive
+from vlm_dense.cli.arguments import positive
 from vlm_dense.registry import MODELS
 
 PARTS = ('test_time', 'features')

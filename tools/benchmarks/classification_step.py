@@ -33,10 +33,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlm_dense.classification import ClsDataSample
+from vlm_dense.cli.arguments import positive
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.engine.arguments import positive
-from vlm_dense.methods.base import WiderContext
+from vlm_dense.contract import WiderContext
 from vlm_dense.methods.text_prompts import LASPPrompt, SubPTPrompt
 from vlm_dense.registry import MODELS
 

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
+from vlm_dense.cli.arguments import positive
 from vlm_dense.clip.resnet import CLIPResNet
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.clip.vit import CLIPViT
-from vlm_dense.engine.arguments import positive
 
 
 def towers(arch: str, size: int, device: str) -> Iterator[tuple[str, nn.Module, Callable[..., Tensor], list[tuple]]]:

@@ -32,11 +32,11 @@ from mmengine import ConfigDict
 from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
 
-from vlm_dense.engine.arguments import positive
-from vlm_dense.engine.memory import PeakMemory
+from vlm_dense.cli.arguments import positive
+from vlm_dense.engine.runner.memory import PeakMemory
 from vlm_dense.methods.maskclip import MaskCLIP
 from vlm_dense.registry import MODELS
-from vlm_dense.segmentation.class_names import read_class_names
+from vlm_dense.vocabulary.class_names import read_class_names
 
 KINDS = ('plain', 'full-logits', 'ours')
 

@@ -18,13 +18,13 @@ from mmengine.registry import init_default_scope
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from vlm_dense.engine.config_files import load_config
-from vlm_dense.engine.memory import PeakMemory
+from vlm_dense.engine.configs.files import load_config
+from vlm_dense.engine.runner.memory import PeakMemory
 from vlm_dense.methods.dense import LPOSS
 from vlm_dense.methods.maskclip import MaskCLIP
 from vlm_dense.methods.maskclip.name_inference import owners_of
 from vlm_dense.registry import MODELS
-from vlm_dense.segmentation.class_names import read_class_names
+from vlm_dense.vocabulary.class_names import read_class_names
 
 BASES = Path(__file__).parents[2] / 'configs' / '_base_' / 'models'
 METHODS = ('maskclip-windows', 'sclip', 'clearclip', 'naclip', 'sc_clip', 'resclip', 'proxyclip', 'lposs')

@@ -33,8 +33,8 @@ from mmseg.models import EncoderDecoder
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.structures import SegDataSample
 
-from vlm_dense.engine.arguments import positive
-from vlm_dense.engine.memory import PeakMemory
+from vlm_dense.cli.arguments import positive
+from vlm_dense.engine.runner.memory import PeakMemory
 from vlm_dense.methods.denseclip import DenseCLIP
 from vlm_dense.registry import MODELS
 

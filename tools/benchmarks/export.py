@@ -28,10 +28,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 
-from vlm_dense.apis import DetInferencer, ExportedClassifier, SegInferencer, export_file
+from vlm_dense.cli.arguments import positive
 from vlm_dense.datasets.shapes import ShapesDataset
-from vlm_dense.engine.arguments import positive
-from vlm_dense.engine.launch import build_runner, fill_class_names, load_config
+from vlm_dense.engine.runner.launch import build_runner, fill_class_names, load_config
+from vlm_dense.inference import DetInferencer, ExportedClassifier, SegInferencer, export_file
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SMALL = {

@@ -21,7 +21,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 
-from vlm_dense.engine.arguments import positive
+from vlm_dense.cli.arguments import positive
 from vlm_dense.registry import DATASETS, MODELS
 
 METHODS = {

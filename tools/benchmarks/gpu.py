@@ -35,8 +35,8 @@ import torch
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from vlm_dense.engine.arguments import positive
-from vlm_dense.engine.compilation import compile_parts
+from vlm_dense.cli.arguments import positive
+from vlm_dense.engine.runner.compilation import compile_parts
 
 Job = Callable[[], object]
 

@@ -17,7 +17,7 @@ import warnings
 
 import torch
 
-from vlm_dense.engine.arguments import positive
+from vlm_dense.cli.arguments import positive
 from vlm_dense.ops import extension, is_stand_in  # before mmcv.ops
 
 # isort: split

@@ -33,8 +33,8 @@ from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from vlm_dense.cli.arguments import positive
 from vlm_dense.clip.resnet import CLIPResNet
-from vlm_dense.engine.arguments import positive
 
 ROOT = Path(__file__).parents[2]
 

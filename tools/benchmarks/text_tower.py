@@ -30,8 +30,8 @@ from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn import functional as F
 
+from vlm_dense.cli.arguments import positive
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.engine.arguments import positive
 
 CONTEXT = 16
 

@@ -26,8 +26,8 @@ from dense_inference import answer
 from denseclip_inference import whole_losses
 from mmseg.models import EncoderDecoder
 
-from vlm_dense.engine.arguments import add_config_arguments
-from vlm_dense.engine.launch import build_runner, prepare
+from vlm_dense.cli.arguments import add_config_arguments
+from vlm_dense.engine.runner.launch import build_runner, prepare
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'denseclip_shapes.py'
 

@@ -19,10 +19,10 @@ from comparison.protocols import PROTOCOLS
 from comparison.protocols.protocol import Run
 from comparison.recipes import changed, image_sets, of_tests, recipe_options, test_options
 from vlm_dense.classification.datasets import SETS
-from vlm_dense.engine.configs import find_config, list_configs
-from vlm_dense.engine.launch import load_config
+from vlm_dense.engine.configs.names import find_config, list_configs
+from vlm_dense.engine.runner.launch import load_config
 from vlm_dense.errors import ConfigError, unknown_name
-from vlm_dense.methods.base.templates import read_templates
+from vlm_dense.vocabulary.templates import read_templates
 
 _OF_TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
 _OF_VALIDATION = ('val_dataloader', 'val_cfg', 'val_evaluator')

@@ -25,12 +25,12 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from comparison.origin import code_digest, weights_digest
 from comparison.shared_tower import SharedTower
 from vlm_dense.clip.vit import CLIPViT
-from vlm_dense.engine.configs import existing_config
+from vlm_dense.contract.text_prompt import TextPrompt
+from vlm_dense.engine.configs.names import existing_config
 from vlm_dense.engine.files import written_whole
-from vlm_dense.engine.launch import prepare
-from vlm_dense.engine.memory import PeakMemory
+from vlm_dense.engine.runner.launch import prepare
+from vlm_dense.engine.runner.memory import PeakMemory
 from vlm_dense.errors import ConfigError, UserError
-from vlm_dense.methods.base.text_prompt import TextPrompt
 from vlm_dense.methods.maskclip import MaskCLIP
 
 _SAVE_EVERY = 20

@@ -18,7 +18,7 @@ import copy
 from mmengine.config import Config
 
 from comparison.drawn import dicts
-from vlm_dense.engine.config_files import change_config
+from vlm_dense.engine.configs.files import change_config
 from vlm_dense.errors import ConfigError, unknown_name
 
 _KEYS = ('sets', 'shots', 'protocols', 'length', 'options')

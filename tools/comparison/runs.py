@@ -22,9 +22,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from comparison.cells import Cell, prepared_from
-from vlm_dense.engine import launch
-from vlm_dense.engine.config_checks import class_names, registered
+from vlm_dense.engine.configs.checks import class_names, registered
 from vlm_dense.engine.files import last_checkpoint, lock
+from vlm_dense.engine.runner import launch
 from vlm_dense.errors import ConfigError
 
 _PRELOADED = ['comparison.preload']

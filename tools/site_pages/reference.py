@@ -20,8 +20,7 @@ from mmengine.runner import BaseLoop
 
 import vlm_dense
 from vlm_dense import registry
-from vlm_dense.engine import registry as engine_registry
-from vlm_dense.methods.base import (
+from vlm_dense.contract import (
     DenseAttention,
     Head,
     ImagePrompt,
@@ -32,6 +31,7 @@ from vlm_dense.methods.base import (
     TestTimeAdaptation,
     TextPrompt,
 )
+from vlm_dense.engine import registry as engine_registry
 from vlm_dense.methods.maskclip import Refinement
 
 ROLES = {

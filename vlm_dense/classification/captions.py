@@ -19,8 +19,8 @@ from vlm_dense.classification.structures import ClsDataSample
 from vlm_dense.classification.transforms import label_vector
 from vlm_dense.clip.loading import tokenize
 from vlm_dense.errors import ConfigError, DataError
-from vlm_dense.methods.base.templates import read_templates
 from vlm_dense.registry import DATASETS, unknown_name
+from vlm_dense.vocabulary.templates import read_templates
 
 _FOLDER = Path(__file__).parents[1] / 'data' / 'synonyms'
 _IRREGULAR = dict(
@@ -194,7 +194,7 @@ class CaptionDataset:
             one, as ``vlm_dense.DrawScene`` gives it.
         synonyms: Other names of the classes, see :func:`read_synonyms`.
         templates: Sentences about each class, or the name of a list, see
-            :func:`~vlm_dense.methods.base.templates.read_templates`.
+            :func:`~vlm_dense.vocabulary.templates.read_templates`.
         extra: Further sentences; by default 'a photo of a {}.' nine times, as in the official code.
         context_length: Tokens of a caption; longer ones are cut.
 

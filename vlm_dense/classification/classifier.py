@@ -14,9 +14,9 @@ from torch import Tensor
 
 from vlm_dense.classification.structures import ClsDataSample
 from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.contract.roles import Head, ImagePrompt, Loss, Step
+from vlm_dense.contract.text_guided import TextGuided
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.roles import Head, ImagePrompt, Loss, Step
-from vlm_dense.methods.base.text_guided import TextGuided
 from vlm_dense.registry import MODELS
 
 

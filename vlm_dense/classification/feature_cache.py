@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader
 
 from vlm_dense.classification.structures import ClsDataSample
 from vlm_dense.clip.digest import weights_digest
-from vlm_dense.engine.seeding import generators_kept, seed_generators
+from vlm_dense.contract.roles import Head, ImagePrompt
+from vlm_dense.engine.runner.seeding import generators_kept, seed_generators
 from vlm_dense.errors import ConfigError, DataError
-from vlm_dense.methods.base.roles import Head, ImagePrompt
 from vlm_dense.registry import DATASETS
 
 _CHECKED = 4  # features of each set that are computed anew in every run, to see that they still come out

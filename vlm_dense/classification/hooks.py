@@ -14,8 +14,8 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from vlm_dense.engine.evaluation import evaluate
-from vlm_dense.engine.prepare import bare_model
+from vlm_dense.engine.hooks.prepare import bare_model
+from vlm_dense.engine.runner.evaluation import evaluate
 from vlm_dense.registry import HOOKS, MODELS
 
 

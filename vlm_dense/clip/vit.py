@@ -76,7 +76,7 @@ class CLIPViT(ImageTower):
         remainder: What happens to images whose sides are no multiple of the patch: ``'pad'`` adds zeros at the right
             and bottom, ``'drop'`` leaves out the rows and columns that fill no patch (SCLIP and its successors).
         dense_attention: Config of the part that makes the feature ``value`` out of the last blocks, see
-            :class:`vlm_dense.methods.base.DenseAttention`; needs ``head``. Default: MaskCLIP's value path,
+            :class:`vlm_dense.contract.DenseAttention`; needs ``head``. Default: MaskCLIP's value path,
             ``dict(type='vlm_dense.ValueAttention')``.
 
     Examples:

@@ -3,7 +3,7 @@
 from vlm_dense.datasets.camvid import CamVidDataset
 from vlm_dense.datasets.checks import CheckSeg, LoadImage, LoadMask
 from vlm_dense.datasets.coco_object import COCOObjectDataset, ObjectLabels
-from vlm_dense.datasets.own import ClassFolderDataset, MaskFolderDataset
+from vlm_dense.datasets.custom import ClassFolderDataset, MaskFolderDataset
 from vlm_dense.datasets.shapes import DrawScene, ShapesDataset, shapes_metainfo
 from vlm_dense.datasets.suppress import SuppressLabels
 

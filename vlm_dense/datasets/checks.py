@@ -16,7 +16,7 @@ from mmengine import fileio
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image, UnidentifiedImageError
 
-from vlm_dense.engine.arguments import MAX_PIXELS
+from vlm_dense.cli.arguments import MAX_PIXELS
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import TRANSFORMS
 

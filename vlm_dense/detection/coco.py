@@ -17,7 +17,7 @@ from mmengine.logging import print_log
 
 from vlm_dense.colours import class_colours
 from vlm_dense.datasets.checks import absent_files
-from vlm_dense.datasets.own import check_split, part_of
+from vlm_dense.datasets.custom import check_split, part_of
 from vlm_dense.errors import ClassNamesError, DataError
 from vlm_dense.registry import DATASETS, METRICS
 

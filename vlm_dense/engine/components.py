@@ -1,25 +1,15 @@
 """All that the engine registers: hooks, loops, samplers, metrics. Importing this module imports them."""
 
-from vlm_dense.engine import (
-    checkpoint,
-    compilation,
-    cpu_distributed,
-    losses,
-    pictures,
-    prepare,
-    resumable_test,
-    resume_check,
-    saving,
-    seeding,
-    streams,
-)
+from vlm_dense.engine.checkpoints import fit, resume_check, saving
+from vlm_dense.engine.hooks import images, losses, prepare
+from vlm_dense.engine.runner import compilation, cpu_distributed, resumable_test, seeding, streams
 
 __all__ = [
-    'checkpoint',
     'compilation',
     'cpu_distributed',
+    'fit',
+    'images',
     'losses',
-    'pictures',
     'prepare',
     'resumable_test',
     'resume_check',

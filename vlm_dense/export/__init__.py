@@ -1,1 +1,1 @@
-"""Models as files of ONNX and ``torch.export``, and such files as models; the functions are in ``vlm_dense.apis``."""
+"""Trained models as ONNX or .pt2 files; :func:`vlm_dense.inference.export_file` is the way to them."""

@@ -11,14 +11,14 @@ from mmengine.registry import MODELS, init_default_scope
 from mmseg.models.segmentors import BaseSegmentor
 from torch import nn
 
-from vlm_dense.apis.common import load_weights
-from vlm_dense.apis.maskclip_models import segmentor_config
 from vlm_dense.classification.classifier import CLIPClassifier
-from vlm_dense.engine.config_checks import class_names, registered
-from vlm_dense.engine.launch import fill_class_names
+from vlm_dense.engine.configs.checks import class_names, registered
+from vlm_dense.engine.runner.launch import fill_class_names
 from vlm_dense.errors import ClassNamesError
 from vlm_dense.export.trace import Size
 from vlm_dense.export.write import export_model
+from vlm_dense.inference.common import load_weights
+from vlm_dense.inference.maskclip_models import segmentor_config
 from vlm_dense.methods.maskclip.head import ClassNames
 
 
@@ -63,14 +63,14 @@ def build_model(cfg: Config, checkpoint: str | None, classes: ClassNames | None)
     if inspect.isclass(kind) and issubclass(kind, CLIPClassifier):
         return _classifier(cfg, checkpoint, classes)
     if inspect.isclass(kind) and issubclass(kind, BaseSegmentor):
-        from vlm_dense.apis.seg_inferencer import SegInferencer
+        from vlm_dense.inference.seg_inferencer import SegInferencer
 
         inferencer = SegInferencer(cfg, checkpoint, 'cpu', show_progress=False)
         if hasattr(inferencer.model, 'set_class_names'):
             view = inferencer.view(classes)
             return view.model, view.class_names, inferencer.cfg
     else:
-        from vlm_dense.apis.det_inferencer import DetInferencer
+        from vlm_dense.inference.det_inferencer import DetInferencer
 
         inferencer = DetInferencer(cfg, checkpoint, 'cpu', show_progress=False)
     _check_same(classes, inferencer.class_names, kind.__name__)

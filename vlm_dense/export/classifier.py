@@ -12,18 +12,18 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from vlm_dense.apis.common import check_batch_size, load_picture, picture_list
 from vlm_dense.datasets.checks import MAX_PIXELS, check_limit
 from vlm_dense.errors import ConfigError
 from vlm_dense.export.metadata import with_tuples
 from vlm_dense.export.runtime import ExportedFile
+from vlm_dense.inference.common import check_batch_size, load_picture, picture_list
 
 
 class ExportedClassifier:
     """Names of classes for pictures, by an exported file.
 
     Args:
-        path: ``*.onnx`` or ``*.pt2``, see :func:`vlm_dense.apis.export_file`.
+        path: ``*.onnx`` or ``*.pt2``, see :func:`vlm_dense.inference.export_file`.
         device: Where images are prepared and a .pt2 runs.
         max_pixels: Height x width above which a picture is refused; ``None``: no limit.
 

@@ -19,7 +19,7 @@ class ExportedDetector(BaseDetector):
     """A single-stage detector whose network is an exported file; boxes are decoded and suppressed by mmdet's head.
 
     Args:
-        path: ``*.onnx`` or ``*.pt2``, see :func:`vlm_dense.apis.export_file`.
+        path: ``*.onnx`` or ``*.pt2``, see :func:`vlm_dense.inference.export_file`.
 
     Raises:
         CheckpointError, ConfigError: see :class:`vlm_dense.export.runtime.ExportedFile`.

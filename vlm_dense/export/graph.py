@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vlm_dense.apis.views import view_of
 from vlm_dense.classification.classifier import CLIPClassifier
+from vlm_dense.contract.given_text import GivenText, GivenTower
+from vlm_dense.contract.roles import Head, ImagePrompt
+from vlm_dense.contract.text_guided import TextGuided
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.given_text import GivenText, GivenTower
-from vlm_dense.methods.base.roles import Head, ImagePrompt
-from vlm_dense.methods.base.text_guided import TextGuided
+from vlm_dense.inference.views import view_of
 from vlm_dense.segmentation.inference import BatchedInference
 
 _KINDS = 'segmentors of vlm_dense, single-stage detectors of mmdet, and vlm_dense.CLIPClassifier'

@@ -74,7 +74,7 @@ class ExportedSegmentor(NameInference, BaseSegmentor):
     """A segmentor whose network is an exported file; windows, refinement and thresholds are those of its model.
 
     Args:
-        path: ``*.onnx`` or ``*.pt2``, see :func:`vlm_dense.apis.export_file`.
+        path: ``*.onnx`` or ``*.pt2``, see :func:`vlm_dense.inference.export_file`.
         test_cfg: In the place of that of the model, see :class:`BatchedInference`.
 
     Raises:

@@ -4,7 +4,6 @@ from importlib.util import find_spec
 
 from vlm_dense.methods import (
     adapters,
-    base,
     dense,
     denseclip,
     fine_tuning,
@@ -18,7 +17,6 @@ from vlm_dense.methods import (
 
 __all__ = [
     'adapters',
-    'base',
     'dense',
     'denseclip',
     'fine_tuning',

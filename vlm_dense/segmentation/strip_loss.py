@@ -18,8 +18,8 @@ from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor, nn
 
 from vlm_dense.errors import DataError
-from vlm_dense.ops.strips import strip_loss
 from vlm_dense.registry import HOOKS
+from vlm_dense.segmentation.strips import strip_loss
 
 _EPS = torch.finfo(torch.float32).eps
 """What mmseg adds to the denominators of mean and accuracy."""
@@ -140,7 +140,7 @@ def strip_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Sum over pixels of the cross-entropy of bilinearly enlarged logits, and the number of pixels that are right.
 
-    See :func:`vlm_dense.ops.strips.strip_loss`.
+    See :func:`vlm_dense.segmentation.strips.strip_loss`.
 
     Args:
         logits: (B, K, h, w).

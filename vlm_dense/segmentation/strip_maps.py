@@ -10,8 +10,8 @@ from mmseg.models import SegTTAModel
 from torch import Tensor, nn
 
 from vlm_dense.errors import ConfigError
-from vlm_dense.ops.strips import Enlargement, channels_last, strips
 from vlm_dense.registry import MODELS
+from vlm_dense.segmentation.strips import Enlargement, channels_last, strips
 
 Box = tuple[int, int, int, int]
 """Window (y1, y2, x1, x2) of an image."""

@@ -26,9 +26,9 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vlm_dense.apis.common import save
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.datasets import scenes
+from vlm_dense.inference.common import save
 from vlm_dense.registry import METRICS, MODELS, TRANSFORMS
 
 # '{}' takes the bare name, '[]' the name with its article.

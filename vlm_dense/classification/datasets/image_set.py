@@ -13,8 +13,8 @@ from vlm_dense.classification.datasets.pickled_shots import find_images, read_pi
 from vlm_dense.classification.few_shot import VALIDATION_SHOTS, draw_shots
 from vlm_dense.datasets.checks import absent_files
 from vlm_dense.errors import ConfigError, DataError
-from vlm_dense.methods.base.templates import read_templates
 from vlm_dense.registry import DATASETS, unknown_name
+from vlm_dense.vocabulary.templates import read_templates
 
 
 @DATASETS.register_module()

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.contract.preparation import Prepared, read_batches
+from vlm_dense.contract.roles import Head
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.preparation import Prepared, read_batches
-from vlm_dense.methods.base.roles import Head
 from vlm_dense.registry import MODELS
 
 _SHARPNESS = 2.0  # of the attention, in the place of a learned temperature

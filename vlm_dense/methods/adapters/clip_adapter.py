@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
 from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.contract.release import Pretrained
+from vlm_dense.contract.roles import CosineHead
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.release import Pretrained
-from vlm_dense.methods.base.roles import CosineHead
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
 from vlm_dense.registry import MODELS
 

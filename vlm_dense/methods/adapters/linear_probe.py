@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
+from vlm_dense.contract.preparation import Prepared, check_classes_present, read_features
+from vlm_dense.contract.roles import Head
 from vlm_dense.errors import ConfigError, DataError
-from vlm_dense.methods.base.preparation import Prepared, check_classes_present, read_features
-from vlm_dense.methods.base.roles import Head
 from vlm_dense.registry import MODELS
 
 VALIDATION_SHOTS = 4

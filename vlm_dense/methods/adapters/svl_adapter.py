@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 from vlm_dense.classification.contrastive import build_encoder
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.loading import allowed_in_pickles, check_fit
-from vlm_dense.engine.checkpoint import load_from_local
+from vlm_dense.contract.preparation import Prepared, read_batches
+from vlm_dense.contract.roles import CosineHead
+from vlm_dense.engine.checkpoints.fit import load_from_local
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.preparation import Prepared, read_batches
-from vlm_dense.methods.base.roles import CosineHead
 from vlm_dense.registry import MODELS
 
 _READS = dict(confidence='unlabelled', search='search')

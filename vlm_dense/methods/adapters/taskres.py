@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.loading import read_state_dict
 from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.contract.release import Pretrained
 from vlm_dense.errors import CheckpointError
-from vlm_dense.methods.base.release import Pretrained
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
 from vlm_dense.registry import MODELS
 

@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
 from vlm_dense.clip.loading import read_tensor
+from vlm_dense.contract.preparation import Prepared, check_classes_present, read_features
+from vlm_dense.contract.roles import CosineHead
 from vlm_dense.errors import CheckpointError, ConfigError, DataError
-from vlm_dense.methods.base.preparation import Prepared, check_classes_present, read_features
-from vlm_dense.methods.base.roles import CosineHead
 from vlm_dense.registry import MODELS
 
 _CHUNK = 256  # images of a search that are compared with the cache at once

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
+from vlm_dense.contract.roles import CosineHead
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.roles import CosineHead
 from vlm_dense.registry import MODELS
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vlm_dense.clip.blocks import Attention, Block
 from vlm_dense.clip.last_blocks import DenseTokens, LastBlocks
+from vlm_dense.contract.dense_attention import DenseAttention
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.dense_attention import DenseAttention
 
 SIMILARITIES = ('qk', 'qq', 'kk', 'vv')
 

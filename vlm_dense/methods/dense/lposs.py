@@ -15,7 +15,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.dense.likeness import IMAGENET_MEAN, IMAGENET_STD, Renormalise
+from vlm_dense.methods.dense.affinity import IMAGENET_MEAN, IMAGENET_STD, Renormalise
 from vlm_dense.methods.maskclip import MaskCLIP
 from vlm_dense.methods.maskclip.head import ClassNames
 from vlm_dense.methods.maskclip.name_inference import owners_of

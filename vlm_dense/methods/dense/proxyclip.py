@@ -11,9 +11,9 @@ from torch import Tensor
 
 from vlm_dense.clip.blocks import Block
 from vlm_dense.clip.last_blocks import DenseTokens, LastBlocks
+from vlm_dense.contract.dense_attention import DenseAttention
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.dense_attention import DenseAttention
-from vlm_dense.methods.dense.likeness import IMAGENET_MEAN, IMAGENET_STD, Renormalise, attention, cosines
+from vlm_dense.methods.dense.affinity import IMAGENET_MEAN, IMAGENET_STD, Renormalise, attention, cosines
 from vlm_dense.registry import MODELS
 
 

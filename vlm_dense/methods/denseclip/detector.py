@@ -15,8 +15,8 @@ from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
 from vlm_dense.methods.denseclip.matching import PixelTextMatching
-from vlm_dense.ops.strips import strip_loss
 from vlm_dense.registry import MODELS
+from vlm_dense.segmentation.strips import strip_loss
 
 STRIDE = 4
 """Stride in pixels of the grid on which boxes supervise the score map."""

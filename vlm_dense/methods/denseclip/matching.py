@@ -13,8 +13,8 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.contract.text_guided import TextGuided
 from vlm_dense.errors import ClassNamesError, ConfigError
-from vlm_dense.methods.base.text_guided import TextGuided
 from vlm_dense.registry import MODELS
 
 

@@ -17,8 +17,8 @@ from vlm_dense.clip.blocks import Block
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
 from vlm_dense.clip.loading import read_nested
 from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.contract.roles import ImagePrompt
 from vlm_dense.errors import CheckpointError, ConfigError
-from vlm_dense.methods.base.roles import ImagePrompt
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
 from vlm_dense.registry import MODELS
 

@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
 from vlm_dense.clip.loading import read_state_dict
-from vlm_dense.engine.evaluation import evaluate
-from vlm_dense.engine.prepare import bare_model, save_result
+from vlm_dense.contract.preparation import Prepared
+from vlm_dense.contract.roles import Head
+from vlm_dense.engine.hooks.prepare import bare_model, save_result
+from vlm_dense.engine.runner.evaluation import evaluate
 from vlm_dense.errors import CheckpointError, ConfigError
-from vlm_dense.methods.base.preparation import Prepared
-from vlm_dense.methods.base.roles import Head
 from vlm_dense.registry import HOOKS, MODELS
 
 ZERO_SHOT = 'zero_shot.pth'

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.methods.base.release import block_before
-from vlm_dense.methods.base.roles import ImagePrompt
+from vlm_dense.contract.release import block_before
+from vlm_dense.contract.roles import ImagePrompt
 from vlm_dense.methods.text_prompts.deep_text import DeepTextPrompt
 from vlm_dense.methods.visual_prompts.vpt import VPTPrompt
 from vlm_dense.registry import MODELS

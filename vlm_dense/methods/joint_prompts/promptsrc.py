@@ -15,12 +15,12 @@ from torch import Tensor
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.engine.prepare import bare_model
+from vlm_dense.contract.roles import CosineHead, Head
+from vlm_dense.engine.hooks.prepare import bare_model
 from vlm_dense.errors import CheckpointError, ConfigError
-from vlm_dense.methods.base.roles import CosineHead, Head
-from vlm_dense.methods.base.templates import read_templates
 from vlm_dense.methods.joint_prompts.ivlp import IVLPPrompt
 from vlm_dense.registry import HOOKS, MODELS
+from vlm_dense.vocabulary.templates import read_templates
 
 _KEY = 'prompt_average'
 
@@ -45,7 +45,7 @@ class PromptSRCPrompt(IVLPPrompt, Head):
         class_names, text_tower, image_tower, words, num_contexts, depth, num_tokens, visual_depth, std: See
             :class:`IVLPPrompt`.
         templates: Sentences with ``{}`` for the class name, or the name of a list, see
-            :func:`~vlm_dense.methods.base.templates.read_templates`; the release's 60 are 'promptsrc'.
+            :func:`~vlm_dense.vocabulary.templates.read_templates`; the release's 60 are 'promptsrc'.
         text_weight, image_weight, logits_weight: Of the losses.
         pretrained: Checkpoint of the official release, a whole model of which the prompts are taken.
 

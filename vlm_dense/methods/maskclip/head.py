@@ -16,19 +16,19 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.digest import precision, weights_digest
 from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.contract.given_text import GivenText
+from vlm_dense.contract.roles import ImagePrompt
+from vlm_dense.contract.text_guided import TextGuided
+from vlm_dense.contract.text_prompt import TextPrompt
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
-from vlm_dense.methods.base.given_text import GivenText
-from vlm_dense.methods.base.roles import ImagePrompt
-from vlm_dense.methods.base.templates import MASKCLIP_TEMPLATES
-from vlm_dense.methods.base.text_guided import TextGuided
-from vlm_dense.methods.base.text_prompt import TextPrompt
 from vlm_dense.methods.maskclip.refinements import Aliases as AliasPart
 from vlm_dense.methods.maskclip.refinements import ClassMaps, KeySmoothing, Refinement, build_refinements
 from vlm_dense.methods.maskclip.refinements.background import Background
 from vlm_dense.methods.maskclip.refinements.options import OPTIONS
 from vlm_dense.methods.maskclip.release import read_published
 from vlm_dense.registry import MODELS
-from vlm_dense.segmentation.class_names import Aliases, as_class_names
+from vlm_dense.vocabulary.class_names import Aliases, as_class_names
+from vlm_dense.vocabulary.templates import MASKCLIP_TEMPLATES
 
 ClassNames = str | Sequence[str | Sequence[str]]
 
@@ -50,7 +50,7 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
 
     Args:
         class_names: Names in label order, one or several a class, or the name or path of a list, see
-            :func:`vlm_dense.segmentation.class_names.as_class_names`.
+            :func:`vlm_dense.vocabulary.class_names.as_class_names`.
         text_encoder: ``vlm_dense.TextTower``.
         text_prompt: Any text prompt of the contract. Default: ``vlm_dense.ZeroShotPrompt`` with MaskCLIP's 85
             templates.

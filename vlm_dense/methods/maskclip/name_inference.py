@@ -10,11 +10,11 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from vlm_dense.errors import ConfigError
-from vlm_dense.segmentation.class_names import Aliases
 from vlm_dense.segmentation.inference import BatchedInference, own_sizes
 from vlm_dense.segmentation.name_decision import NameDecision
 from vlm_dense.segmentation.pamr import PAMR
 from vlm_dense.segmentation.strip_maps import Piece, StripMaps
+from vlm_dense.vocabulary.class_names import Aliases
 
 NAMES_AT_ONCE = 8
 """Maps of names that are refined on the pixels at a time."""

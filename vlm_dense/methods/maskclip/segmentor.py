@@ -15,18 +15,18 @@ from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
+from vlm_dense.contract.text_guided import TextGuided
+from vlm_dense.contract.text_prompt import TextPrompt
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.text_guided import TextGuided
-from vlm_dense.methods.base.text_prompt import TextPrompt
 from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
 from vlm_dense.methods.maskclip.name_inference import NameInference
 from vlm_dense.methods.maskclip.refinements import Aliases as AliasPart
 from vlm_dense.methods.maskclip.refinements import KeySmoothing, PromptDenoising, ThresholdBackground
 from vlm_dense.registry import MODELS
-from vlm_dense.segmentation.class_names import Aliases
 from vlm_dense.segmentation.inference import own_sizes
 from vlm_dense.segmentation.name_decision import NameDecision
 from vlm_dense.segmentation.pamr import PAMR
+from vlm_dense.vocabulary.class_names import Aliases
 
 
 @MODELS.register_module()

@@ -22,10 +22,10 @@ from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 from vlm_dense.methods.maskclip.head import ClassNames
 from vlm_dense.methods.maskclip.refinements import ThresholdBackground
 from vlm_dense.methods.maskclip.segmentor import MaskCLIP
-from vlm_dense.ops.strips import Enlargement, channels_last, enlarged_max, strip_loss
 from vlm_dense.registry import MODELS, unknown_name
-from vlm_dense.segmentation.class_names import as_class_names
 from vlm_dense.segmentation.inference import BatchedInference
+from vlm_dense.segmentation.strips import Enlargement, channels_last, enlarged_max, strip_loss
+from vlm_dense.vocabulary.class_names import as_class_names
 
 Window = tuple[int, int]
 """First and last iteration, both inclusive and counted from 1; last < 0: without end; first < 0: never."""

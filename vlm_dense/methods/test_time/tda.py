@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlm_dense.contract.stream import StreamAdaptation
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.stream import StreamAdaptation
 from vlm_dense.methods.test_time.tpt import entropy, mean_entropy
 from vlm_dense.registry import MODELS
 

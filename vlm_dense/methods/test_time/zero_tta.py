@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlm_dense.contract.roles import TestTimeAdaptation
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.roles import TestTimeAdaptation
 from vlm_dense.methods.test_time.tpt import entropy
 from vlm_dense.registry import MODELS
 

@@ -13,10 +13,10 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.contract.sentences import SentencePrompt, read_texts, texts_of_classes
 from vlm_dense.errors import ConfigError, DataError
-from vlm_dense.methods.base.sentences import SentencePrompt, read_texts, texts_of_classes
-from vlm_dense.methods.base.templates import read_templates
 from vlm_dense.registry import MODELS
+from vlm_dense.vocabulary.templates import read_templates
 
 
 @MODELS.register_module()
@@ -31,7 +31,7 @@ class CuPLPrompt(SentencePrompt):
         sentences: Path of a file in CuPL's layout, a JSON object class text -> list of whole sentences;
             the name of one in ``vlm_dense/data/sentences``, as 'shapes'; or the object itself.
         templates: Hand-written sentences with ``{}`` for the class text, or the name of a list, see
-            :func:`~vlm_dense.methods.base.templates.read_templates`; they join the others, each with the same weight.
+            :func:`~vlm_dense.vocabulary.templates.read_templates`; they join the others, each with the same weight.
 
     Raises:
         DataError: a file of another layout, a class without sentences, an empty list, an empty sentence, or one with

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.contract.release import Pretrained
+from vlm_dense.contract.roles import Head, Loss, Step
+from vlm_dense.contract.text_prompt import TextPrompt
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.release import Pretrained
-from vlm_dense.methods.base.roles import Head, Loss, Step
-from vlm_dense.methods.base.text_prompt import TextPrompt
 from vlm_dense.methods.text_prompts.coop import CoOpPrompt
 from vlm_dense.registry import MODELS
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.methods.base.hand_written import HandWritten
-from vlm_dense.methods.base.learned_context import LearnedContext
+from vlm_dense.contract.hand_written import HandWritten
+from vlm_dense.contract.learned_context import LearnedContext
 from vlm_dense.registry import MODELS
 
 

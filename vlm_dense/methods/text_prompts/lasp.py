@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from vlm_dense.clip.image_tower import ImageTower
 from vlm_dense.clip.loading import check_fit
 from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.contract.learned_context import WiderContext
+from vlm_dense.contract.release import read_release
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.learned_context import WiderContext
-from vlm_dense.methods.base.release import read_release
-from vlm_dense.methods.base.templates import read_templates
 from vlm_dense.registry import MODELS
+from vlm_dense.vocabulary.templates import read_templates
 
 LAYER_NORMS = r'^image_encoder\.(transformer\.resblocks\.\d+\.ln_[12]\.(?:weight|bias))$'
 """What the method trains in the image tower, in the release's names."""
@@ -46,7 +46,7 @@ class LASPPrompt(WiderContext):
         all_names: Names of the text-to-text loss, default ``class_names``. The official code takes all names of the
             data set, those of new classes too.
         templates: Sentences with ``{}`` for the name, or the name of a list, see
-            :func:`~vlm_dense.methods.base.templates.read_templates`; the release's is 'lasp'.
+            :func:`~vlm_dense.vocabulary.templates.read_templates`; the release's is 'lasp'.
         weight: alpha.
         noise: Standard deviation of the noise.
         words, num_contexts, std: See :class:`LearnedContext`; ``words=None`` for random vectors.

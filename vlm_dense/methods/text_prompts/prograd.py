@@ -16,10 +16,10 @@ from torch import Tensor
 
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.contract.hand_written import HandWritten
+from vlm_dense.contract.learned_context import LearnedContext
+from vlm_dense.contract.roles import CosineHead, Head
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.hand_written import HandWritten
-from vlm_dense.methods.base.learned_context import LearnedContext
-from vlm_dense.methods.base.roles import CosineHead, Head
 from vlm_dense.registry import MODELS, OPTIM_WRAPPERS
 
 _SCALE = 2.0**10  # of the divergence, whose gradient half precision would round to 0; only its direction counts

@@ -14,8 +14,8 @@ from mmengine.dist import all_reduce, broadcast, get_world_size
 from torch import Tensor
 
 from vlm_dense.classification.taxonomy import Taxonomy
+from vlm_dense.contract.roles import Loss, Step, labels_of
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.roles import Loss, Step, labels_of
 from vlm_dense.registry import MODELS
 
 

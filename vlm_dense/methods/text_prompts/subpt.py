@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.loading import read_tensor
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.engine.prepare import bare_model
+from vlm_dense.contract.learned_context import WiderContext
+from vlm_dense.engine.hooks.prepare import bare_model
 from vlm_dense.errors import CheckpointError, ConfigError
-from vlm_dense.methods.base.learned_context import WiderContext
-from vlm_dense.methods.base.templates import read_templates
 from vlm_dense.registry import HOOKS, MODELS, OPTIM_WRAPPERS
+from vlm_dense.vocabulary.templates import read_templates
 
 _KEY = 'subpt'
 
@@ -38,7 +38,7 @@ class SubPTPrompt(WiderContext):
         class_names, text_tower: See :class:`TextPrompt`.
         novel_names: Names of other classes than those of the images; none: no such loss.
         template: The hand-written prompt, with ``{}`` for the name, several of them, or the name of a list, see
-            :func:`~vlm_dense.methods.base.templates.read_templates`; of several t_j is the normalised mean.
+            :func:`~vlm_dense.vocabulary.templates.read_templates`; of several t_j is the normalised mean.
         weight: mu.
         num_contexts, words, std: See :class:`LearnedContext`.
         pretrained: Checkpoint of the official release, see :meth:`LearnedContext.load_pretrained`.

@@ -13,9 +13,9 @@ from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.contract.hand_written import HandWritten
+from vlm_dense.contract.learned_context import LearnedContext
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.hand_written import HandWritten
-from vlm_dense.methods.base.learned_context import LearnedContext
 from vlm_dense.registry import MODELS
 
 

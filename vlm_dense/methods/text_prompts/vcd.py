@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.contract.sentences import SentencePrompt, read_texts, texts_of_classes
 from vlm_dense.errors import ConfigError, DataError
-from vlm_dense.methods.base.sentences import SentencePrompt, read_texts, texts_of_classes
 from vlm_dense.registry import MODELS, unknown_name
 
 INCLUSIONS = ('prepend', 'append', 'none')

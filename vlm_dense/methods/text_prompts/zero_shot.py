@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.contract.text_prompt import TextPrompt
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.templates import read_templates
-from vlm_dense.methods.base.text_prompt import TextPrompt
 from vlm_dense.registry import MODELS
+from vlm_dense.vocabulary.templates import read_templates
 
 
 @MODELS.register_module()
@@ -27,7 +27,7 @@ class ZeroShotPrompt(TextPrompt):
         class_names, text_tower, init_cfg: See :class:`TextPrompt`. Names are used verbatim, but for the two
             options below.
         templates: Sentences with ``{}`` for the name, or the name of a list, see
-            :func:`~vlm_dense.methods.base.templates.read_templates`.
+            :func:`~vlm_dense.vocabulary.templates.read_templates`.
         separators: Characters of names that become spaces, as ``'_'``.
         lowercase: Names are written in lower case.
     """

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
+from vlm_dense.contract.preparation import check_classes_present
+from vlm_dense.contract.roles import ImagePrompt, Loss, Step, labels_of
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.methods.adapters.tip_adapter_f import TipAdapterF
-from vlm_dense.methods.base.preparation import check_classes_present
-from vlm_dense.methods.base.roles import ImagePrompt, Loss, Step, labels_of
 from vlm_dense.methods.visual_prompts.vpt import check_vit
 from vlm_dense.registry import MODELS
 

@@ -11,9 +11,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.contract.release import Pretrained
+from vlm_dense.contract.roles import ImagePrompt
 from vlm_dense.errors import ConfigError, DataError
-from vlm_dense.methods.base.release import Pretrained
-from vlm_dense.methods.base.roles import ImagePrompt
 from vlm_dense.registry import MODELS
 
 KINDS = ('padding', 'fixed_patch', 'random_patch')

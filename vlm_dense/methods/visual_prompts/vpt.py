@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
 from vlm_dense.clip.vit import CLIPViT
+from vlm_dense.contract.release import Pretrained, block_before
+from vlm_dense.contract.roles import ImagePrompt
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.base.release import Pretrained, block_before
-from vlm_dense.methods.base.roles import ImagePrompt
 from vlm_dense.methods.text_prompts.deep_text import deep_vectors
 from vlm_dense.registry import MODELS
 

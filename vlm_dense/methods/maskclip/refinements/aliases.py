@@ -11,7 +11,7 @@ from torch import Tensor
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.maskclip.refinements.base import Refinement
 from vlm_dense.registry import MODELS
-from vlm_dense.segmentation.class_names import Aliases as Names
+from vlm_dense.vocabulary.class_names import Aliases as Names
 
 KINDS = ('max', 'mean', 'first')
 

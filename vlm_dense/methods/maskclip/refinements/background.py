@@ -10,8 +10,8 @@ import torch
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.methods.maskclip.refinements.base import ClassMaps, Refinement
 from vlm_dense.registry import MODELS
-from vlm_dense.segmentation.class_names import Aliases as Names
-from vlm_dense.segmentation.class_names import as_class_names
+from vlm_dense.vocabulary.class_names import Aliases as Names
+from vlm_dense.vocabulary.class_names import as_class_names
 
 
 class Background(Refinement):

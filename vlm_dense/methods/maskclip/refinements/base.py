@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vlm_dense.segmentation.class_names import Aliases as Names
+from vlm_dense.vocabulary.class_names import Aliases as Names
 
 
 @dataclass

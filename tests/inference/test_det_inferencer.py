@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+
+import cv2
+import detect
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from PIL import Image
+from pycocotools import mask as coco_masks
+
+from vlm_dense.datasets import DrawScene, ShapesDataset
+from vlm_dense.engine.configs.names import CONFIGS
+from vlm_dense.errors import CheckpointError, ConfigError, DataError
+from vlm_dense.inference import DetInferencer
+
+NAMES = list(ShapesDataset.METAINFO['classes'])
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _leave_the_default_scope_alone():
+    current = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(current)
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    """A model that has seen nothing; its biases make every class likely enough to be found."""
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(CONFIGS / 'denseclip_mask-rcnn_shapes.py')
+    torch.manual_seed(3)
+    model = MODELS.build(dict(cfg.model, class_names=NAMES))
+    model.init_weights()
+    path = tmp_path_factory.mktemp('model') / 'model.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=NAMES))), path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def inferencer(checkpoint):
+    return DetInferencer('denseclip_mask-rcnn_shapes', checkpoint, device='cpu', show_progress=False)
+
+
+@pytest.fixture(scope='module')
+def scenes():
+    """uint8 (100, 128, 3) BGR; no two sides alike."""
+    data = ShapesDataset(3, 'val', size=128, num_objects=(3, 4), pipeline=[DrawScene()])
+    return [np.ascontiguousarray(x['img'][:100]) for x in data]
+
+
+def same(a: dict, b: dict) -> None:
+    assert a['labels'] == b['labels']
+    np.testing.assert_allclose(a['bboxes'], b['bboxes'], atol=1e-3)
+    np.testing.assert_allclose(a['scores'], b['scores'], atol=1e-5)
+
+
+def test_boxes_and_masks_are_in_pixels_of_the_picture(inferencer, scenes):
+    result = inferencer(scenes[0])
+    assert result['classes'] == NAMES
+    (found,) = result['predictions']
+    boxes = np.array(found['bboxes'])
+    assert len(boxes) == len(found['labels']) == len(found['scores']) == len(found['masks']) > 0
+    assert (boxes >= 0).all() and (boxes[:, 2] <= 128).all() and (boxes[:, 3] <= 100).all()
+    assert boxes[:, 2].max() > 96  # more than the 96 px to which the model resizes
+    assert all(coco_masks.decode(m).shape == (100, 128) for m in found['masks'])
+    json.dumps(found)
+
+
+def test_paths_arrays_folders_and_batches_give_the_same(inferencer, scenes, tmp_path):
+    for i, scene in enumerate(scenes):
+        cv2.imwrite(str(tmp_path / f'{i}.png'), scene)
+    (tmp_path / 'notes.txt').write_text('no picture')
+    arrays = inferencer(scenes)['predictions']
+    folder = inferencer(tmp_path, batch_size=3)['predictions']
+    mixed = inferencer([str(tmp_path / '0.png'), scenes[1], tmp_path / '2.png'])['predictions']
+    for a, b, c in zip(arrays, folder, mixed, strict=True):
+        same(a, b)
+        same(a, c)
+
+
+def test_overlays_and_predictions_are_saved_each_under_a_name_of_its_own(inferencer, scenes, tmp_path):
+    paths = [tmp_path / folder / 'a.png' for folder in 'xy']
+    for path, scene in zip(paths, scenes, strict=False):
+        path.parent.mkdir()
+        cv2.imwrite(str(path), scene)
+    result = inferencer(paths, out_dir=tmp_path / 'out', no_save_pred=False, return_vis=True, pred_score_thr=0.0)
+    for name, found, picture in zip(('a', 'a_2'), result['predictions'], result['visualization'], strict=True):
+        same(json.loads((tmp_path / 'out' / 'preds' / f'{name}.json').read_text()), found)
+        with Image.open(tmp_path / 'out' / 'vis' / f'{name}.png') as saved:
+            np.testing.assert_array_equal(np.array(saved), picture)
+        assert picture.shape == (375, 480, 3)
+
+
+def test_what_is_drawn_is_the_picture_and_what_is_sure(inferencer, scenes):
+    plain, drawn = (
+        inferencer(scenes[0], return_vis=True, pred_score_thr=t)['visualization'][0].astype(int) for t in (1.0, 0.0)
+    )
+    shown = cv2.resize(scenes[0][..., ::-1], (480, 375), interpolation=cv2.INTER_NEAREST).astype(int)
+    assert np.abs(plain - shown).mean() < 2  # RGB, nothing drawn
+    assert np.abs(drawn - shown).mean() > 5
+
+
+def test_samples_are_mmdets(inferencer, scenes):
+    (sample,) = inferencer(scenes[0], return_datasamples=True)['predictions']
+    (found,) = inferencer(scenes[0])['predictions']
+    assert sample.pred_instances.labels.tolist() == found['labels']
+
+
+@pytest.mark.parametrize('kind', ['cut', 'empty', 'absent'])
+def test_a_file_that_is_no_whole_picture_is_named(inferencer, scenes, tmp_path, kind):
+    path = tmp_path / 'photo.jpg'
+    Image.fromarray(scenes[0]).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if kind == 'cut' else b'')
+    if kind == 'absent':
+        path.unlink()
+    with pytest.raises(DataError, match='photo.jpg'):
+        inferencer(path)
+
+
+@pytest.mark.parametrize('source', [np.zeros((10,), np.uint8), np.zeros((10, 10, 3), np.float32), [], 7])
+def test_what_is_no_picture_is_a_message(inferencer, source):
+    with pytest.raises(DataError, match='Expected'):
+        inferencer(source)
+
+
+def test_a_place_that_cannot_be_written_is_a_message(inferencer, scenes, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(DataError, match='cannot be written'):
+        inferencer(scenes[0], out_dir=tmp_path / 'file')
+
+
+def test_a_model_that_cannot_be_used_is_a_message(checkpoint, tmp_path):
+    with pytest.raises(ConfigError, match="Did you mean 'denseclip_mask-rcnn_shapes'"):
+        DetInferencer('denseclip_maskrcnn_shapes', checkpoint)
+    with pytest.raises(ConfigError, match='name a checkpoint, as in DetInferencer'):
+        DetInferencer('denseclip_mask-rcnn_shapes', device='cpu')
+    with pytest.raises(CheckpointError, match='missing from the checkpoint: gamma, backbone'):
+        torch.save({'layer.weight': torch.zeros(3)}, tmp_path / 'foreign.pth')
+        DetInferencer('denseclip_mask-rcnn_shapes', tmp_path / 'foreign.pth', device='cpu')
+
+
+@pytest.mark.parametrize('shape', [(3, 20_000), (20_000, 3), (1, 1), (2, 300), (1, 5_000)])
+def test_extreme_shapes_are_detected_on_or_refused_in_a_message(inferencer, shape, tmp_path):
+    picture = np.full((*shape, 3), 90, np.uint8)
+    try:
+        result = inferencer(picture, out_dir=str(tmp_path))
+    except DataError as error:
+        assert f'{shape[1]} x {shape[0]} px' in str(error)
+    else:
+        assert set(result['predictions'][0]) >= {'labels', 'scores', 'bboxes'}
+
+
+def test_limits_devices_and_results_are_looked_at(inferencer, checkpoint, scenes, tmp_path):
+    with pytest.raises(ConfigError, match="'cuda:77' cannot be used"):
+        DetInferencer('denseclip_mask-rcnn_shapes', checkpoint, device='cuda:77')
+    with pytest.raises(ConfigError, match='batch_size'):
+        inferencer(scenes[0], batch_size=0)
+    small = DetInferencer('denseclip_mask-rcnn_shapes', checkpoint, 'cpu', False, max_pixels=1000)
+    with pytest.raises(DataError, match='at most 1,000 are read'):
+        small(scenes[0])
+    path = tmp_path / 'vis' / 'a.png'
+    path.parent.mkdir()
+    cv2.imwrite(str(path), scenes[0])
+    with pytest.raises(DataError, match='would replace the picture'):
+        inferencer(str(path), out_dir=str(tmp_path))
+
+
+def test_the_program_prints_what_it_finds_and_saves_all(checkpoint, inferencer, scenes, tmp_path, capsys):
+    for i, scene in enumerate(scenes[:2]):
+        cv2.imwrite(str(tmp_path / f'scene_{i}.png'), scene)
+    words = ['--model', 'denseclip_mask-rcnn_shapes', '--weights', str(checkpoint), '--device', 'cpu']
+    pictures = [str(tmp_path / f'scene_{i}.png') for i in range(2)]
+    expected = inferencer(pictures)['predictions']
+    threshold = float(np.median(expected[0]['scores']))
+    detect.main([*pictures, *words, '--threshold', str(threshold), '--out', str(tmp_path / 'out')])
+    printed = capsys.readouterr().out
+    for i, found in enumerate(expected):
+        saved = json.loads((tmp_path / 'out' / 'preds' / f'scene_{i}.json').read_text())
+        same(saved, found)
+        assert len(saved['masks']) == len(found['labels']) and (tmp_path / 'out' / 'vis' / f'scene_{i}.png').is_file()
+        count = sum(score > threshold for score in found['scores'])
+        assert f'scene_{i}.png  ({count} objects; all: ' in printed
+    assert printed.count(') to (') == sum(score > threshold for found in expected for score in found['scores'])
+    with pytest.raises(SystemExit) as left:
+        detect.main([*pictures, *words, '--threshold', '7'])
+    assert left.value.code == 2 and '--threshold is a score' in capsys.readouterr().err

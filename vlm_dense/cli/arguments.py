@@ -1,0 +1,166 @@
+"""Arguments that the command-line programs share.
+
+Nothing heavy is imported here: a program reads its command line, and says what is wrong with it, before it imports
+torch and the OpenMMLab libraries, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Collection, Sequence
+
+from vlm_dense.engine.configs.names import existing_config
+from vlm_dense.engine.messages import user_errors
+from vlm_dense.libraries import need_mm
+from vlm_dense.zoo import MASKCLIP, METHODS, free_names
+
+EXPORTED = ('.onnx', '.pt2')
+"""Endings of the files that tools/export.py writes."""
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+MAX_PIXELS = 100_000_000
+"""Pixels of a picture or mask above which it is refused, unless an option says otherwise: 1.2 GB while it is read."""
+
+
+class ConfigOptions(argparse.Action):
+    """mmengine's ``DictAction``, which is imported where an option is given, and only there."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Read ``KEY=VALUE`` pairs into a dict."""
+        wrong = [text for text in values if '=' not in text]
+        if wrong:
+            raise argparse.ArgumentError(self, f'expected KEY=VALUE, found {wrong[0]!r}')
+        with user_errors():
+            need_mm()
+        from mmengine.config import DictAction
+
+        DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
+
+
+class ConfigFile(argparse.Action):
+    """The path or name of a config; that there is one is looked at when the command line is read.
+
+    Args:
+        others: Names that may stand in the place of a config.
+        suffixes: Endings of files that may; whether they are there is looked at when they are read.
+    """
+
+    def __init__(self, *args, others: Collection[str] = (), suffixes: tuple[str, ...] = (), **kwargs):
+        super().__init__(*args, **kwargs)
+        self.others, self.suffixes = others, suffixes
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Keep what was written; leave with a message if it is no config."""
+        with user_errors(once_per_machine=True):
+            if values not in self.others and not values.endswith(self.suffixes):
+                existing_config(values, self.others)
+        setattr(namespace, self.dest, values)
+
+
+def as_typed(program: str, argv: Sequence[str] | None = None) -> str:
+    """The command that runs a program again, for a terminal.
+
+    Args:
+        program: Its file below the repository root.
+        argv: Its arguments; those of this process if left out.
+    """
+    under_one_name = sys.argv[0].startswith('vlm-dense ')
+    words = sys.argv[0].split() if under_one_name else ['python', program]
+    return shlex.join([*words, *(sys.argv[1:] if argv is None else argv)])
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1; the ``type`` of an argument."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'expected an integer of at least 1, found {text!r}')
+    return value
+
+
+def add_config(parser: argparse.ArgumentParser, text: str = 'config file, or the name of one of vlm_dense') -> None:
+    """Add the config that a program begins with."""
+    parser.add_argument('config', action=ConfigFile, help=text)
+
+
+def add_named_config(parser: argparse.ArgumentParser) -> None:
+    """Add the config that a program begins with, or a name of a model that ``tools/segment.py`` knows."""
+    parser.add_argument(
+        'config',
+        action=ConfigFile,
+        others=free_names(),
+        help='config, its name in configs/, or a model name of tools/segment.py',
+    )
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of every program that reads a config."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=ConfigOptions,
+        metavar='KEY=VALUE',
+        help='change the config, as in train_dataloader.batch_size=4',
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add where the data are and, of data of one's own, the names of their classes."""
+    parser.add_argument('--data-root', metavar='DIR', help='where the data lie, if not where the config says')
+    parser.add_argument(
+        '--classes',
+        nargs='+',
+        metavar='NAME',
+        help='class names of data of your own, in label order, or a file with a name a line',
+    )
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that training and testing share."""
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config>)')
+    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how several processes were started')
+    add_data(parser)
+    parser.add_argument('--local_rank', '--local-rank', type=int, help='set by some launchers')
+    add_config_arguments(parser)
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """Add the limit on pictures from outside."""
+    parser.add_argument(
+        '--max-pixels',
+        type=int,
+        default=MAX_PIXELS,
+        metavar='N',
+        help='refuse pictures with more pixels, before memory is taken for them (default: %(default)s; 0: no limit)',
+    )
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that choose a model of segmentation."""
+    parser.add_argument(
+        '--model',
+        action=ConfigFile,
+        others=free_names(),
+        suffixes=EXPORTED,
+        help=f'config, its name in configs/, an exported file, or one of {", ".join(MASKCLIP)}',
+    )
+    parser.add_argument('--weights', metavar='CHECKPOINT', help='of a model that was trained; MaskCLIP needs none')
+    parser.add_argument('--arch', help='another CLIP of open_clip in place of --model, as ViT-L-14')
+    parser.add_argument('--pretrained', help='its weights: a tag of open_clip, or a file')
+    parser.add_argument('--device', help='default: a GPU if there is one')
+    add_max_pixels(parser)
+
+
+def add_method_argument(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add the argument that chooses methods of segmentation without training."""
+    help_ = f'{text}: {", ".join(METHODS)}'
+    parser.add_argument('--method', nargs='+', choices=METHODS, metavar='NAME', help=help_)
+
+
+def split_names(texts: Sequence[str]) -> list[str]:
+    """Class names out of words and of lists with commas."""
+    names = [name.strip() for text in texts for name in text.split(',')]
+    return [name for name in names if name]

@@ -1,0 +1,307 @@
+"""Config files: reading them, changing them by ``--cfg-options``, and what is told of files and options that fail."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import os
+import traceback
+from collections.abc import Iterator
+
+from mmengine.config import Config
+from mmengine.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    EVALUATOR,
+    HOOKS,
+    LOG_PROCESSORS,
+    LOOPS,
+    METRICS,
+    MODELS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    TRANSFORMS,
+    VISUALIZERS,
+)
+from mmengine.runner import FlexibleRunner, Runner
+
+from vlm_dense.engine.configs.names import bases, existing_config
+from vlm_dense.engine.messages import arguments_of
+from vlm_dense.errors import ConfigError
+from vlm_dense.libraries import name_packages
+
+READ_KEYS = {
+    *inspect.signature(Runner.__init__).parameters,
+    *inspect.signature(FlexibleRunner.__init__).parameters,
+    'custom_imports',
+    'data_root',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'runner_type',
+    'sync_bn',
+    'targets',
+    'tta_model',
+    'tta_pipeline',
+} - {'self', 'cfg'}
+"""Keys at the top of a config that something reads; others are variables of the file."""
+
+_REGISTRIES = (
+    MODELS,
+    DATASETS,
+    TRANSFORMS,
+    METRICS,
+    HOOKS,
+    LOOPS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    DATA_SAMPLERS,
+    EVALUATOR,
+    VISUALIZERS,
+    LOG_PROCESSORS,
+)
+_FREE = {'custom_keys', 'metainfo', 'targets', 'variants'}
+"""Dicts whose keys are the user's own."""
+_OF_CONFIGS = {'type', '_delete_', '_scope_'}
+
+
+class FormattedOnce(Config):
+    """mmengine's ``Config``, whose text is laid out anew only if the config has changed.
+
+    A run asks for the text four times before its first iteration, and yapf takes up to seconds for it each time.
+    """
+
+    _last = ('', '')
+
+    @property
+    def pretty_text(self) -> str:
+        """The config as Python, laid out by yapf."""
+        content = repr(self._cfg_dict.to_dict())
+        if FormattedOnce._last[0] != content:
+            FormattedOnce._last = content, super().pretty_text
+        return FormattedOnce._last[1]
+
+    @classmethod
+    def of(cls, cfg: Config) -> FormattedOnce:
+        """The same config."""
+        same = cls.__new__(cls)
+        same.__setstate__(cfg.__getstate__())
+        return same
+
+
+def load_config(path: str, options: dict | None = None) -> Config:
+    """Read a config file and change it.
+
+    Args:
+        path: The file, or a name that :func:`vlm_dense.engine.configs.names.find_config` knows.
+        options: Of ``--cfg-options``: dotted key -> value. ``data_root`` also changes every ``data_root`` inside the
+            config that had the old value, and every ``ann_file`` below it.
+
+    Raises:
+        ConfigError: the file, or one it builds on, does not exist, is no Python, or builds on itself; a key of
+            ``options`` that nothing would read; ``data_root`` for a config that has none.
+    """
+    path = str(existing_config(path))
+    name_packages()
+    _check_files(path, ())
+    try:
+        cfg = Config.fromfile(path)
+    except ConfigError:
+        raise
+    except Exception as error:  # a config is a program, which may fail in any way
+        raise ConfigError(f'Config {path} cannot be read: {_where(error)}{type(error).__name__}: {error}') from error
+    _forget_deletions(cfg._cfg_dict)
+    if not isinstance(cfg.get('model', {}), dict):
+        raise ConfigError(f'{path}: model must be a dict with a type, found {cfg.model!r}.')
+    change_config(cfg, options or {}, path)
+    return cfg
+
+
+def change_config(cfg: Config, options: dict, path: str) -> None:
+    """Change a config by dotted keys, as :func:`load_config` does.
+
+    Args:
+        cfg: Changed in place.
+        options: Dotted key -> value.
+        path: Of the config, for messages.
+
+    Raises:
+        ConfigError: a key that nothing would read; ``data_root`` for a config that has none.
+    """
+    if 'data_root' in options:
+        if cfg.get('data_root') is None:
+            raise ConfigError(
+                f'{path} has no data_root to change. Change it where it is, with --cfg-options '
+                'train_dataloader.dataset.data_root=DIR and the same for val_dataloader and test_dataloader.'
+            )
+        _move_data(cfg._cfg_dict, cfg.data_root, options['data_root'])
+    for key in options:
+        _check_option(cfg, key, path, options)
+    if options:
+        try:
+            cfg.merge_from_dict(options)
+        except (KeyError, TypeError, IndexError) as error:
+            raise ConfigError(f'--cfg-options {" ".join(options)}: {error.args[0] if error.args else error}') from error
+
+
+def _forget_deletions(node) -> None:
+    """Remove ``_delete_`` where the base had nothing to delete, which mmengine would give to the component."""
+    if isinstance(node, dict):
+        node.pop('_delete_', None)
+        for value in node.values():
+            _forget_deletions(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            _forget_deletions(value)
+
+
+def _move_data(node, old: str, new: str) -> None:
+    if isinstance(node, dict):
+        for k, value in node.items():
+            if k == 'data_root' and value == old:
+                node[k] = new
+            elif k == 'ann_file' and isinstance(value, str) and value.startswith(os.path.join(old, '')):
+                node[k] = os.path.join(new, value[len(os.path.join(old, '')) :])  # of an evaluator, which has no root
+            else:
+                _move_data(value, old, new)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            _move_data(value, old, new)
+
+
+# --- files ----------------------------------------------------------------------------------------------------
+
+
+def _check_files(path: str, above: tuple[str, ...]) -> None:
+    """Look whether a config and the files that it builds on are there, are Python, and go round in no circle."""
+    real = os.path.realpath(path)
+    if real in above:
+        chain = ' -> '.join(os.path.relpath(p) for p in (*above[above.index(real) :], real))
+        raise ConfigError(f'The config builds on itself: {chain}. Take one of these _base_ entries out.')
+    if not os.path.isfile(path):
+        raise ConfigError(
+            f'Config {os.path.relpath(above[-1])} builds on a file that does not exist: {path}. Correct its _base_.'
+        )
+    if not path.endswith('.py'):
+        return
+    try:
+        with open(path, encoding='utf-8') as file:
+            tree = ast.parse(file.read(), path)
+    except SyntaxError as error:
+        line = f', line {error.lineno}: {(error.text or "").strip()}' if error.lineno else ''
+        raise ConfigError(f'Config {path}{line} is no Python: {error.msg}.') from error
+    except ValueError as error:  # bytes that are no text
+        raise ConfigError(f'Config {path} is no text in UTF-8: {error}.') from error
+    for base in bases(tree):
+        if '::' not in base:  # of an installed package
+            _check_files(os.path.join(os.path.dirname(path), base), (*above, real))
+
+
+def _where(error: Exception) -> str:
+    """'line 3: ' of the config in which an error arose, where that can be known."""
+    lines = [
+        f.lineno for f in traceback.extract_tb(error.__traceback__) if f.name == '<module>' and 'tmp' in f.filename
+    ]
+    return f'line {lines[-1]}: ' if lines else ''
+
+
+# --- options --------------------------------------------------------------------------------------------------
+
+
+def _check_option(cfg: Config, key: str, path: str, options: dict) -> None:
+    """Refuse a dotted key that nothing would read: a misspelt one, or a variable of the file.
+
+    A new key is taken where the component that it belongs to has an argument of that name, and in dicts without a type
+    unless it resembles one of their keys.
+    """
+    *parents, last = key.split('.')
+    if _FREE & set(parents):
+        return
+    node, scope, top = cfg._cfg_dict, cfg.get('default_scope'), key.split('.')[0]
+    if top in node and top not in READ_KEYS:
+        places = [p for p in _places(node, top) if p.split('.')[0] in READ_KEYS]
+        hint = f'Change {" or ".join(places[:3])}.' if places else 'Change what is made of it.'
+        raise ConfigError(
+            f'--cfg-options {key} would have no effect: {top} is a variable of {path}, which is read when the file is. '
+            f'{hint}'
+        )
+
+    def check(node: dict, part: str, above: list[str]) -> None:
+        here = '.'.join(above)
+        kind = _component(options.get(f'{here}.type', node.get('type')), scope)
+        _refuse_unknown(node, part, key, here, path, kind)
+
+    for depth, part in enumerate(parents):
+        if isinstance(node, (list, tuple)):
+            if not part.isdigit() or int(part) >= len(node):
+                raise ConfigError(
+                    f'--cfg-options {key}: {".".join(parents[:depth])} is a list of {len(node)}, so {part!r} must be '
+                    f'a number below {len(node)}.'
+                )
+            node = node[int(part)]
+        elif isinstance(node, dict):
+            if part not in node:
+                check(node, part, parents[:depth])
+                return  # a new dict
+            node = node[part]
+        else:
+            return  # of a value that was none or a number before: mmengine says what it can make of that
+    if isinstance(node, dict) and (last not in node or not parents):
+        check(node, last, parents)
+
+
+def _refuse_unknown(node: dict, part: str, key: str, here: str, path: str, kind: type | None) -> None:
+    if not here:
+        if part in READ_KEYS:
+            return
+        known, sure = READ_KEYS, True
+    elif kind is not None:
+        known, sure = arguments_of(kind) | set(node), not _takes_anything(kind)
+    else:
+        known, sure = set(node), False
+    if part in known or part in _OF_CONFIGS:
+        return
+    near = difflib.get_close_matches(part, sorted(known), n=3, cutoff=0.6 if sure else 0.75)
+    if near or sure:
+        hint = f'Did you mean {" or ".join(map(repr, near))}?' if near else f'It has {", ".join(sorted(known)[:20])}.'
+        raise ConfigError(f'--cfg-options {key}: {here or path} has no {part!r}. {hint}')
+
+
+def _component(kind, scope: str | None) -> type | None:
+    """The class that a ``type`` names, in whatever registry it is."""
+    if not isinstance(kind, str):
+        return kind
+    for registry in _REGISTRIES:
+        with registry.switch_scope_and_registry(scope) as scoped:
+            try:
+                found = scoped.get(kind)
+            except Exception:  # an unknown name, which is told when it is built
+                found = None
+        if found is not None:
+            return found
+    return None
+
+
+def _takes_anything(kind) -> bool:
+    """Whether the last constructor in line passes unknown arguments on to something that is no base class."""
+    parameters = []
+    for cls in inspect.getmro(kind) if inspect.isclass(kind) else [kind]:
+        try:
+            parameters = inspect.signature(cls.__init__ if inspect.isclass(cls) else cls).parameters.values()
+        except (TypeError, ValueError):
+            return True
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return False
+    return True
+
+
+def _places(node, name: str, path: str = '') -> Iterator[str]:
+    """Dotted keys of a config that end in a name."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    for key, value in items:
+        here = f'{path}.{key}' if path else str(key)
+        if key == name:
+            yield here
+        yield from _places(value, name, here)

@@ -1,0 +1,103 @@
+"""Configs by name: where they are, in a clone or in an installed package.
+
+Nothing heavy is imported here, so that a program can look for its config before it imports torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from vlm_dense.errors import ConfigError, unknown_name
+
+_PACKAGE = Path(__file__).parents[2]
+ROOT = _PACKAGE.parent if (_PACKAGE.parent / 'model-index.yml').is_file() else _PACKAGE / '.mim'
+"""Where ``configs``, ``tools`` and ``model-index.yml`` are: the clone, or what a wheel has of it."""
+
+CONFIGS = ROOT / 'configs'
+TOOLS = ROOT / 'tools'
+
+
+def list_configs(folder: str | Path) -> list[Path]:
+    """All config files in a folder and in its folders, one a method; ``_base_`` is not looked into."""
+    return sorted(p for pattern in ('*.py', '*/*.py') for p in Path(folder).glob(pattern) if p.parent.name != '_base_')
+
+
+def find_config(path: str | Path) -> Path:
+    """The config file at ``path``, or the one that ``path`` is another way to write.
+
+    Configs lie in a folder a method, ``configs/coop/coop_shapes.py``; the short way to them,
+    ``configs/coop_shapes.py``, is found as well. What is not at the place that the path names, and is no place of the
+    user's own, is looked for in the configs of vlm_dense: ``coop_shapes``, ``coop/coop_shapes``,
+    ``vlm_dense::coop/coop_shapes.py``, and ``configs/coop_shapes.py`` where there is no clone.
+
+    Args:
+        path: Path or name of a config, which need not exist.
+
+    Returns:
+        The path of the file, or ``path`` itself if there is none or more than one.
+
+    Examples:
+        >>> find_config('coop_shapes').relative_to(CONFIGS).as_posix()
+        'coop/coop_shapes.py'
+        >>> find_config('configs/no-such-method.py').name
+        'no-such-method.py'
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    return _only(path) or _own(path) or path
+
+
+def _only(path: Path) -> Path | None:
+    """The only config of that file name in the folder of ``path``."""
+    found = [p for p in list_configs(path.parent) if p.name == path.name]
+    return found[0] if len(found) == 1 else None
+
+
+def _own(path: Path) -> Path | None:
+    """The config of vlm_dense of that name; None for places of the user's own."""
+    name = path.as_posix().removeprefix('vlm_dense::').removeprefix('configs/').removesuffix('.py')
+    if path.is_absolute() or name.count('/') > 1 or '..' in path.parts:
+        return None
+    own = CONFIGS / f'{name}.py'
+    return own if own.is_file() else None if '/' in name else _only(own)
+
+
+def existing_config(path: str | Path, others: Collection[str] = ()) -> Path:
+    """The config file that :func:`find_config` finds.
+
+    Args:
+        path: Path or name of a config.
+        others: Further names that may stand in the place of a config, for the message.
+
+    Raises:
+        ConfigError: there is none; names the nearest ones.
+    """
+    found = find_config(path)
+    if found.is_file():
+        return found
+    path = Path(path)
+    folder = path.parent if path.parent.is_dir() and str(path.parent) != '.' else CONFIGS
+    known = list_configs(folder)
+    if path.suffix != '.py' and len(path.parts) == 1:
+        raise ConfigError(unknown_name(str(path), 'list of models of vlm_dense', {*others, *(p.stem for p in known)}))
+    names = {p.name for p in known}
+    near = difflib.get_close_matches(path.name, names, n=3) or sorted(names)[:8]
+    hint = f' In {folder} there are: {", ".join(near)}.' if near else ''
+    raise ConfigError(f'Config {path} does not exist (looked from {os.getcwd()}).{hint}')
+
+
+def bases(tree: ast.Module) -> list[str]:
+    """What ``_base_`` names in a parsed config; nothing if it is an expression, which mmengine evaluates."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(getattr(t, 'id', None) == '_base_' for t in node.targets):
+            try:
+                found = ast.literal_eval(node.value)
+            except ValueError:
+                return []
+            return [found] if isinstance(found, str) else [base for base in found if isinstance(base, str)]
+    return []

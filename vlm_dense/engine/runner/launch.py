@@ -1,0 +1,312 @@
+"""What the command-line programs share: arguments, checks, processes and runs."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import is_distributed
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import FlexibleRunner, Runner
+
+from vlm_dense.engine.checkpoints.fit import class_differences
+from vlm_dense.engine.configs.checks import (
+    check_class_count,
+    check_data,
+    check_masks,
+    check_values,
+    class_names,
+    registered,
+    use_classes,
+)
+from vlm_dense.engine.configs.files import FormattedOnce, load_config
+from vlm_dense.engine.files import last_checkpoint, locked_work_dir
+from vlm_dense.engine.messages import user_errors
+from vlm_dense.engine.runner.runner import SafeFlexibleRunner, SafeRunner
+from vlm_dense.engine.runner.seeding import seed_draws
+from vlm_dense.errors import ClassNamesError, ConfigError
+from vlm_dense.vocabulary.class_names import check_names
+
+__all__ = [
+    'build_runner',
+    'fill_class_names',
+    'load_config',
+    'prepare',
+    'read_config',
+    'test',
+    'train',
+    'user_errors',
+]
+
+
+def fill_class_names(cfg: Config, loaders=('train_dataloader', 'test_dataloader')) -> None:
+    """Give the model the class names of the data set if it takes ``class_names`` and the config gives none.
+
+    Raises:
+        ClassNamesError: heads whose ``num_classes`` differs from the number of names; names that are a string, empty
+            or equal, or that the text tower of a model with ``class_names`` cannot tell apart; names in another order
+            than those of the data set.
+    """
+    names = class_names(cfg, loaders)
+    kind = registered(MODELS, cfg.model['type'])
+    if names is not None:
+        check_names(names, getattr(kind, 'repeated_names', False))
+    check_class_count(cfg, names)
+    if names is None or 'class_names' not in inspect.signature(kind).parameters:
+        return
+    given = cfg.model.get('class_names')
+    if not given:
+        cfg.model['class_names'] = list(names)
+    elif not isinstance(given, str) and _same_but_for_order(given, names):
+        raise ClassNamesError(
+            f'model.class_names and the classes of the data set are {class_differences(given, names)} Outputs would be '
+            'taken for the wrong classes. Leave model.class_names out, or give it the order of the data set.'
+        )
+
+
+def _same_but_for_order(a: Sequence, b: Sequence) -> bool:
+    return list(a) != list(b) and sorted(map(str, a)) == sorted(map(str, b))
+
+
+def check_same_classes(cfg: Config) -> None:
+    """Compare the classes of the data sets for training, validation and test.
+
+    Those for the test may be others, where a model with an open vocabulary is tested on them later, but not the same in
+    another order.
+
+    Raises:
+        ClassNamesError: they differ.
+    """
+    first = class_names(cfg, ('train_dataloader',))
+    for loader in ('val_dataloader', 'test_dataloader'):
+        names = class_names(cfg, (loader,))
+        if first is None or names is None or names == first:
+            continue
+        if loader == 'val_dataloader' or _same_but_for_order(first, names):
+            raise ClassNamesError(
+                f'The classes of train_dataloader and {loader} differ: {class_differences(first, names)} Outputs would '
+                f'be taken for the wrong classes. Give both data sets the same classes in the same order.'
+            )
+
+
+# --- processes ------------------------------------------------------------------------------------------------
+
+
+def _rank(launcher: str) -> int:
+    """Rank of this process, before processes are connected."""
+    names = () if launcher == 'none' else ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
+
+
+def _use_gloo(cfg: Config) -> None:
+    """Start the process group where there is no GPU, which mmengine's own start needs."""
+    for name, *others in (
+        ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'),
+        ('WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE'),
+        ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+    ):
+        value = next((os.environ[o] for o in (name, *others) if o in os.environ), None)
+        if value is None:
+            raise ConfigError(
+                f'--launcher {cfg.launcher}: the environment has no {name}. Start with tools/dist_train.sh, '
+                'tools/slurm_train.sh or mpirun.'
+            )
+        os.environ[name] = value
+    os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if not is_distributed():
+        torch.distributed.init_process_group('gloo')
+    cfg.setdefault('env_cfg', dict()).setdefault('dist_cfg', dict())['backend'] = 'gloo'
+    wrapper = dict(cfg.get('model_wrapper_cfg') or {}, type='vlm_dense.CPUDistributedDataParallel')
+    wrapper.setdefault('broadcast_buffers', False)
+    wrapper.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
+    strategy = (cfg.get('strategy') or {}).get('type')
+    if strategy == 'DDPStrategy':
+        cfg.strategy['model_wrapper'] = wrapper
+    elif strategy == 'FSDPStrategy':
+        given = cfg.strategy.get('model_wrapper') or {}
+        cfg.strategy['model_wrapper'] = dict(given, type='vlm_dense.CPUFullyShardedDataParallel')
+    else:
+        cfg.model_wrapper_cfg = wrapper
+
+
+# --- runs -----------------------------------------------------------------------------------------------------
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The config that the arguments name, with their changes, data and classes; its default scope is set.
+
+    Args:
+        args: With ``config``, ``cfg_options``, ``data_root`` and, of data of one's own, ``classes``.
+    """
+    options = dict(args.cfg_options or {}, **(dict(data_root=args.data_root) if args.data_root else {}))
+    cfg = load_config(args.config, options)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    if getattr(args, 'classes', None):
+        use_classes(cfg, args.classes)
+    return cfg
+
+
+def prepare(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
+    """Config of a run, checked: data are there, class counts agree, processes are connected.
+
+    Args:
+        args: With ``config``, ``work_dir``, ``launcher``, ``local_rank``, ``data_root``, ``classes``,
+            ``cfg_options``.
+        loaders: Data loaders that the run uses.
+    """
+    if args.local_rank is not None:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = read_config(args)
+    stem = os.path.splitext(os.path.basename(args.config))[0]
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
+    cfg.launcher = args.launcher
+    check_values(cfg, loaders)
+    check_data(cfg, loaders)
+    fill_class_names(cfg, loaders)
+    check_masks(cfg)
+    _check_writable(cfg.work_dir)
+    if cfg.launcher != 'none' and get_device() == 'cpu':
+        _use_gloo(cfg)
+    return cfg
+
+
+def _check_writable(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f'--work-dir {folder} cannot be written: {error.strerror}. Give another folder.') from error
+
+
+def build_runner(cfg: Config) -> Runner | FlexibleRunner:
+    """A FlexibleRunner where the config names a ``strategy`` (FSDP, DeepSpeed, ...), else a Runner.
+
+    Both save checkpoints whole or not at all, and ``vlm_dense.SafeCheckpointHook`` takes the place of mmengine's hook.
+    """
+    hooks = dict(cfg.get('default_hooks') or {})
+    saving = hooks.get('checkpoint', dict(type='CheckpointHook'))
+    if saving is not None and saving['type'] in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
+        hooks['checkpoint'] = dict(saving, type='vlm_dense.SafeCheckpointHook')
+    cfg.default_hooks = hooks
+    return (SafeFlexibleRunner if cfg.get('strategy') else SafeRunner).from_cfg(FormattedOnce.of(cfg))
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train as ``tools/train.py`` says."""
+    with ExitStack() as held:
+        with user_errors(once_per_machine=True):
+            cfg = prepare(args, ('train_dataloader', 'val_dataloader'))
+            check_same_classes(cfg)
+            if args.amp:
+                if get_device() == 'cpu':
+                    raise ConfigError('--amp needs a GPU, and this machine has none. Train without --amp.')
+                cfg.optim_wrapper.type = 'AmpOptimWrapper'
+                cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+            if args.load_from and args.resume:
+                raise ConfigError(
+                    f'--load-from {args.load_from} beside --resume: a run begins with the weights of one checkpoint. '
+                    '--resume goes on with optimiser, schedule and iteration; --load-from begins anew with the weights.'
+                )
+            if args.load_from:
+                cfg.load_from = args.load_from
+            if _rank(cfg.launcher) == 0:
+                held.enter_context(locked_work_dir(cfg.work_dir))
+            _resume(cfg, args.resume)
+            seed_draws(cfg)
+            if cfg.resume:
+                cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='vlm_dense.ResumeCheckHook')]
+            runner = build_runner(cfg)
+        with user_errors(interrupted=lambda: _left_by(cfg.work_dir)):
+            runner.train()
+
+
+def _resume(cfg: Config, wanted: str | None) -> None:
+    """Set where a training goes on: ``auto`` is the last checkpoint of the work dir, None is what the config says."""
+    if wanted not in (None, 'auto'):
+        cfg.resume, cfg.load_from = True, wanted
+    elif wanted == 'auto' or (cfg.get('resume') and not cfg.get('load_from')):
+        latest = last_checkpoint(cfg.work_dir)
+        cfg.resume = latest is not None
+        if latest:  # otherwise the run starts from the beginning
+            cfg.load_from = latest
+
+
+def _left_by(work_dir: str) -> str:
+    """What is saved of a training that was stopped, and how to go on."""
+    latest = last_checkpoint(work_dir)
+    if latest is None:
+        return f'Nothing is saved in {work_dir} yet; start again.'
+    return f'Saved: {latest}. Go on with the same command and --resume.'
+
+
+def test(args: argparse.Namespace) -> dict:
+    """Test as ``tools/test.py`` says.
+
+    Returns:
+        The metrics.
+    """
+    with user_errors(once_per_machine=True):
+        cfg = prepare(args, ('test_dataloader',))
+        cfg.load_from, cfg.resume = args.checkpoint, False
+        for parts in (
+            ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+            ('val_dataloader', 'val_cfg', 'val_evaluator'),
+        ):
+            if any(cfg.get(part) is None for part in parts):  # a config for tests only, on data that have more
+                cfg.update(dict.fromkeys(parts))
+        if args.tta:
+            _use_tta(cfg)
+        if args.show_dir:
+            hooks = [h for h in cfg.get('custom_hooks', []) if h['type'] != 'vlm_dense.PredictionPictureHook']
+            cfg.custom_hooks = [*hooks, dict(type='vlm_dense.PredictionPictureHook', test_dir=args.show_dir)]
+        if args.out:
+            _keep_predictions(cfg, args.out)
+        runner = build_runner(cfg)
+        if args.checkpoint is None:
+            _check_untrained(runner, cfg)
+    with user_errors(interrupted='Nothing was written over; start the test again.'):
+        return runner.test()
+
+
+def _check_untrained(runner: Runner | FlexibleRunner, cfg: Config) -> None:
+    """Refuse to test random weights: without checkpoint, every weight must be frozen, so that the config gives it."""
+    if isinstance(runner, FlexibleRunner):
+        raise ConfigError(f'{cfg.filename} names a strategy: name the checkpoint to test as second argument.')
+    trained = [name for name, p in runner.model.named_parameters() if p.requires_grad]
+    if trained:
+        raise ConfigError(
+            f'The model of {cfg.filename} has {len(trained)} weights that training sets ({", ".join(trained[:3])}, '
+            '...): name a checkpoint to test as second argument, as in tools/test.py CONFIG CHECKPOINT.'
+        )
+
+
+def _use_tta(cfg: Config) -> None:
+    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+        raise ConfigError(
+            f'--tta: {cfg.filename} has no tta_model and tta_pipeline. Add them, for segmentation '
+            "tta_model=dict(type='mmseg.SegTTAModel') and a tta_pipeline that ends in TestTimeAug."
+        )
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = dict(cfg.tta_model, module=cfg.model)
+
+
+def _keep_predictions(cfg: Config, out: str) -> None:
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    if out.endswith(('.pkl', '.pickle')):
+        evaluators = [*evaluators, dict(type='DumpResults', out_file_path=out)]
+    elif not any(str(e['type']).endswith('IoUMetric') for e in evaluators):
+        raise ConfigError(f'--out {out}: label maps come from IoUMetric, which this config has not. Give a .pkl file.')
+    for evaluator in evaluators:
+        if str(evaluator['type']).endswith('IoUMetric'):
+            evaluator['output_dir'] = None if out.endswith(('.pkl', '.pickle')) else out
+    cfg.test_evaluator = evaluators

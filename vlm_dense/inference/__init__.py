@@ -1,0 +1,21 @@
+"""Inferencers: picture in, labels or boxes and picture out."""
+
+from importlib.util import find_spec
+
+from vlm_dense.libraries import import_quietly, name_packages
+
+import_quietly()
+name_packages()  # SegInferencer.list_models('vlm_dense')
+
+from vlm_dense.export.build import export_file  # noqa: E402
+from vlm_dense.export.classifier import ExportedClassifier  # noqa: E402
+from vlm_dense.export.write import export_model  # noqa: E402
+from vlm_dense.inference.maskclip_models import maskclip_config, method_config  # noqa: E402
+from vlm_dense.inference.seg_inferencer import SegInferencer  # noqa: E402
+
+__all__ = ['ExportedClassifier', 'SegInferencer', 'export_file', 'export_model', 'maskclip_config', 'method_config']
+
+if find_spec('mmdet'):
+    from vlm_dense.inference.det_inferencer import DetInferencer
+
+    __all__ += ['DetInferencer']

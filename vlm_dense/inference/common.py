@@ -1,0 +1,214 @@
+"""What the inferencers share: models by name, pictures in, weights, files out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from PIL import Image, ImageOps
+from torch import nn
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from vlm_dense.datasets.checks import MAX_PIXELS, LoadImage, check_pixels
+from vlm_dense.engine.checkpoints.fit import CheckpointFitHook, read_checkpoint
+from vlm_dense.errors import ConfigError, DataError
+
+_READING = (
+    'DrawScene',
+    'LoadImage',
+    'LoadImageFromFile',
+    'LoadAnnotations',
+    'LoadMask',
+    'CheckSeg',
+    'FilterAnnotations',
+)
+_VIEW = 480, 1600  # pixels
+
+
+def load_weights(model: nn.Module, weights: str | None, caller: str) -> Sequence[str] | None:
+    """Load a checkpoint into a model; without one, the model must have no weights that training sets.
+
+    Args:
+        caller: Name of the inferencer, for the message.
+
+    Returns:
+        The names of the classes that the checkpoint was trained for, if it tells.
+
+    Raises:
+        ConfigError: no checkpoint for a model that needs one.
+        CheckpointError: a checkpoint that does not fit.
+    """
+    if weights is None:
+        trained = [name for name, p in model.named_parameters() if p.requires_grad]
+        if trained:
+            raise ConfigError(
+                f'The model has {len(trained)} weights that training sets ({", ".join(trained[:3])}, ...): name a '
+                f'checkpoint, as in {caller}(CONFIG, weights=CHECKPOINT).'
+            )
+        return None
+    checkpoint = read_checkpoint(weights, map_location='cpu')
+    names = (checkpoint.get('meta') or {}).get('dataset_meta', {}).get('classes')
+    CheckpointFitHook().after_load_checkpoint(SimpleNamespace(model=model), checkpoint)
+    return names
+
+
+def is_reading(step: dict) -> bool:
+    """Whether a step of a pipeline reads pictures or annotations."""
+    return step['type'].rpartition('.')[2] in _READING
+
+
+def preparing_steps(cfg: Config) -> list[dict]:
+    """The test pipeline of a config without what reads pictures and annotations.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    steps = dataset.get('pipeline') or cfg.get('test_pipeline')
+    if not steps:
+        raise ConfigError('The config has no test_pipeline, so it is unknown how pictures are to be prepared.')
+    return [step for step in steps if not is_reading(step)]
+
+
+def picture_list(inputs) -> list[str | np.ndarray]:
+    """Paths and arrays; a folder stands for the pictures in it, in the order of their names.
+
+    Pictures of PIL become arrays, turned as their EXIF entry says; grey ones get three equal channels.
+    """
+    inputs = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    inputs = [_as_array(os.fspath(x) if isinstance(x, os.PathLike) else x) for x in inputs]
+    if len(inputs) == 1 and isinstance(inputs[0], str) and os.path.isdir(inputs[0]):
+        folder = inputs[0]
+        names = sorted(f for f in os.listdir(folder) if f.lower().endswith(IMG_EXTENSIONS))
+        inputs = [os.path.join(folder, f) for f in names]
+        if not inputs:
+            raise DataError(f'{folder} holds no picture; looked for files ending in {", ".join(IMG_EXTENSIONS)}.')
+    if not inputs:
+        raise DataError('Expected a picture, found an empty list.')
+    return inputs
+
+
+def _as_array(source):
+    if isinstance(source, Image.Image):
+        source = np.asarray(ImageOps.exif_transpose(source).convert('RGB'))[..., ::-1]
+        return np.ascontiguousarray(source)
+    if isinstance(source, np.ndarray) and (source.ndim == 2 or source.shape[2:] == (1,)):
+        return np.repeat(source.reshape(*source.shape[:2], 1), 3, axis=2)
+    return source
+
+
+def load_picture(source: str | np.ndarray, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
+    """uint8 (H, W, 3) BGR as a viewer shows it: turned as its EXIF entry says.
+
+    Args:
+        source: Path or array.
+        max_pixels: Height x width above which it is refused; ``None``: no limit.
+
+    Raises:
+        DataError: no picture, or one that is too large.
+    """
+    if isinstance(source, str):
+        load = LoadImage(max_pixels)
+        load.remedy = 'Give another file.'
+        return load.transform(dict(img_path=source))['img']
+    if not isinstance(source, np.ndarray):
+        raise DataError(f'Expected the path of a picture or an array, found {type(source).__name__}.')
+    if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
+        raise DataError(f'Expected a picture as uint8 (H, W, 3), BGR, found {source.dtype} {source.shape}.')
+    check_pixels(source.shape[1::-1], max_pixels, 'The picture')
+    return source
+
+
+def check_device(device: str | None) -> str | None:
+    """The device as it was given.
+
+    Raises:
+        ConfigError: no device of torch's, or one that this machine has not.
+    """
+    if device is None:
+        return None
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        count = torch.cuda.device_count()
+        found = f'{count} GPUs (cuda:0 to cuda:{count - 1})' if count > 1 else f'{count} GPU' if count else 'no GPU'
+        raise ConfigError(
+            f'The device {device!r} cannot be used: {str(error).splitlines()[0]} This machine has {found}; leave the '
+            'device out, or take cpu.'
+        ) from error
+    return device
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise a :class:`ConfigError` if no batch has this size."""
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigError(f'batch_size must be an integer of at least 1, found {batch_size!r}.')
+
+
+def keep_inputs(inputs: Sequence[str | np.ndarray], outputs: Sequence[str]) -> None:
+    """Look whether saving would replace a picture that is read.
+
+    Raises:
+        DataError: an output is one of the inputs, by another name or through a link too.
+    """
+    read = {(entry.st_dev, entry.st_ino): path for path in inputs if isinstance(path, str) for entry in _stat(path)}
+    for path in outputs:
+        for entry in _stat(path):
+            if (entry.st_dev, entry.st_ino) in read:
+                raise DataError(
+                    f'The result {path} would replace the picture {read[entry.st_dev, entry.st_ino]} that it is made '
+                    'from. Nothing was written; give another folder for the results.'
+                )
+
+
+def _stat(path: str) -> list[os.stat_result]:
+    try:
+        return [os.stat(path)]
+    except OSError:  # it is not there, which is told where it is read
+        return []
+
+
+def view_side(shape: Sequence[int]) -> int:
+    """Longer side in pixels of a saved picture: small ones are enlarged, large ones reduced."""
+    return min(max(*shape[:2], _VIEW[0]), _VIEW[1])
+
+
+def file_names(inputs: Sequence[str | np.ndarray]) -> list[str]:
+    """Name without suffix of the files of each picture; those that would share a name are numbered."""
+    names: dict[str, None] = {}
+    for i, source in enumerate(inputs):
+        stem = name = Path(source).stem if isinstance(source, str) else f'{i:08d}'
+        number = 1
+        while name in names:
+            number += 1
+            name = f'{stem}_{number}'
+        names[name] = None
+    return list(names)
+
+
+def save(write: Callable[[str], None], path: str) -> None:
+    """Write a file, whole or not at all, and the folders above it.
+
+    Args:
+        write: Called with a path of the same suffix.
+
+    Raises:
+        DataError: it cannot be written; what was there before stays.
+    """
+    stem, suffix = os.path.splitext(path)
+    partial = f'{stem}.{os.getpid()}-{threading.get_ident()}.part{suffix}'
+    try:
+        os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+        write(partial)
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.remove(partial)
+        raise DataError(f'{path} cannot be written: {error.strerror or error}.') from error

@@ -1,0 +1,208 @@
+"""Detection on pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import mmengine
+import numpy as np
+from mmdet.apis import DetInferencer as _DetInferencer
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import MODELS, init_default_scope
+from PIL import Image
+from torch import nn
+
+from vlm_dense.colours import class_colours
+from vlm_dense.datasets.checks import MAX_PIXELS, check_limit
+from vlm_dense.engine.configs.checks import class_names
+from vlm_dense.engine.hooks.images import draw_instances
+from vlm_dense.engine.runner.launch import fill_class_names, load_config
+from vlm_dense.errors import DataError
+from vlm_dense.export.models import exported_config
+from vlm_dense.export.runtime import is_exported
+from vlm_dense.inference.common import (
+    check_batch_size,
+    check_device,
+    file_names,
+    keep_inputs,
+    load_picture,
+    load_weights,
+    picture_list,
+    preparing_steps,
+    save,
+    view_side,
+)
+
+_OF_DATA_SETS = ('img_id', 'instances')
+
+
+def _extreme(width: int, height: int) -> DataError:
+    return DataError(f'A picture of {width} x {height} px cannot be resized: it is too narrow.')
+
+
+class DetInferencer(_DetInferencer):
+    """mmdet's ``DetInferencer`` with the models, checks and messages of this package.
+
+    Use is mmdet's::
+
+        inferencer = DetInferencer('denseclip_mask-rcnn_r50_coco', 'epoch_12.pth')
+        result = inferencer('photo.jpg', out_dir='out')
+        result['predictions'][0]  # labels, scores, bboxes (x1 y1 x2 y2), masks (COCO's run lengths)
+        result['classes']  # names in label order
+
+    Of mmdet's it differs so: a checkpoint that does not fit is refused; weights that the checkpoint left out because
+    the config yields them are found; arrays are BGR everywhere; pictures are drawn large enough to read; pictures of
+    one name do not overwrite each other.
+
+    Args:
+        model: The name of a config of the repository, the path of a config, or a config; one of mmdet does as well;
+            or an exported file, ``*.onnx`` or ``*.pt2``.
+        weights: Checkpoint.
+        device: Default: a GPU if there is one.
+        show_progress: Draw a bar.
+        max_pixels: Height x width above which a picture is refused; ``None``: no limit.
+
+    Attributes:
+        class_names: Names in label order.
+
+    Raises:
+        ConfigError: an unknown model, no ``weights`` for one that training sets, or an absent device.
+        CheckpointError, WeightsNotFoundError: weights that are absent or do not fit.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike | dict | Config,
+        weights: str | os.PathLike | None = None,
+        device: str | None = None,
+        show_progress: bool = True,
+        max_pixels: int | None = MAX_PIXELS,
+    ):
+        init_default_scope('mmdet')
+        self.max_pixels = check_limit(max_pixels)
+        if is_exported(model):
+            model = exported_config(model, 'detection')
+        elif isinstance(model, (str, os.PathLike)):
+            model = load_config(os.fspath(model))
+        weights = os.fspath(weights) if weights is not None else None
+        super().__init__(model, weights, check_device(device), 'mmdet', show_progress=show_progress)
+
+    def _init_model(self, cfg: Config, weights: str | None, device: str = 'cpu') -> nn.Module:
+        fill_class_names(cfg)
+        model = MODELS.build(cfg.model)
+        names = load_weights(model, weights, 'DetInferencer') or class_names(cfg)
+        self.class_names = list(names)
+        model.dataset_meta = dict(classes=tuple(names), palette=class_colours(names))
+        return model.to(device).eval()
+
+    def _init_pipeline(self, cfg: Config) -> Compose:
+        steps = preparing_steps(cfg)
+        for step in steps:
+            if 'meta_keys' in step:
+                step['meta_keys'] = tuple(k for k in step['meta_keys'] if k not in _OF_DATA_SETS)
+        prepare = Compose(steps)
+
+        def prepared(source: str | np.ndarray) -> dict:
+            found = self._read(source)
+            height, width = found['ori_shape']
+            try:
+                packed = prepare(found)
+            except (cv2.error, ValueError, ZeroDivisionError) as error:
+                raise _extreme(width, height) from error
+            if packed is None or not packed['inputs'].numel():
+                raise _extreme(width, height)
+            return packed
+
+        return prepared
+
+    def _init_visualizer(self, cfg: Config) -> None:
+        return None
+
+    def _read(self, source: str | np.ndarray) -> dict:
+        image = load_picture(source, self.max_pixels)
+        shape = image.shape[:2]
+        path = source if isinstance(source, str) else None
+        return dict(
+            img=image,
+            img_path=path,
+            img_shape=shape,
+            ori_shape=shape,
+            height=shape[0],
+            width=shape[1],
+            scale_factor=(1, 1),
+        )
+
+    def _inputs_to_list(self, inputs) -> list[str | np.ndarray]:
+        inputs = picture_list(inputs)
+        self._vis_names, self._pred_names = (iter(file_names(inputs)) for _ in range(2))
+        return inputs
+
+    def __call__(self, inputs: str | os.PathLike | np.ndarray | Sequence, **kwargs: Any) -> dict:
+        """Detect objects.
+
+        Args:
+            inputs: Path, folder, uint8 array (H, W, 3) in BGR, or a list of paths and arrays.
+            **kwargs: mmdet's: ``batch_size``, ``return_vis``, ``show``, ``pred_score_thr`` (of what is drawn, default
+                0.3), ``return_datasamples``, ``no_save_vis``, ``no_save_pred`` (default true), ``out_dir``.
+
+        Returns:
+            ``predictions``, one a picture: ``labels``, ``scores``, ``bboxes`` in pixels of the picture, and ``masks``;
+            ``visualization``: RGB uint8 (h, w, 3) each, if asked for; ``classes``: names in label order. With
+            ``out_dir``, overlays are in ``vis/*.png`` and, with ``no_save_pred=False``, predictions in
+            ``preds/*.json``.
+
+        Raises:
+            ConfigError: a batch size that is no positive integer.
+            DataError: a file that is no picture or too narrow to resize, an array of another kind, a folder without
+                pictures, a place that cannot be written, or a result that would replace one of the pictures.
+        """
+        check_batch_size(kwargs.get('batch_size', 1))
+        inputs, out_dir = picture_list(inputs), os.fspath(kwargs.get('out_dir') or '')
+        if out_dir:
+            names = file_names(inputs)
+            keep_inputs(inputs, [os.path.join(out_dir, 'vis', f'{name}.png') for name in names])
+        return dict(super().__call__(inputs, **kwargs), classes=list(self.class_names))
+
+    def visualize(
+        self,
+        inputs: Sequence[str | np.ndarray],
+        preds: Sequence[DetDataSample],
+        return_vis: bool = False,
+        show: bool = False,
+        draw_pred: bool = True,
+        pred_score_thr: float = 0.3,
+        no_save_vis: bool = False,
+        img_out_dir: str | os.PathLike = '',
+        **kwargs: Any,
+    ) -> list[np.ndarray] | None:
+        """Pictures of predictions, RGB uint8, drawn over the input; saved in ``img_out_dir/vis``."""
+        img_out_dir = '' if no_save_vis else os.fspath(img_out_dir)
+        if not (return_vis or show or img_out_dir):
+            return None
+        pictures = []
+        for source, sample in zip(inputs, preds, strict=True):
+            name, image = next(self._vis_names), load_picture(source)
+            found = sample.pred_instances
+            found = found[found.scores > (pred_score_thr if draw_pred else np.inf)]
+            picture = draw_instances(
+                np.ascontiguousarray(image[..., ::-1]), found, self.model.dataset_meta, view_side(image.shape)
+            )
+            if img_out_dir:
+                save(Image.fromarray(picture).save, os.path.join(img_out_dir, 'vis', f'{name}.png'))
+            if show:
+                Image.fromarray(picture).show(name)
+            pictures.append(picture)
+        return pictures
+
+    def pred2dict(self, data_sample: DetDataSample, pred_out_dir: str | os.PathLike = '') -> dict:
+        """The prediction of a picture as ``__call__`` returns it; saved in ``pred_out_dir/preds``."""
+        result, name = super().pred2dict(data_sample), next(self._pred_names)
+        if pred_out_dir:
+            path = os.path.join(pred_out_dir, 'preds', f'{name}.json')
+            save(lambda place: mmengine.dump(result, place), path)
+        return result

@@ -1,0 +1,133 @@
+"""MaskCLIP and its successors on any CLIP, by name and for pictures of any kind."""
+
+from __future__ import annotations
+
+from mmengine.config import Config
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+from vlm_dense.clip.loading import model_config
+from vlm_dense.datasets.scenes import SHAPES
+from vlm_dense.engine.configs.files import load_config
+from vlm_dense.engine.configs.names import CONFIGS, existing_config
+from vlm_dense.errors import ConfigError, unknown_name
+from vlm_dense.zoo import DEFAULT_MODEL, MASKCLIP, METHODS, TOWERS, free_names
+
+__all__ = [
+    'DEFAULT_MODEL',
+    'MASKCLIP',
+    'METHODS',
+    'TOWERS',
+    'limits_of',
+    'maskclip_config',
+    'method_config',
+    'segmentor_config',
+]
+
+_SHORT_SIDE = dict(clearclip=448, lposs=448)
+"""Of pictures, in px; 336 for the others."""
+
+_PUBLISHED_MEAN, _PUBLISHED_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def segmentor_config(name: str) -> Config:
+    """The config of a name of :data:`MASKCLIP`, of ``<method>_<tower>``, or what
+    :func:`vlm_dense.engine.configs.names.find_config` finds."""
+    if name in MASKCLIP:
+        return maskclip_config(*MASKCLIP[name])
+    method, _, tower = name.rpartition('_')
+    if method in METHODS and tower in TOWERS:
+        return method_config(method, *TOWERS[tower])
+    return load_config(str(existing_config(name, free_names())))
+
+
+def method_config(method: str, arch: str = 'tiny-vit', pretrained: str = 'bundled') -> Config:
+    """Config of MaskCLIP or one of its successors on a ViT of open_clip, for pictures of any kind.
+
+    The settings are those of ``configs/_base_/models/<method>_vit-b16.py``, or ``<method>_tiny-vit.py`` on a bundled
+    model. Second backbones are loaded as these files say.
+
+    Args:
+        method: One of :data:`METHODS`.
+        arch, pretrained: As for :func:`vlm_dense.clip.load_clip`.
+
+    Returns:
+        A config with ``model`` and ``test_pipeline``; without class names.
+
+    Raises:
+        ConfigError: unknown method or architecture, or a ResNet for a method that needs a ViT.
+    """
+    if method not in METHODS:
+        raise ConfigError(unknown_name(method, 'methods of segmentation without training', METHODS))
+    if method == 'maskclip':
+        return maskclip_config(arch, pretrained)
+    if isinstance(model_config(arch)['vision_cfg'].get('layers'), (list, tuple)):
+        raise ConfigError(f'{method} reads the attention of a ViT, and {arch} is a ResNet. Choose a ViT, as ViT-B-16.')
+    bundled = pretrained == 'bundled'
+    path = CONFIGS / '_base_' / 'models' / f'{method}_{"tiny-vit" if bundled else "vit-b16"}.py'
+    model = load_config(str(path)).model
+    if (arch, pretrained) != TOWERS['vit-b16']:
+        for part in (model.backbone, model.text_encoder):
+            part.update(arch=arch, pretrained=pretrained)
+    scale = (384, 96) if bundled else (2048, _SHORT_SIDE.get(method, 336))
+    steps = [dict(type='vlm_dense.LoadImage'), dict(type='Resize', scale=scale, keep_ratio=True)]
+    steps.append(dict(type='PackSegInputs'))
+    return Config(dict(default_scope='mmseg', model=model, test_pipeline=steps))
+
+
+def maskclip_config(arch: str | dict, pretrained: str | None) -> Config:
+    """Config of MaskCLIP on any CLIP of open_clip, for pictures of any kind.
+
+    The published settings, as in ``configs/_base_/models/maskclip_vit-b16.py``: exact GELU, epsilon 1e-6, ImageNet's
+    mean and deviation, pictures resized to a short side of 512 px, their long side at most 2048. Bundled models get
+    those of their training, a short side of 96 px, and masks refined on the picture's own pixels (PAMR).
+
+    Args:
+        arch: As for :func:`vlm_dense.clip.load_clip`.
+        pretrained: As for :func:`vlm_dense.clip.load_clip`.
+
+    Returns:
+        A config with ``model`` and ``test_pipeline``; without class names.
+
+    Raises:
+        ConfigError: unknown architecture.
+    """
+    bundled = pretrained == 'bundled'
+    resnet = isinstance(model_config(arch)['vision_cfg'].get('layers'), (list, tuple))
+    clip = dict(arch=arch, pretrained=pretrained)
+    settings = dict(act=None, ln_eps=None) if bundled and not resnet else {}
+    mean, std = (
+        ([255 * x for x in OPENAI_DATASET_MEAN], [255 * x for x in OPENAI_DATASET_STD])
+        if bundled
+        else (_PUBLISHED_MEAN, _PUBLISHED_STD)
+    )
+    return Config(
+        dict(
+            default_scope='mmseg',
+            model=dict(
+                type='vlm_dense.MaskCLIP',
+                data_preprocessor=dict(
+                    type='vlm_dense.MixedSizeSegDataPreProcessor', mean=mean, std=std, bgr_to_rgb=True
+                ),
+                backbone=dict(type=f'vlm_dense.MaskCLIP{"ResNet" if resnet else "ViT"}', **clip, **settings),
+                text_encoder=dict(type='vlm_dense.TextTower', **clip),
+                pamr=dict(iterations=10) if bundled else None,
+                test_cfg=dict(mode='whole', keep_logits=False),
+            ),
+            test_pipeline=[
+                dict(type='vlm_dense.LoadImage'),
+                dict(type='Resize', scale=(384, 96) if bundled else (2048, 512), keep_ratio=True),
+                dict(type='PackSegInputs'),
+            ],
+        )
+    )
+
+
+def limits_of(cfg: Config) -> str | None:
+    """What a model cannot do, for the user to read; ``None`` if there is nothing to say."""
+    clip = cfg.model.get('backbone') or {}
+    if clip.get('pretrained') != 'bundled':
+        return None
+    return (
+        f'The bundled {clip.arch} only knows drawn shapes: {", ".join(SHAPES)}. On photographs its masks mean nothing; '
+        'use a large CLIP for them, such as the model maskclip_vit-b16.'
+    )

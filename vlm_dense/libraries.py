@@ -1,0 +1,108 @@
+"""What our programs do to their process before they begin; no import does it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from importlib.util import find_spec
+
+from vlm_dense.errors import MissingLibraryError
+
+
+def setup() -> None:
+    """Prepare this process for a program of ours; called again, it changes nothing.
+
+    - mmseg and mmdet are imported without their notes, see :func:`import_quietly`.
+    - mmengine reads checkpoints with loaders that run no code and name a damaged file, see
+      :func:`vlm_dense.engine.checkpoints.fit.install_loaders`.
+    - mmengine finds the configs of vlm_dense and mmseg by name, see :func:`name_packages`.
+
+    The programs in ``tools/`` call it first. In a program of another project, calling it is a choice: without it the
+    components of vlm_dense work as well, and checkpoints are read as mmengine reads them.
+
+    Raises:
+        MissingLibraryError: mmengine, mmcv or mmseg is not installed.
+
+    Examples:
+        >>> import vlm_dense
+        >>> vlm_dense.setup()
+    """
+    import_quietly()
+    from vlm_dense.engine.checkpoints.fit import install_loaders
+
+    install_loaders()
+    name_packages()
+
+
+def how_to_install(extra: str) -> str:
+    """A sentence that says how vlm_dense is installed with an extra; it is on no index."""
+    return (
+        f"Install vlm_dense with the extra {extra}: pip install '.[{extra}]' in a clone, or pip install "
+        f"'FILE[{extra}]' with the path of its wheel."
+    )
+
+
+def need_mm() -> None:
+    """Look whether the libraries of the extra ``mm`` are there.
+
+    Raises:
+        MissingLibraryError: names those that are not.
+    """
+    missing = [name for name in ('mmengine', 'mmcv', 'mmseg') if find_spec(name) is None]
+    if missing:
+        raise MissingLibraryError(
+            f'{", ".join(missing)} cannot be imported: this part of vlm_dense needs mmengine, mmcv and mmsegmentation. '
+            f'{how_to_install("mm")}'
+        )
+
+
+def need_mmdet() -> None:
+    """Look whether the library that detectors need is there.
+
+    Raises:
+        MissingLibraryError: it is not.
+    """
+    if find_spec('mmdet') is None:
+        raise MissingLibraryError(f'Detectors need mmdetection. {how_to_install("mm")}')
+
+
+def name_packages() -> None:
+    """Let mmengine find configs of vlm_dense and of mmseg by ``package::folder/config.py``.
+
+    mmengine keeps a table of the packages whose configs a ``_base_`` may name. It has no entry of vlm_dense, and the
+    one of mmseg is the name of the original distribution, under which the maintained one is not installed.
+    """
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    MODULE2PACKAGE.update(vlm_dense='vlm_dense', mmseg='mmseg')
+
+
+def import_quietly() -> None:
+    """Import mmseg and mmdet without their notes on parts that nothing here uses.
+
+    On every start they print that line NMS, deformable attention and some data sets are absent, with advice to compile
+    something. A program whose first words are those hides its own message. Logging, warnings and standard output are
+    afterwards as they were.
+
+    Raises:
+        MissingLibraryError: mmengine, mmcv or mmseg is not installed.
+    """
+    need_mm()
+    from mmengine.logging import MMLogger
+
+    logger = MMLogger.get_current_instance()  # its handler keeps the stream that it finds, which must be the real one
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.WARNING))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            import mmseg.datasets
+            import mmseg.models  # noqa: F401
+
+            if find_spec('mmdet'):
+                import mmdet.apis  # noqa: F401
+    finally:
+        logging.disable(disabled)
+        logger.setLevel(logger.level)  # forgets that warnings were off
