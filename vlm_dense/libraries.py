@@ -1,4 +1,4 @@
-"""What our programs do to their process before they begin; no import does it."""
+"""Whether the OpenMMLab libraries are there, and how they are imported without their notes."""
 
 from __future__ import annotations
 
@@ -9,31 +9,6 @@ import warnings
 from importlib.util import find_spec
 
 from vlm_dense.errors import MissingLibraryError
-
-
-def setup() -> None:
-    """Prepare this process for a program of ours; called again, it changes nothing.
-
-    - mmseg and mmdet are imported without their notes, see :func:`import_quietly`.
-    - mmengine reads checkpoints with loaders that run no code and name a damaged file, see
-      :func:`vlm_dense.engine.checkpoints.fit.install_loaders`.
-    - mmengine finds the configs of vlm_dense and mmseg by name, see :func:`name_packages`.
-
-    The programs in ``tools/`` call it first. In a program of another project, calling it is a choice: without it the
-    components of vlm_dense work as well, and checkpoints are read as mmengine reads them.
-
-    Raises:
-        MissingLibraryError: mmengine, mmcv or mmseg is not installed.
-
-    Examples:
-        >>> import vlm_dense
-        >>> vlm_dense.setup()
-    """
-    import_quietly()
-    from vlm_dense.engine.checkpoints.fit import install_loaders
-
-    install_loaders()
-    name_packages()
 
 
 def how_to_install(extra: str) -> str:

@@ -7,14 +7,9 @@ import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vlm_dense.engine.configs.names import ROOT, bases
-
-if TYPE_CHECKING:
-    from torch import nn
 
 MASKCLIP = {
     'maskclip_tiny-vit': ('tiny-vit', 'bundled'),
@@ -126,32 +121,3 @@ def find_cards(pattern: str = '', task: str | None = None) -> list[Card]:
 def free_names() -> list[str]:
     """Names of models that segment without training and take any class names; they are no configs."""
     return list(dict.fromkeys((*MASKCLIP, *(f'{method}_{tower}' for method in METHODS for tower in TOWERS))))
-
-
-def get_model(
-    name: str | PathLike,
-    pretrained: bool | str | PathLike = False,
-    class_names: Sequence[str] | None = None,
-    device: str | None = None,
-) -> nn.Module:
-    """Build a model by its name.
-
-    Args:
-        name: One of :func:`list_models`, one of :func:`free_names`, or the path of a config.
-        pretrained: Path of a checkpoint; ``True``: the checkpoint that the metafile names; ``False``: none. Whatever it
-            is, the towers have the weights of the CLIP that the config names.
-        class_names: In the place of those of the config and its data set. Heads get as many outputs.
-        device: As torch names it. Default: the CPU.
-
-    Returns:
-        The model in eval mode. Its ``data_preprocessor`` normalises images as the config says; ``model.cfg`` is the
-        config, with the ``test_pipeline``; ``model.dataset_meta['classes']`` are the names in label order.
-
-    Raises:
-        ConfigError: an unknown name; ``pretrained=True`` for a model whose metafile has no weights.
-        ClassNamesError: no names, or names that cannot be used.
-        CheckpointError, WeightsNotFoundError: weights that are absent or do not fit.
-    """
-    from vlm_dense.inference.models import build_model
-
-    return build_model(name, pretrained, class_names, device)

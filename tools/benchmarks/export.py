@@ -129,7 +129,7 @@ def classifier(source, checkpoint: str | None) -> Callable[[np.ndarray], int]:
     if isinstance(source, str):
         file = ExportedClassifier(source)
         return lambda picture: file(picture)[0]['label']
-    from vlm_dense.export.build import build_model
+    from vlm_dense.inference.export import build_model
 
     model = build_model(source, checkpoint, None)[0]
     pack = TRANSFORMS.build(dict(type='vlm_dense.PackClsInputs'))

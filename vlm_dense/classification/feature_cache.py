@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from vlm_dense.classification.structures import ClsDataSample
 from vlm_dense.clip.digest import weights_digest
 from vlm_dense.contract.roles import Head, ImagePrompt
-from vlm_dense.engine.runner.seeding import generators_kept, seed_generators
+from vlm_dense.engine.generators import generators_kept, seed_generators
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import DATASETS
 

@@ -14,7 +14,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from vlm_dense.engine.hooks.prepare import bare_model
+from vlm_dense.engine.models import bare_model
 from vlm_dense.engine.runner.evaluation import evaluate
 from vlm_dense.registry import HOOKS, MODELS
 

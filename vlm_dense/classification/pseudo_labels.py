@@ -12,9 +12,10 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from torch import Tensor
 
-from vlm_dense.classification.feature_cache import FeatureDataset, generators_kept
+from vlm_dense.classification.feature_cache import FeatureDataset
 from vlm_dense.classification.few_shot import ChosenImages
 from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.engine.generators import generators_kept
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 from vlm_dense.registry import DATASETS, MODELS
 

@@ -14,13 +14,12 @@ from collections.abc import Collection, Sequence
 from vlm_dense.engine.configs.names import existing_config
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.libraries import need_mm
+from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.zoo import MASKCLIP, METHODS, free_names
 
 EXPORTED = ('.onnx', '.pt2')
 """Endings of the files that tools/export.py writes."""
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
-MAX_PIXELS = 100_000_000
-"""Pixels of a picture or mask above which it is refused, unless an option says otherwise: 1.2 GB while it is read."""
 
 
 class ConfigOptions(argparse.Action):

@@ -16,8 +16,8 @@ from mmengine import fileio
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image, UnidentifiedImageError
 
-from vlm_dense.cli.arguments import MAX_PIXELS
 from vlm_dense.errors import ConfigError, DataError
+from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.registry import TRANSFORMS
 
 _WIDE_MODES = ('I;16', 'I;16B', 'I', 'F')  # of PIL: more than 8 bits a pixel

@@ -11,9 +11,9 @@ from torch import nn
 
 import vlm_dense
 from vlm_dense.colours import class_colours
+from vlm_dense.engine.configs.pipelines import preparing_steps
 from vlm_dense.errors import ConfigError
 from vlm_dense.export.metadata import FORMAT, HEADS, STEPS, unknown_parts
-from vlm_dense.inference.common import preparing_steps
 
 _PREPROCESSING = ('type', 'mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'pad_val', 'seg_pad_val', 'size', 'size_divisor')
 _PREPROCESSING = (*_PREPROCESSING, 'test_cfg', 'pad_size_divisor', 'pad_value', 'pad_mask', 'mask_pad_value')

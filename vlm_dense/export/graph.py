@@ -13,8 +13,8 @@ from vlm_dense.classification.classifier import CLIPClassifier
 from vlm_dense.contract.given_text import GivenText, GivenTower
 from vlm_dense.contract.roles import Head, ImagePrompt
 from vlm_dense.contract.text_guided import TextGuided
+from vlm_dense.engine.models import view_of
 from vlm_dense.errors import ConfigError
-from vlm_dense.inference.views import view_of
 from vlm_dense.segmentation.inference import BatchedInference
 
 _KINDS = 'segmentors of vlm_dense, single-stage detectors of mmdet, and vlm_dense.CLIPClassifier'

@@ -7,9 +7,9 @@ from vlm_dense.libraries import import_quietly, name_packages
 import_quietly()
 name_packages()  # SegInferencer.list_models('vlm_dense')
 
-from vlm_dense.export.build import export_file  # noqa: E402
-from vlm_dense.export.classifier import ExportedClassifier  # noqa: E402
 from vlm_dense.export.write import export_model  # noqa: E402
+from vlm_dense.inference.export import export_file  # noqa: E402
+from vlm_dense.inference.exported_classifier import ExportedClassifier  # noqa: E402
 from vlm_dense.inference.maskclip_models import maskclip_config, method_config  # noqa: E402
 from vlm_dense.inference.seg_inferencer import SegInferencer  # noqa: E402
 

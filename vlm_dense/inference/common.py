@@ -11,24 +11,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from PIL import Image, ImageOps
 from torch import nn
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from vlm_dense.datasets.checks import MAX_PIXELS, LoadImage, check_pixels
+from vlm_dense.datasets.checks import LoadImage, check_pixels
 from vlm_dense.engine.checkpoints.fit import CheckpointFitHook, read_checkpoint
 from vlm_dense.errors import ConfigError, DataError
+from vlm_dense.limits import MAX_PIXELS
 
-_READING = (
-    'DrawScene',
-    'LoadImage',
-    'LoadImageFromFile',
-    'LoadAnnotations',
-    'LoadMask',
-    'CheckSeg',
-    'FilterAnnotations',
-)
 _VIEW = 480, 1600  # pixels
 
 
@@ -57,24 +48,6 @@ def load_weights(model: nn.Module, weights: str | None, caller: str) -> Sequence
     names = (checkpoint.get('meta') or {}).get('dataset_meta', {}).get('classes')
     CheckpointFitHook().after_load_checkpoint(SimpleNamespace(model=model), checkpoint)
     return names
-
-
-def is_reading(step: dict) -> bool:
-    """Whether a step of a pipeline reads pictures or annotations."""
-    return step['type'].rpartition('.')[2] in _READING
-
-
-def preparing_steps(cfg: Config) -> list[dict]:
-    """The test pipeline of a config without what reads pictures and annotations.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    steps = dataset.get('pipeline') or cfg.get('test_pipeline')
-    if not steps:
-        raise ConfigError('The config has no test_pipeline, so it is unknown how pictures are to be prepared.')
-    return [step for step in steps if not is_reading(step)]
 
 
 def picture_list(inputs) -> list[str | np.ndarray]:

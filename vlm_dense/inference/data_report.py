@@ -23,10 +23,11 @@ from rich.progress import track
 
 from vlm_dense.colours import class_colours
 from vlm_dense.engine.configs.checks import LOADERS, check_masks, check_values, leaves
+from vlm_dense.engine.configs.pipelines import is_reading
 from vlm_dense.engine.hooks.images import colour, draw_instances, draw_rows
 from vlm_dense.engine.runner.launch import read_config
 from vlm_dense.errors import DataError, UserError
-from vlm_dense.inference.common import is_reading, save
+from vlm_dense.inference.common import save
 
 IGNORED = 255
 

@@ -18,8 +18,9 @@ from PIL import Image
 from torch import nn
 
 from vlm_dense.colours import class_colours
-from vlm_dense.datasets.checks import MAX_PIXELS, check_limit
+from vlm_dense.datasets.checks import check_limit
 from vlm_dense.engine.configs.checks import class_names
+from vlm_dense.engine.configs.pipelines import preparing_steps
 from vlm_dense.engine.hooks.images import draw_instances
 from vlm_dense.engine.runner.launch import fill_class_names, load_config
 from vlm_dense.errors import DataError
@@ -33,10 +34,10 @@ from vlm_dense.inference.common import (
     load_picture,
     load_weights,
     picture_list,
-    preparing_steps,
     save,
     view_side,
 )
+from vlm_dense.limits import MAX_PIXELS
 
 _OF_DATA_SETS = ('img_id', 'instances')
 

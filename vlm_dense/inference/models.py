@@ -1,4 +1,4 @@
-"""Models by name, built; :func:`vlm_dense.get_model` is the way to them."""
+"""Models by name, built; the way to them from outside is ``vlm_dense.get_model``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from vlm_dense.colours import class_colours
-from vlm_dense.engine.configs.checks import check_values, class_names, count_classes, registered
+from vlm_dense.engine.configs import checks
+from vlm_dense.engine.configs.checks import check_values, count_classes, registered
 from vlm_dense.engine.runner.launch import fill_class_names
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.inference.common import check_device, load_weights
@@ -21,30 +22,47 @@ from vlm_dense.vocabulary.class_names import check_names
 from vlm_dense.zoo import find_cards
 
 
-def build_model(
+def get_model(
     name: str | os.PathLike,
     pretrained: bool | str | os.PathLike = False,
-    names: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
     device: str | None = None,
 ) -> nn.Module:
-    """Build a model by its name; see :func:`vlm_dense.get_model`."""
+    """Build a model by its name.
+
+    Args:
+        name: One of :func:`list_models`, one of :func:`free_names`, or the path of a config.
+        pretrained: Path of a checkpoint; ``True``: the checkpoint that the metafile names; ``False``: none. Whatever it
+            is, the towers have the weights of the CLIP that the config names.
+        class_names: In the place of those of the config and its data set. Heads get as many outputs.
+        device: As torch names it. Default: the CPU.
+
+    Returns:
+        The model in eval mode. Its ``data_preprocessor`` normalises images as the config says; ``model.cfg`` is the
+        config, with the ``test_pipeline``; ``model.dataset_meta['classes']`` are the names in label order.
+
+    Raises:
+        ConfigError: an unknown name; ``pretrained=True`` for a model whose metafile has no weights.
+        ClassNamesError: no names, or names that cannot be used.
+        CheckpointError, WeightsNotFoundError: weights that are absent or do not fit.
+    """
     name = os.fspath(name)
     weights = _weights(name) if pretrained is True else os.fspath(pretrained) if pretrained else None
     cfg = segmentor_config(name)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')), warnings.catch_warnings():
         warnings.filterwarnings('ignore', module='mmseg')  # advice on losses
         check_values(cfg)
-        if names is None:
-            fill_class_names(cfg)
-            names = cfg.model.get('class_names') or class_names(cfg)
+        if class_names is not None:
+            give_names(cfg, class_names)
         else:
-            give_names(cfg, names)
-        if not names:
+            fill_class_names(cfg)
+            class_names = cfg.model.get('class_names') or checks.class_names(cfg)
+        if not class_names:
             raise ClassNamesError(f"{name} has no class names of its own. Give class_names=['sky', 'road', 'car'].")
         model = MODELS.build(cfg.model)
     if weights is not None:
-        names = load_weights(model, weights, 'get_model') or names
-    model.cfg, model.dataset_meta = cfg, dict(classes=tuple(names), palette=class_colours(names))
+        class_names = load_weights(model, weights, 'get_model') or class_names
+    model.cfg, model.dataset_meta = cfg, dict(classes=tuple(class_names), palette=class_colours(class_names))
     return model.to(check_device(device) or 'cpu').eval()
 
 

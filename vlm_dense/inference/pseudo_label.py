@@ -21,11 +21,12 @@ from rich.progress import track
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vlm_dense.clip.digest import weights_digest
-from vlm_dense.datasets.checks import MAX_PIXELS, open_header
+from vlm_dense.datasets.checks import open_header
 from vlm_dense.engine.files import written_whole
 from vlm_dense.errors import ConfigError, DataError, UserError
 from vlm_dense.inference.common import check_batch_size, load_picture
 from vlm_dense.inference.seg_inferencer import SegInferencer
+from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.methods.maskclip.head import ClassNames
 
 IGNORE = 255

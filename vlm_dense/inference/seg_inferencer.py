@@ -25,8 +25,10 @@ from rich.progress import track
 from torch import nn
 
 from vlm_dense.colours import label_image
-from vlm_dense.datasets.checks import MAX_PIXELS, check_limit
+from vlm_dense.datasets.checks import check_limit
 from vlm_dense.engine.configs.checks import class_names, registered
+from vlm_dense.engine.configs.pipelines import preparing_steps
+from vlm_dense.engine.models import view_of
 from vlm_dense.engine.runner.launch import fill_class_names
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 from vlm_dense.export.models import ExportedSegmentor, exported_config
@@ -39,12 +41,12 @@ from vlm_dense.inference.common import (
     load_picture,
     load_weights,
     picture_list,
-    preparing_steps,
     save,
 )
 from vlm_dense.inference.maskclip_models import DEFAULT_MODEL, limits_of, segmentor_config
 from vlm_dense.inference.overlay import draw_overlay
-from vlm_dense.inference.views import Views, view_of
+from vlm_dense.inference.views import Views
+from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
 from vlm_dense.segmentation.inference import BatchedInference
 from vlm_dense.vocabulary.class_names import Aliases, as_class_names

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
-from torch import nn
-
 T = TypeVar('T')
-
-
-def view_of(model: nn.Module) -> nn.Module:
-    """A copy of a model with the very parameters and buffers of the model; what else it has is its own."""
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
 class Views:

@@ -162,6 +162,15 @@ class BatchedInference:
             found[order[n]] = StripMaps(pieces, data_samples[order[n]].metainfo, self.align_corners)
         return [found[i] for i in range(len(data_samples))]
 
+    @classmethod
+    def check_config(cls, model: dict) -> None:
+        """Look whether the config of a model can work, before it is built; the engine's checks of configs call it.
+
+        Raises:
+            ConfigError: see :func:`check_test_cfg`.
+        """
+        check_test_cfg(model.get('test_cfg') or {})
+
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Logits (B, K, H, W) of images of one size (B, 3, H, W)."""
         if self._mode() == 'slide':

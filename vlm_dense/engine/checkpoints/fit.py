@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
 from vlm_dense.engine.checkpoints.reading import install_loaders, load_from_http, load_from_local, read_checkpoint
-from vlm_dense.engine.runner.seeding import generators_kept, seed_generators
+from vlm_dense.engine.generators import generators_kept, seed_generators
 from vlm_dense.errors import CheckpointError, ConfigError
 from vlm_dense.registry import HOOKS
 

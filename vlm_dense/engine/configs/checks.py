@@ -20,7 +20,6 @@ from mmseg.datasets.transforms import LoadAnnotations
 from vlm_dense.datasets.checks import CheckSeg, LoadMask, absent_files, other_case
 from vlm_dense.engine.messages import arguments_of, unknown_argument
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
-from vlm_dense.segmentation.inference import BatchedInference, check_test_cfg
 from vlm_dense.vocabulary.class_names import check_names, read_class_names
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -319,8 +318,8 @@ def check_values(cfg: Config, loaders: Sequence[str] = LOADERS) -> None:
     if 'type' not in model:
         raise ConfigError(f'{cfg.filename} has no model with a type. A config needs model=dict(type=...).')
     kind = registered(MODELS, model['type'])
-    if inspect.isclass(kind) and issubclass(kind, BatchedInference):
-        check_test_cfg(model.get('test_cfg') or {})
+    if hasattr(kind, 'check_config'):
+        kind.check_config(model)
 
 
 def _check_hooks(cfg: Config) -> None:

@@ -5,19 +5,14 @@ from __future__ import annotations
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import barrier
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
 from torch.utils.data import DataLoader
 
 from vlm_dense.engine.checkpoints.saving import best_checkpoint, save_result
+from vlm_dense.engine.models import bare_model
 from vlm_dense.registry import HOOKS
-
-
-def bare_model(runner: Runner) -> nn.Module:
-    """The model of a run, out of what distributes it."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def prepare_data_set(dataset, model: nn.Module) -> None:

@@ -6,7 +6,8 @@ import torch
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from vlm_dense.engine.hooks.prepare import bare_model, prepare_data_set
+from vlm_dense.engine.hooks.prepare import prepare_data_set
+from vlm_dense.engine.models import bare_model
 
 
 def evaluate(runner: Runner, dataloader: DataLoader | None = None) -> dict[str, float]:

@@ -15,7 +15,7 @@ from mmengine.runner import TestLoop, autocast
 
 from vlm_dense.clip.digest import weights_digest
 from vlm_dense.engine.files import lock
-from vlm_dense.engine.hooks.prepare import bare_model
+from vlm_dense.engine.models import bare_model
 from vlm_dense.engine.registry import LOOPS
 
 _HEAD = struct.Struct('<QI')  # length and check sum of a record

@@ -12,7 +12,7 @@ from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
 from vlm_dense.engine.files import partial_of, put_in_place, remove
-from vlm_dense.engine.hooks.prepare import bare_model
+from vlm_dense.engine.models import bare_model
 from vlm_dense.engine.runner.compilation import compile_parts
 from vlm_dense.engine.runner.startup_log import ShortStart
 from vlm_dense.errors import CheckpointError, ConfigError

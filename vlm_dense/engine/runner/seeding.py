@@ -10,9 +10,7 @@ and that N processes augment the same global batch as one.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.runner import Runner
 from torch.utils.data import Sampler
 
+from vlm_dense.engine.generators import seed_generators
 from vlm_dense.engine.registry import DATA_SAMPLERS
 from vlm_dense.errors import DataError
 from vlm_dense.registry import DATASETS, HOOKS
@@ -35,25 +34,6 @@ _INDEX_BITS = 40
 def _key(*place: int) -> int:
     """63 random-looking bits that depend on nothing but ``place``."""
     return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1) | 1
-
-
-def seed_generators(key: int) -> None:
-    """Seed Python, numpy and torch on the CPU."""
-    random.seed(key)
-    np.random.seed(key & 0xFFFFFFFF)
-    torch.default_generator.manual_seed(key)
-
-
-@contextmanager
-def generators_kept() -> Iterator[None]:
-    """Give Python, numpy and torch on the CPU the state back that they had; GPUs are not touched."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
 
 
 @DATA_SAMPLERS.register_module()

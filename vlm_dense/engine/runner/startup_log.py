@@ -8,7 +8,7 @@ from collections import Counter
 from mmengine.optim import OptimWrapperDict
 from torch import nn
 
-from vlm_dense.engine.hooks.prepare import bare_model
+from vlm_dense.engine.models import bare_model
 from vlm_dense.errors import ConfigError
 
 BEGINNINGS = ('before_train', 'before_val', 'before_test')

@@ -21,7 +21,8 @@ from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
 from vlm_dense.clip.loading import read_state_dict
 from vlm_dense.contract.preparation import Prepared
 from vlm_dense.contract.roles import Head
-from vlm_dense.engine.hooks.prepare import bare_model, save_result
+from vlm_dense.engine.hooks.prepare import save_result
+from vlm_dense.engine.models import bare_model
 from vlm_dense.engine.runner.evaluation import evaluate
 from vlm_dense.errors import CheckpointError, ConfigError
 from vlm_dense.registry import HOOKS, MODELS

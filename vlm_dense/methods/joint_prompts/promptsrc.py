@@ -16,7 +16,7 @@ from torch import Tensor
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.contract.roles import CosineHead, Head
-from vlm_dense.engine.hooks.prepare import bare_model
+from vlm_dense.engine.models import bare_model
 from vlm_dense.errors import CheckpointError, ConfigError
 from vlm_dense.methods.joint_prompts.ivlp import IVLPPrompt
 from vlm_dense.registry import HOOKS, MODELS

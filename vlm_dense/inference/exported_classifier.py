@@ -12,11 +12,12 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from vlm_dense.datasets.checks import MAX_PIXELS, check_limit
+from vlm_dense.datasets.checks import check_limit
 from vlm_dense.errors import ConfigError
 from vlm_dense.export.metadata import with_tuples
 from vlm_dense.export.runtime import ExportedFile
 from vlm_dense.inference.common import check_batch_size, load_picture, picture_list
+from vlm_dense.limits import MAX_PIXELS
 
 
 class ExportedClassifier:
