@@ -46,9 +46,9 @@ HOLD = """
     from vlm_dense.engine.files import locked_work_dir
     with locked_work_dir(sys.argv[1]):
         if os.fork() == 0:  # as a data worker, which outlives its parent for a while
+            print('held', flush=True)
             time.sleep(60)
             os._exit(0)
-        print('held', flush=True)
         time.sleep(60)
 """
 

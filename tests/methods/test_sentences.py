@@ -132,7 +132,7 @@ def test_what_cupl_cannot_use_is_named(tower, texts, error, message):
 
 
 def test_a_template_without_place_and_no_classes_are_refused(tower):
-    with pytest.raises(ConfigError, match='templates need a {}'):
+    with pytest.raises(ConfigError, match='templates need one {}'):
         build_prompt(tower, 'CuPLPrompt', ['cat'], sentences=SENTENCES, templates=['a cat.'])
     with pytest.raises(ClassNamesError, match='at least one class'):
         build_prompt(tower, 'CuPLPrompt', [], sentences=SENTENCES)

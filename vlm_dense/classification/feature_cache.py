@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import logging
 import os
 import uuid
@@ -20,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vlm_dense.classification.structures import ClsDataSample
-from vlm_dense.clip.digest import weights_digest
+from vlm_dense.clip.digest import value_digest, weights_digest
 from vlm_dense.contract.roles import Head, ImagePrompt
 from vlm_dense.engine.generators import generators_kept, seed_generators
 from vlm_dense.errors import ConfigError, DataError
@@ -79,7 +77,7 @@ class FeatureDataset:
         self.copies, self.cache_dir = copies, cache_dir
         self.batch_size, self.num_workers = batch_size, num_workers
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # data workers read it
-        self._pipelines = _json(_find(dataset, 'pipeline') or dataset)
+        self._pipelines = value_digest(_find(dataset, 'pipeline') or dataset)
         self._key: str | None = None
         self._rows: list[tuple[dict[str, Tensor], ClsDataSample]] = []
 
@@ -139,12 +137,12 @@ class FeatureDataset:
             raise DataError('FeatureDataset: there is no image in the data set. Check its split and filters.')
         names = sorted({'global', *model.role(Head).features})
         tower = [weights_digest(model.backbone), weights_digest(model.data_preprocessor), names, self._pipelines]
-        key = _digest(tower)
+        key = value_digest(tower)
         if key == self._key:
             return
         wanted = [(index, copy) for copy in range(self.copies) for index in range(len(self))]
         infos = [self._identity(index) for index in range(len(self))]
-        wanted = {(index, copy): _digest([infos[index], copy]) for index, copy in wanted}
+        wanted = {(index, copy): value_digest([infos[index], copy]) for index, copy in wanted}
         rows = self._complete(model, names, wanted, FeatureStore(Path(self.cache_dir, key)))
         self._key, self._rows = key, [rows[digest] for digest in wanted.values()]
 
@@ -154,7 +152,7 @@ class FeatureDataset:
             info.pop('sample_idx', None)  # mmengine's count, which depends on what else was chosen
         paths = sorted({v for v in info.values() if isinstance(v, str) and os.path.isfile(v)})
         stats = [os.stat(path) for path in paths]
-        return [_json(info), [(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev) for s in stats]]
+        return [info, [(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev) for s in stats]]
 
     def _complete(self, model, names, wanted: dict[tuple[int, int], str], store: FeatureStore) -> dict:
         """Rows of all ``wanted``, by digest; all processes call it."""
@@ -231,7 +229,7 @@ class FeatureStore:
         for path in sorted(self.folder.glob('*.pt')):
             try:
                 data = path.read_bytes()
-                if _of_bytes(data) != path.stem:
+                if value_digest(data) != path.stem:
                     raise ValueError('its content is not what was written')
                 content = torch.load(io.BytesIO(data), weights_only=True)
                 index = {digest: row for row, digest in enumerate(content['digests']) if digest in digests}
@@ -257,7 +255,7 @@ class FeatureStore:
         torch.save(content, buffer)
         temporary = self.folder / f'{uuid.uuid4().hex}.tmp'  # several processes may write the same
         temporary.write_bytes(buffer.getvalue())
-        temporary.replace(self.folder / f'{_of_bytes(buffer.getvalue())}.pt')
+        temporary.replace(self.folder / f'{value_digest(buffer.getvalue())}.pt')
 
     def clear(self) -> None:
         """Remove all rows."""
@@ -278,18 +276,6 @@ class _Seeded:
         index, seed = self.places[number]
         seed_generators(seed)
         return self.dataset[index]
-
-
-def _json(value) -> str:
-    return json.dumps(value, sort_keys=True, default=lambda v: v.tolist() if hasattr(v, 'tolist') else repr(v))
-
-
-def _digest(value) -> str:
-    return _of_bytes(_json(value).encode())
-
-
-def _of_bytes(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _find(config, key: str) -> list:

@@ -9,11 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+T = TypeVar('T')
 
 
 def weights_digest(*modules: nn.Module) -> str:
@@ -39,7 +44,7 @@ def weights_digest(*modules: nn.Module) -> str:
     found = hashlib.blake2b(digest_size=16)
     sums: list[Tensor] = []
     for module in modules:
-        found.update(as_json([(name, type(part).__name__, _settings(part)) for name, part in module.named_modules()]))
+        found.update(_as_json([(name, type(part).__name__, _settings(part)) for name, part in module.named_modules()]))
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
             found.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
             sums.extend(_bit_sums(tensor))
@@ -83,9 +88,22 @@ def _is_setting(name: str, value) -> bool:
     return isinstance(value, plain) or (isinstance(value, (tuple, list)) and all(isinstance(v, plain) for v in value))
 
 
-def as_json(value) -> bytes:
-    """JSON of a plain value, the same for equal values."""
+def value_digest(value) -> str:
+    """Digest of bytes, or of a plain value: numbers, strings, arrays, and lists and dicts of them."""
+    return hashlib.blake2b(value if isinstance(value, bytes) else _as_json(value), digest_size=16).hexdigest()
+
+
+def _as_json(value) -> bytes:
     return json.dumps(value, sort_keys=True, default=lambda v: v.tolist() if hasattr(v, 'tolist') else repr(v)).encode()
+
+
+def file_digest(path: str | os.PathLike) -> str:
+    """Digest of the bytes of a file."""
+    found = hashlib.blake2b(digest_size=16)
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def precision(device: torch.device | str) -> torch.dtype | None:
@@ -95,7 +113,7 @@ def precision(device: torch.device | str) -> torch.dtype | None:
 
 
 class BoundedCache:
-    """The last few results of functions without gradient, by what they were computed from.
+    """The last few results, by what they were computed from; one thread at a time computes one, without gradient.
 
     Args:
         size: Number of results that are kept; the one that was not asked for the longest time goes first.
@@ -108,20 +126,26 @@ class BoundedCache:
 
     def __init__(self, size: int = 16):
         self.size = size
-        self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.RLock()  # what is computed may ask for more
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def get(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
-        """A copy of the result for ``key``, which is computed without gradient if it is not there."""
-        if key not in self._kept:
-            with torch.no_grad():
-                self._kept[key] = compute()
-        self._kept.move_to_end(key)
-        while len(self._kept) > self.size:
-            self._kept.popitem(last=False)
-        return self._kept[key].clone()
+    def get(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """The result for ``key``, computed now if it is not there; of a tensor, a copy."""
+        with self._lock:
+            if key not in self._kept:
+                with torch.no_grad():
+                    self._kept[key] = compute()
+            self._kept.move_to_end(key)
+            while len(self._kept) > self.size:
+                self._kept.popitem(last=False)
+            found = self._kept[key]
+        return found.clone() if isinstance(found, Tensor) else found
 
     def __deepcopy__(self, memo) -> BoundedCache:
         return BoundedCache(self.size)
+
+    def __reduce__(self):
+        return BoundedCache, (self.size,)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
 import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from vlm_dense.errors import ConfigError
 
@@ -90,8 +91,6 @@ def remove(path: str | Path) -> None:
 
 # --- locks ----------------------------------------------------------------------------------------------------
 
-_held: set[str] = set()  # a process that locks a file twice is not held up by the system
-
 
 @contextmanager
 def lock(path: str | Path, complaint: str | None = None) -> Iterator[None]:
@@ -104,55 +103,15 @@ def lock(path: str | Path, complaint: str | None = None) -> Iterator[None]:
     Raises:
         ConfigError: ``complaint``.
     """
-    path = os.path.realpath(path)
-    if complaint is not None and path in _held:
-        raise ConfigError(complaint)
-    with open(path, 'a+b') as file:
-        try:
-            _lock(file, wait=complaint is None)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-                raise
-            raise ConfigError(complaint) from error
-        _held.add(path)
-        try:
-            yield
-        finally:
-            _held.discard(path)
-            _unlock(file)
-
-
-try:
-    import fcntl
-except ImportError:  # on Windows
-    import msvcrt
-    import time
-
-    def _lock(file, wait: bool) -> None:
-        while True:
-            file.seek(0)
-            try:
-                return msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            except OSError:
-                if not wait:
-                    raise
-                time.sleep(0.1)
-
-    def _unlock(file) -> None:
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-else:
-
-    def _lock(file, wait: bool) -> None:  # lockf: data workers, which outlive a killed process, do not inherit it
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # a disk without locks
-                raise
-
-    def _unlock(file) -> None:
-        with suppress(OSError):
-            fcntl.lockf(file, fcntl.LOCK_UN)
+    held = FileLock(os.path.realpath(path), blocking=complaint is None)
+    try:
+        held.acquire()
+    except Timeout as error:
+        raise ConfigError(complaint) from error
+    try:
+        yield
+    finally:
+        held.release()
 
 
 @contextmanager

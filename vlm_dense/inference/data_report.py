@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import io
 import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
@@ -21,6 +19,7 @@ from mmengine.runner import set_random_seed
 from PIL import Image
 from rich.progress import track
 
+from vlm_dense.clip.digest import file_digest
 from vlm_dense.colours import class_colours
 from vlm_dense.engine.configs.checks import LOADERS, check_masks, check_values, leaves
 from vlm_dense.engine.configs.pipelines import is_reading
@@ -145,7 +144,7 @@ def _count(report: Report, info: dict, sample: dict) -> None:
     height, width = sample['img'].shape[:2]
     path = info.get('img_path')
     if path and os.path.isfile(path):
-        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        digest = file_digest(path)
         if digest in report.digests:
             report.remarks.append(f'{path} is the same picture as {report.digests[digest]}.')
         report.digests.setdefault(digest, path)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import pprint
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -20,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from rich.progress import track
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from vlm_dense.clip.digest import weights_digest
+from vlm_dense.clip.digest import file_digest, value_digest, weights_digest
 from vlm_dense.datasets.checks import open_header
 from vlm_dense.engine.files import written_whole
 from vlm_dense.errors import ConfigError, DataError, UserError
@@ -76,7 +74,7 @@ class Labeller(SegInferencer):
                 f'{len(self.class_names)} classes do not fit into 8-bit masks, which have room for {IGNORE}.'
             )
         parts = (self.cfg.model.to_dict(), self.cfg.get('test_pipeline'), self.class_names, thresh)
-        self.digest = _sha(pprint.pformat(parts).encode() + weights_digest(self.model).encode())
+        self.digest = value_digest([parts, weights_digest(self.model)])
 
     def label(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Label pictures, those with a sound mask excepted; whatever goes wrong is told in the outcome."""
@@ -233,9 +231,9 @@ def kept_counts(image: str, mask: str, digest: str) -> np.ndarray | None:
         return None
     if note is None or note['run'] != digest:
         return None
-    if note['labels'] != _sha(labels.tobytes()):
+    if note['labels'] != value_digest(labels.tobytes()):
         raise DataError(f'{mask} was changed after it was written. Remove it to have the picture labelled again.')
-    return np.bincount(labels.ravel(), minlength=256) if note['picture'] == _sha(Path(image).read_bytes()) else None
+    return np.bincount(labels.ravel(), minlength=256) if note['picture'] == file_digest(image) else None
 
 
 def _note_of(png: Image.Image) -> dict | None:
@@ -269,7 +267,7 @@ def _refuse_foreign(jobs: Sequence[Job], out: Path, digest: str) -> None:
 def _write(labels: np.ndarray, path: str, digest: str, image: str) -> np.ndarray:
     """Write a mask, whole or not at all; returns the pixels of each label (256,)."""
     note = PngInfo()
-    origin = dict(run=digest, picture=_sha(Path(image).read_bytes()), labels=_sha(labels.tobytes()))
+    origin = dict(run=digest, picture=file_digest(image), labels=value_digest(labels.tobytes()))
     note.add_text(NOTE, json.dumps(origin))
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -291,10 +289,6 @@ def _write_text(path: Path, text: str) -> None:
 
 def _unwritable(path: str | Path, error: OSError) -> DataError:
     return DataError(f'{path} cannot be written: {error.strerror or error}. What is labelled is kept: run it again.')
-
-
-def _sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:24]
 
 
 def _start(out: Path, run: dict) -> None:

@@ -24,6 +24,7 @@ from PIL import Image
 from rich.progress import track
 from torch import nn
 
+from vlm_dense.clip.digest import BoundedCache
 from vlm_dense.colours import label_image
 from vlm_dense.datasets.checks import check_limit
 from vlm_dense.engine.configs.checks import class_names, registered
@@ -45,7 +46,6 @@ from vlm_dense.inference.common import (
 )
 from vlm_dense.inference.maskclip_models import DEFAULT_MODEL, limits_of, segmentor_config
 from vlm_dense.inference.overlay import draw_overlay
-from vlm_dense.inference.views import Views
 from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
 from vlm_dense.segmentation.inference import BatchedInference
@@ -105,7 +105,7 @@ class SegInferencer(BaseInferencer):
     ):
         init_default_scope('mmseg')
         self.max_pixels = check_limit(max_pixels)
-        self._views = Views()
+        self._views = BoundedCache()
         if model is None:
             model = DEFAULT_MODEL
         if is_exported(model):

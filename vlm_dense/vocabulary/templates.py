@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from open_clip import OPENAI_IMAGENET_TEMPLATES
@@ -48,3 +49,20 @@ def read_templates(name: str) -> tuple[str, ...]:
         )
     lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
     return tuple(line for line in lines if line and not line.startswith('#'))
+
+
+def as_templates(templates: str | Sequence[str], owner: str) -> tuple[str, ...]:
+    """Templates that are given as a list, or by the name of one.
+
+    Args:
+        templates: Sentences, each with one ``{}`` for the class name, or what :func:`read_templates` takes.
+        owner: Name of the component that they are for, for the message.
+
+    Raises:
+        ConfigError: no such list, an empty list, or a sentence without ``{}`` or with other braces.
+    """
+    found = read_templates(templates) if isinstance(templates, str) else tuple(templates)
+    wrong = [t for t in found if not isinstance(t, str) or t.count('{}') != 1 or t.count('{') + t.count('}') != 2]
+    if wrong or not found:
+        raise ConfigError(f'{owner}: templates need one {{}} each for the class name, found {wrong or found!r}.')
+    return found

@@ -20,7 +20,7 @@ from vlm_dense.engine.models import bare_model
 from vlm_dense.errors import CheckpointError, ConfigError
 from vlm_dense.methods.joint_prompts.ivlp import IVLPPrompt
 from vlm_dense.registry import HOOKS, MODELS
-from vlm_dense.vocabulary.templates import read_templates
+from vlm_dense.vocabulary.templates import as_templates
 
 _KEY = 'prompt_average'
 
@@ -77,12 +77,7 @@ class PromptSRCPrompt(IVLPPrompt, Head):
         super().__init__(
             class_names, text_tower, image_tower, words, **sizes, std=std, pretrained=pretrained, init_cfg=init_cfg
         )
-        templates = read_templates(templates) if isinstance(templates, str) else tuple(templates)
-        bare = [template for template in templates if '{}' not in template]
-        if bare or not templates:
-            raise ConfigError(
-                f'PromptSRCPrompt: templates need a {{}} for the class name, found {bare or templates!r}.'
-            )
+        templates = as_templates(templates, 'PromptSRCPrompt')
         sentences = [t.format(name.replace('_', ' ')) for name in self.class_names for t in templates]
         self.register_buffer('template_ids', text_tower.tokenize(sentences), persistent=False)
         self.text_weight, self.image_weight, self.logits_weight = text_weight, image_weight, logits_weight

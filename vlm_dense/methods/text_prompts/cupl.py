@@ -14,9 +14,9 @@ from torch import Tensor
 
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.contract.sentences import SentencePrompt, read_texts, texts_of_classes
-from vlm_dense.errors import ConfigError, DataError
+from vlm_dense.errors import DataError
 from vlm_dense.registry import MODELS
-from vlm_dense.vocabulary.templates import read_templates
+from vlm_dense.vocabulary.templates import as_templates
 
 
 @MODELS.register_module()
@@ -47,10 +47,7 @@ class CuPLPrompt(SentencePrompt):
         templates: str | Sequence[str] = (),
         init_cfg: dict | None = None,
     ):
-        templates = read_templates(templates) if isinstance(templates, str) else tuple(templates)
-        bare = [template for template in templates if '{}' not in template]
-        if bare:
-            raise ConfigError(f'CuPLPrompt: templates need a {{}} for the class name, found {bare!r}.')
+        templates = as_templates(templates, 'CuPLPrompt') if templates else ()
         found = texts_of_classes(read_texts(sentences, 'sentences'), class_names)
         for text, written in found:
             wrong = [sentence for sentence in written if '{}' in sentence or not sentence.strip()]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from timm.loss import AsymmetricLossMultiLabel
 from torch import Tensor
 
 from vlm_dense.clip.image_tower import ImageFeatures
@@ -128,8 +129,8 @@ class AsymmetricLoss(Loss):
         super().__init__()
         if num_classes is not None and num_classes < 1:
             raise ConfigError(f'AsymmetricLoss: num_classes must be at least 1, found {num_classes}.')
-        self.weight, self.gamma_pos, self.gamma_neg = weight, gamma_pos, gamma_neg
-        self.clip, self.eps, self.num_classes = clip, eps, num_classes
+        self.weight, self.num_classes = weight, num_classes
+        self.terms = AsymmetricLossMultiLabel(gamma_neg, gamma_pos, clip, eps, True, reduction='sum')
 
     def classes(self, data_samples: list) -> Tensor | None:
         """The classes of this step, or ``None``."""
@@ -143,16 +144,5 @@ class AsymmetricLoss(Loss):
     def forward(self, step: Step) -> dict[str, Tensor]:
         """``loss_asymmetric``."""
         labels = step.several_labels()
-        terms = asymmetric_terms(step.logits, labels, self.gamma_pos, self.gamma_neg, self.clip, self.eps)
-        return dict(loss_asymmetric=-self.weight * terms[labels >= 0].sum())
-
-
-def asymmetric_terms(
-    logits: Tensor, labels: Tensor, gamma_pos: float, gamma_neg: float, clip: float, eps: float
-) -> Tensor:
-    """Weighted logarithms of the probability of each label, see :class:`AsymmetricLoss`; of the shape of both."""
-    shown = logits.sigmoid()
-    absent = (1 - shown + clip).clamp(max=1)
-    right = torch.where(labels == 1, shown, absent)
-    gamma = torch.where(labels == 1, gamma_pos, gamma_neg)
-    return (1 - right.detach()) ** gamma * right.clamp(min=eps).log()
+        known = labels >= 0
+        return dict(loss_asymmetric=self.weight * self.terms(step.logits[known], labels[known]))

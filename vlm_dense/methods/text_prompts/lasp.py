@@ -19,7 +19,7 @@ from vlm_dense.contract.learned_context import WiderContext
 from vlm_dense.contract.release import read_release
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
-from vlm_dense.vocabulary.templates import read_templates
+from vlm_dense.vocabulary.templates import as_templates
 
 LAYER_NORMS = r'^image_encoder\.(transformer\.resblocks\.\d+\.ln_[12]\.(?:weight|bias))$'
 """What the method trains in the image tower, in the release's names."""
@@ -79,10 +79,7 @@ class LASPPrompt(WiderContext):
         all_names = tuple(all_names or class_names)
         own = dict(num_contexts=num_contexts, words=words, std=std, init_cfg=init_cfg)
         super().__init__(class_names, text_tower, all_names, **own)
-        templates = read_templates(templates) if isinstance(templates, str) else tuple(templates)
-        bare = [template for template in templates if '{}' not in template]
-        if bare or not templates:
-            raise ConfigError(f'LASPPrompt: templates need a {{}} for the class name, found {bare or templates!r}.')
+        templates = as_templates(templates, 'LASPPrompt')
         sentences = [t.format(name.replace('_', ' ')) for t in templates for name in all_names]
         self.register_buffer('template_ids', text_tower.tokenize(sentences), persistent=False)
         self.weight, self.noise = weight, noise

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from timm.loss import AsymmetricLossMultiLabel
 from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures
@@ -18,7 +19,6 @@ from vlm_dense.contract.roles import Head, Loss, Step
 from vlm_dense.contract.text_prompt import TextPrompt
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.text_prompts.coop import CoOpPrompt
-from vlm_dense.methods.text_prompts.dualcoop import asymmetric_terms
 from vlm_dense.registry import MODELS
 
 _PADDED = -1e4  # similarity of what lies behind a caption
@@ -166,10 +166,10 @@ class GrainAsymmetricLoss(GrainLoss):
 
     def __init__(self, gamma_pos: float = 1.0, gamma_neg: float = 2.0, clip: float = 0.05, eps: float = 1e-8):
         super().__init__()
-        self.options = dict(gamma_pos=gamma_pos, gamma_neg=gamma_neg, clip=clip, eps=eps)
+        self.terms = AsymmetricLossMultiLabel(gamma_neg, gamma_pos, clip, eps, True, reduction='mean')
 
     def of(self, scores: Tensor, labels: Tensor) -> Tensor:
-        return -asymmetric_terms(scores, labels, **self.options)[labels >= 0].mean()
+        return self.terms(scores[labels >= 0], labels[labels >= 0])
 
 
 @MODELS.register_module()

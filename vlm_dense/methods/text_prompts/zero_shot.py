@@ -12,9 +12,8 @@ from torch import Tensor
 
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.contract.text_prompt import TextPrompt
-from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
-from vlm_dense.vocabulary.templates import read_templates
+from vlm_dense.vocabulary.templates import as_templates
 
 
 @MODELS.register_module()
@@ -42,10 +41,7 @@ class ZeroShotPrompt(TextPrompt):
         init_cfg: dict | None = None,
     ):
         super().__init__(class_names, text_tower, init_cfg)
-        templates = read_templates(templates) if isinstance(templates, str) else tuple(templates)
-        bare = [t for t in templates if '{}' not in t]
-        if bare or not templates:
-            raise ConfigError(f'ZeroShotPrompt: templates need a {{}} for the class name, found {bare or templates!r}.')
+        templates = as_templates(templates, 'ZeroShotPrompt')
         self.templates = templates
         spaces = str.maketrans(separators, ' ' * len(separators))
         names = [name.translate(spaces) for name in self.class_names]
