@@ -229,10 +229,10 @@ class ShapesDataset(BaseDataset):
 
 
 def coco_mask(mask: np.ndarray) -> dict:
-    """Run-length code of a mask uint8 (H, W), as COCO's annotation files hold it."""
+    """Run-length code of a mask (H, W) of 0 and 1, as COCO's annotation files hold it."""
     from pycocotools.mask import encode
 
-    code = encode(np.asfortranarray(mask))
+    code = encode(np.asfortranarray(mask, dtype=np.uint8))
     return dict(code, counts=code['counts'].decode())
 
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from vlm_dense.colours import label_image
+from vlm_dense.datasets.shapes import coco_mask
 from vlm_dense.inference.common import save
 
 TOLERANCE = 1.0
@@ -29,13 +30,13 @@ def coco_of(labels: np.ndarray, names: Sequence[str], picture: str) -> dict:
     height, width = labels.shape
     annotations = []
     for label in sorted(set(np.unique(labels).tolist()) & set(range(len(names)))):
-        code = run_lengths.encode(np.asfortranarray(labels == label, dtype=np.uint8))
+        code = coco_mask(labels == label)
         annotations.append(
             dict(
                 id=len(annotations) + 1,
                 image_id=1,
                 category_id=label + 1,
-                segmentation=dict(size=[height, width], counts=code['counts'].decode('ascii')),
+                segmentation=code,
                 area=int(run_lengths.area(code)),
                 bbox=run_lengths.toBbox(code).tolist(),
                 iscrowd=0,
