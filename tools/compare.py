@@ -65,10 +65,11 @@ if __name__ == '__main__':
 
 vlm_dense.setup()  # before others import mmseg
 import torch
-from comparison import report
-from comparison.cells import plan
-from comparison.runs import results, run_cells
 from mmengine.utils import ProgressBar
+
+from vlm_dense.comparison import report
+from vlm_dense.comparison.cells import plan
+from vlm_dense.comparison.runs import results, run_cells
 
 
 def main(argv: Sequence[str] | None = None) -> int:

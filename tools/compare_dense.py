@@ -61,8 +61,9 @@ if __name__ == '__main__':
     parse_args()  # --help and what is wrong with the arguments, before torch is imported
 
 vlm_dense.setup()  # before others import mmseg
-from comparison import dense, dense_report
 from mmengine.utils import ProgressBar
+
+from vlm_dense.comparison import dense, dense_report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,7 +112,9 @@ def _count(text: str) -> int:
 def _measure(cell: dense.Cell, out: Path, images: int) -> dict[dense.Cell, str]:
     """Measure a cell in a process of its own, whose memory is nobody else's."""
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['comparison.preload', 'comparison.dense'])  # imported once for all cells
+    context.set_forkserver_preload(
+        ['vlm_dense.comparison.preload', 'vlm_dense.comparison.dense']
+    )  # imported once for all cells
     process = context.Process(target=dense.run_cost, args=(cell, out, images), daemon=True)
     process.start()
     process.join()

@@ -27,8 +27,7 @@ if __name__ == '__main__':
     parse_args()  # --help and what is wrong with the arguments, before torch is imported
 
 vlm_dense.setup()  # before others import mmseg
-from comparison import report
-
+from vlm_dense.comparison import report
 from vlm_dense.engine.configs.names import find_config
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import DataError

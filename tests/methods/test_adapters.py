@@ -14,7 +14,6 @@ import test as test_tool
 import torch
 import train as train_tool
 from classification.small_runs import weights
-from comparison.cells import selection
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
@@ -23,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.comparison.cells import selection
 from vlm_dense.engine.configs.names import find_config
 from vlm_dense.errors import CheckpointError, ConfigError, DataError
 from vlm_dense.methods.adapters.linear_probe import minimise

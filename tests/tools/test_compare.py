@@ -13,15 +13,15 @@ from pathlib import Path
 import compare
 import pytest
 import torch
-from comparison import report
-from comparison.cells import make_cells, plan
-from comparison.origin import code_digest, weights_digest
-from comparison.protocols.base_to_new import harmonic
-from comparison.runs import result_at, result_of, run_cells
 from engine.processes import wait_until
 from PIL import Image
 from tiny_towers import resnet
 
+from vlm_dense.comparison import report
+from vlm_dense.comparison.cells import make_cells, plan
+from vlm_dense.comparison.origin import code_digest, weights_digest
+from vlm_dense.comparison.protocols.base_to_new import harmonic
+from vlm_dense.comparison.runs import result_at, result_of, run_cells
 from vlm_dense.errors import ConfigError
 from vlm_dense.vocabulary.templates import read_templates
 
@@ -187,6 +187,8 @@ def test_other_weights_at_the_same_path_and_other_code_make_other_cells(configs,
     code.write_text('def f(x):\n    """Doubles."""\n    return 2 * x\n')
     before = code_digest(package)
     code.write_text('def f(x):\n    """Says more."""\n    return 2 * x  # and a comment\n')
+    (package / 'cli').mkdir()
+    (package / 'cli' / 'program.py').write_text('print(1)\n')
     assert code_digest(package) == before
     code.write_text('def f(x):\n    """Says more."""\n    return 3 * x\n')
     assert code_digest(package) != before

@@ -14,13 +14,13 @@ import compare_dense
 import numpy as np
 import pytest
 import torch
-from comparison import dense, dense_report
-from comparison.shared_tower import SharedTower
 from engine.processes import wait_until
 from mmengine.config import Config
 from PIL import Image
 
 from vlm_dense.clip.vit import CLIPViT
+from vlm_dense.comparison import dense, dense_report
+from vlm_dense.comparison.shared_tower import SharedTower
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 
@@ -123,9 +123,8 @@ def test_a_terminated_comparison_leaves_no_measurement_running(tmp_path):
     )
     arguments = ['--methods', 'maskclip', '--images', 'shapes=1', '--out', str(tmp_path / 'out')]
     code = f'import sys; sys.path[:0] = {[str(ROOT / "tools"), str(tmp_path)]!r}\n'
-    code += (
-        f'import compare_dense, slow; compare_dense.dense.run_cost = slow.run_cost; compare_dense.main({arguments!r})'
-    )
+    code += 'import compare_dense, slow; from vlm_dense.comparison import dense; dense.run_cost = slow.run_cost\n'
+    code += f'compare_dense.main({arguments!r})'
     process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL, start_new_session=True)
     wait_until((tmp_path / 'began').exists, process)
     process.terminate()

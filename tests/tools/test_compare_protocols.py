@@ -6,13 +6,13 @@ from pathlib import Path
 
 import compare
 import pytest
-from comparison import report, runs
-from comparison.cells import plan
-from comparison.drawn import dicts
-from comparison.protocols import PROTOCOLS
 from mmengine.config import Config
 from tiny_towers import resnet, vit
 
+from vlm_dense.comparison import report, runs
+from vlm_dense.comparison.cells import plan
+from vlm_dense.comparison.drawn import dicts
+from vlm_dense.comparison.protocols import PROTOCOLS
 from vlm_dense.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import methods_page
 import pytest
-from comparison import report
 
+from vlm_dense.comparison import report
 from vlm_dense.errors import DataError
 
 ROOT = Path(__file__).parents[2]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from comparison.cells import plan
-from comparison.recipes import recipe_options
 
+from vlm_dense.comparison.cells import plan
+from vlm_dense.comparison.recipes import recipe_options
 from vlm_dense.engine.configs.names import CONFIGS, list_configs
 from vlm_dense.engine.runner.launch import load_config
 from vlm_dense.errors import ConfigError

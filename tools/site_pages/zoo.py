@@ -13,9 +13,9 @@ from pathlib import Path
 
 import figures
 import yaml
-from comparison import report
 
 from site_pages.reference import Reference
+from vlm_dense.comparison import report
 
 TASKS = ('Classification', 'Segmentation', 'Detection')
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from mmengine.runner import Runner
 
-from comparison.drawn import PAIRS, dicts, with_pairs
-from comparison.origin import code_digest, weights_digest
-from comparison.protocols import PROTOCOLS
-from comparison.protocols.protocol import Run
-from comparison.recipes import changed, image_sets, of_tests, recipe_options, test_options
 from vlm_dense.classification.datasets import SETS
+from vlm_dense.comparison.drawn import PAIRS, dicts, with_pairs
+from vlm_dense.comparison.origin import code_digest, weights_digest
+from vlm_dense.comparison.protocols import PROTOCOLS
+from vlm_dense.comparison.protocols.protocol import Run
+from vlm_dense.comparison.recipes import changed, image_sets, of_tests, recipe_options, test_options
 from vlm_dense.engine.configs.names import find_config, list_configs
 from vlm_dense.engine.runner.launch import load_config
 from vlm_dense.errors import ConfigError, unknown_name

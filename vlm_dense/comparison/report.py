@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from comparison.cells import Cell
-from comparison.protocols import PROTOCOLS
+from vlm_dense.comparison.cells import Cell
+from vlm_dense.comparison.protocols import PROTOCOLS
 from vlm_dense.errors import DataError
 
 FIELDS = (

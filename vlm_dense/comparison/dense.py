@@ -22,9 +22,9 @@ from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
-from comparison.origin import code_digest, weights_digest
-from comparison.shared_tower import SharedTower
 from vlm_dense.clip.vit import CLIPViT
+from vlm_dense.comparison.origin import code_digest, weights_digest
+from vlm_dense.comparison.shared_tower import SharedTower
 from vlm_dense.contract.text_prompt import TextPrompt
 from vlm_dense.engine.configs.names import existing_config
 from vlm_dense.engine.files import written_whole

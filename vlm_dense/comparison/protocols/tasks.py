@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comparison.protocols.protocol import Protocol, Run, mean_over
+from vlm_dense.comparison.protocols.protocol import Protocol, Run, mean_over
 from vlm_dense.errors import ConfigError
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from comparison.protocols.multi_label import MultiLabel
-from comparison.protocols.protocol import Run, check_evaluator
+from vlm_dense.comparison.protocols.multi_label import MultiLabel
+from vlm_dense.comparison.protocols.protocol import Run, check_evaluator
 
 
 class Hierarchical(MultiLabel):

@@ -6,7 +6,7 @@ A config says ``source``, what changes in all data for the training, if anything
 
 from __future__ import annotations
 
-from comparison.protocols.protocol import Protocol, Run, mean_over
+from vlm_dense.comparison.protocols.protocol import Protocol, Run, mean_over
 from vlm_dense.errors import ConfigError
 
 

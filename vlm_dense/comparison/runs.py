@@ -21,13 +21,13 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from comparison.cells import Cell, prepared_from
+from vlm_dense.comparison.cells import Cell, prepared_from
 from vlm_dense.engine.configs.checks import class_names, registered
 from vlm_dense.engine.files import last_checkpoint, lock
 from vlm_dense.engine.runner import launch
 from vlm_dense.errors import ConfigError
 
-_PRELOADED = ['comparison.preload']
+_PRELOADED = ['vlm_dense.comparison.preload']
 
 
 def run_cells(cells: list[Cell], out: Path, workers: int, told: Callable[[int, int], None]) -> dict[Cell, str]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from comparison.dense import Cell, result_at
 from vlm_dense.colours import class_colours
+from vlm_dense.comparison.dense import Cell, result_at
 from vlm_dense.engine.configs.checks import class_names
 from vlm_dense.engine.hooks.images import colour, draw_rows
 

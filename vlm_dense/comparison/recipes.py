@@ -17,7 +17,7 @@ import copy
 
 from mmengine.config import Config
 
-from comparison.drawn import dicts
+from vlm_dense.comparison.drawn import dicts
 from vlm_dense.engine.configs.files import change_config
 from vlm_dense.errors import ConfigError, unknown_name
 

@@ -20,9 +20,15 @@ SUFFIXES = ('.pt', '.pth', '.safetensors', '.bin', '.npz', '.ckpt')
 
 
 def code_digest(folder: Path = PACKAGE) -> str:
-    """Of all code and data tables of a package, of torch and of open_clip; comments and docstrings do not count."""
+    """Of all code and data tables of a package, of torch and of open_clip; comments and docstrings do not count.
+
+    Nor do programs and comparison, which choose what is run and print what it found.
+    """
     files = sorted(
-        p for p in folder.rglob('*') if p.suffix in ('.py', '.json', '.txt') and '__pycache__' not in p.parts
+        p
+        for p in folder.rglob('*')
+        if p.suffix in ('.py', '.json', '.txt')
+        and not {'__pycache__', 'cli', 'comparison'} & set(p.relative_to(folder).parts)
     )
     return _code_digest(tuple((p, p.stat().st_mtime_ns, p.stat().st_size) for p in files), folder)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comparison.protocols.protocol import Protocol, Run, across_tests
+from vlm_dense.comparison.protocols.protocol import Protocol, Run, across_tests
 
 
 class BaseToNew(Protocol):

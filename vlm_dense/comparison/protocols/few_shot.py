@@ -1,6 +1,6 @@
 """Few shots: test on the classes of the training (CLIP, section 3; CoOp, section 4.1)."""
 
-from comparison.protocols.protocol import Protocol
+from vlm_dense.comparison.protocols.protocol import Protocol
 
 
 class FewShot(Protocol):

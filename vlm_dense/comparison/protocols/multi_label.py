@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comparison.protocols.protocol import Protocol, Run, check_evaluator
+from vlm_dense.comparison.protocols.protocol import Protocol, Run, check_evaluator
 
 
 class MultiLabel(Protocol):
