@@ -26,17 +26,7 @@ DEV = [*TESTS, *DEMO, 'ruff', 'pre-commit', 'selenium']
 
 MIM = ('configs', 'tools', 'model-index.yml')
 """What of the repository is laid into the package as ``vlm_dense/.mim``, where OpenMMLab's libraries look for it."""
-OF_THE_REPOSITORY = (
-    'benchmarks',
-    'compare_ops.py',
-    'figures.py',
-    'kernel_cases',
-    'methods_page.py',
-    'ops_sweep.py',
-    'site_pages',
-    'stock',
-    '__pycache__',
-)
+OF_THE_REPOSITORY = ('benchmarks', 'dev', '__pycache__')
 """Left out of it: programs on the files of the repository itself."""
 
 

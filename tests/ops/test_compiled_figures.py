@@ -13,7 +13,7 @@ from kernel_cases.drawing import draw
 
 from vlm_dense.ops import is_stand_in
 
-TOOLS = Path(__file__).parents[2] / 'tools'
+TOOLS = Path(__file__).parents[2] / 'tools' / 'dev'
 
 
 @pytest.fixture(scope='module')

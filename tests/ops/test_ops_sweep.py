@@ -12,7 +12,7 @@ import pytest
 import torch
 from stock import all_configs, one_model, outcomes
 
-TOOLS = Path(__file__).parents[2] / 'tools'
+TOOLS = Path(__file__).parents[2] / 'tools' / 'dev'
 
 
 def test_nothing_is_left_to_download_and_every_score_counts():

@@ -87,5 +87,5 @@ def test_the_page_in_the_repository_is_what_the_generator_writes():
     written = (ROOT / 'docs/methods.md').read_text('utf-8')
     links = r'\[\w+\]\(\.\./(configs/\w+/\w+\.py)\)(, )?'  # a config may come later than the page
     without = [re.sub(links, '', text).replace('|  |', '| - |') for text in (written, methods_page.page(DOCS, CONFIGS))]
-    assert without[0] == without[1], 'run python tools/methods_page.py'
+    assert without[0] == without[1], 'run python tools/dev/methods_page.py'
     assert all((ROOT / path).is_file() for path, _ in re.findall(links, written))

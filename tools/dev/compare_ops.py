@@ -3,8 +3,8 @@
 Where mmcv has its compiled kernels, this writes their figures; elsewhere it compares the stand-in's with them, prints
 a table and ends with status 1 if a difference is above its tolerance.
 
-    python tools/compare_ops.py --write tests/data/ops/compiled.npz    # with compiled mmcv
-    python tools/compare_ops.py                                        # with the stand-in
+    python tools/dev/compare_ops.py --write tests/data/ops/compiled.npz    # with compiled mmcv
+    python tools/dev/compare_ops.py                                        # with the stand-in
 
 The kernels are called through ``mmcv.ops``, on the CPU, on random and on degenerate inputs. Of a training step there
 are the losses, and of every parameter's gradient the norm and the product with fixed random numbers; of a prediction
@@ -20,25 +20,10 @@ import warnings
 import zipfile
 from pathlib import Path
 
-import vlm_dense
-
-ROOT = Path(__file__).parents[1]
-FIGURES = ROOT / 'tests' / 'data' / 'ops' / 'compiled.npz'
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('figures', nargs='?', type=Path, default=FIGURES, help='file to compare with')
-    parser.add_argument('--write', type=Path, metavar='FILE', help='write the figures of the compiled kernels')
-    return parser.parse_args(argv)
-
-
-if __name__ == '__main__':
-    parse_args()  # --help and what is wrong with the arguments, before torch is imported
-
 import numpy as np
 import torch
+
+import vlm_dense
 
 vlm_dense.setup()  # before others import mmdet
 
@@ -47,6 +32,9 @@ from kernel_cases import detectors, kernels
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import DataError
 from vlm_dense.ops import is_stand_in
+
+ROOT = Path(__file__).parents[2]
+FIGURES = ROOT / 'tests' / 'data' / 'ops' / 'compiled.npz'
 
 RELATIVE = 1e-4  # of the largest figure in an array
 HALF = 2e-2  # the same, for cases in half precision, where the compiled kernels also add up in it
@@ -125,6 +113,14 @@ def compare(ours: dict, theirs: dict) -> dict[str, float]:
     part = {name: slice(1, None, 3) if name.endswith('/predictions') else slice(None) for name in ours}
     both = {name: difference(ours[name][part[name]], theirs[name][part[name]]) for name in ours if name in theirs}
     return both | dict.fromkeys(ours.keys() ^ theirs.keys(), float('inf'))
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('figures', nargs='?', type=Path, default=FIGURES, help='file to compare with')
+    parser.add_argument('--write', type=Path, metavar='FILE', help='write the figures of the compiled kernels')
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,17 +11,17 @@ from pathlib import Path
 
 from stock.one_model import KILLED, MEMORY, bare, own_size
 
-TOOLS = Path(__file__).parents[1]
+DEV = Path(__file__).parents[1]
 
 
 class Environment:
     """A Python with its worker process."""
 
     def __init__(self, python: str, package: str, limit: float, memory: float = MEMORY):
-        command = [python, '-W', 'ignore', str(TOOLS / 'ops_sweep.py'), package, '--worker']
+        command = [python, '-W', 'ignore', str(DEV / 'ops_sweep.py'), package, '--worker']
         command += ['--limit', str(limit), '--memory', str(memory)]
         variables = dict(
-            OMP_NUM_THREADS='1', PYTHONPATH=str(TOOLS.parent), HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1'
+            OMP_NUM_THREADS='1', PYTHONPATH=str(DEV.parents[1]), HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1'
         )
         self.process = subprocess.Popen(
             command,

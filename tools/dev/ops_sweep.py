@@ -5,8 +5,8 @@ environment, and in another one if its Python is named; the same seeds in both. 
 once. Every run is a process of its own with a limit of time; the results are kept in a file, and a sweep that was
 stopped goes on from there.
 
-    python tools/ops_sweep.py mmdet --results sweep.jsonl
-    python tools/ops_sweep.py mmdet --results sweep.jsonl --compiled /path/to/other/bin/python
+    python tools/dev/ops_sweep.py mmdet --results sweep.jsonl
+    python tools/dev/ops_sweep.py mmdet --results sweep.jsonl --compiled /path/to/other/bin/python
 
 The table counts configs:
 

@@ -1,4 +1,6 @@
-"""Write docs/methods.md: python tools/methods_page.py [work_dirs/compare] [--benchmark work_dirs/pairs work_dirs/trees]
+"""Write docs/methods.md.
+
+python tools/dev/methods_page.py [work_dirs/compare] [--benchmark work_dirs/pairs work_dirs/trees]
 
 From what the methods are (docs/data/methods.json) and what comparisons of them on Shapes found. With the folder of a
 comparison its figures are first copied to docs/data, else those that are there are used.
@@ -14,25 +16,13 @@ from pathlib import Path
 
 import vlm_dense
 
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description='Write docs/methods.md.')
-    parser.add_argument('comparison', nargs='?', type=Path, help='--out folder of tools/compare.py')
-    parser.add_argument('--benchmark', nargs='+', type=Path, metavar='FOLDER', help='those of the drawn benchmark')
-    return parser.parse_args(argv)
-
-
-if __name__ == '__main__':
-    parse_args()  # --help and what is wrong with the arguments, before torch is imported
-
 vlm_dense.setup()  # before others import mmseg
 from vlm_dense.comparison import report
 from vlm_dense.engine.configs.names import find_config
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import DataError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FIGURES = 'compare_shapes'
 """Name of the figures in docs/data (CSV, and the command as text) and of the picture in docs/images."""
 BENCHMARK = 'benchmark'
@@ -40,7 +30,7 @@ BENCHMARK = 'benchmark'
 
 HEAD = """# Methods of classification
 
-<!-- written by tools/methods_page.py; change docs/data/methods.json instead -->
+<!-- written by tools/dev/methods_page.py; change docs/data/methods.json instead -->
 
 `python tools/train.py CONFIG`, or `python tools/test.py CONFIG` where nothing is trained. **Ours** are runs on drawn
 scenes with the small bundled models, top-1 in percent: the greatest number of shots, and base / new / harmonic mean of
@@ -51,6 +41,14 @@ again here. Data and protocols: [classification_data.md](classification_data.md)
 BENCHMARK_HEAD = """How the setting was chosen, and what it shows: [classification.md](classification.md).
 `pairs-sketch` are 64 classes, 'red circle' to 'pink heart', on sketches; half of them are base classes.
 A figure without ± is that of one seed."""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Write docs/methods.md.')
+    parser.add_argument('comparison', nargs='?', type=Path, help='--out folder of tools/compare.py')
+    parser.add_argument('--benchmark', nargs='+', type=Path, metavar='FOLDER', help='those of the drawn benchmark')
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,4 +1,6 @@
-"""Print the figures of README and docs again, old and new side by side: python tools/figures.py --data-root camvid=DIR
+"""Print the figures of README and docs again, old and new side by side.
+
+python tools/dev/figures.py --data-root camvid=DIR
 
 Which figure stands on which page, the command that prints it and how it is found in the output are in
 docs/data/figures.json. Commands that take longer than --minutes, or whose data are not given, are listed and left out.
@@ -20,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Cases for tools/dev/compare_ops.py: kernels of mmcv and detectors with them."""

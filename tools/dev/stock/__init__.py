@@ -1,0 +1,1 @@
+"""Models of stock configs with random weights, for tools/dev/ops_sweep.py."""

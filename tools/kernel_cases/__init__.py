@@ -1,1 +1,0 @@
-"""Cases for tools/compare_ops.py: kernels of mmcv and detectors with them."""

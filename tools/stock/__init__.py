@@ -1,1 +1,0 @@
-"""Models of stock configs with random weights, for tools/ops_sweep.py."""
