@@ -10,7 +10,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from PIL import Image
 
-from vlm_dense.engine.hooks.images import PredictionPictureHook, colour
+from vlm_dense.drawing import colour
+from vlm_dense.engine.hooks.images import PredictionPictureHook
 
 META = dict(classes=('sky', 'road'), palette=[[255, 0, 0], [0, 255, 0]])
 BLUE_BGR = torch.tensor([255, 0, 0], dtype=torch.uint8)

@@ -19,9 +19,9 @@ from torch import nn
 
 from vlm_dense.colours import class_colours
 from vlm_dense.datasets.checks import check_limit
+from vlm_dense.drawing import draw_instances
 from vlm_dense.engine.configs.checks import class_names
 from vlm_dense.engine.configs.pipelines import preparing_steps
-from vlm_dense.engine.hooks.images import draw_instances
 from vlm_dense.engine.runner.launch import fill_class_names, load_config
 from vlm_dense.errors import DataError
 from vlm_dense.export.models import exported_config

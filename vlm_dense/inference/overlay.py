@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vlm_dense.colours import class_colours
-from vlm_dense.engine.hooks.images import draw_rows
+from vlm_dense.drawing import draw_rows
 from vlm_dense.inference.common import view_side
 
 _LEGEND_WIDTH = 40

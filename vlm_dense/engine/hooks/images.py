@@ -3,123 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.utils import mkdir_or_exist
-from PIL import Image, ImageDraw, ImageFont
 
+from vlm_dense.drawing import colour, draw_instances, draw_rows
 from vlm_dense.registry import HOOKS
-
-_PAPER, _INK = (255, 255, 255), (30, 30, 30)
-_IGNORED = (0, 0, 0)
-
-
-def colour(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
-    """Label map (H, W) -> RGB uint8 (H, W, 3); labels outside the palette, as 255, are black."""
-    table = np.full((256, 3), _IGNORED, np.uint8)
-    table[: len(palette)] = np.asarray(palette, np.uint8)[:256]
-    return table[np.clip(labels, 0, 255)]
-
-
-def _fit(image: np.ndarray, side: int, smooth: bool) -> np.ndarray:
-    scale = side / max(image.shape[:2])
-    size = [max(1, round(s * scale)) for s in image.shape[1::-1]]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if smooth and scale < 1 else cv2.INTER_NEAREST)
-
-
-def draw_rows(
-    rows: Sequence[Sequence[np.ndarray]],
-    columns: Sequence[str],
-    legend: Sequence[tuple[str, Sequence[int]]] = (),
-    title: str = '',
-    tile: int = 256,
-) -> Image.Image:
-    """One picture: a row of tiles per sample, column titles above, class names and their colours below.
-
-    Args:
-        rows: RGB uint8 arrays (H, W, 3), of any size; each is fitted into a square of ``tile`` pixels.
-        columns: One title a tile.
-        legend: (name, RGB) of each class shown.
-        title: Line at the top.
-        tile: Side of a tile in pixels.
-    """
-    gap, line = 6, 22
-    font = ImageFont.load_default(15)
-    width = len(columns) * (tile + gap) + gap
-    boxes, x, y = [], gap, 0  # legend, wrapped
-    for name, rgb in legend:
-        step = int(font.getlength(name)) + 34
-        if x + step > width and x > gap:
-            x, y = gap, y + line
-        boxes.append((x, y, name, rgb))
-        x += step
-    top = (line if title else 0) + line
-    fitted = [[_fit(image, tile, smooth=c == 0) for c, image in enumerate(row)] for row in rows]
-    bottom = top + sum(max(image.shape[0] for image in row) + gap for row in fitted)
-    height = bottom + (y + line + gap if boxes else 0)
-    picture = Image.new('RGB', (width, height), _PAPER)
-    draw = ImageDraw.Draw(picture)
-    if title:
-        draw.text((gap, 3), title, _INK, font)
-    for c, name in enumerate(columns):
-        draw.text((gap + c * (tile + gap), top - line + 2), name, _INK, font)
-    for row in fitted:
-        for c, image in enumerate(row):
-            picture.paste(Image.fromarray(image), (gap + c * (tile + gap), top))
-        top += max(image.shape[0] for image in row) + gap
-    for x, y, name, rgb in boxes:
-        draw.rectangle((x, bottom + y + 3, x + 15, bottom + y + 18), tuple(rgb), _INK)
-        draw.text((x + 20, bottom + y + 2), name, _INK, font)
-    return picture
-
-
-def draw_instances(image: np.ndarray, instances, meta: dict, side: int) -> np.ndarray:
-    """Boxes, masks, names and scores on an image, drawn by mmdet.
-
-    Args:
-        image: RGB uint8 (H, W, 3).
-        instances: mmengine's ``InstanceData`` in pixels of the image: ``bboxes``, ``labels``, and ``masks`` (mmdet's,
-            or a tensor (n, H, W)) and ``scores`` if there are some.
-        meta: With ``classes`` and ``palette``.
-        side: Longer side in pixels of what is returned; small images are enlarged, so that names can be read.
-    """
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.bbox import get_box_tensor
-    from mmdet.visualization import DetLocalVisualizer
-    from mmengine.structures import InstanceData
-
-    height, width = image.shape[:2]
-    image = _fit(image, side, smooth=True)
-    scale = image.shape[1] / width, image.shape[0] / height
-    shown = InstanceData(
-        bboxes=get_box_tensor(instances.bboxes).cpu().float() * torch.tensor([*scale, *scale]),
-        labels=instances.labels.cpu(),
-    )
-    if 'masks' in instances:
-        masks = instances.masks
-        masks = masks.to_ndarray() if hasattr(masks, 'to_ndarray') else masks.cpu().numpy()
-        size = image.shape[1::-1]
-        masks = [cv2.resize(m.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) for m in masks]
-        shown.masks = np.array(masks, bool).reshape(-1, *image.shape[:2])
-    if 'scores' in instances:
-        shown.scores = instances.scores.cpu()
-        sample = DetDataSample(pred_instances=shown)
-    else:
-        sample = DetDataSample(gt_instances=shown)
-    visualizer = DetLocalVisualizer(alpha=0.5, line_width=2)
-    visualizer.dataset_meta = dict(classes=meta['classes'], palette=[tuple(c) for c in meta['palette']])
-    predicted = 'pred_instances' in sample
-    visualizer.add_datasample('', image, sample, draw_gt=not predicted, draw_pred=predicted, pred_score_thr=0)
-    drawn = visualizer.get_image()
-    visualizer.close()
-    return drawn
 
 
 @HOOKS.register_module()
