@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import vlm_dense
 from vlm_dense import cli
-from vlm_dense.cli import arguments
+from vlm_dense.cli import PROGRAMS, arguments
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
@@ -24,11 +26,10 @@ def run(code: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_programs_are_the_files_of_tools_and_the_help_tells_each(capsys):
+def test_the_help_tells_each_program(capsys):
     cli.main(['--help'])
     lines = capsys.readouterr().out.splitlines()
-    for path in (ROOT / 'tools').glob('*.py'):
-        name = {'model_info': 'info'}.get(path.stem, path.stem.replace('_', '-'))
+    for name in PROGRAMS:
         told = [line for line in lines if line.split()[:1] == [name]]
         assert len(told) == 1 and len(told[0].split()) > 2, name
     cli.main([])
@@ -41,14 +42,14 @@ def test_every_program_tells_its_arguments_without_torch():
     status, told = run("""
 import contextlib, io
 from vlm_dense import cli
-for name in cli.programs():
+for name in cli.PROGRAMS:
     out = io.StringIO()
     try:
         with contextlib.redirect_stdout(out):
             cli.main([name, '--help'])
     except SystemExit as left:
         print(name, left.code, f'usage: vlm-dense {name} ' in out.getvalue())
-print(len(cli.programs()))
+print(len(cli.PROGRAMS))
 """)
     *lines, count = told.splitlines()
     assert status == 0 and len(lines) == int(count), told
@@ -107,22 +108,34 @@ def test_without_the_libraries_of_mm_a_program_says_how_to_get_them():
         assert 'MissingLibraryError' in told.splitlines()[-1] and "'.[mm]'" in told
 
 
-def test_a_program_has_the_status_of_its_file_and_can_be_imported_by_processes(tmp_path):
-    (tmp_path / 'count.py').write_text(
-        'import sys\nfrom concurrent.futures import ProcessPoolExecutor\nfrom multiprocessing import get_context\n'
-        'def double(x):\n    return 2 * x\n'
-        "if __name__ == '__main__':\n    with ProcessPoolExecutor(1, get_context('spawn')) as pool:\n"
-        '        print(list(pool.map(double, map(int, sys.argv[1:]))))\n    sys.exit(7)\n'
+def test_a_program_leaves_with_its_status(tmp_path):
+    answers = tmp_path / 'answers.jsonl'
+    answers.write_text('{"class": "circle", "answer": "It is round."}\n')
+    words = ['circle', 'star', '--answers', str(answers), '--out', str(tmp_path / 'sentences.json')]
+    with pytest.raises(SystemExit) as left:
+        cli.main(['describe-classes', *words])
+    assert left.value.code == 1  # the star has no answer
+    with pytest.raises(SystemExit) as left:
+        cli.main(['models', 'denseclip', '--names'])
+    assert left.value.code == 0
+
+
+def test_files_of_tools_are_the_programs_and_name_themselves():
+    files = {path.stem for path in (ROOT / 'tools').glob('*.py')}
+    assert files == set(PROGRAMS.values())
+    code = (
+        WITHOUT_TORCH + 'import runpy; sys.argv[0] = path = sys.argv.pop(1); runpy.run_path(path, run_name="__main__")'
     )
-    path = str(tmp_path / 'count.py')
-    code = f'from pathlib import Path; from vlm_dense.cli import run; run(Path({path!r}), "count", ["3"])'
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=ENVIRONMENT)
-    assert (done.returncode, done.stdout) == (7, '[6]\n'), done.stderr
+    for name, file in PROGRAMS.items():
+        command = [sys.executable, '-c', code, f'tools/{file}.py', '--help']
+        done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT)
+        assert done.returncode == 0 and done.stdout.startswith(f'usage: python tools/{file}.py '), done.stderr
+        assert 'vlm-dense' not in done.stdout, name
 
 
 def test_a_command_is_told_as_it_was_typed(monkeypatch):
     monkeypatch.setattr('sys.argv', ['tools/compare.py', '--shots', '4', 'a b'])
-    assert arguments.as_typed('tools/compare.py') == "python tools/compare.py --shots 4 'a b'"
-    monkeypatch.setattr('sys.argv', ['vlm-dense compare', '--shots', '4'])
-    assert arguments.as_typed('tools/compare.py') == 'vlm-dense compare --shots 4'
-    assert arguments.as_typed('tools/compare.py', ['--seeds', '1']) == 'vlm-dense compare --seeds 1'
+    assert arguments.as_typed('compare') == "python tools/compare.py --shots 4 'a b'"
+    monkeypatch.setattr('sys.argv', ['/somewhere/bin/vlm-dense', '--shots', '4'])
+    assert arguments.as_typed('compare') == 'vlm-dense compare --shots 4'
+    assert arguments.as_typed('compare', ['--seeds', '1']) == 'vlm-dense compare --seeds 1'

@@ -1,44 +1,6 @@
-"""Look at the data of a config before training: counts, sizes, classes, files that cannot be used, and pictures.
+"""``python tools/check_data.py``: the program is vlm_dense/cli/check_data.py."""
 
-python tools/check_data.py configs/denseclip/denseclip_own-masks.py --data-root DIR --classes names.txt
-"""
-
-from __future__ import annotations
-
-import argparse
-import sys
-from collections.abc import Sequence
-
-import vlm_dense
-from vlm_dense.cli import arguments
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_config(parser)
-    arguments.add_data(parser)
-    parser.add_argument('--out', default='work_dirs/check_data', metavar='DIR', help='for pictures (%(default)s)')
-    parser.add_argument('--samples', type=arguments.positive, default=6, help='in each picture (%(default)s)')
-    parser.add_argument('--show', type=arguments.positive, default=10, help='faults that are listed (%(default)s)')
-    arguments.add_config_arguments(parser)
-    return parser.parse_args(argv)
-
+from vlm_dense.cli import run
 
 if __name__ == '__main__':
-    parse_args()  # --help and what is wrong with the arguments, before torch is imported
-
-vlm_dense.setup()  # before others import mmseg
-from vlm_dense.engine.messages import user_errors
-from vlm_dense.inference.data_report import check
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; 1 if some files cannot be used."""
-    args = parse_args(argv)
-    with user_errors():
-        return int(check(args))
-
-
-if __name__ == '__main__':
-    sys.exit(main())
+    run('check-data')

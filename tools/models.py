@@ -1,58 +1,6 @@
-"""List the models: python tools/models.py denseclip --task segmentation
+"""``python tools/models.py``: the program is vlm_dense/cli/models.py."""
 
-A name of the list is what train, test, info and vlm_dense.get_model take. Figures are those of the metafiles beside the
-configs: published by the authors of a method, or of runs of this project.
-"""
-
-from __future__ import annotations
-
-import argparse
-from collections.abc import Sequence
-
-from vlm_dense.engine.messages import user_errors
-from vlm_dense.errors import ConfigError, unknown_name
-from vlm_dense.zoo import Card, cards, find_cards
-
-HEAD = ('model', 'task', 'trained on', 'published', 'own')
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('pattern', nargs='?', default='', help='part of the name; *, ? and [...] as in file names')
-    parser.add_argument('--task', help='part of the task, as segmentation, detection, classification')
-    parser.add_argument('--names', action='store_true', help='print the names only')
-    return parser.parse_args(argv)
-
-
-def figures(card: Card, published: bool) -> str:
-    """The figures of a model that are published, or those that are of this project, with their data set."""
-    return ', '.join(
-        f'{metric} {value} ({result["Dataset"]})'
-        for result in card.results
-        if bool(result.get('Published')) == published
-        for metric, value in (result.get('Metrics') or {}).items()
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the program."""
-    args = parse_args(argv)
-    found = find_cards(args.pattern, args.task)
-    with user_errors():
-        if not find_cards(args.pattern):
-            raise ConfigError(unknown_name(args.pattern, 'models of vlm_dense', [card.name for card in cards()]))
-        if not found:
-            tasks = '; '.join(sorted({card.task for card in cards()}))
-            raise ConfigError(f'No model like {args.pattern!r} has a task like {args.task!r}. Tasks: {tasks}.')
-    if args.names:
-        return print('\n'.join(card.name for card in found))
-    rows = [HEAD, *((c.name, c.task, c.data, figures(c, True), figures(c, False)) for c in found)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
-    for row in rows:
-        print('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f'\n{len(found)} models. Pictures by any class names, without training: vlm-dense segment.')
-
+from vlm_dense.cli import run
 
 if __name__ == '__main__':
-    main()
+    run('models')

@@ -1,42 +1,6 @@
-"""Test a model: python tools/test.py configs/denseclip_shapes.py work_dirs/denseclip_shapes/iter_800.pth
+"""``python tools/test.py``: the program is vlm_dense/cli/test.py."""
 
-Models that nothing trains need no checkpoint: python tools/test.py configs/maskclip/maskclip_tiny-vit_shapes.py
-"""
-
-from __future__ import annotations
-
-import argparse
-from collections.abc import Sequence
-
-import vlm_dense
-from vlm_dense.cli import arguments
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description='Test a model on the test set of a config.')
-    arguments.add_config(parser)
-    parser.add_argument(
-        'checkpoint', nargs='?', help='.pth or .safetensors file; not for models with frozen weights only'
-    )
-    parser.add_argument('--show-dir', metavar='DIR', help='save a picture of every prediction in DIR')
-    parser.add_argument('--out', help='keep predictions: a folder for label maps (PNG), or a .pkl file of everything')
-    parser.add_argument('--tta', action='store_true', help="use the config's test-time augmentation")
-    arguments.add_common_arguments(parser)
-    return parser.parse_args(argv)
-
+from vlm_dense.cli import run
 
 if __name__ == '__main__':
-    parse_args()  # --help and what is wrong with the arguments, before torch is imported
-
-vlm_dense.setup()  # before others import mmseg
-from vlm_dense.engine.runner import launch
-
-
-def main(argv: Sequence[str] | None = None) -> dict:
-    """Run the program; returns the metrics."""
-    return launch.test(parse_args(argv))
-
-
-if __name__ == '__main__':
-    main()
+    run('test')

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import test as test_tool
 import torch
-import train as train_tool
 
+from vlm_dense.cli import test as test_tool
+from vlm_dense.cli import train as train_tool
 from vlm_dense.engine.configs.names import find_config
 
 ROOT = Path(__file__).parents[2]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test as test_tool
 import torch
-import train as train_tool
 from mmengine.config import Config
 from PIL import Image
 
 from vlm_dense.classification.datasets import SETS
+from vlm_dense.cli import test as test_tool
+from vlm_dense.cli import train as train_tool
 from vlm_dense.vocabulary.templates import read_templates
 
 ROOT = Path(__file__).parents[2]

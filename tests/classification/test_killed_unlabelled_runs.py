@@ -8,6 +8,7 @@ from classification.small_runs import ROOT, killed, train, train_tool, two_proce
 from engine.toy import scalars
 
 from vlm_dense.classification import ContrastivePretraining
+from vlm_dense.engine.runner.launch import load_config
 
 DATA = 'train_dataloader.dataset'
 FEW = {
@@ -73,7 +74,7 @@ def test_two_processes_give_the_curve_and_the_weights_of_one(config, tmp_path):
             '("SeedIterationHook", "AverageLossesHook", "CheckpointFitHook", "FrozenWeightsHook")]\n'
         )
         options = {k: v for k, v in options_of(config, tmp_path).items() if not k.startswith('val_dataloader')}
-        train_tool.launch.load_config(str(path), options).dump(str(path))
+        load_config(str(path), options).dump(str(path))
     train_tool.main([str(tmp_path / 'one.py'), '--work-dir', str(tmp_path / 'one')])
     two_processes((tmp_path / 'two.py', tmp_path / 'two'))
     rounding = 1e-3 if config.endswith('ssl') else 1e-4  # a ResNet from random weights multiplies it with each step

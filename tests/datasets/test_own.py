@@ -6,12 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
-import check_data
 import numpy as np
 import pytest
-import train
 from PIL import Image
 
+from vlm_dense.cli import check_data, train
 from vlm_dense.datasets import ClassFolderDataset, MaskFolderDataset
 from vlm_dense.detection import CocoFileDataset
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError

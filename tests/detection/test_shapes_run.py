@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import model_info
 import pytest
-import test as test_tool
-import train as train_tool
 from engine.toy import scalars
 from PIL import Image
 
+from vlm_dense.cli import model_info
+from vlm_dense.cli import test as test_tool
+from vlm_dense.cli import train as train_tool
 from vlm_dense.engine.configs.names import find_config
 
 ROOT = Path(__file__).parents[2]

@@ -8,9 +8,10 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-import train as train_tool
 from engine.toy import scalars
 from PIL import Image
+
+from vlm_dense.cli import train as train_tool
 
 ROOT = Path(__file__).parents[2]
 

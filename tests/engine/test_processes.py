@@ -59,8 +59,7 @@ def measure(folder: Path, launcher: str) -> dict[str, dict[str, float]]:
     import vlm_dense
 
     vlm_dense.setup()
-    sys.path.insert(0, str(ROOT / 'tools'))
-    import test as test_tool
+    from vlm_dense.cli import test as test_tool
 
     torch.set_num_threads(1)
     found = {}

@@ -27,12 +27,13 @@ import httpx
 import numpy as np
 from PIL import Image
 
-sys.path += [str(Path(__file__).parents[2]), *(str(Path(__file__).parents[i] / p) for i, p in ((2, 'tools'), (1, '')))]
+sys.path += [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-import demo  # noqa: E402
 from faults.hostile import PICTURE, png_header, write  # noqa: E402
 
 from vlm_dense.inference import SegInferencer  # noqa: E402
+from vlm_dense.inference import page as web_page  # noqa: E402
+from vlm_dense.limits import PAGE_CONCURRENCY, PAGE_PIXELS, PAGE_WAITING  # noqa: E402
 
 FILE = {'_type': 'gradio.FileData'}
 WORDS = ['circle, star', 'star, circle', 'empty background, circle, square', 'heart, ring, cross', 'square, heart']
@@ -84,14 +85,14 @@ class Client:
 
 
 @contextmanager
-def served(concurrency: int = demo.CONCURRENCY, waiting: int = demo.WAITING) -> Iterator[tuple[str, Path]]:
+def served(concurrency: int = PAGE_CONCURRENCY, waiting: int = PAGE_WAITING) -> Iterator[tuple[str, Path]]:
     """The page on the bundled model: its URL, and a folder that only this process knows."""
     with tempfile.TemporaryDirectory() as folder:
         before = os.environ.get('GRADIO_TEMP_DIR')
         os.environ['GRADIO_TEMP_DIR'] = os.path.join(folder, 'uploads')
-        inferencer = SegInferencer(device='cpu', show_progress=False, max_pixels=demo.MAX_PIXELS)
-        page = demo.build_page(inferencer, [], concurrency, waiting)
-        _, url, _ = demo.launch(page, prevent_thread_lock=True, quiet=True, inbrowser=False)
+        inferencer = SegInferencer(device='cpu', show_progress=False, max_pixels=PAGE_PIXELS)
+        page = web_page.build_page(inferencer, [], concurrency, waiting)
+        _, url, _ = web_page.launch(page, prevent_thread_lock=True, quiet=True, inbrowser=False)
         try:
             yield url, Path(folder)
         finally:
@@ -232,7 +233,7 @@ def hostile(url: str, folder: Path) -> dict[str, str]:
     attempt('a long name', lambda: client.ask(own, 'a' * 10_000_000))
     attempt('a bomb', lambda: client.ask(client.upload(png_header(30_000, 30_000)), 'circle, star'))
     attempt('no picture at all', lambda: client.ask(client.upload(b'<svg/>', 'a.svg'), 'circle, star'))
-    attempt('too many bytes', lambda: client.ask(client.upload(bytes(demo.MAX_BYTES + 1)), 'circle, star'))
+    attempt('too many bytes', lambda: client.ask(client.upload(bytes(web_page.MAX_BYTES + 1)), 'circle, star'))
     return replies
 
 

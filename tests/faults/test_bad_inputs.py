@@ -10,19 +10,10 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
-import compare
-import demo
 import methods_page
-import model_info
 import numpy as np
-import print_config
-import pseudo_label
 import pytest
-import segment
-import show_dataset
-import test as test_tool
 import torch
-import train
 from classification.test_image_sets import build, write_coco, write_imagenet, write_split
 from engine.toy import write_config, write_data
 from faults.hostile import BROKEN, PICTURE, encoded, png_header, write
@@ -32,12 +23,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_towers import vit
 
+from vlm_dense.cli import compare, demo, model_info, print_config, pseudo_label, segment, show_dataset, train
+from vlm_dense.cli import test as test_tool
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.datasets import ShapesDataset
 from vlm_dense.engine.checkpoints.resume_check import ResumeCheckHook
 from vlm_dense.engine.runner.launch import user_errors
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError, UserError
 from vlm_dense.inference import SegInferencer
+from vlm_dense.inference import page as web_page
 from vlm_dense.inference.common import load_picture
 
 ROOT = Path(__file__).parents[2]
@@ -878,20 +872,20 @@ def test_the_page_reads_uploads_only(place, tmp_path):
     if place == 'a fifo':
         os.mkfifo(path)
     with pytest.raises(DataError) as error:
-        demo.uploaded(str(path), str(folder))
+        web_page.uploaded(str(path), str(folder))
     assert str(error.value) == 'Only pictures that are uploaded to this page are read.'  # the same of all places
 
 
 def test_the_page_takes_its_own_uploads(tmp_path):
     path = write(tmp_path / 'uploads' / 'a.png', PICTURE)
-    assert demo.uploaded(str(path), str(tmp_path / 'uploads')) == str(path.resolve())
-    assert demo.uploaded(None, str(tmp_path)) is None
+    assert web_page.uploaded(str(path), str(tmp_path / 'uploads')) == str(path.resolve())
+    assert web_page.uploaded(None, str(tmp_path)) is None
 
 
 @pytest.mark.parametrize('names', ['a, ' * 200, 'a' * 6000, ','.join(map(str, range(101)))])
 def test_the_page_refuses_floods_of_names(names, tmp_path):
     with pytest.raises(ClassNamesError, match='at most'):
-        demo.segment(NoModel(), str(write(tmp_path / 'a.png', PICTURE)), names)
+        web_page.segment(NoModel(), str(write(tmp_path / 'a.png', PICTURE)), names)
 
 
 @pytest.mark.parametrize('words', [('--concurrency', '0'), ('--waiting', '-1')])

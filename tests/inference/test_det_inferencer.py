@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 
 import cv2
-import detect
 import numpy as np
 import pytest
 import torch
@@ -12,6 +11,7 @@ from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from PIL import Image
 from pycocotools import mask as coco_masks
 
+from vlm_dense.cli import detect
 from vlm_dense.datasets import DrawScene, ShapesDataset
 from vlm_dense.engine.configs.names import CONFIGS
 from vlm_dense.errors import CheckpointError, ConfigError, DataError

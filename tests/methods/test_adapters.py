@@ -10,9 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import test as test_tool
 import torch
-import train as train_tool
 from classification.small_runs import weights
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -21,6 +19,8 @@ from tiny_towers import vit
 from torch.utils.data import DataLoader
 
 from vlm_dense.classification import ClsDataSample
+from vlm_dense.cli import test as test_tool
+from vlm_dense.cli import train as train_tool
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.comparison.cells import selection
 from vlm_dense.engine.configs.names import find_config

@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import re
 
-import merge_lora
 import pytest
 import torch
 from matrix.models import ARCHS, SIZE, TASKS, build, output, samples
 from mmengine.logging import HistoryBuffer
 
+from vlm_dense.cli import merge_lora
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.errors import CheckpointError, ConfigError
 from vlm_dense.methods.fine_tuning.clip_lora import LoRA, linear_maps, merged

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
+from vlm_dense.cli import test as test_tool
+
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope='module')
-def program():
-    spec = importlib.util.spec_from_file_location('tools_test', ROOT / 'tools' / 'test.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(('arch', 'least'), [('tiny-vit', 30), ('tiny-rn', 15)])
-def test_without_checkpoint_it_reports_itself_its_refinements_and_the_control(program, tmp_path, arch, least):
-    metrics = program.main(
+def test_without_checkpoint_it_reports_itself_its_refinements_and_the_control(tmp_path, arch, least):
+    metrics = test_tool.main(
         [
             str(ROOT / 'configs' / 'maskclip' / f'maskclip_{arch}_shapes.py'),
             *('--work-dir', str(tmp_path)),
@@ -31,7 +24,7 @@ def test_without_checkpoint_it_reports_itself_its_refinements_and_the_control(pr
     assert {'denoised/mIoU', 'smoothed/mIoU', 'denoised_smoothed/mIoU'} <= set(metrics)
 
 
-def test_a_model_with_trained_parts_needs_a_checkpoint(program, tmp_path, capsys):
+def test_a_model_with_trained_parts_needs_a_checkpoint(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        program.main([str(ROOT / 'configs' / 'clip_fpn_shapes.py'), '--work-dir', str(tmp_path)])
+        test_tool.main([str(ROOT / 'configs' / 'clip_fpn_shapes.py'), '--work-dir', str(tmp_path)])
     assert 'name a checkpoint to test as second argument' in capsys.readouterr().err

@@ -10,13 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import compare
 import pytest
 import torch
 from engine.processes import wait_until
 from PIL import Image
 from tiny_towers import resnet
 
+from vlm_dense.cli import compare
 from vlm_dense.comparison import report
 from vlm_dense.comparison.cells import make_cells, plan
 from vlm_dense.comparison.origin import code_digest, weights_digest
@@ -161,7 +161,7 @@ def test_what_trains_alike_trains_once(compared):
 
 
 def test_a_cell_can_be_repeated_by_hand(compared):
-    import test as test_tool
+    from vlm_dense.cli import test as test_tool
 
     folder = next(path for path in compared[0].glob('cells/zero*') if list(path.glob('test_new*.json')))
     config = next(folder.glob('test_new*.py'))
@@ -212,7 +212,7 @@ def test_a_damaged_result_is_made_again(compared):
 
 def started(arguments: list[str], seen) -> subprocess.Popen:
     """The program, as soon as ``seen``."""
-    code = f'import sys; sys.path.insert(0, {str(ROOT / "tools")!r}); import compare, pathlib\n'
+    code = 'import pathlib; from vlm_dense.cli import compare\n'
     code += f'compare.CONFIGS = pathlib.Path({str(compare.CONFIGS)!r}); compare.main({arguments!r})'
     process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL, start_new_session=True)
     wait_until(seen, process)

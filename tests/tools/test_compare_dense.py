@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import compare_dense
 import numpy as np
 import pytest
 import torch
@@ -18,6 +17,7 @@ from engine.processes import wait_until
 from mmengine.config import Config
 from PIL import Image
 
+from vlm_dense.cli import compare_dense
 from vlm_dense.clip.vit import CLIPViT
 from vlm_dense.comparison import dense, dense_report
 from vlm_dense.comparison.shared_tower import SharedTower
@@ -122,8 +122,9 @@ def test_a_terminated_comparison_leaves_no_measurement_running(tmp_path):
         '    time.sleep(600)\n'
     )
     arguments = ['--methods', 'maskclip', '--images', 'shapes=1', '--out', str(tmp_path / 'out')]
-    code = f'import sys; sys.path[:0] = {[str(ROOT / "tools"), str(tmp_path)]!r}\n'
-    code += 'import compare_dense, slow; from vlm_dense.comparison import dense; dense.run_cost = slow.run_cost\n'
+    code = f'import sys; sys.path[:0] = {[str(tmp_path)]!r}\n'
+    code += 'from vlm_dense.cli import compare_dense; from vlm_dense.comparison import dense\n'
+    code += 'import slow; dense.run_cost = slow.run_cost\n'
     code += f'compare_dense.main({arguments!r})'
     process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL, start_new_session=True)
     wait_until((tmp_path / 'began').exists, process)

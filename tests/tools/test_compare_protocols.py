@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import compare
 import pytest
 from mmengine.config import Config
 from tiny_towers import resnet, vit
 
+from vlm_dense.cli import compare
 from vlm_dense.comparison import report, runs
 from vlm_dense.comparison.cells import plan
 from vlm_dense.comparison.drawn import dicts

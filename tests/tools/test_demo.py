@@ -8,14 +8,15 @@ import sys
 from pathlib import Path
 
 import cv2
-import demo
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as run_lengths
 
+from vlm_dense.cli import demo
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 from vlm_dense.inference import SegInferencer
+from vlm_dense.inference import page as web_page
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 
@@ -31,20 +32,20 @@ def inferencer():
 
 @pytest.fixture(scope='module')
 def examples(tmp_path_factory):
-    return demo.draw_examples(str(tmp_path_factory.mktemp('examples')))
+    return web_page.draw_examples(str(tmp_path_factory.mktemp('examples')))
 
 
 def test_a_picture_and_names_give_masks_with_legend(inferencer, examples):
     path, names = examples[0]
-    picture = demo.segment(inferencer, path, names).picture
+    picture = web_page.segment(inferencer, path, names).picture
     assert picture.dtype == np.uint8 and picture.shape[0] > picture.shape[1] > 480
     assert inferencer.view(names.split(', ')).class_names == names.split(', ')
 
 
 def test_masks_come_as_files_of_annotation_tools(methods, examples, tmp_path):
     path, names = examples[0]
-    answer = demo.segment_side_by_side(methods, ['maskclip', 'naclip'], path, names)
-    shown, files = demo.written(answer, 'a.png', str(tmp_path))
+    answer = web_page.segment_side_by_side(methods, ['maskclip', 'naclip'], path, names)
+    shown, files = web_page.written(answer, 'a.png', str(tmp_path))
     assert Path(shown).name == 'masks.png' and len(files) == 6
     for method, paths in (('maskclip', files[:3]), ('naclip', files[3:])):
         labels = answer.labels[method]
@@ -67,38 +68,40 @@ def test_masks_come_as_files_of_annotation_tools(methods, examples, tmp_path):
 @pytest.mark.parametrize('names', ['', ' , ', 'star', 'star, circle, star', f'circle, {"very " * 99}large star'])
 def test_names_that_cannot_be_used_are_a_message(inferencer, examples, names):
     with pytest.raises(ClassNamesError):
-        demo.segment(inferencer, examples[0][0], names)
+        web_page.segment(inferencer, examples[0][0], names)
 
 
 @pytest.fixture(scope='module')
 def methods():
-    return demo.Methods(['maskclip', 'naclip', 'lposs'], lambda name: SegInferencer(f'{name}_tiny-vit', device='cpu'))
+    return web_page.Methods(
+        ['maskclip', 'naclip', 'lposs'], lambda name: SegInferencer(f'{name}_tiny-vit', device='cpu')
+    )
 
 
 def test_methods_of_the_menu_stand_side_by_side(methods, examples):
     path, names = examples[0]
-    one = demo.segment_side_by_side(methods, ['naclip'], path, names).picture
-    assert np.array_equal(one, demo.segment(methods['naclip'], path, names).picture)
-    two = demo.segment_side_by_side(methods, ['naclip', 'maskclip', 'naclip'], path, names).picture
+    one = web_page.segment_side_by_side(methods, ['naclip'], path, names).picture
+    assert np.array_equal(one, web_page.segment(methods['naclip'], path, names).picture)
+    two = web_page.segment_side_by_side(methods, ['naclip', 'maskclip', 'naclip'], path, names).picture
     assert two.dtype == np.uint8 and two.shape[1] > 3 * 240
-    assert not np.array_equal(two, demo.segment_side_by_side(methods, ['maskclip', 'naclip'], path, names).picture)
+    assert not np.array_equal(two, web_page.segment_side_by_side(methods, ['maskclip', 'naclip'], path, names).picture)
 
 
 @pytest.mark.parametrize('chosen', [[], None, ['naclip', 'no such'], ['../secret']])
 def test_other_methods_are_a_message(methods, examples, chosen):
     with pytest.raises(ConfigError, match='methods|method'):
-        demo.segment_side_by_side(methods, chosen, *examples[0])
+        web_page.segment_side_by_side(methods, chosen, *examples[0])
 
 
 def test_a_model_of_the_menu_is_built_when_it_is_asked_for():
     made = []
-    methods = demo.Methods(['a', 'b'], lambda name: made.append(name) or object())
+    methods = web_page.Methods(['a', 'b'], lambda name: made.append(name) or object())
     assert methods['b'] is methods['b'] and made == ['b']
 
 
 def test_no_picture_is_a_message(inferencer):
     with pytest.raises(DataError, match='picture first'):
-        demo.segment(inferencer, None, 'circle, star')
+        web_page.segment(inferencer, None, 'circle, star')
 
 
 def test_without_gradio_the_program_says_how_to_get_it(monkeypatch, capsys):
@@ -116,8 +119,8 @@ def page(inferencer, examples, tmp_path_factory):
     pytest.importorskip('gradio')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('GRADIO_TEMP_DIR', str(tmp_path_factory.mktemp('uploads')))
-        page = demo.build_page(inferencer, examples)
-        _, url, _ = demo.launch(page, prevent_thread_lock=True, quiet=True, inbrowser=False)
+        page = web_page.build_page(inferencer, examples)
+        _, url, _ = web_page.launch(page, prevent_thread_lock=True, quiet=True, inbrowser=False)
         yield url
         page.close()
 
@@ -200,8 +203,8 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page, browser, tmp_path):
 
 def test_in_a_browser_the_menu_gives_methods_side_by_side(methods, examples, browser, tmp_path):
     pytest.importorskip('gradio')
-    page = demo.build_page(methods, examples)
-    _, url, _ = demo.launch(page, prevent_thread_lock=True, quiet=True, inbrowser=False)
+    page = web_page.build_page(methods, examples)
+    _, url, _ = web_page.launch(page, prevent_thread_lock=True, quiet=True, inbrowser=False)
     try:
         browser.get(url)
         find(browser, '.gallery-item, .table-wrap tr.tr-body').click()

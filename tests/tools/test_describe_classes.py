@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import describe_classes
 import pytest
 from methods.small import build_prompt, text_tower
+
+from vlm_dense.cli import describe_classes
 
 NAMES = ['owl', 'traffic light']
 

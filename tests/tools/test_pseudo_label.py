@@ -9,16 +9,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pseudo_label as tool
 import pytest
 import torch
-import train as train_tool
 from engine.toy import write_config, write_data
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 from tiny_towers import vit
 
+from vlm_dense.cli import pseudo_label as tool
+from vlm_dense.cli import train as train_tool
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.datasets.checks import LoadImage
 from vlm_dense.inference import SegInferencer

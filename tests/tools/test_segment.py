@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import segment
 from PIL import Image
 
+from vlm_dense.cli import segment
 from vlm_dense.datasets import DrawScene, ShapesDataset
 from vlm_dense.inference import SegInferencer
 from vlm_dense.inference.maskclip_models import METHODS

@@ -9,15 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import model_info
-import print_config
 import pytest
-import test as test_tool
 import torch
-import train as train_tool
 from engine.toy import scalars, write_config, write_data
 from mmengine.config import Config
 from PIL import Image
+
+from vlm_dense.cli import model_info, print_config
+from vlm_dense.cli import test as test_tool
+from vlm_dense.cli import train as train_tool
+from vlm_dense.engine.runner.launch import load_config
+from vlm_dense.inference.counts import count_flops
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 
@@ -153,7 +155,7 @@ def test_what_is_missing_from_the_data_is_said_in_one_message(capsys, data, tmp_
 
 def test_data_root_moves_every_data_set(data, tmp_path):
     config = write_config(tmp_path, tmp_path / 'nowhere', name='moved')
-    cfg = train_tool.launch.load_config(config, dict(data_root=str(data)))
+    cfg = load_config(config, dict(data_root=str(data)))
     roots = [cfg[f'{k}_dataloader'].dataset.data_root for k in ('train', 'val', 'test')]
     assert roots == [str(data)] * 3
 
@@ -257,4 +259,4 @@ def test_operations_of_a_convolution():
         def forward(self, x, mode):
             return super().forward(x)
 
-    assert model_info.count_flops(Model(3, 5, 3, padding=1), 10, 20) == 2 * 3 * 5 * 9 * 10 * 20
+    assert count_flops(Model(3, 5, 3, padding=1), 10, 20) == 2 * 3 * 5 * 9 * 10 * 20

@@ -7,9 +7,11 @@ torch and the OpenMMLab libraries, which takes seconds.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from vlm_dense.engine.configs.names import existing_config
 from vlm_dense.engine.messages import user_errors
@@ -17,8 +19,27 @@ from vlm_dense.libraries import need_mm
 from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.zoo import MASKCLIP, METHODS, free_names
 
+PROGRAMS = {
+    'train': 'train',
+    'test': 'test',
+    'segment': 'segment',
+    'detect': 'detect',
+    'demo': 'demo',
+    'pseudo-label': 'pseudo_label',
+    'export': 'export',
+    'compare': 'compare',
+    'compare-dense': 'compare_dense',
+    'models': 'models',
+    'info': 'model_info',
+    'print-config': 'print_config',
+    'check-data': 'check_data',
+    'show-dataset': 'show_dataset',
+    'describe-classes': 'describe_classes',
+    'merge-lora': 'merge_lora',
+}
+"""Name in the command ``vlm-dense`` -> module of this folder, and file of ``tools/``."""
 EXPORTED = ('.onnx', '.pt2')
-"""Endings of the files that tools/export.py writes."""
+"""Endings of the files that the program ``export`` writes."""
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
@@ -57,16 +78,37 @@ class ConfigFile(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def as_typed(program: str, argv: Sequence[str] | None = None) -> str:
+class Parser(argparse.ArgumentParser):
+    """The arguments of a program; its help names the program as it was started.
+
+    Args:
+        name: One of ``PROGRAMS``.
+        text: What it does, with examples that begin with ``vlm-dense NAME``.
+    """
+
+    def __init__(self, name: str, text: str):
+        super().__init__(prog=command(name), description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def format_help(self) -> str:
+        """The help, with the commands in it as this one was started."""
+        return re.sub('vlm-dense ([a-z-]+)', lambda found: command(found[1]), super().format_help())
+
+
+def command(name: str) -> str:
+    """How a program is started: ``vlm-dense NAME``, or ``python tools/FILE.py`` if this process was started so."""
+    if Path(sys.argv[0]).resolve().parent.name == 'tools' and name in PROGRAMS:
+        return f'python tools/{PROGRAMS[name]}.py'
+    return f'vlm-dense {name}'
+
+
+def as_typed(name: str, argv: Sequence[str] | None = None) -> str:
     """The command that runs a program again, for a terminal.
 
     Args:
-        program: Its file below the repository root.
+        name: One of ``PROGRAMS``.
         argv: Its arguments; those of this process if left out.
     """
-    under_one_name = sys.argv[0].startswith('vlm-dense ')
-    words = sys.argv[0].split() if under_one_name else ['python', program]
-    return shlex.join([*words, *(sys.argv[1:] if argv is None else argv)])
+    return f'{command(name)} {shlex.join(sys.argv[1:] if argv is None else argv)}'
 
 
 def positive(text: str) -> int:
@@ -86,12 +128,12 @@ def add_config(parser: argparse.ArgumentParser, text: str = 'config file, or the
 
 
 def add_named_config(parser: argparse.ArgumentParser) -> None:
-    """Add the config that a program begins with, or a name of a model that ``tools/segment.py`` knows."""
+    """Add the config that a program begins with, or a name of a model that needs no training."""
     parser.add_argument(
         'config',
         action=ConfigFile,
         others=free_names(),
-        help='config, its name in configs/, or a model name of tools/segment.py',
+        help='config, its name in configs/, or a model name of vlm-dense segment',
     )
 
 
@@ -157,9 +199,3 @@ def add_method_argument(parser: argparse.ArgumentParser, text: str) -> None:
     """Add the argument that chooses methods of segmentation without training."""
     help_ = f'{text}: {", ".join(METHODS)}'
     parser.add_argument('--method', nargs='+', choices=METHODS, metavar='NAME', help=help_)
-
-
-def split_names(texts: Sequence[str]) -> list[str]:
-    """Class names out of words and of lists with commas."""
-    names = [name.strip() for text in texts for name in text.split(',')]
-    return [name for name in names if name]

@@ -19,6 +19,12 @@ Aliases = tuple[str, ...]
 """The names of one class."""
 
 
+def split_names(texts: Sequence[str]) -> list[str]:
+    """Class names out of words and of lists with commas."""
+    names = [name.strip() for text in texts for name in text.split(',')]
+    return [name for name in names if name]
+
+
 def read_class_names(source: str) -> list[list[str]]:
     """Read a list of class names.
 

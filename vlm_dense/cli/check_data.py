@@ -1,0 +1,34 @@
+"""Look at the data of a config before training: counts, sizes, classes, files that cannot be used, and pictures.
+
+vlm-dense check-data configs/denseclip/denseclip_own-masks.py --data-root DIR --classes names.txt
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import vlm_dense
+from vlm_dense.cli import arguments
+from vlm_dense.engine.messages import user_errors
+
+
+def parser() -> arguments.Parser:
+    """The arguments."""
+    parser = arguments.Parser('check-data', __doc__)
+    arguments.add_config(parser)
+    arguments.add_data(parser)
+    parser.add_argument('--out', default='work_dirs/check_data', metavar='DIR', help='for pictures (%(default)s)')
+    parser.add_argument('--samples', type=arguments.positive, default=6, help='in each picture (%(default)s)')
+    parser.add_argument('--show', type=arguments.positive, default=10, help='faults that are listed (%(default)s)')
+    arguments.add_config_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; 1 if some files cannot be used."""
+    args = parser().parse_args(argv)
+    vlm_dense.setup()  # before others import mmseg
+    from vlm_dense.inference.data_report import check
+
+    with user_errors():
+        return int(check(args))

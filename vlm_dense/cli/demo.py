@@ -1,0 +1,81 @@
+"""A page in the browser: give a picture, type class names, see the masks.
+
+vlm-dense demo                                   # bundled model, drawn shapes only; a menu of methods
+vlm-dense demo --model maskclip_vit-b16
+vlm-dense demo --method maskclip naclip --arch ViT-B-16 --pretrained openai
+
+The page reads what is uploaded to it, and nothing else of this machine or the network. Requests queue up; those that
+run at the same time do not see each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import vlm_dense
+from vlm_dense.cli import arguments
+from vlm_dense.cli.segment import build, build_method
+from vlm_dense.engine.messages import user_errors
+from vlm_dense.errors import ConfigError, MissingLibraryError
+from vlm_dense.libraries import how_to_install
+from vlm_dense.limits import PAGE_CONCURRENCY, PAGE_PIXELS, PAGE_WAITING
+from vlm_dense.zoo import METHODS
+
+if TYPE_CHECKING:
+    from vlm_dense.inference import SegInferencer
+    from vlm_dense.inference.page import Methods
+
+
+def parser() -> arguments.Parser:
+    """The arguments."""
+    parser = arguments.Parser('demo', __doc__)
+    parser.add_argument('--port', type=int, help='default: the first free one from 7860')
+    parser.add_argument(
+        '--concurrency',
+        type=int,
+        default=PAGE_CONCURRENCY,
+        help='requests that run at the same time (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--waiting', type=int, default=PAGE_WAITING, help='requests that wait at most (default: %(default)s)'
+    )
+    arguments.add_model_arguments(parser)
+    arguments.add_method_argument(parser, 'a menu of methods in place of --model (default: all, if no model is given)')
+    parser.set_defaults(max_pixels=PAGE_PIXELS)
+    return parser
+
+
+def chosen_models(args: argparse.Namespace) -> SegInferencer | Methods:
+    """The model that the arguments choose, or the menu of methods."""
+    from vlm_dense.inference.page import Methods
+
+    if args.method or not (args.model or args.arch or args.pretrained or args.weights):
+        models = Methods(args.method or METHODS, lambda name: build_method(name, args))
+        models[models.names[0]]  # what is wrong with the arguments is said at once
+        return models
+    return build(args)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
+    args = parser().parse_args(argv)
+    with user_errors(interrupted='The page is closed.'), tempfile.TemporaryDirectory() as folder:
+        if find_spec('gradio') is None:
+            raise MissingLibraryError(f'The page needs gradio. {how_to_install("demo")}')
+        for name in ('concurrency', 'waiting'):
+            if getattr(args, name) < 1:
+                raise ConfigError(f'--{name} must be at least 1, found {getattr(args, name)}.')
+        vlm_dense.setup()  # before others import mmseg
+        from vlm_dense.inference.page import build_page, draw_examples, launch
+
+        os.environ['GRADIO_TEMP_DIR'] = os.path.join(folder, 'uploads')  # of this page alone, and gone with it
+        page = build_page(chosen_models(args), draw_examples(folder), args.concurrency, args.waiting)
+        try:
+            launch(page, args.port)
+        except OSError as error:  # gradio's words name the ports
+            raise ConfigError(f'The page cannot be served: {error} Choose another --port.') from error

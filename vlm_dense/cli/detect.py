@@ -1,0 +1,79 @@
+"""Detect objects in pictures with a detector that was trained.
+
+vlm-dense detect photo.jpg --model denseclip_mask-rcnn_r50_coco --weights epoch_12.pth
+vlm-dense detect photos/ --model my_config.py --weights work_dirs/my_config/epoch_12.pth --threshold 0.5
+
+The folder of --out gets vis/*.png, the pictures with what was found, and preds/*.json: labels, scores, boxes (x1 y1 x2
+y2, pixels) and, of a model that finds them, masks as COCO's run lengths. The classes are those of the training.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import vlm_dense
+from vlm_dense.cli import arguments
+from vlm_dense.engine.messages import user_errors
+from vlm_dense.errors import ConfigError
+from vlm_dense.libraries import need_mmdet
+
+
+def parser() -> arguments.Parser:
+    """The arguments."""
+    parser = arguments.Parser('detect', __doc__)
+    parser.add_argument('image', nargs='+', help='picture files, or one folder of them')
+    parser.add_argument(
+        '--model',
+        action=arguments.ConfigFile,
+        suffixes=arguments.EXPORTED,
+        required=True,
+        help='config, its name in configs/, or an exported file',
+    )
+    parser.add_argument('--weights', metavar='CHECKPOINT', help='what the training has saved')
+    parser.add_argument('--out', default='work_dirs/detect', metavar='DIR', help='where to save (%(default)s)')
+    parser.add_argument(
+        '--threshold',
+        type=float,
+        default=0.3,
+        help='score above which objects are drawn and printed; files have all (%(default)s)',
+    )
+    parser.add_argument('--batch-size', type=arguments.positive, default=1, help='pictures at a time (%(default)s)')
+    parser.add_argument('--device', help='default: a GPU if there is one')
+    arguments.add_max_pixels(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
+    args = parser().parse_args(argv)
+    with user_errors():
+        if not 0 <= args.threshold <= 1:
+            raise ConfigError(f'--threshold is a score, from 0 to 1, found {args.threshold}.')
+        need_mmdet()
+        vlm_dense.setup()  # before others import mmdet
+        from vlm_dense.inference import DetInferencer
+        from vlm_dense.inference.common import file_names, picture_list
+
+        pictures = picture_list(args.image)
+        inferencer = DetInferencer(
+            args.model, args.weights, args.device, len(pictures) > 1, max_pixels=args.max_pixels or None
+        )
+        result = inferencer(
+            pictures,
+            out_dir=args.out,
+            batch_size=args.batch_size,
+            pred_score_thr=args.threshold,
+            no_save_pred=False,
+        )
+    for name, found in zip(file_names(pictures), result['predictions'], strict=True):
+        report(os.path.join(args.out, '{}', name), found, result['classes'], args.threshold)
+
+
+def report(place: str, found: dict, classes: Sequence[str], threshold: float) -> None:
+    """Print the files of a picture, and label and box of each object whose score is above a threshold."""
+    shown = [i for i, score in enumerate(found['scores']) if score > threshold]
+    print(f'{place.format("vis")}.png  ({len(shown)} objects; all: {place.format("preds")}.json)')
+    for i in shown:
+        x1, y1, x2, y2 = map(round, found['bboxes'][i])
+        print(f'  {found["scores"][i]:.2f}  {classes[found["labels"][i]]}  ({x1}, {y1}) to ({x2}, {y2})')

@@ -1,0 +1,56 @@
+"""List the models.
+
+vlm-dense models denseclip --task segmentation
+
+A name of the list is what train, test, info and vlm_dense.get_model take. Figures are those of the metafiles beside the
+configs: published by the authors of a method, or of runs of this project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vlm_dense.cli import arguments
+from vlm_dense.engine.messages import user_errors
+from vlm_dense.errors import ConfigError, unknown_name
+from vlm_dense.zoo import Card, cards, find_cards
+
+HEAD = ('model', 'task', 'trained on', 'published', 'own')
+
+
+def parser() -> arguments.Parser:
+    """The arguments."""
+    parser = arguments.Parser('models', __doc__)
+    parser.add_argument('pattern', nargs='?', default='', help='part of the name; *, ? and [...] as in file names')
+    parser.add_argument('--task', help='part of the task, as segmentation, detection, classification')
+    parser.add_argument('--names', action='store_true', help='print the names only')
+    return parser
+
+
+def figures(card: Card, published: bool) -> str:
+    """The figures of a model that are published, or those that are of this project, with their data set."""
+    return ', '.join(
+        f'{metric} {value} ({result["Dataset"]})'
+        for result in card.results
+        if bool(result.get('Published')) == published
+        for metric, value in (result.get('Metrics') or {}).items()
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
+    args = parser().parse_args(argv)
+    found = find_cards(args.pattern, args.task)
+    with user_errors():
+        if not find_cards(args.pattern):
+            raise ConfigError(unknown_name(args.pattern, 'models of vlm_dense', [card.name for card in cards()]))
+        if not found:
+            tasks = '; '.join(sorted({card.task for card in cards()}))
+            raise ConfigError(f'No model like {args.pattern!r} has a task like {args.task!r}. Tasks: {tasks}.')
+    if args.names:
+        return print('\n'.join(card.name for card in found))
+    rows = [HEAD, *((c.name, c.task, c.data, figures(c, True), figures(c, False)) for c in found)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+    for row in rows:
+        print('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(f'\n{len(found)} models. Pictures by any class names, without training: vlm-dense segment.')

@@ -1,0 +1,51 @@
+"""Save a contact sheet of the Shapes data set: a row per domain, each picture beside its labels.
+
+vlm-dense show-dataset --out sheet.png --label shape
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import vlm_dense
+from vlm_dense.cli import arguments
+from vlm_dense.engine.messages import user_errors
+from vlm_dense.errors import ConfigError
+
+
+def parser() -> arguments.Parser:
+    """The arguments."""
+    parser = arguments.Parser('show-dataset', __doc__)
+    parser.add_argument('--out', default='shapes.png', help='file to write')
+    parser.add_argument('--domain', nargs='+', help='rows (default: all domains)')
+    parser.add_argument('--label', default='shape', help='shape, colour or shape_colour')
+    parser.add_argument('--classes', nargs='+', default=['all'], help='all, base, new or names')
+    parser.add_argument('--split', default='val', help='train, val or test')
+    parser.add_argument('--objects', nargs=2, type=int, default=(1, 4), metavar=('LEAST', 'MOST'))
+    parser.add_argument('--size', type=int, default=64, help='side of a scene in pixels')
+    parser.add_argument('--scenes', type=int, default=5, help='scenes a row')
+    parser.add_argument('--zoom', type=int, default=2, help='whole number by which pixels are enlarged')
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
+    args = parser().parse_args(argv)
+    with user_errors():
+        if min(args.scenes, args.zoom, args.size) < 1:
+            raise ConfigError('--scenes, --zoom and --size must be at least 1.')
+        vlm_dense.setup()  # before others import mmseg
+        from PIL import Image
+
+        from vlm_dense.datasets.contact_sheet import contact_sheet
+        from vlm_dense.inference.common import save
+
+        picture = Image.fromarray(contact_sheet(args)[..., ::-1])
+        suffix = Path(args.out).suffix.lower()
+        if suffix not in Image.registered_extensions():
+            raise ConfigError(f'--out {args.out}: {suffix or "no suffix"} is no format of pictures; take .png.')
+        few = suffix in ('.png', '.gif')  # few colours make a small file, where the format knows such
+        save((picture.quantize(255) if few else picture).save, args.out)
+        size = Path(args.out).stat().st_size // 1000
+    print(f'{args.out}: {picture.width} x {picture.height} px, {size} kB')

@@ -1,0 +1,36 @@
+"""Test a model.
+
+vlm-dense test configs/denseclip_shapes.py work_dirs/denseclip_shapes/iter_800.pth
+
+Models that nothing trains need no checkpoint: vlm-dense test configs/maskclip/maskclip_tiny-vit_shapes.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import vlm_dense
+from vlm_dense.cli import arguments
+
+
+def parser() -> arguments.Parser:
+    """The arguments."""
+    parser = arguments.Parser('test', __doc__)
+    arguments.add_config(parser)
+    parser.add_argument(
+        'checkpoint', nargs='?', help='.pth or .safetensors file; not for models with frozen weights only'
+    )
+    parser.add_argument('--show-dir', metavar='DIR', help='save a picture of every prediction in DIR')
+    parser.add_argument('--out', help='keep predictions: a folder for label maps (PNG), or a .pkl file of everything')
+    parser.add_argument('--tta', action='store_true', help="use the config's test-time augmentation")
+    arguments.add_common_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> dict:
+    """Run the program; returns the metrics."""
+    args = parser().parse_args(argv)
+    vlm_dense.setup()  # before others import mmseg
+    from vlm_dense.engine.runner import launch
+
+    return launch.test(args)

@@ -1,0 +1,37 @@
+"""Train the model of a config.
+
+vlm-dense train configs/denseclip_shapes.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import vlm_dense
+from vlm_dense.cli import arguments
+
+
+def parser() -> arguments.Parser:
+    """The arguments."""
+    parser = arguments.Parser('train', __doc__)
+    arguments.add_config(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='continue training from CHECKPOINT, or without it from the latest one in the work dir, if any',
+    )
+    parser.add_argument('--load-from', metavar='CHECKPOINT', help='begin with the weights of CHECKPOINT')
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision (GPU)')
+    arguments.add_common_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
+    args = parser().parse_args(argv)
+    vlm_dense.setup()  # before others import mmseg
+    from vlm_dense.engine.runner import launch
+
+    launch.train(args)

@@ -1,0 +1,285 @@
+"""The page in the browser that ``vlm-dense demo`` serves: a picture and class names in, masks out."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from vlm_dense.datasets import DrawScene, ShapesDataset
+from vlm_dense.errors import ClassNamesError, ConfigError, DataError, UserError
+from vlm_dense.inference.common import load_picture, save
+from vlm_dense.inference.mask_files import write_mask_files
+from vlm_dense.inference.overlay import draw_side_by_side
+from vlm_dense.inference.seg_inferencer import SegInferencer
+from vlm_dense.limits import PAGE_CONCURRENCY, PAGE_WAITING
+from vlm_dense.vocabulary.class_names import split_names
+
+EXAMPLES = (32, 37, 39)
+"""Scenes of the test set of Shapes."""
+MAX_BYTES, MAX_NAMES, MAX_LETTERS = 32_000_000, 100, 5_000
+"""Of an upload and of its class names."""
+
+os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # nothing is reported to anybody
+
+
+class Methods:
+    """Models by the name of their method, each built when it is first asked for.
+
+    Args:
+        names: In the order of the menu.
+        make: Makes the model of a name.
+    """
+
+    def __init__(self, names: Sequence[str], make: Callable[[str], SegInferencer]):
+        self.names = list(names)
+        self._make = make
+        self._made: dict[str, SegInferencer] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, name: str) -> SegInferencer:
+        if name not in self.names:
+            raise ConfigError(f'Choose among the methods {", ".join(self.names)}, not {name!r}.')
+        with self._lock:
+            if name not in self._made:
+                self._made[name] = self._make(name)
+            return self._made[name]
+
+
+@dataclass
+class Answer:
+    """What the page gives for a picture.
+
+    Attributes:
+        picture: Masks and legend, RGB uint8 (h, w, 3).
+        labels: Method, or '' of a page with one model -> indices (H, W) into ``classes``.
+        classes: Names.
+    """
+
+    picture: np.ndarray
+    labels: dict[str, np.ndarray]
+    classes: list[str]
+
+
+def segment(inferencer: SegInferencer, path: str | None, names: str, method: str = '') -> Answer:
+    """What the page does with one model.
+
+    Args:
+        inferencer: The model.
+        path: The uploaded file; ``None`` if there is none.
+        names: Class names, separated by commas.
+        method: Of the menu.
+
+    Raises:
+        UserError: no picture, none that can be read, or names that cannot be used.
+    """
+    found = inferencer(*checked(path, names), return_vis=True)
+    return Answer(found['visualization'], {method: found['predictions']}, found['classes'])
+
+
+def segment_side_by_side(
+    models: Mapping[str, SegInferencer], chosen: Sequence[str], path: str | None, names: str
+) -> Answer:
+    """What the page does with a menu: of one method as :func:`segment`, of several their masks side by side.
+
+    Args:
+        models: Method -> model.
+        chosen: Methods of the menu.
+        path, names: As of :func:`segment`.
+
+    Raises:
+        UserError: as of :func:`segment`, or no method.
+    """
+    chosen = list(dict.fromkeys(chosen or ()))
+    if not chosen:
+        raise ConfigError('Choose at least one method.')
+    if len(chosen) == 1:
+        return segment(models[chosen[0]], path, names, chosen[0])
+    path, classes = checked(path, names)
+    image = load_picture(path, models[chosen[0]].max_pixels)
+    found = {method: models[method](image, classes) for method in chosen}
+    labels = {method: result['predictions'] for method, result in found.items()}
+    classes = found[chosen[0]]['classes']
+    return Answer(np.asarray(draw_side_by_side(image, labels, classes)), labels, classes)
+
+
+def checked(path: str | None, names: str) -> tuple[str, list[str]]:
+    """The path and the class names of a request.
+
+    Raises:
+        UserError: there is no picture, or there are too many names.
+    """
+    if path is None:
+        raise DataError('Give a picture first.')
+    classes = split_names([names[: MAX_LETTERS + 1]])
+    if len(names) > MAX_LETTERS or len(classes) > MAX_NAMES:
+        raise ClassNamesError(f'Expected at most {MAX_NAMES} class names and {MAX_LETTERS} letters, found more.')
+    return path, classes
+
+
+def uploaded(path: str | None, folder: str) -> str | None:
+    """The path, if it is that of a file below the folder of uploads; links are followed first.
+
+    Raises:
+        DataError: another place, whether anything is there or not, a URL, or no plain file.
+    """
+    if not path:
+        return None
+    real, folder = os.path.realpath(path), os.path.realpath(folder)
+    if os.path.commonpath([real, folder]) != folder or not os.path.isfile(real):
+        raise DataError('Only pictures that are uploaded to this page are read.')
+    return real
+
+
+def written(answer: Answer, picture: str, folder: str) -> tuple[str, list[str]]:
+    """Paths of new files below ``folder``: the picture of an answer, and its masks, see :func:`write_mask_files`.
+
+    gradio itself writes equal pictures into one file, also while it sends that file to somebody else, who then gets a
+    part of it.
+
+    Args:
+        answer: What is written.
+        picture: Name of the file that was segmented.
+        folder: Where uploads lie.
+
+    Raises:
+        DataError: they cannot be written.
+    """
+    folder, stem = os.path.join(folder, uuid.uuid4().hex), os.path.splitext(picture)[0]
+    shown = os.path.join(folder, 'masks.png')
+    save(Image.fromarray(answer.picture).save, shown)
+    files = []
+    for method, labels in answer.labels.items():
+        name = f'{stem}.{method}' if method else stem
+        files += write_mask_files(labels, answer.classes, picture, folder, f'{name}.labels')
+    return shown, files
+
+
+def draw_examples(folder: str) -> list[tuple[str, str]]:
+    """Draw scenes of Shapes that the bundled models can tell; (path, class names) of each."""
+    scenes = ShapesDataset(
+        max(EXAMPLES) + 1, 'test', size=256, num_objects=(2, 4), label='shape', background=True, pipeline=[DrawScene()]
+    )
+    examples = []
+    for i in EXAMPLES:
+        scene = scenes[i]
+        path = os.path.join(folder, f'scene_{i}.png')
+        cv2.imwrite(path, scene['img'])
+        shapes = [scenes.metainfo['classes'][label] for label in np.unique(scene['gt_seg_map']) if label > 0]
+        examples.append((path, ', '.join(['empty background', *shapes])))
+    return examples
+
+
+def build_page(
+    models: SegInferencer | Methods,
+    examples: Sequence[tuple[str, str]],
+    concurrency: int = PAGE_CONCURRENCY,
+    waiting: int = PAGE_WAITING,
+):
+    """The page, a ``gradio.Blocks``.
+
+    Uploads lie in the folder that gradio's environment variable ``GRADIO_TEMP_DIR`` names when the page is built.
+
+    Args:
+        models: The model, or those of a menu; calls in several threads must not see each other.
+        examples: (path, class names) of each.
+        concurrency: Requests that run at the same time.
+        waiting: Requests that wait at most; further ones are refused.
+    """
+    import gradio as gr
+    from gradio.utils import get_upload_folder
+
+    folder = get_upload_folder()
+    menu = isinstance(models, Methods)
+    inferencer = models[models.names[0]] if menu else models
+
+    def run(path: str | None, names: str | None, chosen: Sequence[str] = ()) -> tuple[str, list[str]]:
+        try:
+            path = uploaded(path, folder)
+            if menu:
+                answer = segment_side_by_side(models, chosen, path, names or '')
+            else:
+                answer = segment(inferencer, path, names or '')
+            return written(answer, os.path.basename(path), folder)
+        except UserError as error:  # without the folders of this machine
+            text = str(error) if path is None else str(error).replace(os.path.realpath(path), os.path.basename(path))
+            raise gr.Error(text, duration=None, print_exception=False) from error
+
+    with gr.Blocks(title='Segment by names', analytics_enabled=False) as page:
+        gr.Markdown('# Segment by names\n' + (inferencer.limits or 'Name everything that the picture shows.'))
+        with gr.Row():
+            with gr.Column():
+                picture = gr.Image(
+                    label='Picture', type='filepath', image_mode=None, sources=['upload', 'clipboard'], height=360
+                )
+                # the file as it is, so that there is one reader of pictures and one message about bad ones
+                picture.preprocess = lambda payload: payload and payload.path
+                move = picture.async_move_resource_to_block_cache
+
+                async def move_upload(path):
+                    """Refuse a URL before anything is fetched from it."""
+                    try:
+                        return await move(uploaded(str(path), folder) if path else path)
+                    except DataError as error:
+                        raise gr.Error(str(error), duration=None, print_exception=False) from error
+
+                picture.async_move_resource_to_block_cache = move_upload
+                names = gr.Textbox(
+                    label='Classes, separated by commas',
+                    placeholder='sky, road, car',
+                    elem_id='names',
+                    max_length=MAX_LETTERS,
+                )
+                given = [picture, names]
+                if menu:
+                    chosen = gr.Dropdown(
+                        models.names,
+                        value=models.names[:1],
+                        multiselect=True,
+                        label='Methods, side by side if there are several',
+                        elem_id='methods',
+                    )
+                    given.append(chosen)
+                button = gr.Button('Segment', variant='primary', elem_id='segment')
+            with gr.Column():
+                masks = gr.Image(
+                    label='Masks',
+                    show_label=False,
+                    format='png',
+                    interactive=False,
+                    buttons=['fullscreen', 'download'],
+                    elem_id='masks',
+                )
+                files = gr.File(
+                    label='Labels as PNG, COCO (run lengths), LabelMe (polygons)',
+                    interactive=False,
+                    file_count='multiple',
+                    height=150,
+                    elem_id='files',
+                )
+        gr.Examples([list(example) for example in examples], [picture, names], label='Drawn scenes')
+        gr.Markdown(
+            f'Pictures of up to {inferencer.max_pixels or float("inf"):,} pixels. {concurrency} requests run at the '
+            f'same time, up to {waiting} wait.'
+        )
+        shared = dict(concurrency_limit=concurrency, concurrency_id='segment')
+        button.click(run, given, [masks, files], api_name='segment', **shared)
+        names.submit(run, given, [masks, files], api_name=False, **shared)
+    page.queue(max_size=waiting, api_open=False, default_concurrency_limit=concurrency)
+    return page
+
+
+def launch(page, port: int | None = None, **options):
+    """Serve the page on this machine only; with fonts of the system, so that nothing is loaded from elsewhere."""
+    import gradio as gr
+
+    theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
+    return page.launch(
+        server_port=port, theme=theme, ssr_mode=False, footer_links=[], max_file_size=MAX_BYTES, **options
+    )
