@@ -18,6 +18,7 @@ from vlm_dense.clip.torchscript import read_torchscript
 from vlm_dense.errors import CheckpointError, WeightsNotFoundError
 
 _LEGACY_TORCH = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
+_LITTLE = 1 << 20  # bytes of repeated values that a file may always have
 _FOREIGN = {
     b'<': 'an HTML or XML page (saved in place of the file?)',
     b'version https://git-lfs': 'a Git LFS pointer (the file itself was not fetched)',
@@ -89,6 +90,9 @@ def _read(path: Path) -> object:
             content = read_torchscript(path)
         else:
             content = torch.load(path, map_location='cpu', weights_only=True)
+        check_tensors(content, path)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         asks_for = re.search(r'GLOBAL (\S+)', str(error))
         if asks_for is None:
@@ -103,6 +107,54 @@ def _read(path: Path) -> object:
     except Exception as error:  # damaged bytes raise anything: EOFError, struct.error, RuntimeError, KeyError, ...
         raise _damaged(path, kind, error) from error
     return content
+
+
+def is_stored_whole(tensor: Tensor) -> bool:
+    """Whether each number of a tensor has its place in memory, so that a copy takes no more of it."""
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def check_tensors(content: object, path: str | os.PathLike) -> None:
+    """Refuse tensors that no module can take, or that would take far more memory than their file.
+
+    A file of some bytes may hold ``torch.zeros(1).expand(10**12)``; the first look at its values takes all memory.
+    Repeated values are allowed as far as they are no more than the file has bytes.
+
+    Args:
+        content: Dicts, lists and tensors, at any depth.
+        path: The file that they were read from.
+
+    Raises:
+        CheckpointError: names the tensor.
+    """
+    room = max(os.path.getsize(path), _LITTLE)
+    for key, tensor in _tensors(content, ''):
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+            kind = 'quantised' if tensor.is_quantized else 'without values' if tensor.is_meta else str(tensor.layout)
+            raise CheckpointError(
+                f'{path}: {key or "the tensor"} is {kind}; expected dense tensors with values. Save the weights of the '
+                'model itself.'
+            )
+        if not is_stored_whole(tensor):
+            room -= tensor.numel() * tensor.element_size()
+            if room < 0:
+                raise CheckpointError(
+                    f'{path} is refused: {key or "the tensor"} repeats few numbers to {tuple(tensor.shape)}, which '
+                    f'would take {tensor.numel() * tensor.element_size():,} bytes. If it is right, save a copy of it.'
+                )
+
+
+def _tensors(node: object, place: str) -> Iterator[tuple[str, Tensor]]:
+    todo = [(place, node)]  # no recursion: a file may nest as deeply as it likes
+    seen: set[int] = set()
+    while todo:
+        key, node = todo.pop()
+        if isinstance(node, Tensor):
+            yield key, node
+        elif isinstance(node, (Mapping, list, tuple)) and id(node) not in seen:
+            seen.add(id(node))
+            items = node.items() if isinstance(node, Mapping) else enumerate(node)
+            todo += [(f'{key}.{k}'.lstrip('.'), value) for k, value in items]
 
 
 @contextlib.contextmanager

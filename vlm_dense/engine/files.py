@@ -164,7 +164,8 @@ def last_checkpoint(work_dir: str) -> str | None:
     """
     named = os.path.join(work_dir, LAST)
     if os.path.isfile(named):
-        recorded = Path(named).read_text(encoding='utf-8').strip()
+        recorded = Path(named).read_text(encoding='utf-8', errors='replace').strip()
+        recorded = '' if '\0' in recorded or '\n' in recorded else recorded  # damaged
         path = local_path(work_dir, recorded) if recorded else ''
         if _whole(path):
             return path

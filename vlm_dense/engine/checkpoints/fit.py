@@ -110,6 +110,13 @@ class CheckpointFitHook(Hook):
                 f'Training cannot be resumed from this checkpoint: it holds no {", ".join(absent)}. Checkpoints that '
                 'tools/train.py saved hold them. To start anew from its weights, use --load-from in place of --resume.'
             )
+        for key in ('iter', 'epoch'):
+            step = checkpoint['meta'].get(key, 0)
+            if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+                raise CheckpointError(
+                    f'Training cannot be resumed from this checkpoint: its meta[{key!r}] is {step!r}, expected how '
+                    'many are done. To start again from its weights, use --load-from instead of --resume.'
+                )
 
     @staticmethod
     def _check_values(model: nn.Module, state_dict: dict) -> None:
@@ -118,16 +125,19 @@ class CheckpointFitHook(Hook):
             if not isinstance(value, Tensor):
                 continue
             wanted = own.get(key)
-            if wanted is not None and _kind(wanted) != _kind(value):
+            if wanted is None or wanted.shape != value.shape:  # told where shapes are compared
+                continue
+            if _kind(wanted) != _kind(value):
                 raise CheckpointError(
                     f'The checkpoint does not fit the model: {key} holds {_kind(value)} numbers ({value.dtype}), and '
                     f'the model has {_kind(wanted)} ones ({wanted.dtype}). Save the weights of the training itself, '
                     'not a quantised or otherwise converted copy.'
                 )
-            if value.is_floating_point() and not torch.isfinite(value).all():
-                if wanted is not None and not torch.isfinite(wanted).all():  # a mask of -inf
+            finite = _finite(value)
+            if not finite.all():
+                if not _finite(wanted).all():  # a mask of -inf
                     continue
-                bad = (~torch.isfinite(value)).sum().item()
+                bad = (~finite).sum().item()
                 raise CheckpointError(
                     f'The checkpoint is broken: {bad} of {value.numel()} values of {key} are NaN or infinite. The '
                     'training diverged, or the file was changed. Take an earlier checkpoint.'
@@ -218,6 +228,12 @@ def _plain(key: str) -> str:
 
 def _kind(tensor: Tensor) -> str:
     return 'real' if tensor.is_floating_point() else 'complex' if tensor.is_complex() else 'integer'
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    """Which values are no NaN and not infinite; torch cannot tell of numbers of 8 bits."""
+    eight_bits = tensor.is_floating_point() and tensor.element_size() == 1
+    return torch.isfinite(tensor.float() if eight_bits else tensor)
 
 
 def _first(keys: list[str], count: int = 3) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import codecs
 import datetime
+import hashlib
 import os
 import pathlib
 import re
 import tarfile
 import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from pickle import UnpicklingError
 from urllib.parse import urlparse
 
@@ -16,10 +20,18 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import (
+    _get_mmengine_home,
+    _process_mmcls_checkpoint,
+    get_deprecated_model_names,
+    get_external_models,
+    get_mmcls_models,
+    get_torchvision_models,
+)
 
-from vlm_dense.clip.loading import allowed_in_pickles
-from vlm_dense.engine.files import lock
-from vlm_dense.errors import CheckpointError
+from vlm_dense.clip.weight_files import allowed_in_pickles, check_tensors
+from vlm_dense.engine.files import lock, written_whole
+from vlm_dense.errors import CheckpointError, unknown_name
 
 
 def install_loaders() -> None:
@@ -29,12 +41,16 @@ def install_loaders() -> None:
     """
     CheckpointLoader.register_scheme('', load_from_local, force=True)
     CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
+    CheckpointLoader.register_scheme([f'{scheme}://' for scheme in _LISTS], load_by_name, force=True)
+    CheckpointLoader.register_scheme([r'(\S+\:)?s3://', r'(\S+\:)?petrel://', 'pavi://'], load_from_local, force=True)
 
 
 def read_checkpoint(path: str, map_location=None) -> dict:
     """Read a checkpoint from a file or a URL, whether or not the loaders are installed; see :func:`load_from_local`."""
     if path.startswith(('http://', 'https://')):
         return load_from_http(path, map_location)
+    if path.startswith(tuple(f'{scheme}://' for scheme in _LISTS)):
+        return load_by_name(path, map_location)
     return load_from_local(path, map_location)
 
 
@@ -89,6 +105,11 @@ def load_from_local(filename: str, map_location=None) -> dict:
         CheckpointError: no such file, a damaged file, a file of another format, or a pickle that wants to run code,
             which does not run.
     """
+    if '://' in filename:
+        raise CheckpointError(
+            f'Checkpoint {filename} lies in a storage that cannot be read: expected a file, http://, https:// or '
+            f'one of {", ".join(f"{scheme}://" for scheme in _LISTS)}. Copy it to this machine and name the file.'
+        )
     filename = os.path.expanduser(filename)
     if not os.path.isfile(filename):
         raise CheckpointError(f'Checkpoint {filename} does not exist.{_nearby(filename)}')
@@ -109,7 +130,8 @@ def load_from_local(filename: str, map_location=None) -> dict:
                 raise ValueError(f'wrong check sum of {broken}')
         with allowed_in_pickles(_ALLOWED):
             checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
-    except (torch.cuda.OutOfMemoryError, MemoryError):
+        check_tensors(checkpoint, filename)
+    except (torch.cuda.OutOfMemoryError, MemoryError, CheckpointError):
         raise
     except Exception as error:
         raise CheckpointError(_why_unreadable(filename, error)) from error
@@ -118,7 +140,30 @@ def load_from_local(filename: str, map_location=None) -> dict:
             f'Checkpoint {filename} holds a {type(checkpoint).__name__}; expected a dict of weights or a checkpoint '
             'of mmengine, which is a dict with the key "state_dict".'
         )
+    _check_parts(checkpoint, filename)
+    if isinstance((checkpoint.get('meta') or {}).get('config'), str):  # mmengine would run it
+        del checkpoint['meta']['config']
     return checkpoint
+
+
+def _check_parts(checkpoint: dict, filename: str) -> None:
+    """Refuse a checkpoint whose parts are of other kinds than everybody who reads one expects."""
+    parts = {key: checkpoint[key] for key in ('state_dict', 'meta') if key in checkpoint}
+    if checkpoint.get('meta') is None:
+        parts.pop('meta', None)
+    elif isinstance(checkpoint['meta'], Mapping) and checkpoint['meta'].get('dataset_meta') is not None:
+        parts["meta['dataset_meta']"] = checkpoint['meta']['dataset_meta']
+    for key, part in parts.items():
+        if not isinstance(part, Mapping):
+            raise CheckpointError(
+                f'Checkpoint {filename} is damaged: its {key} is of type {type(part).__name__}, expected a dict. Take '
+                'another one.'
+            )
+    odd = [key for key in parts.get('state_dict', ()) if not isinstance(key, str)]
+    if odd:
+        raise CheckpointError(
+            f'Checkpoint {filename} is damaged: its state_dict has the key {odd[0]!r}, expected names. Take another.'
+        )
 
 
 def load_from_http(filename: str, map_location=None, model_dir: str | None = None) -> dict:
@@ -132,11 +177,49 @@ def load_from_http(filename: str, map_location=None, model_dir: str | None = Non
     folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
     path = os.path.join(folder, os.path.basename(urlparse(filename).path))
     os.makedirs(folder, exist_ok=True)
+    if _read_text(f'{path}.url') not in ('', filename):  # another file of the same name
+        stem, suffix = os.path.splitext(path)
+        path = f'{stem}-from-{hashlib.sha256(filename.encode()).hexdigest()[:12]}{suffix}'
     with lock(f'{path}.lock'):
         if not os.path.exists(path):
             digest = torch.hub.HASH_REGEX.search(os.path.basename(path))  # as in model-1a2b3c4d.pth
             torch.hub.download_url_to_file(filename, path, digest.group(1) if digest else None)
+        if not _read_text(f'{path}.url'):
+            with suppress(OSError), written_whole(f'{path}.url') as begun:  # a folder that others filled
+                begun.write_text(filename, encoding='utf-8')
     return load_from_local(path, map_location)
+
+
+def _read_text(path: str) -> str:
+    return Path(path).read_text(encoding='utf-8') if os.path.isfile(path) else ''
+
+
+_LISTS = {
+    'torchvision': get_torchvision_models,
+    'modelzoo': get_torchvision_models,
+    'open-mmlab': get_external_models,
+    'openmmlab': get_external_models,
+    'mmcls': get_mmcls_models,
+}
+"""Scheme -> mmengine's list of models by name."""
+
+
+def load_by_name(filename: str, map_location=None) -> dict:
+    """Download a checkpoint that mmengine knows by name, as ``torchvision://resnet50``, and read it.
+
+    Raises:
+        CheckpointError: an unknown name, or see :func:`load_from_local`.
+    """
+    scheme, _, name = filename.partition('://')
+    known = _LISTS[scheme]()
+    name = get_deprecated_model_names().get(name, name)
+    if name not in known:
+        raise CheckpointError(unknown_name(name, f'list of checkpoints of {scheme}://', known))
+    place = known[name]
+    if not place.startswith(('http://', 'https://')):
+        return load_from_local(os.path.join(_get_mmengine_home(), place), map_location)
+    checkpoint = load_from_http(place, map_location)
+    return _process_mmcls_checkpoint(checkpoint) if scheme == 'mmcls' else checkpoint
 
 
 def _to(checkpoint: dict, device) -> dict:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -17,10 +17,13 @@ COMPARED = (
     'optim_wrapper.constructor',
     'param_scheduler',
     'model.class_names',
+    'default_hooks.checkpoint.save_best',
+    'default_hooks.checkpoint.rule',
 )
-"""Keys of a config whose values a checkpoint brings along: a resumed run takes the checkpoint's."""
+"""Keys of a config whose values a checkpoint brings along: a resumed run takes the checkpoint's, as the best score."""
 
 _ABSENT = 'nothing'
+_LONGEST = 4_000_000  # characters; configs have some 10,000
 
 
 @HOOKS.register_module()
@@ -37,17 +40,14 @@ class ResumeCheckHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the configs."""
-        text = (checkpoint.get('meta') or {}).get('cfg')
-        if not isinstance(text, str):
+        before = read_assignments((checkpoint.get('meta') or {}).get('cfg'))
+        if before is None:  # of another program or version, which says nothing about this run
             return
-        try:
-            before = Config.fromstring(text, '.py')
-        except Exception:  # of another program or version, which says nothing about this run
-            return
+        now = read_assignments(runner.cfg.pretty_text) or {}
         changes = [
             f'{place} was {old!r}, is now {new!r}'
             for key in COMPARED
-            for place, old, new in differences(_value(before, key), _value(runner.cfg, key), key)
+            for place, old, new in differences(_value(before, key), _value(now, key), key)
         ]
         names = ((checkpoint['meta'].get('dataset_meta') or {}).get('classes'), _names(runner))
         if all(names):
@@ -62,12 +62,59 @@ class ResumeCheckHook(Hook):
             )
 
 
+def read_assignments(text: object) -> dict | None:
+    """What the text of a config assigns, as mmengine prints it into checkpoints; nothing of it is run.
+
+    Args:
+        text: Assignments of literals and of ``dict(...)``.
+
+    Returns:
+        Name -> value, without those that are no literal; None of a text that has none.
+
+    Examples:
+        >>> read_assignments("a = dict(b=[1, 'x'])\\nc = open('d')")
+        {'a': {'b': [1, 'x']}}
+    """
+    if not isinstance(text, str) or len(text) > _LONGEST:
+        return None
+    found = {}
+    try:
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                try:
+                    found[node.targets[0].id] = ast.literal_eval(_Literal().visit(node.value))
+                except ValueError:
+                    continue
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        return None
+    return found or None
+
+
+class _Literal(ast.NodeTransformer):
+    """``dict(a=1)`` as ``{'a': 1}``, and names, of types and of inf, as strings."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: D102, N802
+        if not isinstance(node.func, ast.Name) or node.func.id != 'dict':
+            return node
+        self.generic_visit(node)
+        if len(node.args) == 1 and not node.keywords:  # dict({'a b': 1})
+            return node.args[0]
+        keys = [ast.Constant(keyword.arg) for keyword in node.keywords]
+        return ast.Dict(keys, [keyword.value for keyword in node.keywords])
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:  # noqa: D102, N802
+        return ast.Constant(node.id)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:  # noqa: D102, N802
+        return ast.Constant(ast.unparse(node))
+
+
 def _names(runner) -> tuple[str, ...] | None:
     dataset = getattr(runner.train_dataloader, 'dataset', None)
     return (getattr(dataset, 'metainfo', None) or {}).get('classes')
 
 
-def _value(cfg: Config, key: str):
+def _value(cfg: dict, key: str):
     node = cfg
     for part in key.split('.'):
         node = node.get(part) if hasattr(node, 'get') else None

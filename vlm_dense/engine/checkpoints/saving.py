@@ -49,7 +49,7 @@ class SafeCheckpointHook(CheckpointHook):
         _make_local(runner)
         super().before_train(runner)
         validated = Path(runner.work_dir, _VALIDATED)
-        steps = [int(validated.read_text()) if validated.is_file() else 0]
+        steps = [_number_in(validated)]
         broadcast_object_list(steps)  # the disk is that of the first process
         step = steps[0]
         if is_main_process() and (not runner._resume or step > _step(runner)):
@@ -148,6 +148,14 @@ class SafeCheckpointHook(CheckpointHook):
             self.best_ckpt_path = path
         else:
             self.best_ckpt_path_dict[key] = path
+
+
+def _number_in(path: Path) -> int:
+    """The number that a file holds; 0 if there is none, so that the validation is made again."""
+    try:
+        return int(path.read_text(encoding='utf-8'))
+    except (FileNotFoundError, ValueError):
+        return 0
 
 
 def _make_local(runner: Runner) -> None:

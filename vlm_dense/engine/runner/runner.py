@@ -15,7 +15,7 @@ from vlm_dense.engine.files import partial_of, put_in_place, remove
 from vlm_dense.engine.models import bare_model
 from vlm_dense.engine.runner.compilation import compile_parts
 from vlm_dense.engine.runner.startup_log import ShortStart
-from vlm_dense.errors import CheckpointError, ConfigError
+from vlm_dense.errors import CheckpointError, ConfigError, UserError
 
 
 @contextmanager
@@ -38,6 +38,21 @@ def _saved_whole(path: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _resumable(filename: str) -> Iterator[None]:
+    """Let a state that does not fit the run be a :class:`CheckpointError` that names the file."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise CheckpointError(
+            f'Training cannot be resumed from {filename}: the state of its optimiser, schedules or log does not fit '
+            f'this run ({type(error).__name__}: {str(error)[:200]}). Use the config it was trained with, or begin '
+            'again with its weights by --load-from.'
+        ) from error
+
+
 class SafeRunner(ShortStart, Runner):
     """mmengine's ``Runner`` with six differences.
 
@@ -54,6 +69,15 @@ class SafeRunner(ShortStart, Runner):
     """
 
     _compiled = False
+
+    def resume(self, filename: str, *args, **kwargs) -> None:
+        """Go on from a checkpoint, see :meth:`mmengine.runner.Runner.resume`.
+
+        Raises:
+            CheckpointError: its optimiser, schedules or log are none of this run.
+        """
+        with _resumable(filename):
+            super().resume(filename, *args, **kwargs)
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
         """Save a checkpoint, see :meth:`mmengine.runner.Runner.save_checkpoint`.
@@ -107,6 +131,15 @@ class SafeFlexibleRunner(ShortStart, FlexibleRunner):
     """
 
     _meta: dict = {}
+
+    def resume(self, filename: str, *args, **kwargs) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            CheckpointError: its optimiser, schedules or log are none of this run.
+        """
+        with _resumable(filename):
+            super().resume(filename, *args, **kwargs)
 
     def call_hook(self, fn_name: str, **kwargs) -> None:
         """Call all hooks."""

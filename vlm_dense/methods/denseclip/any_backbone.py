@@ -20,7 +20,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from vlm_dense.clip.attention_pool import AttentionPooling
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
-from vlm_dense.clip.loading import check_fit
+from vlm_dense.clip.loading import check_fit, read_nested
 from vlm_dense.errors import ConfigError, WeightsNotFoundError
 from vlm_dense.registry import MODELS, unknown_name
 
@@ -138,7 +138,7 @@ class TorchvisionBackbone(BaseModule):
                 f"There are no weights at {os.path.abspath(path)}. Put torchvision's file there, or name weights that "
                 "it downloads, as weights='DEFAULT'."
             )
-        found = torch.load(path, map_location='cpu', weights_only=True)
+        found = read_nested(path)
         check_fit(found, {k: v.shape for k, v in net.state_dict().items()}, path)
         net.load_state_dict(found)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
-from vlm_dense.clip.loading import read_state_dict
+from vlm_dense.clip.loading import read_nested, read_state_dict
 from vlm_dense.contract.preparation import Prepared
 from vlm_dense.contract.roles import Head
 from vlm_dense.engine.hooks.prepare import save_result
@@ -190,7 +190,7 @@ class WiSEFTHook(Hook):
                 'dir in which the training began.'
             )
         model = bare_model(runner)
-        zero_shot = torch.load(path, weights_only=True, map_location='cpu')
+        zero_shot = read_nested(path)
         tuned = {key: value.clone() for key, value in _mixed_part(model).items()}
 
         def mix(alpha: float) -> None:

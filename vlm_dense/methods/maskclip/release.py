@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vlm_dense.clip.weight_files import check_tensors
 from vlm_dense.errors import CheckpointError, WeightsNotFoundError
 
 _VIT_KEYS = (
@@ -36,7 +37,11 @@ def read_published(path: str | os.PathLike):
     if not Path(path).is_file():
         raise WeightsNotFoundError(f'Expected a weight file of MaskCLIP at {Path(path).absolute()}, found none.')
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
+        content = torch.load(path, map_location='cpu', weights_only=True)
+        check_tensors(content, path)
+        return content
+    except CheckpointError:
+        raise
     except Exception as error:  # damaged bytes raise anything
         raise CheckpointError(
             f'{path} is damaged or holds more than tensors and was refused ({str(error).splitlines()[0]}).'
