@@ -26,12 +26,12 @@ from mmengine.runner import CheckpointLoader
 from safetensors.torch import save_file
 from torch import nn
 
-from vlm_dense.apis import SegInferencer, export_file
 from vlm_dense.clip.loading import read_state_dict
-from vlm_dense.engine.checkpoint import CheckpointFitHook
-from vlm_dense.engine.reading import load_from_http, load_from_local, read_checkpoint
-from vlm_dense.engine.resume_check import read_assignments
+from vlm_dense.engine.checkpoints.fit import CheckpointFitHook
+from vlm_dense.engine.checkpoints.reading import load_from_http, load_from_local, read_checkpoint
+from vlm_dense.engine.checkpoints.resume_check import read_assignments
 from vlm_dense.errors import CheckpointError
+from vlm_dense.inference import SegInferencer, export_file
 
 HUGE = 3 * 10**9  # numbers
 
@@ -348,7 +348,7 @@ def test_code_that_is_only_for_debuggers_is_not_passed_on(exported, tmp_path):
 READ = """
 import resource, sys
 import torch
-from vlm_dense.engine.reading import load_from_local
+from vlm_dense.engine.checkpoints.reading import load_from_local
 from vlm_dense.errors import CheckpointError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
