@@ -12,11 +12,14 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from vlm_dense.engine.forked import forked_context
+
 
 def in_processes(count: int, function: Callable, *args) -> None:
     """Call ``function(rank, *args)``, which stands at the top of a module, in ``count`` connected processes."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_connected, (count, folder, function, args), count)
+        forked_context('vlm_dense.comparison.preload')  # what the processes import is imported once in a session
+        mp.start_processes(_connected, (count, folder, function, args), count, start_method='forkserver')
 
 
 def _connected(rank: int, count: int, folder: str, function: Callable, args: tuple) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 import vlm_dense
 from vlm_dense.cli import arguments
 from vlm_dense.engine.configs.names import CONFIGS, existing_config
+from vlm_dense.engine.forked import forked_context
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError
 from vlm_dense.zoo import METHODS
@@ -114,9 +114,7 @@ def _measure(cell: dense.Cell, out: Path, images: int) -> dict[dense.Cell, str]:
     """Measure a cell in a process of its own, whose memory is nobody else's."""
     from vlm_dense.comparison import dense
 
-    context = multiprocessing.get_context('forkserver')
-    preloaded = ['vlm_dense.comparison.preload', 'vlm_dense.comparison.dense']  # imported once for all cells
-    context.set_forkserver_preload(preloaded)
+    context = forked_context('vlm_dense.comparison.preload')
     process = context.Process(target=dense.run_cost, args=(cell, out, images), daemon=True)
     process.start()
     process.join()

@@ -1,8 +1,13 @@
-"""What the server forks cells from has imported: set up, as a program is, when it imports this module."""
+"""What a server of processes has imported before it forks one: set up, as a program is, by importing this module."""
+
+import gc
 
 import vlm_dense
 
 vlm_dense.setup()
 
+import vlm_dense.comparison.dense  # noqa: E402
 import vlm_dense.methods  # noqa: E402
-import vlm_dense.segmentation  # noqa: E402, F401
+from vlm_dense.engine.runner import launch  # noqa: E402, F401
+
+gc.freeze()  # all of this stays, in memory that the processes share: no collection looks through it

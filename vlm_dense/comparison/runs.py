@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import inspect
 import json
-import multiprocessing
 import os
 import pprint
 import re
@@ -24,10 +23,9 @@ from mmengine.registry import MODELS, init_default_scope
 from vlm_dense.comparison.cells import Cell, prepared_from
 from vlm_dense.engine.configs.checks import class_names, registered
 from vlm_dense.engine.files import last_checkpoint, lock
+from vlm_dense.engine.forked import forked_context
 from vlm_dense.engine.runner import launch
 from vlm_dense.errors import ConfigError
-
-_PRELOADED = ['vlm_dense.comparison.preload']
 
 
 def run_cells(cells: list[Cell], out: Path, workers: int, told: Callable[[int, int], None]) -> dict[Cell, str]:
@@ -51,8 +49,7 @@ def run_cells(cells: list[Cell], out: Path, workers: int, told: Callable[[int, i
         if not all(result_at(folder / f'{name}.json') for name in cell.files.values()):
             write_cell(cell, folder)
             missing[folder] = None
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(_PRELOADED)
+    context = forked_context('vlm_dense.comparison.preload')
     waiting, running, failed = deque(missing), {}, {}
     told(0, len(missing))
     try:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from vlm_dense.clip.digest import file_digest, value_digest, weights_digest
 from vlm_dense.datasets.checks import open_header
 from vlm_dense.engine.files import written_whole
+from vlm_dense.engine.forked import forked_context
 from vlm_dense.errors import ConfigError, DataError, UserError
 from vlm_dense.inference.common import check_batch_size, load_picture
 from vlm_dense.inference.seg_inferencer import SegInferencer
@@ -368,7 +368,7 @@ def _work(jobs: list[Job]) -> list[Outcome]:
 
 
 def _in_processes(batches: Iterable[list[Job]], processes: int, arguments: tuple) -> Iterator[list[Outcome]]:
-    context = get_context('spawn')
+    context = forked_context(__name__)
     places = context.SimpleQueue()
     for place in range(processes):
         places.put(place)
