@@ -22,7 +22,8 @@ DOCS = ['mkdocs-material>=9.5,<10', 'mkdocstrings[python]>=1,<2', 'nbclient', 'i
 EXPORT = ['onnx', 'onnxscript', 'onnxruntime']
 TESTS = [*MM, *PROBE, *DOCS, *EXPORT, 'pytest', 'pytest-xdist', 'scipy', 'import-linter>=2.7']
 DEMO = ['gradio>=6,<7']
-DEV = [*TESTS, *DEMO, 'ruff', 'pre-commit', 'selenium']
+COMPLETION = ['shtab>=1.7,<2']
+DEV = [*TESTS, *DEMO, *COMPLETION, 'ruff', 'pre-commit', 'selenium']
 
 MIM = ('configs', 'tools', 'model-index.yml')
 """What of the repository is laid into the package as ``vlm_dense/.mim``, where OpenMMLab's libraries look for it."""
@@ -136,6 +137,7 @@ setup(
         'docs': [*MM, *DOCS],
         'tests': TESTS,
         'demo': DEMO,
+        'completion': COMPLETION,
         'dev': DEV,
     },
 )

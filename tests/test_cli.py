@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import vlm_dense
 from vlm_dense import cli
@@ -22,7 +24,9 @@ WITHOUT_TORCH = 'import sys; sys.modules["torch"] = sys.modules["mmengine"] = No
 
 def run(code: str) -> tuple[int, str]:
     """Status and output of a program without torch."""
-    done = subprocess.run([sys.executable, '-c', WITHOUT_TORCH + code], capture_output=True, text=True, env=ENVIRONMENT)
+    done = subprocess.run(
+        [sys.executable, '-c', WITHOUT_TORCH + code], capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -68,6 +72,13 @@ MISTAKES = [
     (['compare', '--methods', 'coopp'], "Did you mean 'coop'"),
     (['compare', '--methods', 'coop', '--protocols', 'fewshot'], "Did you mean 'few-shot'"),
     (['compare-dense', '--methods', 'naclipp'], 'naclip_tiny-vit_shapes.py'),
+    (['segment', 'nope.jpg', '--classes', 'sky', 'road'], 'Image nope.jpg does not exist'),
+    (['segment', 'setup.py'], 'Expected names of what the image may show'),
+    (['segment', 'setup.py', '--method', 'naclip'], 'Expected names of what the image may show'),
+    (['segment', 'setup.py', '--method', 'naclip', '--arch', 'RN50'], 'beside --method, found one of them'),
+    (['segment', 'setup.py', '--pretrained', 'openai'], 'found another choice of the three'),
+    (['detect', 'nope.jpg', '--model', 'denseclip_mask-rcnn_shapes'], 'Image nope.jpg does not exist'),
+    (['info', 'coop_shapes', '--shape', '0', '64'], "expected an integer of at least 1, found '0'"),
     (['models', 'densclip'], "Did you mean 'denseclip_"),
     (['models', 'naclip', '--task', 'detection'], 'has a task like'),
 ]
@@ -139,3 +150,67 @@ def test_a_command_is_told_as_it_was_typed(monkeypatch):
     monkeypatch.setattr('sys.argv', ['/somewhere/bin/vlm-dense', '--shots', '4'])
     assert arguments.as_typed('compare') == 'vlm-dense compare --shots 4'
     assert arguments.as_typed('compare', ['--seeds', '1']) == 'vlm-dense compare --seeds 1'
+
+
+def test_figures_go_to_standard_output_alone_or_to_a_file(tmp_path, capsys):
+    for place in ('-', str(tmp_path / 'new' / 'figures.json')):
+        with pytest.raises(SystemExit):
+            cli.main(['models', 'denseclip_rn101_ade20k', '--json', place])
+    told = capsys.readouterr()
+    (model,) = json.loads(told.out.partition('\nmodel ')[0])  # the second call prints its table
+    assert model['results'][0]['Metrics'] == {'mIoU': 45.1} and 'mIoU 45.1 (ADE20K)' in told.err
+    assert json.loads((tmp_path / 'new' / 'figures.json').read_text()) == [model]
+
+
+def test_figures_are_json_whatever_numbers_they_are(tmp_path):
+    figures = dict(a=np.float64(0.5), b=[torch.tensor(3), float('nan')], c=(np.int64(2), None, True), d=tmp_path)
+    with arguments.figures_to(str(tmp_path / 'a.json')) as write:
+        write(figures)
+    strict = dict(parse_constant=lambda name: pytest.fail(f'{name} is no JSON'))
+    found = json.loads((tmp_path / 'a.json').read_text(), **strict)
+    assert found == dict(a=0.5, b=[3, None], c=[2, None, True], d=str(tmp_path))
+
+
+def test_no_figures_are_written_after_an_error(tmp_path):
+    with pytest.raises(ValueError), arguments.figures_to(str(tmp_path / 'a.json')) as write:
+        write(1)
+        raise ValueError
+    assert not (tmp_path / 'a.json').exists()
+
+
+COMPLETE = """
+source "$1"
+complete_it() {
+  COMP_WORDS=("$@"); COMP_CWORD=$(( $# - 1 )); COMP_LINE="$*"; COMPREPLY=()
+  _shtab_vlm_dense; echo "${COMPREPLY[@]}"
+}
+vlm-dense() { echo denseclip_shapes coop_shapes; }
+complete_it vlm-dense com
+complete_it vlm-dense train --resu
+complete_it vlm-dense train denseclip
+complete_it vlm-dense export --format ""
+"""
+
+
+def test_the_shell_completes_programs_options_and_names_of_models(tmp_path, capsys):
+    pytest.importorskip('shtab')
+    cli.main(['--print-completion', 'bash'])
+    (tmp_path / 'completion.sh').write_text(capsys.readouterr().out)
+    command = ['bash', '-c', COMPLETE, 'bash', str(tmp_path / 'completion.sh')]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.splitlines() == ['compare compare-dense', '--resume', 'denseclip_shapes', 'onnx pt2'], (
+        done.stderr
+    )
+    for shell in ('zsh', 'tcsh'):
+        cli.main(['--print-completion', shell])
+        assert 'pseudo-label' in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        cli.main(['--print-completion', 'bsh'])
+    assert left.value.code == 2 and "Did you mean 'bash'" in capsys.readouterr().err
+
+
+def test_completion_without_shtab_says_how_to_get_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'shtab', None)
+    with pytest.raises(SystemExit) as left:
+        cli.main(['--print-completion', 'bash'])
+    assert left.value.code == 2 and "'.[completion]'" in capsys.readouterr().err

@@ -23,7 +23,8 @@ USAGE = """usage: vlm-dense PROGRAM [arguments]
 
 {programs}
 
-vlm-dense PROGRAM --help tells the arguments of one; vlm-dense --version the version."""
+vlm-dense PROGRAM --help tells the arguments of one; vlm-dense --version the version.
+vlm-dense --print-completion SHELL prints what bash, zsh and others read to complete programs, options and names."""
 
 
 def summary(name: str) -> str:
@@ -74,5 +75,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(USAGE.format(programs='\n'.join(f'  {each:{width}}  {summary(each)}' for each in PROGRAMS)))
     elif name == '--version':
         print(f'vlm-dense {vlm_dense.__version__}')
+    elif name == '--print-completion':
+        with user_errors():
+            from vlm_dense.cli import completion
+
+            known = {each: (summary(each), program(each).parser()) for each in PROGRAMS}
+            print(completion.script(rest[0] if rest else 'bash', known))
     else:
         run(name, rest)

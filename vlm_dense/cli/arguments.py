@@ -7,14 +7,20 @@ torch and the OpenMMLab libraries, which takes seconds.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
+import math
+import os
 import re
 import shlex
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from vlm_dense.engine.configs.names import existing_config
-from vlm_dense.engine.messages import user_errors
+from vlm_dense.engine.messages import local_rank, user_errors
+from vlm_dense.errors import DataError
 from vlm_dense.libraries import need_mm
 from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.zoo import MASKCLIP, METHODS, free_names
@@ -109,6 +115,64 @@ def as_typed(name: str, argv: Sequence[str] | None = None) -> str:
         argv: Its arguments; those of this process if left out.
     """
     return f'{command(name)} {shlex.join(sys.argv[1:] if argv is None else argv)}'
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """Add that progress is not printed."""
+    parser.add_argument('-q', '--quiet', action='store_true', help='print results and warnings only, no progress')
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add where figures go for other programs, see :func:`figures_to`."""
+    text = 'write the figures there as JSON; -: to standard output, and all else to standard error'
+    parser.add_argument('--json', metavar='FILE', help=text)
+
+
+@contextlib.contextmanager
+def figures_to(place: str | None) -> Iterator[Callable[[Any], None]]:
+    """Give a function that writes figures as JSON.
+
+    Args:
+        place: A file; ``-`` is the standard output, where nothing else is printed then; None: the function does
+            nothing. Numbers that JSON has not, as NaN, become null. Of several processes on a machine the first writes.
+    """
+    kept: list[Any] = []
+    other = contextlib.redirect_stdout(sys.stderr) if place == '-' else contextlib.nullcontext()
+    with other:
+        yield kept.append
+    if place is None or not kept or local_rank() > 0:
+        return
+    text = json.dumps(_plain(kept[0]), indent=1, ensure_ascii=False)
+    if place == '-':
+        print(text)
+    else:
+        Path(place).absolute().parent.mkdir(parents=True, exist_ok=True)
+        Path(place).write_text(f'{text}\n', encoding='utf-8')
+
+
+def _plain(value: Any) -> Any:
+    """Figures as JSON has them: numbers of numpy and torch are numbers, paths are texts."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    value = value.item() if hasattr(value, 'item') else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def existing_images(paths: Sequence[str]) -> None:
+    """Look whether files and folders of images are there, before a model is built.
+
+    Raises:
+        DataError: names the first that is not.
+    """
+    for path in paths:
+        if '://' not in path and not os.path.exists(path):
+            raise DataError(f'Image {path} does not exist (looked from {os.getcwd()}).')
 
 
 def positive(text: str) -> int:

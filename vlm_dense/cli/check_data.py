@@ -21,14 +21,18 @@ def parser() -> arguments.Parser:
     parser.add_argument('--samples', type=arguments.positive, default=6, help='in each picture (%(default)s)')
     parser.add_argument('--show', type=arguments.positive, default=10, help='faults that are listed (%(default)s)')
     arguments.add_config_arguments(parser)
+    arguments.add_json(parser)
+    arguments.add_quiet(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; 1 if some files cannot be used."""
     args = parser().parse_args(argv)
-    vlm_dense.setup()  # before others import mmseg
-    from vlm_dense.inference.data_report import check
+    with user_errors(), arguments.figures_to(args.json) as write:
+        vlm_dense.setup()  # before others import mmseg
+        from vlm_dense.inference.data_report import check
 
-    with user_errors():
-        return int(check(args))
+        reports = check(args)
+        write({name: report.figures() for name, report in reports.items()})
+    return int(any(report.faults for report in reports.values()))

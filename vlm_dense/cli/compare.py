@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import vlm_dense
@@ -21,6 +21,9 @@ from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError, unknown_name
 
 PROTOCOLS = ('few-shot', 'base-to-new', 'transfer', 'domain-generalisation', 'multi-label', 'hierarchical', 'tasks')
+
+
+KEPT = 'What is finished is kept, the same command goes on.'
 
 
 def parser() -> arguments.Parser:
@@ -41,6 +44,8 @@ def parser() -> arguments.Parser:
     parser.add_argument('--workers', type=int, help='processes (default: one a core, or one where there is a GPU)')
     parser.add_argument('--data-root', metavar='DIR', help='where the data lie, if not where the configs say')
     arguments.add_config_arguments(parser)
+    arguments.add_json(parser)
+    arguments.add_quiet(parser)
     return parser
 
 
@@ -68,27 +73,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns 1 if a cell failed."""
     args = parse_args(argv)
     os.environ.setdefault('OMP_NUM_THREADS', '1')  # a cell is a process; its threads would fight with the others'
-    vlm_dense.setup()  # before others import mmseg
-    from vlm_dense.comparison import report
-    from vlm_dense.comparison.cells import plan
-    from vlm_dense.comparison.runs import results, run_cells
-
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the cells end as well
-    command = arguments.as_typed('compare', argv)
-    with user_errors(interrupted='What is finished is kept, the same command goes on.'):
+    with (
+        user_errors(interrupted='What is finished is kept, the same command goes on.'),
+        arguments.figures_to(args.json) as write,
+    ):
+        vlm_dense.setup()  # before others import mmseg
+        from vlm_dense.comparison import report
+        from vlm_dense.comparison.cells import plan
+        from vlm_dense.comparison.runs import results, run_cells
+
+        command = arguments.as_typed('compare', argv)
         if args.workers is not None and args.workers < 1:
             raise ConfigError(f'--workers must be at least 1, found {args.workers}.')
         options = dict(args.cfg_options or {}, **(dict(data_root=args.data_root) if args.data_root else {}))
         cells = plan(CONFIGS, args.methods, args.datasets, args.protocols, args.shots, args.seeds, options)
         args.out.mkdir(parents=True, exist_ok=True)
-        failed = run_cells(cells, args.out, args.workers or _default_workers(), _progress())
+        failed = run_cells(cells, args.out, args.workers or _default_workers(), _progress(args.quiet))
         found = results(cells, args.out)
         rows = report.rows_of(found)
         report.write_csv(rows, args.out / 'results.csv')
         text = report.markdown(rows, report.skipped_of(found), failed, command)
         (args.out / 'results.md').write_text(text, encoding='utf-8')
         report.draw(rows, args.out / 'results.png')
-    print(f'\n\n{text}\nWritten: {args.out}/results.csv, results.md, results.png')
+        print(f'\n\n{text}\nWritten: {args.out}/results.csv, results.md, results.png')
+        write(
+            dict(rows=rows, skipped=report.skipped_of(found), failed={str(cell): why for cell, why in failed.items()})
+        )
     return 1 if failed else 0
 
 
@@ -98,13 +109,15 @@ def _default_workers() -> int:
     return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
 
 
-def _progress():
+def _progress(quiet: bool) -> Callable[[int, int], None]:
     from mmengine.utils import ProgressBar
 
     bar = None
 
     def told(finished: int, every: int) -> None:
         nonlocal bar
+        if quiet:
+            return
         if every and bar is None:
             bar = ProgressBar(every)
         for _ in range(finished - (bar.completed if bar else 0)):

@@ -15,7 +15,7 @@ import argparse
 import itertools
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,9 @@ from vlm_dense.zoo import METHODS
 
 if TYPE_CHECKING:
     from vlm_dense.comparison import dense
+
+
+KEPT = 'What is finished is kept, the same command goes on.'
 
 
 def parser() -> arguments.Parser:
@@ -51,6 +54,8 @@ def parser() -> arguments.Parser:
     parser.add_argument('--out', default='work_dirs/compare_dense', type=Path, help='folder of results (%(default)s)')
     parser.add_argument('--data-root', nargs='+', default=[], metavar='SET=DIR', help='where the data lie')
     arguments.add_config_arguments(parser)
+    arguments.add_json(parser)
+    arguments.add_quiet(parser)
     return parser
 
 
@@ -67,12 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns 1 if a cell failed."""
     args = parse_args(argv)
     os.environ.setdefault('OMP_NUM_THREADS', '1')
-    vlm_dense.setup()  # before others import mmseg
-    from vlm_dense.comparison import dense, dense_report
-
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: a measurement ends as well
-    command = arguments.as_typed('compare-dense', argv)
-    with user_errors(interrupted='What is finished is kept, the same command goes on.'):
+    with (
+        user_errors(interrupted='What is finished is kept, the same command goes on.'),
+        arguments.figures_to(args.json) as write,
+    ):
+        vlm_dense.setup()  # before others import mmseg
+        from vlm_dense.comparison import dense, dense_report
+
+        command = arguments.as_typed('compare-dense', argv)
         roots = _by_set('--data-root', args.data_root, args.datasets)
         images = {name: _count(text) for name, text in _by_set('--images', args.images, args.datasets).items()}
         options = dict(args.cfg_options or {})
@@ -81,8 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         failed: dict[dense.Cell, str] = {}
         missing = [cell for cell in cells if not dense.result_at(cell.file(args.out, 'scores'))]
         for group in dense.groups(missing):
-            print(f'\n{group[0].dataset}: {", ".join(cell.method for cell in group)}', flush=True)
-            failed |= dense.run_group(group, args.out, args.pictures, _progress())
+            if not args.quiet:
+                print(f'\n{group[0].dataset}: {", ".join(cell.method for cell in group)}', flush=True)
+            failed |= dense.run_group(group, args.out, args.pictures, _progress(args.quiet))
         for cell in cells:
             if cell not in failed and not dense.result_at(cell.file(args.out, 'cost')):
                 failed |= _measure(cell, args.out, args.timed)
@@ -91,7 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = dense_report.markdown(rows, failed, command)
         (args.out / 'results.md').write_text(text, encoding='utf-8')
         files = dense_report.draw(cells, args.out)
-    print(f'\n\n{text}\nWritten: {", ".join(map(str, (args.out / "results.md", args.out / "results.csv", *files)))}')
+        print(
+            f'\n\n{text}\nWritten: {", ".join(map(str, (args.out / "results.md", args.out / "results.csv", *files)))}'
+        )
+        write(dict(rows=rows, failed={f'{cell.method}, {cell.dataset}': why for cell, why in failed.items()}))
     return 1 if failed else 0
 
 
@@ -121,13 +133,15 @@ def _measure(cell: dense.Cell, out: Path, images: int) -> dict[dense.Cell, str]:
     return {} if process.exitcode == 0 else {cell: f'its measurement left with status {process.exitcode}'}
 
 
-def _progress():
+def _progress(quiet: bool) -> Callable[[int, int], None]:
     from mmengine.utils import ProgressBar
 
     bar = None
 
     def told(done: int, every: int) -> None:
         nonlocal bar
+        if quiet:
+            return
         if bar is None:
             bar = ProgressBar(every)
             bar.completed = done - 1

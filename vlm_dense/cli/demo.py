@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import vlm_dense
 from vlm_dense.cli import arguments
-from vlm_dense.cli.segment import build, build_method
+from vlm_dense.cli.segment import build, build_method, check_model
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError, MissingLibraryError
 from vlm_dense.libraries import how_to_install
@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors(interrupted='The page is closed.'), tempfile.TemporaryDirectory() as folder:
         if find_spec('gradio') is None:
             raise MissingLibraryError(f'The page needs gradio. {how_to_install("demo")}')
+        check_model(args)
         for name in ('concurrency', 'waiting'):
             if getattr(args, name) < 1:
                 raise ConfigError(f'--{name} must be at least 1, found {getattr(args, name)}.')

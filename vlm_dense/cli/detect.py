@@ -41,6 +41,7 @@ def parser() -> arguments.Parser:
     parser.add_argument('--batch-size', type=arguments.positive, default=1, help='pictures at a time (%(default)s)')
     parser.add_argument('--device', help='default: a GPU if there is one')
     arguments.add_max_pixels(parser)
+    arguments.add_quiet(parser)
     return parser
 
 
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors():
         if not 0 <= args.threshold <= 1:
             raise ConfigError(f'--threshold is a score, from 0 to 1, found {args.threshold}.')
+        arguments.existing_images(args.image)
         need_mmdet()
         vlm_dense.setup()  # before others import mmdet
         from vlm_dense.inference import DetInferencer
@@ -57,7 +59,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         pictures = picture_list(args.image)
         inferencer = DetInferencer(
-            args.model, args.weights, args.device, len(pictures) > 1, max_pixels=args.max_pixels or None
+            args.model,
+            args.weights,
+            args.device,
+            len(pictures) > 1 and not args.quiet,
+            max_pixels=args.max_pixels or None,
         )
         result = inferencer(
             pictures,

@@ -21,32 +21,32 @@ def parser() -> arguments.Parser:
         '--shape', type=arguments.positive, nargs=2, default=(512, 512), metavar=('H', 'W'), help='image size'
     )
     arguments.add_config_arguments(parser)
+    arguments.add_json(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     args = parser().parse_args(argv)
-    vlm_dense.setup()  # before others import mmseg
-    from mmengine.config import ConfigDict
-    from mmengine.registry import MODELS, init_default_scope
+    with user_errors(), arguments.figures_to(args.json) as write:
+        vlm_dense.setup()  # before others import mmseg
+        from mmengine.config import ConfigDict
+        from mmengine.registry import MODELS, init_default_scope
 
-    from vlm_dense.engine.configs.checks import check_values
-    from vlm_dense.engine.runner import launch
-    from vlm_dense.inference.counts import count_flops, count_parameters, without_weights
+        from vlm_dense.engine.configs.checks import check_values
+        from vlm_dense.engine.runner import launch
+        from vlm_dense.inference.counts import count_flops, count_parameters, without_weights
 
-    with user_errors():
         cfg = launch.load_config(args.config, args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         check_values(cfg)
         launch.fill_class_names(cfg)
         model = MODELS.build(ConfigDict(without_weights(cfg.model.to_dict())))
-    counts = count_parameters(model)
-    total = {k: sum(c[k] for c in counts.values()) for k in ('trained', 'frozen')}
-    print(f'{"module":24}{"parameters":>14}{"trained":>14}{"frozen":>14}')
-    for name, c in [*counts.items(), ('total', total)]:
-        print(f'{name:24}{c["trained"] + c["frozen"]:14,}{c["trained"]:14,}{c["frozen"]:14,}')
-    with user_errors():
+        counts = count_parameters(model)
+        total = {k: sum(c[k] for c in counts.values()) for k in ('trained', 'frozen')}
+        print(f'{"module":24}{"parameters":>14}{"trained":>14}{"frozen":>14}')
+        for name, c in [*counts.items(), ('total', total)]:
+            print(f'{name:24}{c["trained"] + c["frozen"]:14,}{c["trained"]:14,}{c["frozen"]:14,}')
         try:
             flops = count_flops(model, *args.shape)
         except (RuntimeError, ValueError) as error:
@@ -54,4 +54,5 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ConfigError(
                 f'{args.config} takes no image of {args.shape[0]} x {args.shape[1]} px: {why}. Try another --shape.'
             ) from error
-    print(f'{flops / 1e9:,.3f} GFLOPs for a {args.shape[0]}x{args.shape[1]} image (a multiply-add is 2)')
+        print(f'{flops / 1e9:,.3f} GFLOPs for a {args.shape[0]}x{args.shape[1]} image (a multiply-add is 2)')
+        write(dict(config=args.config, shape=args.shape, flops=flops, parameters=dict(counts, total=total)))

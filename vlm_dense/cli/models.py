@@ -9,6 +9,7 @@ configs: published by the authors of a method, or of runs of this project.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from vlm_dense.cli import arguments
 from vlm_dense.engine.messages import user_errors
@@ -24,6 +25,7 @@ def parser() -> arguments.Parser:
     parser.add_argument('pattern', nargs='?', default='', help='part of the name; *, ? and [...] as in file names')
     parser.add_argument('--task', help='part of the task, as segmentation, detection, classification')
     parser.add_argument('--names', action='store_true', help='print the names only')
+    arguments.add_json(parser)
     return parser
 
 
@@ -40,14 +42,20 @@ def figures(card: Card, published: bool) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     args = parser().parse_args(argv)
-    found = find_cards(args.pattern, args.task)
-    with user_errors():
+    with user_errors(), arguments.figures_to(args.json) as write:
+        found = find_cards(args.pattern, args.task)
         if not find_cards(args.pattern):
             raise ConfigError(unknown_name(args.pattern, 'models of vlm_dense', [card.name for card in cards()]))
         if not found:
             tasks = '; '.join(sorted({card.task for card in cards()}))
             raise ConfigError(f'No model like {args.pattern!r} has a task like {args.task!r}. Tasks: {tasks}.')
-    if args.names:
+        write([dict(asdict(card), task=card.task) for card in found])
+        show(found, args.names)
+
+
+def show(found: Sequence[Card], names: bool) -> None:
+    """Print a table of models, or their names."""
+    if names:
         return print('\n'.join(card.name for card in found))
     rows = [HEAD, *((c.name, c.task, c.data, figures(c, True), figures(c, False)) for c in found)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]

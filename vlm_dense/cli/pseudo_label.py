@@ -34,6 +34,7 @@ def parser() -> arguments.Parser:
     )
     parser.add_argument('--device', help='default: GPUs if there are some')
     arguments.add_max_pixels(parser)
+    arguments.add_quiet(parser)
     return parser
 
 
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
             processes=args.processes,
             device=args.device,
             max_pixels=args.max_pixels or None,
+            show_progress=not args.quiet,
         )
     print(
         f'{summary["masks"]} masks in {args.out}, {summary["new"]} of them new. {summary["kept"]:.1%} of the pixels '

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import vlm_dense
 from vlm_dense.cli import arguments
 from vlm_dense.engine.messages import user_errors
-from vlm_dense.errors import ConfigError
+from vlm_dense.errors import ClassNamesError, ConfigError
+from vlm_dense.zoo import free_names
 
 if TYPE_CHECKING:
     from vlm_dense.inference import SegInferencer
@@ -32,15 +33,43 @@ def parser() -> arguments.Parser:
     parser.add_argument('--out', default='work_dirs/segment', metavar='DIR', help='where to save (%(default)s)')
     arguments.add_model_arguments(parser)
     arguments.add_method_argument(parser, 'in place of --model; several are also drawn side by side')
+    arguments.add_json(parser)
+    arguments.add_quiet(parser)
     return parser
+
+
+def check(args: argparse.Namespace) -> None:
+    """Look at what needs no model: images are there, options fit, and names are given where the model has none.
+
+    Raises:
+        UserError: what cannot work.
+    """
+    arguments.existing_images(args.image)
+    check_model(args)
+    own_names = args.weights or not (args.method or args.arch or args.model in (None, *free_names()))
+    if not (args.classes or own_names):
+        raise ClassNamesError('Expected names of what the image may show, found none. Give --classes sky road car.')
+
+
+def check_model(args: argparse.Namespace) -> None:
+    """Look whether the options that choose a model fit.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    both, one = args.arch and args.pretrained, args.arch or args.pretrained
+    if args.method and (args.model or args.weights):
+        raise ConfigError('Expected --method, or --model with or without --weights, found both.')
+    if args.method and one and not both:
+        raise ConfigError('Expected --arch and --pretrained beside --method, found one of them.')
+    if not args.method and one and (args.model or not both):
+        raise ConfigError('Expected --model, or --arch and --pretrained, found another choice of the three.')
 
 
 def build(args: argparse.Namespace, show_progress: bool = False) -> SegInferencer:
     """The inferencer that the arguments choose."""
     model = args.model
     if args.arch or args.pretrained:
-        if args.model or not (args.arch and args.pretrained):
-            raise ConfigError('Expected --model, or --arch and --pretrained, found another choice of the three.')
         from vlm_dense.inference import maskclip_config
 
         model = maskclip_config(args.arch, args.pretrained)
@@ -49,10 +78,6 @@ def build(args: argparse.Namespace, show_progress: bool = False) -> SegInference
 
 def build_method(method: str, args: argparse.Namespace, show_progress: bool = False) -> SegInferencer:
     """The inferencer of a method, on the CLIP of --arch and --pretrained or the bundled one."""
-    if args.model or args.weights:
-        raise ConfigError('Expected --method, or --model with or without --weights, found both.')
-    if bool(args.arch) != bool(args.pretrained):
-        raise ConfigError('Expected --arch and --pretrained beside --method, found one of them.')
     from vlm_dense.inference import method_config
 
     clip = (args.arch, args.pretrained) if args.arch else ()
@@ -68,38 +93,45 @@ def _inferencer(model, args: argparse.Namespace, show_progress: bool) -> SegInfe
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     args = parser().parse_args(argv)
-    with user_errors():
+    with user_errors(), arguments.figures_to(args.json) as write:
+        check(args)
         vlm_dense.setup()  # before others import mmseg
         from vlm_dense.inference.common import keep_inputs, picture_list
         from vlm_dense.vocabulary.class_names import split_names
 
         classes = split_names(args.classes) if args.classes else None
-        several = len(picture_list(args.image)) > 1
+        progress = len(picture_list(args.image)) > 1 and not args.quiet
         if args.method is None:
-            return report(build(args, several)(args.image, classes, out_dir=args.out))
+            return write(report(build(args, progress)(args.image, classes, out_dir=args.out)))
         methods, found = list(dict.fromkeys(args.method)), {}
         if len(methods) > 1:
             keep_inputs(*zip(*side_by_side(args), strict=True))
+        rows = []
         for method in methods:
             folder = args.out if len(methods) == 1 else os.path.join(args.out, method)
-            found[method] = build_method(method, args, several)(args.image, classes, out_dir=folder)
-            report(found[method])
+            found[method] = build_method(method, args, progress)(args.image, classes, out_dir=folder)
+            rows += [dict(row, method=method) for row in report(found[method])]
         if len(methods) > 1:
             save_side_by_side(args, found)
+        write(rows)
 
 
-def report(result: dict) -> None:
-    """Print the files and the share of each class."""
+def report(result: dict) -> list[dict]:
+    """Print the files and the share of each class; returns them, an entry an image."""
     from vlm_dense.inference.overlay import shares
 
     labels, files = result['predictions'], result['files']
     if isinstance(files, dict):
         labels, files = [labels], [files]
+    rows = []
     for one, paths in zip(labels, files, strict=True):
         found = dict(shares(one))
+        named = {name: found.get(index, 0) for index, name in enumerate(result['classes'])}
+        rows.append(dict(paths, size=one.shape[::-1], shares=named))
         print(f'{paths["vis"]}  ({one.shape[1]} x {one.shape[0]} px; labels: {paths["pred"]})')
-        for index, name in enumerate(result['classes']):
-            print(f'  {index:3}  {found.get(index, 0):6.1%}  {name}')
+        for index, (name, share) in enumerate(named.items()):
+            print(f'  {index:3}  {share:6.1%}  {name}')
+    return rows
 
 
 def side_by_side(args: argparse.Namespace) -> list[tuple[str, str]]:

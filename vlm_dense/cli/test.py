@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import vlm_dense
 from vlm_dense.cli import arguments
+from vlm_dense.engine.messages import local_rank, user_errors
 
 
 def parser() -> arguments.Parser:
@@ -24,13 +25,20 @@ def parser() -> arguments.Parser:
     parser.add_argument('--out', help='keep predictions: a folder for label maps (PNG), or a .pkl file of everything')
     parser.add_argument('--tta', action='store_true', help="use the config's test-time augmentation")
     arguments.add_common_arguments(parser)
+    arguments.add_json(parser)
+    arguments.add_quiet(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> dict:
     """Run the program; returns the metrics."""
     args = parser().parse_args(argv)
-    vlm_dense.setup()  # before others import mmseg
-    from vlm_dense.engine.runner import launch
+    with user_errors(), arguments.figures_to(args.json) as write:
+        vlm_dense.setup()  # before others import mmseg
+        from vlm_dense.engine.runner import launch
 
-    return launch.test(args)
+        metrics = launch.test(args)
+        if args.quiet and local_rank() == 0:
+            print('\n'.join(f'{name}: {value:.4f}' for name, value in metrics.items()))
+        write(metrics)
+    return metrics

@@ -25,6 +25,7 @@ def parser() -> arguments.Parser:
     parser.add_argument('--load-from', metavar='CHECKPOINT', help='begin with the weights of CHECKPOINT')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision (GPU)')
     arguments.add_common_arguments(parser)
+    arguments.add_quiet(parser)
     return parser
 
 

@@ -55,15 +55,27 @@ class Report:
     remarks: list[str] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
 
+    def figures(self) -> dict:
+        """The report for other programs: of each class the ``amount`` of ``unit`` and the ``images`` that show it."""
+        named = [*enumerate(self.classes), (-1, 'ignored')]
+        return dict(
+            images=self.images,
+            unit=self.unit,
+            classes={name: dict(amount=self.amounts[label], images=self.shown[label]) for label, name in named},
+            remarks=self.remarks,
+            faults=self.faults,
+        )
 
-def check(args: argparse.Namespace) -> bool:
+
+def check(args: argparse.Namespace) -> dict[str, Report]:
     """Print the report and save the pictures.
 
     Args:
-        args: With ``config``, ``cfg_options``, ``data_root``, ``classes``, ``out``, ``samples`` and ``show``.
+        args: With ``config``, ``cfg_options``, ``data_root``, ``classes``, ``out``, ``samples``, ``show`` and
+            ``quiet``.
 
     Returns:
-        Whether something cannot be used.
+        The report of each data set.
     """
     cfg = read_config(args)
     check_values(cfg)
@@ -71,7 +83,7 @@ def check(args: argparse.Namespace) -> bool:
     reports: dict[str, Report] = {}
     for name, dataset in _different_sets(cfg).items():
         for key, leaf in leaves(dataset, name):
-            reports[key] = _look(leaf)
+            reports[key] = _look(leaf, args.quiet)
             print(describe(key, reports[key], args.show))
         if not any(report.faults for key, report in reports.items() if key.startswith(name)):
             path = os.path.join(args.out, f'{name}.png')
@@ -81,7 +93,7 @@ def check(args: argparse.Namespace) -> bool:
         print(line)
     faults = sum(len(report.faults) for report in reports.values())
     print(f'{faults} faults: mend these files before training.' if faults else 'No faults.')
-    return bool(faults)
+    return reports
 
 
 def _different_sets(cfg: Config) -> dict[str, dict]:
@@ -94,7 +106,7 @@ def _different_sets(cfg: Config) -> dict[str, dict]:
     return found
 
 
-def _look(leaf: dict) -> Report:
+def _look(leaf: dict, quiet: bool) -> Report:
     """Read every file of a data set."""
     report = Report()
     try:
@@ -109,7 +121,7 @@ def _look(leaf: dict) -> Report:
     report.images = len(data)
     if hasattr(data, 'COCOAPI'):
         report.remarks += _boxes_left_out(data.ann_file)
-    for index in track(range(len(data)), description='Reading', transient=True):
+    for index in track(range(len(data)), description='Reading', transient=True, disable=quiet):
         info = data.get_data_info(index)
         try:
             _count(report, info, read(info))

@@ -18,7 +18,6 @@ ROOT = _PACKAGE.parent if (_PACKAGE.parent / 'model-index.yml').is_file() else _
 """Where ``configs``, ``tools`` and ``model-index.yml`` are: the clone, or what a wheel has of it."""
 
 CONFIGS = ROOT / 'configs'
-TOOLS = ROOT / 'tools'
 
 
 def list_configs(folder: str | Path) -> list[Path]:

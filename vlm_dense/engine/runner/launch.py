@@ -221,6 +221,7 @@ def train(args: argparse.Namespace) -> None:
                 cfg.load_from = args.load_from
             if _rank(cfg.launcher) == 0:
                 held.enter_context(locked_work_dir(cfg.work_dir))
+            cfg.quiet = getattr(args, 'quiet', False)
             _resume(cfg, args.resume)
             seed_draws(cfg)
             if cfg.resume:
@@ -257,7 +258,7 @@ def test(args: argparse.Namespace) -> dict:
     """
     with user_errors(once_per_machine=True):
         cfg = prepare(args, ('test_dataloader',))
-        cfg.load_from, cfg.resume = args.checkpoint, False
+        cfg.load_from, cfg.resume, cfg.quiet = args.checkpoint, False, getattr(args, 'quiet', False)
         for parts in (
             ('train_dataloader', 'train_cfg', 'optim_wrapper'),
             ('val_dataloader', 'val_cfg', 'val_evaluator'),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
+from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapperDict
 from torch import nn
 
@@ -18,10 +19,19 @@ class ShortStart:
     """Runners whose console shows no environment, config, list of hooks and options of each parameter at the start.
 
     mmengine's runners print hundreds of lines before the first loss, in which a warning is not seen. The log file keeps
-    them all; the console gets one line each for parameters, learning rates and the place of the log file.
+    them all; the console gets one line each for parameters, learning rates and the place of the log file. With
+    ``quiet=True`` in the config the console gets warnings only.
     """
 
     _filter: _OneLiners | None = None
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        """Build the logger, see :meth:`mmengine.runner.Runner.build_logger`."""
+        logger = super().build_logger(*args, **kwargs)
+        if self.cfg.get('quiet'):
+            for handler in _console(logger):
+                handler.setLevel(logging.WARNING)
+        return logger
 
     def _log_env(self, *args, **kwargs) -> None:
         self._filter = _OneLiners()
