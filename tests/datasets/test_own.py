@@ -177,7 +177,11 @@ def test_labels_outside_the_classes_are_told_where_a_pipeline_checks_none(masks,
 
 
 def test_a_sound_data_set_has_counts_and_pictures(masks, boxes, folders, capsys):
-    status, text = check(MASKS, masks, capsys, '--classes', *NAMES)
+    status, text = check(MASKS, masks, capsys, '--classes', *NAMES, '--json', str(masks / 'report.json'))
+    report = json.loads((masks / 'report.json').read_text())['train']
+    assert report['images'] == 8 and report['unit'] == 'pixels' and report['faults'] == []
+    assert report['classes']['sky'] == dict(amount=3456, images=3)
+    assert report['classes']['ignored'] == dict(amount=3072, images=8)
     assert status == 0 and 'train: 8 images, all of 48 x 32 px' in text and 'No faults.' in text
     words = ' '.join(text.split())
     assert 'sky 3,456 28.1% 3 road' in words and '(ignored) 3,072 25.0% 8' in words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -43,7 +44,8 @@ def complaint(capsys, *words) -> str:
 
 
 def test_pictures_are_saved_and_shares_printed(scene, tmp_path, capsys):
-    run(scene, '--classes', 'circle,', 'star', 'empty background', '--model', 'maskclip_tiny-rn', '--out', tmp_path)
+    words = ['--classes', 'circle,', 'star', 'empty background', '--model', 'maskclip_tiny-rn', '--out', tmp_path]
+    run(scene, *words, '--json', tmp_path / 'found.json')
     lines = capsys.readouterr().out.splitlines()
     start = next(i for i, line in enumerate(lines) if '128 x 128 px' in line)
     assert str(tmp_path / 'vis' / 'scene.png') in lines[start] and str(tmp_path / 'pred' / 'scene.png') in lines[start]
@@ -52,6 +54,10 @@ def test_pictures_are_saved_and_shares_printed(scene, tmp_path, capsys):
     assert labels.shape == (128, 128) and (tmp_path / 'vis' / 'scene.png').is_file()
     for index, name in enumerate(['circle', 'star', 'empty background']):
         assert lines[start + 1 + index].split(maxsplit=2) == [str(index), f'{(labels == index).mean():.1%}', name]
+    (found,) = json.loads((tmp_path / 'found.json').read_text())
+    assert found['size'] == [128, 128] and found['pred'] == str(tmp_path / 'pred' / 'scene.png')
+    assert list(found['shares']) == ['circle', 'star', 'empty background']
+    assert found['shares']['star'] == pytest.approx((labels == 1).mean())
 
 
 def test_a_folder_and_another_clip(scene, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import socket
@@ -54,6 +55,20 @@ def test_training_saves_checkpoints_and_pictures(trained):
     assert {p.name for p in (work_dir / 'vis').iterdir()} == {'iter_6.png', 'iter_12.png'}
     losses = [row['loss'] for row in scalars(work_dir) if 'loss' in row]
     assert len(losses) == 12 and len(set(losses)) == 12
+
+
+def test_a_quiet_test_prints_its_metrics_and_writes_them_as_json(trained, tmp_path):
+    config, work_dir = trained
+    words = [config, str(work_dir / 'iter_12.pth'), '--work-dir', str(tmp_path / 'work')]
+    command = [sys.executable, str(TOOLS / 'test.py'), *words, '-q', '--json', str(tmp_path / 'metrics.json')]
+    environment = {**os.environ, 'PYTHONPATH': str(TOOLS.parent), 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / 'metrics.json').read_text())
+    assert metrics and done.stdout.splitlines()[-len(metrics) :] == [f'{k}: {v:.4f}' for k, v in metrics.items()]
+    assert ' INFO ' not in done.stdout
+    (log,) = (tmp_path / 'work').glob('*/*.log')
+    assert ' INFO ' in log.read_text()
 
 
 def test_a_killed_run_resumes_bit_for_bit(trained, tmp_path):
