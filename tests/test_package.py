@@ -97,6 +97,14 @@ def test_a_wheel_is_enough(wheel, tmp_path):
     done = subprocess.run([sys.executable, '-c', USE], cwd=user, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'denseclip_retinanet_r50_coco' in done.stdout
+    tools = tmp_path / 'site' / 'vlm_dense' / '.mim' / 'tools'  # where mim looks for train.py
+    command = [sys.executable, tools / 'train.py', '--help']
+    done = subprocess.run(command, cwd=user, env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith('usage: python tools/train.py '), done.stderr
+    shutil.rmtree(tools)  # the command needs nothing of it
+    command = [sys.executable, '-m', 'vlm_dense', 'train', 'denseclip_shapes', '--help']
+    done = subprocess.run(command, cwd=user, env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith('usage: vlm-dense train '), done.stderr
 
 
 def test_a_clone_in_use_has_links_to_itself(source, monkeypatch):
