@@ -7,6 +7,7 @@ registry imports its ``locations`` when a name is first looked up.
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 
 from vlm_dense.errors import ConfigError, unknown_name
@@ -18,7 +19,11 @@ from mmengine import registry as root  # noqa: E402
 
 
 class Registry(root.Registry):
-    """mmengine's registry, with the nearest names in its complaint."""
+    """mmengine's registry, which also knows the names of mmseg and mmdet, and gives the nearest names in its complaint.
+
+    mmengine looks up the names of a base by name, ``_base_ = 'vlm_dense::...'``, in this scope, and our bases name
+    parts of mmseg and mmdet as their own configs do.
+    """
 
     def get(self, key: str):
         """Return the class registered as ``key``.
@@ -27,6 +32,12 @@ class Registry(root.Registry):
             ConfigError: no registry knows ``key``; the message lists the
                 registered names nearest to it.
         """
+        self.import_from_location()
+        if '.' not in key and key not in self.module_dict:
+            for scope in self._tasks():
+                found = self._held_by(scope, key)
+                if found is not None:
+                    return found
         try:
             found = super().get(key)
         except RuntimeError:  # mmengine's last resort, an import path, failed
@@ -34,6 +45,21 @@ class Registry(root.Registry):
         if found is None:
             raise ConfigError(unknown_name(key, f'{self.name} registry of vlm_dense', self._module_dict))
         return found
+
+    def _tasks(self) -> list[str]:
+        """The libraries of the tasks, those of the default scopes of this process first, the newest one before."""
+        scopes = [each.scope_name for each in reversed(root.DefaultScope._instance_dict.values())]
+        known = [scope for scope in ('mmseg', 'mmdet') if find_spec(scope)]
+        return sorted(known, key=[*scopes, *known].index)
+
+    def _held_by(self, scope: str, key: str):
+        """What a library registers as ``key``; ``None`` if it does not."""
+        import_module(f'{scope}.registry')
+        registry = self.parent.children.get(scope)
+        if registry is None:
+            return None
+        registry.import_from_location()
+        return registry.module_dict.get(key)
 
 
 _DETECTION = ['vlm_dense.detection'] if find_spec('mmdet') else []
@@ -76,3 +102,18 @@ OPTIM_WRAPPERS = Registry(
 PARAM_SCHEDULERS = Registry(
     'parameter scheduler', parent=root.PARAM_SCHEDULERS, scope='vlm_dense', locations=['vlm_dense.methods']
 )
+OTHERS = [
+    Registry(parent.name, parent=parent, scope='vlm_dense')
+    for parent in (
+        root.RUNNERS,
+        root.OPTIMIZERS,
+        root.OPTIM_WRAPPER_CONSTRUCTORS,
+        root.WEIGHT_INITIALIZERS,
+        root.EVALUATOR,
+        root.TASK_UTILS,
+        root.VISUALIZERS,
+        root.VISBACKENDS,
+        root.LOG_PROCESSORS,
+    )
+]
+"""Nothing of ours is in them; with them mmengine finds in this scope what its own and those of the tasks hold."""
