@@ -86,7 +86,7 @@ def test_the_prompt_says_what_is_compared():
     images = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         before = model._forward(images)
-        model.text_prompt.directions = lambda t: 3 * F.normalize(t, dim=-1)
+        model.text_prompt.classifier_weights = lambda t: 3 * F.normalize(t, dim=-1)
         torch.testing.assert_close(model._forward(images), 3 * before)
 
 

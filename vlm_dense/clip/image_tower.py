@@ -11,7 +11,7 @@ State-dict keys are those of the published checkpoints (``visual.*`` without the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -201,6 +201,11 @@ class ImageTower(BaseModule):
                 f'{self.visual_type.__name__}. {hint}'
             )
         return visual
+
+    @classmethod
+    def stage_channels(cls, cfg: Mapping[str, Any]) -> list[int]:
+        """Channels of the stages that a tower of this kind gives when it is built from ``cfg``."""
+        raise NotImplementedError
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Stage maps of a batch of normalised images (B, 3, H, W), finest first."""

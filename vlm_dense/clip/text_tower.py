@@ -15,6 +15,8 @@ change nothing beyond rounding:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 from vlm_dense.clip import loading
 from vlm_dense.clip.blocks import Blocks
 from vlm_dense.clip.causal_pass import CausalPass
-from vlm_dense.clip.digest import BoundedCache, precision, tensor_digest, weights_digest
+from vlm_dense.clip.digest import BoundedCache, precision, weights_digest
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.registry import MODELS
 
@@ -206,15 +208,23 @@ class TextTower(BaseModule):
         ids = ids.detach().cpu()
         if not self.frozen:
             return self._encode_ids(ids, project)
-        return self._recall(ids, project)
+        parts = ids.split(self.chunk_size)
+        return self.remember(lambda: torch.cat([self._encode_ids(part, project) for part in parts]), ids, project)
 
     @torch.compiler.disable  # a look-up on the host, no part of a graph
-    def _recall(self, ids: Tensor, project: bool) -> Tensor:
+    def remember(self, compute: Callable[[], Tensor], *sources: nn.Module | Tensor | Hashable) -> Tensor:
+        """What ``compute`` gives, without gradient; computed again only if this tower or a source has changed.
+
+        Args:
+            compute: Encodes something with this tower.
+            *sources: What else the result follows from: modules and tensors, of which all numbers count, and plain
+                values.
+        """
         device = self.positional_embedding.device
-        key = (tensor_digest(ids), weights_digest(self), str(device), precision(device), project)
-        return self._encoded.get(
-            key, lambda: torch.cat([self._encode_ids(part, project) for part in ids.split(self.chunk_size)])
-        )
+        kinds = (nn.Module, Tensor)
+        digest = weights_digest(self, *(each for each in sources if isinstance(each, kinds)))
+        plain = (each for each in sources if not isinstance(each, kinds))
+        return self._encoded.get((digest, str(device), precision(device), *plain), compute)
 
     def _encode_ids(self, ids: Tensor, project: bool) -> Tensor:
         eot = self.find_eot(ids)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
+from open_clip.model import CLIPVisionCfg
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vlm_dense.clip.architectures import model_config
 from vlm_dense.clip.blocks import Blocks
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens, checked_recomputation
 from vlm_dense.clip.last_blocks import Classify, LastBlocks
@@ -92,6 +95,12 @@ class CLIPViT(ImageTower):
     visual_type = VisionTransformer
     position_key = 'positional_embedding'
 
+    @classmethod
+    def stage_channels(cls, cfg: Mapping[str, Any]) -> list[int]:
+        """As in :class:`ImageTower`."""
+        vision = CLIPVisionCfg(**model_config(cfg.get('arch', 'ViT-B-16'))['vision_cfg'])
+        return [vision.width] * len(cfg.get('out_indices') or _quarters(vision.layers))
+
     def __init__(
         self,
         arch: str | dict = 'ViT-B-16',
@@ -129,9 +138,7 @@ class CLIPViT(ImageTower):
         self.width = visual.conv1.out_channels
         self.patch_size = visual.conv1.kernel_size[0]
         depth = len(self.transformer.resblocks)
-        if out_indices is None:
-            out_indices = [(i + 1) * depth // 4 - 1 for i in range(4)] if depth >= 4 else range(depth)
-        self.out_indices = tuple(out_indices)
+        self.out_indices = _quarters(depth) if out_indices is None else tuple(out_indices)
         if (
             not self.out_indices
             or not all(0 <= i < depth for i in self.out_indices)
@@ -340,3 +347,8 @@ class CLIPViT(ImageTower):
         found = self.dense_attention(last)
         value = self.project(found.tokens).transpose(1, 2).unflatten(2, found.grid)
         return value, found.key
+
+
+def _quarters(depth: int) -> tuple[int, ...]:
+    """The blocks after each quarter of the depth."""
+    return tuple((i + 1) * depth // 4 - 1 for i in range(4)) if depth >= 4 else tuple(range(depth))

@@ -190,7 +190,7 @@ class GDACLIPUnseen(_Discriminant):
                 f'GDACLIPUnseen: {self.neighbours} neighbours were asked for, the support set has {len(vectors)} '
                 'vectors. Lower neighbours, or add images or passes.'
             )
-        text = model.text_prompt.directions(model.class_embeddings().float())
+        text = model.text_side.classifier_weights()
         self._set(*self.describe(text, vectors))
 
     def describe(self, text: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,7 @@
 
 from vlm_dense.methods.denseclip.any_backbone import PooledBackbone, TorchvisionBackbone
 from vlm_dense.methods.denseclip.context_decoder import ContextDecoder
-from vlm_dense.methods.denseclip.identity_head import IdentityHead
 from vlm_dense.methods.denseclip.prompt import DenseCLIPPrompt
-from vlm_dense.methods.denseclip.segmentor import DenseCLIP
+from vlm_dense.methods.denseclip.segmentor import DenseCLIP, IdentityHead
 
 __all__ = ['ContextDecoder', 'DenseCLIP', 'DenseCLIPPrompt', 'IdentityHead', 'PooledBackbone', 'TorchvisionBackbone']

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -66,6 +67,11 @@ class PooledBackbone(AttentionPooling, ImageTower):
         self.attnpool = AttentionPool2d(max(input_resolution // 32, 1), channels[-1], heads, embed_dim)
         self.out_channels = list(channels)
         self.embed_dim = embed_dim
+
+    @classmethod
+    def stage_channels(cls, cfg: Mapping[str, Any]) -> list[int]:
+        """As in :class:`ImageTower`."""
+        return list(cfg['channels'])
 
     def _frozen_modules(self) -> list:
         return []
