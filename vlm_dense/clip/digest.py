@@ -104,12 +104,6 @@ def file_digest(path: str | os.PathLike) -> str:
     return found.hexdigest()
 
 
-def precision(device: torch.device | str) -> torch.dtype | None:
-    """The dtype that autocast computes in on a device now; ``None`` where it is off."""
-    kind = torch.device(device).type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-
-
 class BoundedCache:
     """The last few results, by what they were computed from; one thread at a time computes one, without gradient.
 
