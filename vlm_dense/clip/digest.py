@@ -12,7 +12,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import torch
@@ -26,6 +26,7 @@ _OF_A_RUN = ('training', '_is_init', '_is_full_backward_hook')
 _PLAIN = bool | int | float | str | None
 
 
+@torch.no_grad()
 def weights_digest(*sources: nn.Module | Tensor) -> str:
     """Digest of the structure, the settings and all numbers of modules: changes whenever one of them does.
 
@@ -64,26 +65,17 @@ def weights_digest(*sources: nn.Module | Tensor) -> str:
             found.update(json.dumps(parts, sort_keys=True).encode())
         for name, tensor in tensors:
             found.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-            sums.extend(_bit_sums(tensor))
+            if tensor.numel() == 0:
+                continue
+            flat = tensor.detach().contiguous().flatten()  # bits as integers of up to 32
+            bits = flat.view(torch.uint8).view({1: torch.int8, 2: torch.int16}.get(flat.element_size(), torch.int32))
+            columns = bits.numel() // tensor.shape[0] if tensor.dim() > 1 else math.isqrt(bits.numel())
+            whole = bits.numel() // columns * columns
+            rows = bits[:whole].view(-1, columns)
+            sums += rows.sum(0, dtype=torch.int32), rows.sum(1, dtype=torch.int32), bits[whole:].int()
     for device in sorted({str(s.device) for s in sums}):  # one copy a device
         found.update(torch.cat([s for s in sums if str(s.device) == device]).cpu().numpy().tobytes())
     return found.hexdigest()
-
-
-@torch.no_grad()
-def _bit_sums(tensor: Tensor) -> Iterator[Tensor]:
-    """Sums of the bits, as integers of up to 32, over the rows and over the columns of the tensor."""
-    if tensor.numel() == 0:
-        return
-    flat = tensor.detach().contiguous().flatten()
-    kind = {1: torch.int8, 2: torch.int16}.get(flat.element_size(), torch.int32)
-    bits = flat.view(torch.uint8).view(kind)
-    columns = bits.numel() // tensor.shape[0] if tensor.dim() > 1 else math.isqrt(bits.numel())
-    whole = bits.numel() // columns * columns
-    rows = bits[:whole].view(-1, columns)
-    yield rows.sum(0, dtype=torch.int32)
-    yield rows.sum(1, dtype=torch.int32)
-    yield bits[whole:].int()
 
 
 def value_digest(value) -> str:

@@ -260,8 +260,11 @@ class TextTower(BaseModule):
                 x = self.embed(part) + self.positional_embedding[: ids.shape[1]].to(self.dtype)
                 for block in self.transformer.resblocks:
                     x = block(x, causal=True)
-                features.append(self._project(x))
-            return torch.cat(features)
+                features.append(self.ln_final(x))
+            found, projection = torch.cat(features), self.text_projection
+            if projection is None:
+                return found
+            return projection(found) if isinstance(projection, nn.Linear) else found @ projection
 
     def encode(
         self,
@@ -344,8 +347,11 @@ class TextTower(BaseModule):
                 chunk.append(checkpoint(self._chunk, *args, **_RECOMPUTE) if recompute else self._chunk(*args))
             encoded.append(torch.cat(chunk))
         found = torch.cat(encoded, dim=1)
-        found = self._project(found) if project else self.ln_final(found)
-        return found[0] if single else found
+        found = self.ln_final(found[0] if single else found)
+        projection = self.text_projection if project else None
+        if projection is None:
+            return found
+        return projection(found) if isinstance(projection, nn.Linear) else found @ projection
 
     def _prefix_keys_values(self, prefix: Tensor, deep: Tensor | None) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of every block for prefixes (G, P, width), which go through the blocks once."""
@@ -431,12 +437,6 @@ class TextTower(BaseModule):
                 f'expected tokens to insert before one of the blocks 0 to {layers - 1}, at most {room} of {width} '
                 f'channels for each of the {n} sequences; found block {block} and {tuple(more.shape)}.'
             )
-
-    def _project(self, x: Tensor) -> Tensor:
-        x = self.ln_final(x)
-        if self.text_projection is None:
-            return x
-        return self.text_projection(x) if isinstance(self.text_projection, nn.Linear) else x @ self.text_projection
 
 
 @dataclass

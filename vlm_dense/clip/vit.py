@@ -16,9 +16,16 @@ from torch.utils.checkpoint import checkpoint
 
 from vlm_dense.clip.architectures import model_config
 from vlm_dense.clip.blocks import Blocks
-from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens, checked_recomputation
+from vlm_dense.clip.image_tower import (
+    POSITION_MODES,
+    ImageFeatures,
+    ImageTower,
+    PromptTokens,
+    checked_recomputation,
+    resize_positions,
+)
 from vlm_dense.clip.last_blocks import Classify, LastBlocks
-from vlm_dense.clip.positions import POSITION_MODES, resize_positions
+from vlm_dense.clip.loading import load_visual
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 
@@ -75,7 +82,7 @@ class CLIPViT(ImageTower):
         ln_eps: Epsilon of the layer norms instead of CLIP's 1e-5. MaskCLIP's published numbers use 1e-6.
         pos_mode: Resizing of the positions: ``'bilinear'`` (DenseCLIP), ``'bicubic'`` (MaskCLIP),
             ``'bicubic_scaled'`` (SCLIP and its successors) or ``'dino'``, see
-            :func:`vlm_dense.clip.positions.resize_positions`.
+            :func:`vlm_dense.clip.image_tower.resize_positions`.
         remainder: What happens to images whose sides are no multiple of the patch: ``'pad'`` adds zeros at the right
             and bottom, ``'drop'`` leaves out the rows and columns that fill no patch (SCLIP and its successors).
         dense_attention: Config of the part that makes the feature ``value`` out of the last blocks, see
@@ -92,7 +99,6 @@ class CLIPViT(ImageTower):
         (torch.Size([2, 128]), torch.Size([2, 128, 8, 12]))
     """
 
-    visual_type = VisionTransformer
     position_key = 'positional_embedding'
 
     @classmethod
@@ -123,7 +129,7 @@ class CLIPViT(ImageTower):
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
-        visual = self._load(arch, pretrained, input_resolution)
+        visual = load_visual(arch, pretrained, input_resolution, VisionTransformer, type(self).__name__)
         if visual.attn_pool is not None or visual.pool_type != 'tok' or visual.final_ln_after_pool:
             raise ConfigError(
                 f'CLIPViT: {arch!r} does not read its image feature from the class token; such towers are unsupported.'

@@ -369,7 +369,3 @@ class TemplateReference(nn.Module):
         found = F.normalize(text_tower.encode_tokens(self.token_ids).float(), dim=-1).detach()
         self.embeddings = found if classes is None else found[classes]
         return self.embeddings
-
-    def distance(self, class_embeddings: Tensor) -> Tensor:
-        """``1 - mean_k cos(w_k, t_k)`` of class embeddings w (k, D) of the same classes."""
-        return 1 - F.cosine_similarity(class_embeddings.float(), self.embeddings, dim=-1).mean()

@@ -126,7 +126,7 @@ class GDACLIP(_Discriminant):
             loader: The labelled images.
         """
         features, labels = read_features(model, loader)
-        text, before, right = model.class_embeddings(), self.alpha.clone(), []
+        text, before, right = model.text_side.class_embeddings(), self.alpha.clone(), []
         for alpha in self.alphas:
             self.alpha.fill_(alpha)
             chosen = [model.logits(ImageFeatures(global_=part), text).argmax(dim=1) for part in features.split(_CHUNK)]

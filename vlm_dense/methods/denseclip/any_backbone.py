@@ -19,8 +19,7 @@ from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from vlm_dense.clip.attention_pool import AttentionPooling
-from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
+from vlm_dense.clip.image_tower import AttentionPooling, ImageFeatures, ImageTower, PromptTokens
 from vlm_dense.clip.loading import check_fit, read_nested
 from vlm_dense.errors import ConfigError, WeightsNotFoundError
 from vlm_dense.registry import MODELS, unknown_name

@@ -14,7 +14,7 @@ from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
 from vlm_dense.contract.text_side import refuse_head
-from vlm_dense.methods.denseclip.matching import PixelTextMatching, counted_head, joined_neck
+from vlm_dense.methods.denseclip.segmentor import PixelTextMatching, counted_head, joined_neck
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.strips import strip_loss
 from vlm_dense.vocabulary.class_names import check_names

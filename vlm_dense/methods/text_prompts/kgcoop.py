@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from vlm_dense.clip.text_tower import TextTower
@@ -62,4 +63,5 @@ class KgCoOpPrompt(LearnedContext):
 
     def losses(self, class_embeddings: Tensor) -> dict[str, Tensor]:
         """``loss_kg``, over all classes, of the class embeddings w (K, D) of this iteration."""
-        return dict(loss_kg=self.weight * self.reference.distance(class_embeddings))
+        cosines = F.cosine_similarity(class_embeddings.float(), self.reference.embeddings, dim=-1)
+        return dict(loss_kg=self.weight * (1 - cosines.mean()))

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
@@ -117,4 +118,5 @@ class TCPPrompt(LearnedContext):
 
     def losses(self, class_embeddings: Tensor) -> dict[str, Tensor]:
         """``loss_kg``, over all classes, of the class embeddings w (K, D) of this iteration."""
-        return dict(loss_kg=self.weight * self.reference.distance(class_embeddings))
+        cosines = F.cosine_similarity(class_embeddings.float(), self.reference.embeddings, dim=-1)
+        return dict(loss_kg=self.weight * (1 - cosines.mean()))
