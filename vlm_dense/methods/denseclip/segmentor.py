@@ -43,11 +43,11 @@ class PixelTextMatching:
         text_encoder: dict,
         text_prompt: dict,
         class_names: Sequence[str],
-        image_prompt: dict | None,
-        context_decoder: dict | None,
-        score_concat_index: int,
-        tau: float,
-        gamma: float,
+        image_prompt: dict | None = None,
+        context_decoder: dict | None = None,
+        score_concat_index: int = 3,
+        tau: float = 0.07,
+        gamma: float = 1e-4,
     ) -> None:
         """Build the text side and the context decoder; for the arguments see :class:`DenseCLIP`."""
         built = TextSide.build(text_encoder, text_prompt, class_names, image_prompt, self.backbone)
