@@ -190,8 +190,12 @@ class ImageTower(BaseModule):
 
     @classmethod
     def stage_channels(cls, cfg: Mapping[str, Any]) -> list[int]:
-        """Channels of the stages that a tower of this kind gives when it is built from ``cfg``."""
-        raise NotImplementedError
+        """Channels of the stages that a tower of this kind gives when it is built from ``cfg``.
+
+        A neck has to know them before the tower is built. Here a tower is built to ask it; the kinds of this package
+        read them off the config.
+        """
+        return list(cls(**{name: value for name, value in cfg.items() if name != 'type'}).out_channels)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Stage maps of a batch of normalised images (B, 3, H, W), finest first."""

@@ -354,6 +354,8 @@ def joined_neck(neck: dict | None, backbone: dict, index: int, num_classes: int)
     if neck is None:
         return None
     kind = backbone['type'] if isinstance(backbone['type'], type) else ROOT_MODELS.get(backbone['type'])
+    if kind is None:  # mmengine says so when it builds it
+        return neck
     check_image_tower(kind)
     own, given = kind.stage_channels(backbone), neck.get('in_channels')
     if not -len(own) <= index < len(own):
