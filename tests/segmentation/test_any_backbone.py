@@ -42,12 +42,12 @@ def pooled(backbone=RESNET, channels=(64, 128, 256, 512), **kwargs):
 def test_token_0_is_what_open_clips_pool_gives():
     backbone = dict(type='vlm_dense.Maps', shapes=[(16, 4, 4), (64, 2, 2)])
     model = pooled(backbone, (16, 64))
-    features = model.text_side.encode(model.backbone, torch.zeros(2, 3, 64, 64), ('stages', 'global', 'dense'))
+    features = model.encode(torch.zeros(2, 3, 64, 64), ('stages', 'global', 'dense'))
     reference = AttentionPool2d(2, 64, 8, 32)
     reference.load_state_dict(model.attnpool.state_dict())
     torch.testing.assert_close(features.global_, reference(model.body.maps[-1]), rtol=1e-4, atol=1e-5)
     assert features.dense.shape == (2, 32, 2, 2)
-    alone = model.text_side.encode(model.backbone, torch.zeros(2, 3, 64, 64), ('global',))
+    alone = model.encode(torch.zeros(2, 3, 64, 64), ('global',))
     torch.testing.assert_close(alone.global_, features.global_)
     assert alone.dense is None and alone.stages is None
 
@@ -80,7 +80,7 @@ def test_both_layouts_give_the_same():
 )
 def test_backbones_of_every_library_learn_at_any_size(backbone, channels):
     model = pooled(backbone, channels)
-    features = model.text_side.encode(model.backbone, torch.randn(2, 3, 64, 96), ('stages', 'global', 'dense'))
+    features = model.encode(torch.randn(2, 3, 64, 96), ('stages', 'global', 'dense'))
     assert [tuple(x.shape[1:]) for x in features.stages] == [
         (c, 16 // 2**i, 24 // 2**i) for i, c in enumerate(channels)
     ]
