@@ -162,8 +162,8 @@ class DenseCLIPSingleStage(DenseCLIPDetection, SingleStageDetector):
         check_names(class_names)
         super().__init__(
             backbone=backbone,
-            neck=joined_neck(neck, backbone, score_concat_index, len(class_names)),
             bbox_head=counted_head(bbox_head, len(class_names), 'bbox_head'),
+            neck=joined_neck(neck, backbone, score_concat_index, len(class_names)),
             train_cfg=train_cfg,
             test_cfg=test_cfg,
             data_preprocessor=data_preprocessor,
@@ -209,9 +209,9 @@ class DenseCLIPTwoStage(DenseCLIPDetection, TwoStageDetector):
         check_names(class_names)
         super().__init__(
             backbone=backbone,
-            neck=joined_neck(neck, backbone, score_concat_index, len(class_names)),
             rpn_head=rpn_head,
             roi_head=counted_head(roi_head, len(class_names), 'roi_head'),
+            neck=joined_neck(neck, backbone, score_concat_index, len(class_names)),
             train_cfg=train_cfg,
             test_cfg=test_cfg,
             data_preprocessor=data_preprocessor,

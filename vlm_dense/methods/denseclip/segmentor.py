@@ -169,9 +169,9 @@ class DenseCLIP(PixelTextMatching, BatchedInference, EncoderDecoder):
         count = len(class_names)
         super().__init__(
             backbone=backbone,
-            neck=joined_neck(neck, backbone, score_concat_index, count),
             decode_head=counted_head(decode_head, count, 'decode_head'),
             auxiliary_head=counted_head(auxiliary_head, count, 'auxiliary_head'),
+            neck=joined_neck(neck, backbone, score_concat_index, count),
             train_cfg=train_cfg,
             test_cfg=test_cfg,
             data_preprocessor=data_preprocessor,
