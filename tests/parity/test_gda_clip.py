@@ -80,7 +80,7 @@ def test_every_official_number_is_reproduced(gda_clip_case, tmp_path):
         copies=base['repeat'],
     )
     unseen.head.prepare(unseen, dict(support=many))
-    text = unseen.class_embeddings()
+    text = unseen.text_side.class_embeddings()
     case.check('base2new/mid/clip_weights_new', text.T)
     case.check('base2new/mid/neighbours', unseen.head.nearest(text, vectors).sort(dim=1).values)
     means, precision = unseen.head.describe(text, vectors)
