@@ -13,3 +13,22 @@ model = dict(
     text_prompt=dict(type='vlm_dense.CuPLPrompt', sentences='data/cupl/imagenet.json'),
 )
 test_cfg = dict(type='TestLoop')
+
+# where the paper or its release gives these settings, for tools/compare.py --plan
+published = [
+    dict(
+        sets=[
+            'imagenet',
+            'caltech101',
+            'food101',
+            'oxford_flowers',
+            'oxford_pets',
+            'stanford_cars',
+            'fgvc_aircraft',
+            'sun397',
+            'dtd',
+            'ucf101',
+        ],
+        protocols=['few-shot'],
+    )
+]

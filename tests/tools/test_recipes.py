@@ -147,7 +147,7 @@ def test_a_test_set_brings_its_own_settings():
     tests = cell('tda', 'imagenet', 'transfer').tests
     assert at(tests['eurosat'], 'model.test_time.positive.alpha') == 4.0
     assert at(tests['caltech101'], 'model.text_prompt.templates') == 'imagenet7'
-    assert at(tests['source'], 'model.test_time.positive.beta') == 8.0
+    assert at(tests['source'], 'model.test_time.positive.beta') == 5.0
     views = 'test_dataloader.dataset.pipeline.1.num_views'
     assert at(tests['eurosat'], views) == 1
     domains = cell('tda', 'imagenet', 'domain-generalisation').tests

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vlm_dense.classification.structures import ClsDataSample
 from vlm_dense.clip.image_tower import ImageFeatures
-from vlm_dense.contract.roles import Head, ImagePrompt, Loss, Step
+from vlm_dense.contract.roles import Head, Loss, Step
 from vlm_dense.contract.text_guided import TextGuided
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
@@ -188,8 +188,9 @@ class CLIPClassifier(TextGuided, BaseModel):
             DataError: no label, or one outside of the classes.
         """
         classes = self.role(Loss).classes(data_samples)
-        if self.role(ImagePrompt) is not None:
-            self.role(ImagePrompt).training_batch(data_samples)
+        for part in (self.text_prompt, self.image_prompt):
+            if hasattr(part, 'training_batch'):
+                part.training_batch(data_samples)
         features, text = self.encode(inputs, self._names, classes, text=self.role(Head).text)
         variants = self.variant_logits(features, text)
         step = Step(

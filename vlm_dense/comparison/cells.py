@@ -26,7 +26,7 @@ from vlm_dense.vocabulary.templates import read_templates
 
 _OF_TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
 _OF_VALIDATION = ('val_dataloader', 'val_cfg', 'val_evaluator')
-_ENSEMBLES = ('imagenet7', 'imagenet80')
+_ENSEMBLES = ('imagenet7', 'imagenet8', 'imagenet80')
 _KEYS = {*inspect.signature(Runner.__init__).parameters, 'data_root', 'custom_imports', 'find_unused_parameters'}
 _DROPPED_HOOKS = ('ZeroShotComparisonHook', 'PredictionPictureHook')  # they test or draw on top of what is asked
 

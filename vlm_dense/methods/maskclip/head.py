@@ -305,7 +305,7 @@ def _classes(class_names: ClassNames, refinements: Sequence[Refinement]) -> tupl
 def _naming(refinements: Sequence[Refinement]) -> list[tuple]:
     """What the names of classes depend on."""
     return [
-        tuple(getattr(part, name, None) for name in ('keep', 'names', 'thresh', 'index'))
+        tuple(getattr(part, name, None) for name in ('keep', 'keep_all', 'names', 'thresh', 'index'))
         for part in refinements
         if isinstance(part, (AliasPart, Background))
     ]
