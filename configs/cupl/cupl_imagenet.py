@@ -10,7 +10,7 @@ _base_ = [
 model = dict(
     backbone=dict(arch='ViT-L-14'),
     text_encoder=dict(arch='ViT-L-14'),
-    text_prompt=dict(type='vlm_dense.CuPLPrompt', sentences='data/cupl/imagenet.json'),
+    text_prompt=dict(type='vlm_dense.CuPLPrompt', sentences='data/cupl/imagenet.json', templates=()),
 )
 test_cfg = dict(type='TestLoop')
 
