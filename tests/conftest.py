@@ -73,6 +73,7 @@ SLOW = {
     'test_matrix',
     'test_package',
     'test_patch_captions',
+    'test_plans',
     'test_prepare',
     'test_pretraining',
     'test_pseudo_label',

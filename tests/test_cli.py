@@ -131,6 +131,14 @@ def test_a_program_leaves_with_its_status(tmp_path):
     assert left.value.code == 0
 
 
+def test_a_reader_that_leaves_ends_a_program_without_a_traceback():
+    code = WITHOUT_TORCH + 'from vlm_dense import cli; cli.main(["models"])'
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, '-c', code], **pipes, text=True, env=ENVIRONMENT)
+    process.stdout.close()
+    assert process.stderr.read() == '' and process.wait() == 141
+
+
 def test_files_of_tools_are_the_programs_and_name_themselves():
     files = {path.stem for path in (ROOT / 'tools').glob('*.py')}
     assert files == set(PROGRAMS.values())

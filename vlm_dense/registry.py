@@ -100,7 +100,10 @@ OPTIM_WRAPPERS = Registry(
     'optim_wrapper', parent=root.OPTIM_WRAPPERS, scope='vlm_dense', locations=['vlm_dense.methods']
 )
 PARAM_SCHEDULERS = Registry(
-    'parameter scheduler', parent=root.PARAM_SCHEDULERS, scope='vlm_dense', locations=['vlm_dense.methods']
+    'parameter scheduler',
+    parent=root.PARAM_SCHEDULERS,
+    scope='vlm_dense',
+    locations=['vlm_dense.engine.components', 'vlm_dense.methods'],
 )
 OTHERS = [
     Registry(parent.name, parent=parent, scope='vlm_dense')

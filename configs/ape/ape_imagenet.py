@@ -59,3 +59,4 @@ recipes = {
         )
     },
 }
+published = [dict(protocols=['few-shot'])]

@@ -18,3 +18,6 @@ default_hooks = dict(
     )
 )
 test_cfg = dict(type='TestLoop')
+
+# where the paper or its release gives these settings, for tools/compare.py --plan
+published = [dict(protocols=['few-shot'])]

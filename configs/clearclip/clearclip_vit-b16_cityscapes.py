@@ -8,4 +8,5 @@ _base_ = [
 model = dict(
     class_names='cityscapes19',
     decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first')]),
+    test_cfg=dict(crop_size=(224, 224), stride=(224, 224)),
 )

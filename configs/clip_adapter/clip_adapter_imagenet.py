@@ -8,6 +8,9 @@ _base_ = [
 ]
 
 model = dict(
-    text_prompt=dict(type='vlm_dense.ZeroShotPrompt', separators='_'),
+    text_prompt=dict(type='vlm_dense.ZeroShotPrompt', templates=('a photo of a {}.',), separators='_'),
     head=dict(type='vlm_dense.CLIPAdapter', ratio=0.2, reduction=4),
 )
+
+# where the paper or its release gives these settings, for tools/compare.py --plan
+published = [dict(protocols=['few-shot'])]

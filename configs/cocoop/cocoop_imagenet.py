@@ -8,3 +8,6 @@ _base_ = [
 
 model = dict(text_prompt=dict(type='vlm_dense.CoCoOpPrompt', words='a photo of a'))
 train_dataloader = dict(batch_size=1)
+
+# where the paper or its release gives these settings, for tools/compare.py --plan
+published = [dict(protocols=['base-to-new', 'transfer', 'domain-generalisation'], shots=[16])]

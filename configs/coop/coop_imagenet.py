@@ -13,3 +13,4 @@ recipes = {
     '2 or 4 shots': dict(sets='others', shots=[2, 4], length=100),
     '8 or 16 shots': dict(sets='others', shots=[8, 16], length=200),
 }
+published = [dict(protocols=['few-shot']), dict(protocols=['domain-generalisation'], shots=[16])]

@@ -10,6 +10,25 @@ _base_ = [
 model = dict(
     backbone=dict(arch='ViT-L-14'),
     text_encoder=dict(arch='ViT-L-14'),
-    text_prompt=dict(type='vlm_dense.CuPLPrompt', sentences='data/cupl/imagenet.json'),
+    text_prompt=dict(type='vlm_dense.CuPLPrompt', sentences='data/cupl/imagenet.json', templates=()),
 )
 test_cfg = dict(type='TestLoop')
+
+# where the paper or its release gives these settings, for tools/compare.py --plan
+published = [
+    dict(
+        sets=[
+            'imagenet',
+            'caltech101',
+            'food101',
+            'oxford_flowers',
+            'oxford_pets',
+            'stanford_cars',
+            'fgvc_aircraft',
+            'sun397',
+            'dtd',
+            'ucf101',
+        ],
+        protocols=['few-shot'],
+    )
+]

@@ -8,3 +8,6 @@ _base_ = [
 
 model = dict(text_prompt=dict(type='vlm_dense.DeepTextPrompt', words='a photo of a', num_contexts=4, depth=12))
 train_dataloader = dict(batch_size=4)
+
+# where the paper or its release gives these settings, for tools/compare.py --plan
+published = [dict(protocols=['base-to-new'], shots=[16])]

@@ -24,3 +24,4 @@ test_cfg = dict(type='TestLoop')
 
 # what the authors change elsewhere, for tools/compare.py: they search on all validation images, which ImageNet has not
 recipes = dict(search=dict(sets='others', options={'default_hooks.prepare.data.search.dataset.dataset.shots': None}))
+published = [dict(protocols=['few-shot'])]

@@ -12,3 +12,6 @@ model = dict(
     )
 )
 train_dataloader = dict(batch_size=4)
+
+# where the paper or its release gives these settings, for tools/compare.py --plan
+published = [dict(protocols=['base-to-new'], shots=[16])]

@@ -15,3 +15,4 @@ train_dataloader = dict(batch_size=128)
 recipes = dict(
     dtd=dict(sets=['dtd'], options={'model.text_prompt.template': 'a photo of a {}, a type of texture.'}),
 )
+published = [dict(protocols=['base-to-new', 'domain-generalisation'], shots=[16])]

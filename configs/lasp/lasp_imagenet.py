@@ -10,3 +10,22 @@ model = dict(
     text_prompt=dict(type='vlm_dense.LASPPrompt', words='a photo of a', templates='lasp', weight=5.0),
     trainable=['ln_[12]'],
 )
+
+# what the release's logs have elsewhere, for tools/compare.py; it has neither log nor script for ImageNet
+recipes = {
+    **{
+        name: dict(sets=[name], length=50, options={'param_scheduler.0.warmup': 5, 'model.text_prompt.weight': 10.0})
+        for name in ('caltech101', 'dtd', 'ucf101')
+    },
+    'eurosat': dict(sets=['eurosat'], length=300, options={'param_scheduler.0.warmup': 7}),
+    'food101': dict(
+        sets=['food101'],
+        length=10,
+        options={
+            'train_dataloader.batch_size': 1,
+            'optim_wrapper.optimizer.lr': 0.002,
+            'param_scheduler.0.warmup': 1,
+        },
+    ),
+}
+published = [dict(sets='others', protocols=['base-to-new'], shots=[16])]

@@ -7,7 +7,7 @@ _base_ = [
 ]
 
 model = dict(
-    text_prompt=dict(type='vlm_dense.ZeroShotPrompt'),
+    text_prompt=dict(type='vlm_dense.ZeroShotPrompt', templates=('a photo of a {}.',)),
     head=dict(type='vlm_dense.LinearProbe', solver='sklearn'),
 )
 default_hooks = dict(
@@ -20,3 +20,6 @@ default_hooks = dict(
     )
 )
 test_cfg = dict(type='TestLoop')
+
+# where the paper or its release gives these settings, for tools/compare.py --plan
+published = [dict(protocols=['few-shot'])]

@@ -7,4 +7,5 @@ _base_ = [
 
 model = dict(
     class_names='coco-object81',
+    decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first', keep_all=[0])]),  # the background
 )

@@ -7,4 +7,5 @@ _base_ = [
 
 model = dict(
     class_names='voc20',
+    decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first')]),
 )

@@ -7,4 +7,5 @@ _base_ = [
 
 model = dict(
     class_names='voc21_background',
+    decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first', keep_all=[0])]),  # the background
 )

@@ -21,3 +21,4 @@ recipes = {
         },
     ),
 }
+published = [dict(protocols=['base-to-new', 'transfer', 'domain-generalisation'], shots=[16])]

@@ -1,9 +1,9 @@
-# MVLPT's source prompt (MUPT): the 11 sets of CoOp at once, ViT-B/16. The paper trains up to 200 epochs with 1, 5 and
-# 20 shots; the softmax goes over the classes of all tasks, as in the official code.
+# MVLPT's source prompt (MUPT): the 11 sets of CoOp at once, ViT-B/16, 20 shots; the paper also has 1 and 5. The
+# softmax goes over the classes of all tasks, as in the official code.
 _base_ = [
     '../_base_/models/clip_classifier_vit-b16.py',
     '../_base_/datasets/coop11_tasks.py',
-    '../_base_/schedules/coop_50e.py',
+    '../_base_/schedules/mvlpt_200e.py',
     '../_base_/classification_runtime.py',
 ]
 

@@ -8,3 +8,7 @@ _base_ = [
 
 model = dict(text_prompt=dict(type='vlm_dense.PLOTPrompt', num_prompts=4, num_contexts=16, global_term=True))
 train_dataloader = dict(batch_size=128)
+
+# what the authors change elsewhere, for tools/compare.py
+recipes = dict(local=dict(sets='others', options={'model.text_prompt.global_term': False}))
+published = [dict(protocols=['few-shot'])]

@@ -38,3 +38,7 @@ recipes = {
         )
     },
 }
+published = [
+    dict(protocols=['few-shot']),
+    dict(protocols=['base-to-new', 'transfer', 'domain-generalisation'], shots=[4]),
+]

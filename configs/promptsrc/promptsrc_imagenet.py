@@ -10,6 +10,7 @@ _base_ = [
 model = dict(
     text_prompt=dict(
         type='vlm_dense.PromptSRCPrompt',
+        templates='promptsrc',
         words='a photo of a',
         num_contexts=4,
         depth=9,
@@ -44,3 +45,7 @@ recipes = {
         },
     ),
 }
+published = [
+    dict(protocols=['few-shot']),
+    dict(protocols=['base-to-new', 'transfer', 'domain-generalisation'], shots=[16]),
+]

@@ -7,5 +7,6 @@ _base_ = [
 
 model = dict(
     class_names='coco-object81',
+    decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first', keep_all=[0])]),  # the background
     decision=dict(prob_thresh=0.25),
 )

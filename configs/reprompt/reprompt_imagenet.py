@@ -7,7 +7,7 @@ _base_ = [
 ]
 
 model = dict(
-    text_prompt=dict(type='vlm_dense.ZeroShotPrompt', separators='_'),
+    text_prompt=dict(type='vlm_dense.ZeroShotPrompt', templates=('a photo of a {}.',), separators='_'),
     image_prompt=dict(type='vlm_dense.RePrompt', shots=16, num_tokens=4, depth=12, num_neighbours=8, tau=0.05),
 )
 support = dict(
@@ -29,3 +29,6 @@ default_hooks = dict(
         ),
     )
 )
+
+# where the paper or its release gives these settings, for tools/compare.py --plan
+published = []  # a reconstruction

@@ -55,3 +55,4 @@ recipes = {
     )
     for shots, early, rank, epochs in rows
 }
+published = [dict(protocols=['few-shot']), dict(protocols=['base-to-new'], shots=[4])]

@@ -1,11 +1,11 @@
-# First stage of SVL-Adapter on EuroSAT: SimCLR on all training images without labels, from ImageNet's weights. The
-# paper takes the validation images too, and ImageNet's normalisation where this is CLIP's.
+# First stage of SVL-Adapter on EuroSAT: SimCLR on all training images without labels, from torchvision's
+# first ImageNet weights. The paper takes the validation images too, and ImageNet's normalisation where this is CLIP's.
 _base_ = './svl_adapter_ssl_shapes.py'
 
 data_root = 'data'
 batch_size = 256
 max_epochs = 200
-model = dict(encoder='resnet50', pretrained=True, hidden_channels=512, out_channels=128)
+model = dict(encoder='resnet50.tv_in1k', pretrained=True, hidden_channels=512, out_channels=128)
 views = [
     dict(type='RandomResizedCrop', size=112, scale=(0.2, 1.0)),
     dict(type='RandomHorizontalFlip'),
@@ -20,7 +20,6 @@ train_dataloader = dict(
     batch_size=batch_size,
     num_workers=8,
     persistent_workers=True,
-    drop_last=True,
     dataset=dict(
         _delete_=True,
         type='vlm_dense.ImageSetDataset',

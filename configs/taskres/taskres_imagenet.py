@@ -8,17 +8,7 @@ _base_ = [
 ]
 
 lr = 2e-4
-templates = [
-    'itap of a {}.',
-    'a bad photo of the {}.',
-    'a origami {}.',
-    'a photo of the large {}.',
-    'a {} in a video game.',
-    'art of the {}.',
-    'a photo of the small {}.',
-    'a photo of a {}.',
-]
-model = dict(text_prompt=dict(type='vlm_dense.TaskRes', templates=templates, scale=0.5))
+model = dict(text_prompt=dict(type='vlm_dense.TaskRes', templates='imagenet8', scale=0.5))
 train_dataloader = dict(batch_size=256)
 optim_wrapper = dict(optimizer=dict(lr=lr))
 param_scheduler = [
@@ -32,3 +22,4 @@ recipes = {
     '1 to 4 shots': dict(shots=[1, 2, 4], length=100),
     'flowers': dict(sets=['oxford_flowers'], options={'model.text_prompt.scale': 1.0}),
 }
+published = [dict(protocols=['few-shot']), dict(protocols=['domain-generalisation'], shots=[16])]

@@ -44,3 +44,4 @@ recipes = {
         ('ucf101', 50, 'a photo of a person doing {}.', 'a photo of a person doing {}.'),
     )
 }
+published = [dict(protocols=['base-to-new'], shots=[16]), dict(protocols=['few-shot'], shots=[4])]

@@ -11,7 +11,7 @@ model = dict(
     text_prompt=dict(type='vlm_dense.ZeroShotPrompt', templates='imagenet7', separators='_'),
     test_time=dict(
         type='vlm_dense.TDA',
-        positive=dict(capacity=3, alpha=1.0, beta=8.0),
+        positive=dict(capacity=3, alpha=2.0, beta=5.0),
         negative=dict(capacity=2, alpha=0.117, beta=1.0, entropy=(0.2, 0.5), mask=(0.03, 1.0)),
     ),
 )
@@ -62,3 +62,4 @@ recipes = {
     ),
     'caltech101, sentences': dict(sets=['caltech101'], options={'model.text_prompt.templates': 'imagenet7'}),
 }
+published = [dict(protocols=['few-shot', 'transfer', 'domain-generalisation'])]

@@ -49,3 +49,4 @@ recipes = {
         )
     },
 }
+published = [dict(protocols=['few-shot'])]

@@ -24,3 +24,6 @@ test_dataloader = dict(
     ),
 )
 test_cfg = dict(type='vlm_dense.ResumableTestLoop')
+
+# where the paper or its release gives these settings, for tools/compare.py --plan
+published = [dict(protocols=['few-shot', 'transfer', 'domain-generalisation'])]

@@ -43,3 +43,6 @@ train_dataloader = dict(
         ),
     )
 )
+
+# where the paper or its release gives these settings, for tools/compare.py --plan
+published = [dict(protocols=['few-shot'], shots=[16])]

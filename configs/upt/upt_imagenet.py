@@ -12,5 +12,6 @@ model = dict(text_prompt=dict(type='vlm_dense.UPTPrompt', num_contexts=4))
 recipes = {
     '2 or 4 shots': dict(sets='others', shots=[2, 4], length=100),
     '8 or 16 shots': dict(sets='others', shots=[8, 16], length=200),
-    'caltech101': dict(sets=['caltech101'], length=10),
+    'caltech101': dict(sets=['caltech101'], protocols=['base-to-new'], shots=[16], length=10),
 }
+published = [dict(protocols=['few-shot']), dict(protocols=['base-to-new', 'domain-generalisation'], shots=[16])]

@@ -16,3 +16,6 @@ model = dict(
 )
 # CLIP's own preprocessing, no augmentation
 train_dataloader = dict(batch_size=256, dataset=dict(pipeline={{_base_.test_pipeline}}))
+
+# where the paper or its release gives these settings, for tools/compare.py --plan
+published = []  # the paper trains on whole sets

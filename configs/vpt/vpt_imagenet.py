@@ -7,7 +7,11 @@ _base_ = [
 ]
 
 model = dict(
-    text_prompt=dict(type='vlm_dense.ZeroShotPrompt'),
+    text_prompt=dict(type='vlm_dense.ZeroShotPrompt', templates=('a photo of a {}.',)),
     image_prompt=dict(type='vlm_dense.VPTPrompt', num_tokens=8, depth=1),
 )
 train_dataloader = dict(batch_size=4)
+
+# one sentence for all sets, as in MaPLe's repository, where tools/compare.py else takes that of the set
+recipes = dict(sentence=dict(sets='others', options={'model.text_prompt.templates': ('a photo of a {}.',)}))
+published = [dict(protocols=['base-to-new'], shots=[16])]

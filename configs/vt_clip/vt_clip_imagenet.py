@@ -7,8 +7,11 @@ _base_ = [
 ]
 
 model = dict(
-    text_prompt=dict(type='vlm_dense.ZeroShotPrompt', separators='_'),
+    text_prompt=dict(type='vlm_dense.ZeroShotPrompt', templates=('a photo of a {}.',), separators='_'),
     head=dict(type='vlm_dense.VTCLIP', num_layers=1, num_heads=8, zero_init=True),
 )
 train_dataloader = dict(batch_size=256)
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
+
+# where the paper or its release gives these settings, for tools/compare.py --plan
+published = []  # the recipe is not public

@@ -28,3 +28,6 @@ default_hooks = dict(
     prepare=dict(type='vlm_dense.PrepareHook'),
     wise_ft=dict(type='vlm_dense.WiSEFTHook', alpha=0.5),
 )
+
+# where the paper or its release gives these settings, for tools/compare.py --plan
+published = [dict(sets=['imagenet'], protocols=['domain-generalisation'])]

@@ -8,3 +8,6 @@ _base_ = [
 
 model = dict(text_prompt=dict(type='vlm_dense.ZeroShotPrompt', templates='imagenet80'))
 test_cfg = dict(type='TestLoop')
+
+# where the paper or its release gives these settings, for tools/compare.py --plan
+published = [dict(protocols=['few-shot', 'base-to-new', 'transfer', 'domain-generalisation'])]

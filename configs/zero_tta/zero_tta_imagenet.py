@@ -25,3 +25,4 @@ test_cfg = dict(type='vlm_dense.ResumableTestLoop')
 
 # one sentence for all sets, where tools/compare.py else takes that of the set
 recipes = dict(sentence=dict(sets='others', options={'model.text_prompt.templates': ('a photo of a {}.',)}))
+published = [dict(protocols=['few-shot', 'transfer', 'domain-generalisation'])]

@@ -12,6 +12,7 @@ from vlm_dense.classification.captions import ClassFinder, plurals, read_synonym
 from vlm_dense.classification.datasets import SETS
 from vlm_dense.clip.tokenizer import tokenize
 from vlm_dense.errors import ConfigError, DataError
+from vlm_dense.registry import DATASETS
 
 NAMES = ['dog', 'hot_dog', 'knife', 'bus', 'person', 'giraffe', 'cherry', 'potato', 'stop sign']
 
@@ -107,6 +108,25 @@ def test_by_default_the_sentences_are_those_of_the_paper(tmp_path):
     about = [data.get_data_info(2 + i) for i in range(89)]
     assert [info['caption'] for info in about[:9]] == ['a photo of a dog.'] * 9 and about[88]['gt_labels'] == [0]
     assert len(data) == 2 + 89 * len(NAMES)
+
+
+def test_one_caption_of_each_image_is_drawn_once_for_all(tmp_path):
+    entries = [
+        dict(image_id=image, id=5 * image + n, caption=f'dog {image} {n}') for image in range(8) for n in range(5)
+    ]
+    cfg = file_of(tmp_path, '.json')
+    (tmp_path / 'captions.json').write_text(json.dumps(dict(annotations=entries)))
+    found = {seed: [info['caption'] for info in DATASETS.build(dict(cfg, one_an_image=seed))] for seed in (None, 0, 1)}
+    assert len(found[None]) == 40 and [caption.split()[1] for caption in found[0]] == list('01234567')
+    assert found[0] != found[1] and found[0] == [i['caption'] for i in DATASETS.build(dict(cfg, one_an_image=0))]
+
+
+def test_sentences_may_have_other_names_than_the_classes(tmp_path):
+    names = [f'thing {k}' for k in range(len(NAMES))]
+    data = CaptionDataset(file_of(tmp_path, '.txt'), templates=['a {}.'], extra=[], names=names)
+    assert data.get_data_info(2)['caption'] == 'a thing 0.' and data.metainfo['classes'] == tuple(NAMES)
+    with pytest.raises(ConfigError, match='9 classes in other words, found 1'):
+        CaptionDataset(file_of(tmp_path, '.txt'), names=['x'])
 
 
 def test_drawn_scenes_have_captions():

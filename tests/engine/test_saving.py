@@ -188,7 +188,7 @@ def test_a_validation_that_was_cut_off_is_made_up_for_and_a_whole_one_is_not(tmp
 def test_what_a_killed_run_began_to_write_is_removed(tmp_path):
     build(tmp_path, length=1, **BEST).train()
     before = names(tmp_path)
-    for name in ('.epoch_2.pth.partial', '.last_checkpoint.partial'):
+    for name in ('.epoch_2.partial.pth', '.last_checkpoint.partial'):
         (tmp_path / name).write_text('cut')
     build(tmp_path, length=1, resume=last_checkpoint(str(tmp_path)), **BEST).train()
     assert names(tmp_path) == before

@@ -671,8 +671,8 @@ def test_comparisons_that_cannot_be_made(words, expected, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('words', 'expected'),
     [
-        (['--shape', '0', '0'], '--shape must be two positive numbers'),
-        (['--shape', '-3', '64'], '--shape must be two positive numbers'),
+        (['--shape', '0', '0'], 'argument --shape: expected an integer of at least 1'),
+        (['--shape', '-3', '64'], 'argument --shape: expected an integer of at least 1'),
         (['--shape', '1', '1'], 'takes no image of 1 x 1 px'),
         (['--cfg-options', 'model.backbone.dpth=3'], "Did you mean 'depth'"),
     ],

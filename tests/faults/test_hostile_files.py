@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import tiny_towers
 import torch
-import train
 from engine.toy import write_config, write_data
 from faults.test_bad_inputs import refused
 from mmengine.config import Config
@@ -26,6 +25,7 @@ from mmengine.runner import CheckpointLoader
 from safetensors.torch import save_file
 from torch import nn
 
+from vlm_dense.cli import train
 from vlm_dense.clip.loading import read_state_dict
 from vlm_dense.engine.checkpoints.fit import CheckpointFitHook
 from vlm_dense.engine.checkpoints.reading import load_from_http, load_from_local, read_checkpoint

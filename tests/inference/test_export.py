@@ -378,4 +378,4 @@ def test_a_place_that_cannot_be_written_is_told_and_nothing_is_left(folder):
         export_file(cfg.copy(), weights, folder / 'model.pt')
     with pytest.raises(ConfigError, match="found model.pt2 for the format 'onnx'"):
         export_file(cfg.copy(), weights, folder / 'model.pt2', format='onnx')
-    assert not list(folder.glob('*.partial'))
+    assert not list(folder.glob('*.partial*'))

@@ -69,7 +69,7 @@ def by_hand(model, images) -> torch.Tensor:
     return tower.ln_post(x[:, 0]) @ tower.proj
 
 
-@pytest.mark.parametrize('lower', [1, 2, 3])
+@pytest.mark.parametrize('lower', [0, 1, 2, 3])
 def test_several_upper_blocks_make_tokens_of_their_own(lower):
     model = classifier(lower_blocks=lower, likely=2, std=0.5).eval()
     images = torch.randn(2, 3, 32, 32)
@@ -198,8 +198,8 @@ def test_what_cannot_be_is_named(towers):
     resnet = dict(towers, image_tower=MODELS.build(dict(type='vlm_dense.CLIPResNet', arch=RESNET, attnpool=True)))
     with pytest.raises(ConfigError, match='only a ViT takes'):
         build(resnet, 'CAVPTPrompt')
-    for options in (dict(lower_blocks=0), dict(lower_blocks=4), dict(likely=0), dict(num_tokens=0)):
-        with pytest.raises(ConfigError, match=r'lower_blocks must lie in 1\.\.3 for 4 blocks'):
+    for options in (dict(lower_blocks=-1), dict(lower_blocks=4), dict(likely=0), dict(num_tokens=0)):
+        with pytest.raises(ConfigError, match=r'lower_blocks must lie in 0\.\.3 for 4 blocks'):
             build(towers, 'CAVPTPrompt', **options)
     with pytest.raises(ConfigError, match='needs a {}'):
         build(towers, 'CAVPTPrompt', template='a photo.')

@@ -291,6 +291,32 @@ def test_labels_without_full_maps_are_the_same(decision, mode):
     assert len(a.pred_sem_seg.data.unique()) > 1
 
 
+@pytest.mark.parametrize('keep', [True, False])
+@torch.no_grad()
+def test_a_single_window_goes_to_its_own_size_first(keep):
+    inputs, meta = images(1, 3, 48, 64), dict(img_shape=(48, 64), ori_shape=(70, 90))
+
+    def found(**test_cfg):
+        names = ['a circle', 'a star', 'a ring', 'a cross', 'red', 'blue', 'noise', 'texture']
+        own = dict(class_names=names, decision=dict(scale=60.0))
+        model = maskclip(**own, test_cfg=dict(test_cfg, keep_logits=keep))
+        (sample,) = model.predict(inputs, [SegDataSample(metainfo=meta)])
+        ((_, pieces),) = model._maps(list(inputs), model._window_map)
+        small = F.interpolate(pieces[0][1][None], (48, 64), mode='bilinear')
+        ways = {
+            n: F.interpolate(maps, (70, 90), mode='bilinear')[0] for n, maps in ((1, pieces[0][1][None]), (2, small))
+        }
+        maps = {n: (60 * cosines).softmax(dim=0) for n, cosines in ways.items()}
+        if keep:
+            torch.testing.assert_close(sample.seg_logits.data, maps[2 if test_cfg['mode'] == 'slide' else 1])
+        return sample.pred_sem_seg.data[0], maps[1].argmax(dim=0), maps[2].argmax(dim=0)
+
+    labels, once, twice = found(mode='slide', crop_size=(48, 64), stride=(24, 32))
+    assert torch.equal(labels, twice) and not torch.equal(once, twice)
+    labels, once, twice = found(mode='whole')
+    assert torch.equal(labels, once)
+
+
 @pytest.mark.parametrize('method', list(MODELS_OF_ALL))
 @torch.no_grad()
 def test_windows_may_be_larger_than_the_picture(method):

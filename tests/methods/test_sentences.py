@@ -96,6 +96,14 @@ def test_each_sentence_of_a_class_weighs_the_same(tower, tmp_path):
     assert build_prompt(tower, 'CuPLPrompt', names, sentences=SENTENCES).state_dict() == {}
 
 
+def test_a_class_text_with_underscores_has_spaces_in_templates(tower):
+    (first, second) = (
+        build_prompt(tower, 'CuPLPrompt', ['red_circle'], sentences={key: ['It is round.']}, templates=['a {}.'])
+        for key in ('red_circle', 'red circle')
+    )
+    assert torch.equal(first.token_ids, second.token_ids)
+
+
 def test_some_classes_are_those_among_all(tower):
     for kind, options in (
         ('CuPLPrompt', dict(sentences=SENTENCES)),
@@ -177,6 +185,24 @@ def test_descriptors_become_sentences(tower):
     assert vcd(tower).sentences[2] == ['fog, which has ']
     plain = vcd(tower, clauses=False).sentences
     assert plain[1] == ['corn field, used as food', 'corn field, tall plants'] and plain[2] == ['fog, ']
+
+
+def test_a_release_may_pair_its_entries_by_order(tower):
+    names = ['missile', 'sunglass', 'haze']  # 'missile' is the name of another entry of the file
+    texts = {'projectile': ['fast'], 'sunglasses': ['dark'], 'fog': ['grey']}
+    assert vcd(tower, names, texts, by_order=True).sentences == [
+        ['projectile, which has fast'],
+        ['sunglasses, which has dark'],
+        ['fog, which has grey'],
+    ]
+    with pytest.raises(DataError, match='by_order=True.*expected 2 entries, one a class, found 3'):
+        vcd(tower, names[:2], texts, by_order=True)
+
+
+def test_without_inclusion_the_phrase_is_the_sentence(tower):
+    found = vcd(tower, ('corn field',), inclusion=None).sentences
+    assert found == [['used as food', 'tall plants']]
+    assert vcd(tower, ('corn field',), inclusion='none').sentences == [CLAUSES['corn field']]
 
 
 @pytest.mark.parametrize('aggregate', ['mean', 'max', 'sum'])

@@ -117,6 +117,29 @@ def test_all_of_the_classes_drawn_are_all():
     assert sorted(loss.classes(samples((0, 1), (2, 17))).tolist()) == [*range(6), *range(16, 20)]
 
 
+@pytest.mark.parametrize(
+    ('tasks', 'message'),
+    [
+        ({'pets': 1, 'sea_life': 3}, 'classes 0 to 2, and here these are of no task'),
+        ({'fish': 3, 'pets': 1}, None),  # other words for the first task
+        ({'pets': 2, 'sea_life': 2}, "'sea life' with the classes 0 to 1, and here these are 'pets'"),
+    ],
+)
+def test_tasks_in_another_order_than_those_of_the_data_are_refused(tower, tasks, message):
+    data, start = [], 0
+    for name, size in (('sea life', list(tasks.values())[0] if message and '1, ' in message else 3), ('pets', 1)):
+        data.append(ClsDataSample(metainfo=dict(task_name=name)).set_label(start))
+        data[-1].task_classes = torch.tensor([start, start + size])
+        start += size
+    prompt = softcpt(tower, tasks=tasks)
+    if message is None:
+        prompt.training_batch(data)
+    else:
+        with pytest.raises(ConfigError, match=message):
+            prompt.training_batch(data)
+    prompt.training_batch([ClsDataSample().set_label(0)])
+
+
 # --- the official loop ------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from dense_case import build, decide, decision_of, image_of, last_blocks, name_maps, variant, windows
 from official import Case, fill
 
@@ -47,6 +48,12 @@ def _model(base, config: dict, test_cfg: dict):
     return model.eval()
 
 
+def padded(window: torch.Tensor) -> torch.Tensor:
+    """A window with sides that are multiples, as the official code pads it."""
+    rest_y, rest_x = (-side % MULTIPLE for side in window.shape[2:])
+    return F.pad(window, (rest_x // 2, rest_x - rest_x // 2, rest_y // 2, rest_y - rest_y // 2))
+
+
 def _check_window(case: Case, model, window) -> None:
     """mid/: the steps of one window."""
     last, part = last_blocks(model, window), model.backbone.dense_attention
@@ -58,7 +65,7 @@ def _check_window(case: Case, model, window) -> None:
     alike = cosines(features.flatten(2).mT)
     case.check('mid/simi', alike[0, ::9])
     case.check('mid/attn', attention(alike, part.beta, part.gamma)[0, ::9])
-    positions = resize_positions(model.backbone.positional_embedding, last.grid, 'bicubic_scaled')
+    positions = resize_positions(model.backbone.positional_embedding, last.grid, model.backbone.pos_mode)
     case.check('mid/clip_pos', positions[:, ::8])
     case.check('mid/last_in', last.blocks[-1].ln_1(last.tokens)[0, :, ::4])
     tokens = part(last).tokens
@@ -71,11 +78,11 @@ def _check_window(case: Case, model, window) -> None:
 def test_every_official_number_is_reproduced(proxyclip_case):
     case = Case(proxyclip_case)
     config, options, sub, ori = case.config, case.config['options'], case.config['sub'], case.config['ori_shape']
-    base = build(config)
+    base = build(config, dict(pos_mode='dino'))
     case.check('text_embeddings', torch.nn.functional.normalize(base.decode_head.embed_classes(), dim=-1))
     model = _model(base, config, windows(options, window_multiple=MULTIPLE))
     image, crop = image_of(config['image']), options['slide_crop']
-    _check_window(case, model, image[:, :, :crop, :crop])
+    _check_window(case, model, padded(image[:, :, :crop, :crop]))
     case.check('logits', name_maps(model, image, ori)[0, :, ::sub, ::sub])
     case.check('probs', decide(model, image, ori)[0][0, :, ::sub, ::sub])
     case.check('alt/logits_padded', name_maps(model, image_of(config['padded']), ori)[0, :, ::sub, ::sub])

@@ -16,7 +16,7 @@ def _prompt(path: str, hp: dict, **changes) -> dict:
     inclusion, clauses = hp['category_name_inclusion'], hp['apply_descriptor_modification']
     cfg = dict(type='vlm_dense.VCDPrompt', descriptors=path, clauses=clauses)
     if inclusion is None:
-        return dict(cfg, inclusion='none', clauses=False)
+        return dict(cfg, inclusion=None)
     if inclusion == 'prepend':
         return dict(cfg, before=hp['before_text'], between=hp['between_text'], after=hp['after_text'])
     return (

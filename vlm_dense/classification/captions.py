@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,8 @@ class CaptionFileDataset(BaseDataset):
         ann_file: COCO's ``captions_*.json``; a ``.jsonl`` file whose lines are objects with a ``caption``, as those of
             Localized Narratives; or a ``.txt`` file of one caption a line. Relative to ``data_root``.
         classes: What the captions may name: names, or 'coco2014' or 'voc2007' for those of the set.
+        one_an_image: Of COCO's captions, of which an image has five, take one of each image, drawn with this seed;
+            None: all. The official code has a fixed list of as many captions as there are images.
         **kwargs: As in :class:`mmengine.dataset.BaseDataset`.
 
     Raises:
@@ -146,12 +150,20 @@ class CaptionFileDataset(BaseDataset):
         ConfigError: no such set.
     """
 
-    def __init__(self, ann_file: str, classes: str | Sequence[str], metainfo: dict | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        ann_file: str,
+        classes: str | Sequence[str],
+        one_an_image: int | None = None,
+        metainfo: dict | None = None,
+        **kwargs: Any,
+    ):
         if isinstance(classes, str):
             named = {name: cfg['classes'] for name, cfg in SETS.items() if 'classes' in cfg}
             if classes not in named:
                 raise ConfigError(unknown_name(classes, 'sets with class names for captions', named))
             classes = named[classes]
+        self.one_an_image = one_an_image
         super().__init__(ann_file=ann_file, metainfo=dict(metainfo or {}, classes=tuple(classes)), **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -172,13 +184,19 @@ class CaptionFileDataset(BaseDataset):
             raise DataError(f'{path} has no caption.')
         return [dict(caption=caption) for caption in captions]
 
-    @staticmethod
-    def _captions(path: Path, text: str) -> Iterable[str]:
+    def _captions(self, path: Path, text: str) -> Iterable[str]:
         if path.suffix == '.txt':
             return text.splitlines()
         if path.suffix == '.jsonl':
             return [_parsed(line, path)['caption'] for line in text.splitlines() if line.strip()]
-        return [entry['caption'] for entry in _parsed(text, path)['annotations']]
+        entries = _parsed(text, path)['annotations']
+        if self.one_an_image is not None:
+            of_image: dict[int, list[dict]] = defaultdict(list)
+            for entry in entries:
+                of_image[entry['image_id']].append(entry)
+            draw = random.Random(self.one_an_image)
+            entries = [draw.choice(of_image[image]) for image in sorted(of_image)]
+        return [entry['caption'] for entry in entries]
 
 
 @DATASETS.register_module()
@@ -196,10 +214,12 @@ class CaptionDataset:
         templates: Sentences about each class, or the name of a list, see
             :func:`~vlm_dense.vocabulary.templates.read_templates`.
         extra: Further sentences; by default 'a photo of a {}.' nine times, as in the official code.
+        names: Names in these sentences, one a class; default: those of the classes.
         context_length: Tokens of a caption; longer ones are cut.
 
     Raises:
         DataError: no caption names a class.
+        ConfigError: another number of names than of classes.
     """
 
     def __init__(
@@ -208,25 +228,30 @@ class CaptionDataset:
         synonyms: str | Mapping[str, Sequence[str]] | None = None,
         templates: str | Sequence[str] = 'imagenet80',
         extra: Sequence[str] = ('a photo of a {}.',) * 9,
+        names: Sequence[str] | None = None,
         context_length: int = 77,
     ):
         source = ROOT_DATASETS.build(dataset)
         source.full_init()
         self._metainfo = source.metainfo
-        names = self._metainfo['classes']
+        classes = self._metainfo['classes']
         captions = [_caption(source, index) for index in range(len(source))]
-        finder = ClassFinder(read_synonyms(synonyms, names))
+        finder = ClassFinder(read_synonyms(synonyms, classes))
         labelled = [(caption, finder.find(caption)) for caption in captions]
         self.captions = [pair for pair in labelled if pair[1]]
         if not self.captions:
             raise DataError(
-                f'None of the {len(captions)} captions of {type(source).__name__} names one of {len(names)} classes: '
-                f'{", ".join(names[:5])}, ... Check the classes, or give synonyms.'
+                f'None of the {len(captions)} captions of {type(source).__name__} names one of {len(classes)} classes: '
+                f'{", ".join(classes[:5])}, ... Check the classes, or give synonyms.'
             )
         self.skipped = len(captions) - len(self.captions)
-        counts = [sum(label in labels for _, labels in self.captions) for label in range(len(names))]
+        counts = [sum(label in labels for _, labels in self.captions) for label in range(len(classes))]
         templates = read_templates(templates) if isinstance(templates, str) else templates
-        sentences = (*extra, *templates)
+        sentences, names = (*extra, *templates), classes if names is None else names
+        if len(names) != len(classes):
+            raise ConfigError(
+                f'CaptionDataset: names are those of the {len(classes)} classes in other words, found {len(names)}.'
+            )
         about = [(s.format(name.replace('_', ' ')), [label]) for label, name in enumerate(names) for s in sentences]
         self.pack = PackCaption(context_length)
         print_log(
@@ -234,10 +259,10 @@ class CaptionDataset:
             f'out; {len(about)} sentences about single classes are added.',
             logger='current',
         )
-        absent = [name for name, count in zip(names, counts, strict=True) if not count]
+        absent = [name for name, count in zip(classes, counts, strict=True) if not count]
         if absent:
             print_log(
-                f'CaptionDataset: no caption names {len(absent)} of {len(names)} classes: {", ".join(absent[:5])}.',
+                f'CaptionDataset: no caption names {len(absent)} of {len(classes)} classes: {", ".join(absent[:5])}.',
                 logger='current',
                 level=logging.WARNING,
             )

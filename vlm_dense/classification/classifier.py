@@ -211,8 +211,9 @@ class CLIPClassifier(BaseModel):
         """
         side, head, loss = self.text_side, self.role(Head), self.role(Loss)
         classes = loss.classes(data_samples)
-        if side.prompter is not None:
-            side.prompter.training_batch(data_samples)
+        for part in (self.text_prompt, self.image_prompt):
+            if hasattr(part, 'training_batch'):
+                part.training_batch(data_samples)
         features, text = side.encode(self.backbone, inputs, head.features, classes, head.text)
         variants = self.variant_logits(features, text)
         step = Step(

@@ -30,6 +30,7 @@ class TaskDataset(ConcatDataset):
     - ``gt_label`` counting all classes, or ``gt_labels`` (K,) with -1, unknown, for the classes of other tasks
     - ``task``: int64, scalar, place of its task
     - ``task_classes``: int64 (2,), first class of its task and the one after its last
+    - ``task_name``, in its metainfo
 
     and the metainfo has ``classes`` and ``tasks``: name of a task -> names of its classes.
 
@@ -83,6 +84,7 @@ class TaskDataset(ConcatDataset):
             labels[first:end] = sample.gt_labels
             sample.gt_labels = labels
         sample.task, sample.task_classes = torch.tensor(task), torch.tensor(self.bounds[task])
+        sample.set_metainfo(dict(task_name=list(self.metainfo['tasks'])[task]))
         return dict(item, data_samples=sample)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,8 +57,13 @@ def run(name: str, argv: Sequence[str] | None = None) -> NoReturn:
         SystemExit: with what ``main`` of the program returns if that is a number, else 0; 2 after a mistake of the
             user.
     """
-    with user_errors():
-        status = program(name).main(sys.argv[1:] if argv is None else argv)
+    try:
+        with user_errors():
+            status = program(name).main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads the output has left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
+        sys.exit(128 + signal.SIGPIPE)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -2,6 +2,9 @@
 
 vlm-dense compare --methods coop kgcoop --datasets shapes --shots 1 4 16 --seeds 1 2 3
 
+With --plan it runs nothing and prints what it would run, as a table and with --json as data: sentences, epochs, batch,
+rates, search sets, and what differs from the method's ImageNet config; no data are needed.
+
 Runs what is missing, in several processes, and writes results.csv, results.md and results.png into the folder of --out.
 Stop it as you like, also with kill -9: the same command goes on.
 """
@@ -39,6 +42,11 @@ def parser() -> arguments.Parser:
         default=['few-shot'],
         metavar='PROTOCOL',
         help=f'of {", ".join(PROTOCOLS)}',
+    )
+    parser.add_argument(
+        '--plan',
+        action='store_true',
+        help='print what each cell would run and where it differs from ImageNet, and run nothing; also with --json',
     )
     parser.add_argument('--out', default='work_dirs/compare', type=Path, help='folder of cells and results')
     parser.add_argument('--workers', type=int, help='processes (default: one a core, or one where there is a GPU)')
@@ -79,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.figures_to(args.json) as write,
     ):
         vlm_dense.setup()  # before others import mmseg
-        from vlm_dense.comparison import report
+        from vlm_dense.comparison import plans, report
         from vlm_dense.comparison.cells import plan
         from vlm_dense.comparison.runs import results, run_cells
 
@@ -88,6 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(f'--workers must be at least 1, found {args.workers}.')
         options = dict(args.cfg_options or {}, **(dict(data_root=args.data_root) if args.data_root else {}))
         cells = plan(CONFIGS, args.methods, args.datasets, args.protocols, args.shots, args.seeds, options)
+        if args.plan:
+            told = plans.plans(cells, CONFIGS)
+            print(plans.as_table(told))
+            write(told)
+            return 0
         args.out.mkdir(parents=True, exist_ok=True)
         failed = run_cells(cells, args.out, args.workers or _default_workers(), _progress(args.quiet))
         found = results(cells, args.out)

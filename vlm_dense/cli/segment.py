@@ -5,7 +5,7 @@ vlm-dense segment photos/ --classes sky road car --arch ViT-L-14 --pretrained la
 vlm-dense segment scene.png --classes "empty background" circle star      # bundled model, drawn shapes only
 vlm-dense segment photo.jpg --classes sky road car --method naclip --arch ViT-B-16 --pretrained openai
 vlm-dense segment scene.png --classes "empty background" circle star --method maskclip naclip lposs
-vlm-dense segment photo.jpg --model maskclip.onnx                          # a file of tools/export.py
+vlm-dense segment photo.jpg --model maskclip.onnx                          # a file of vlm-dense export
 """
 
 from __future__ import annotations

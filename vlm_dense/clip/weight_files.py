@@ -49,7 +49,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
             kind, holds code or other Python objects, or holds no state dict.
     """
     path = Path(path)
-    return _only_tensors(_read(path), path)
+    return _only_tensors(read_weights(path), path)
 
 
 def read_tensor(path: str | os.PathLike) -> Tensor:
@@ -58,7 +58,7 @@ def read_tensor(path: str | os.PathLike) -> Tensor:
     Raises:
         WeightsNotFoundError, CheckpointError: as :func:`read_state_dict`, or the file holds something else.
     """
-    content = _read(Path(path))
+    content = read_weights(path)
     if not isinstance(content, Tensor):
         raise CheckpointError(f'{path}: expected one tensor, found an object of type {type(content).__name__}.')
     return content.detach()
@@ -70,27 +70,25 @@ def read_nested(path: str | os.PathLike) -> Mapping:
     Raises:
         WeightsNotFoundError, CheckpointError: as :func:`read_state_dict`, or the file holds something else.
     """
-    content = _read(Path(path))
+    content = read_weights(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(f'{path}: expected a dict, found an object of type {type(content).__name__}.')
     return content
 
 
-def _read(path: Path) -> object:
+def read_weights(path: str | os.PathLike) -> object:
+    """Content of a weight file: tensors and numbers, bare or in dicts and lists; on the CPU.
+
+    Raises:
+        WeightsNotFoundError, CheckpointError: as :func:`read_state_dict`.
+    """
+    path = Path(path)
     if not path.is_file():
         found = 'a folder' if path.is_dir() else 'none'
         raise WeightsNotFoundError(f'Expected a weight file at {path.absolute()}, found {found}.')
     kind = file_kind(path)
     try:
-        if zipfile.is_zipfile(path):
-            _check_sums(path)  # torch itself does not compare them
-        if kind == 'safetensors':
-            content = load_file(path)
-        elif kind == 'TorchScript':
-            content = read_torchscript(path)
-        else:
-            content = torch.load(path, map_location='cpu', weights_only=True)
-        check_tensors(content, path)
+        content = read_content(path, kind)
     except CheckpointError:
         raise
     except pickle.UnpicklingError as error:
@@ -106,6 +104,32 @@ def _read(path: Path) -> object:
         raise
     except Exception as error:  # damaged bytes raise anything: EOFError, struct.error, RuntimeError, KeyError, ...
         raise _damaged(path, kind, error) from error
+    return content
+
+
+def read_content(path: Path, kind: str, allowed: Sequence = (), map_location='cpu') -> object:
+    """Content of a weight file, read without running code; every reader of such files calls this one.
+
+    Args:
+        path: The file.
+        kind: Of :func:`file_kind`.
+        allowed: What a pickle may build besides tensors, see :func:`allowed_in_pickles`.
+        map_location: As in :func:`torch.load`.
+
+    Raises:
+        Exception: of any kind, what torch, zipfile or safetensors raise for damaged bytes.
+        CheckpointError: see :func:`check_tensors`.
+    """
+    if zipfile.is_zipfile(path):
+        _check_sums(path)  # torch itself does not compare them
+    if kind == 'safetensors':
+        content = load_file(path)
+    elif kind == 'TorchScript':
+        content = read_torchscript(path)
+    else:
+        with allowed_in_pickles(allowed):
+            content = torch.load(path, map_location=map_location, weights_only=True)
+    check_tensors(content, path)
     return content
 
 

@@ -1,1 +1,1 @@
-"""Methods compared under one protocol: see `tools/compare.py`."""
+"""Methods compared under one protocol: ``vlm-dense compare``."""

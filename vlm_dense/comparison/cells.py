@@ -26,7 +26,7 @@ from vlm_dense.vocabulary.templates import read_templates
 
 _OF_TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
 _OF_VALIDATION = ('val_dataloader', 'val_cfg', 'val_evaluator')
-_ENSEMBLES = ('imagenet7', 'imagenet80')
+_ENSEMBLES = ('imagenet7', 'imagenet8', 'imagenet80')
 _KEYS = {*inspect.signature(Runner.__init__).parameters, 'data_root', 'custom_imports', 'find_unused_parameters'}
 _DROPPED_HOOKS = ('ZeroShotComparisonHook', 'PredictionPictureHook')  # they test or draw on top of what is asked
 
@@ -114,7 +114,7 @@ def plan(
         for protocol in protocols
         for count in (shots if PROTOCOLS[protocol].has_shots else [0])
         for seed in seeds
-        for cell in make_cells(_config(configs, method, dataset), method, dataset, protocol, count, seed, options)
+        for cell in make_cells(method_config(configs, method, dataset), method, dataset, protocol, count, seed, options)
     ]
 
 
@@ -226,7 +226,12 @@ def _read(path: Path) -> dict:
     return load_config(str(path))._cfg_dict.to_dict()
 
 
-def _config(folder: Path, method: str, dataset: str) -> dict:
+def method_config(folder: Path, method: str, dataset: str) -> dict:
+    """The config of a method for a data set, as :func:`plan` finds it.
+
+    Raises:
+        ConfigError: there is none; names what there is.
+    """
     path, general, drawn = (find_config(folder / f'{method}_{name}.py') for name in (dataset, 'imagenet', 'shapes'))
     if path.is_file():
         return _read(path)

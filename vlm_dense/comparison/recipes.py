@@ -9,6 +9,9 @@ Later ones come on top of earlier ones.
         'few': dict(sets='others', shots=[2, 4], length=100),
         'flowers': dict(sets=['oxford_flowers'], options={'model.text_prompt.scale': 1.0}),
     }
+
+Where a paper or its release gives the settings, says ``published``, a list of dicts with ``sets``, ``shots`` and
+``protocols``: of everything else a plan says that it is not published.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from vlm_dense.comparison.drawn import dicts
 from vlm_dense.engine.configs.files import change_config
 from vlm_dense.errors import ConfigError, unknown_name
 
-_KEYS = ('sets', 'shots', 'protocols', 'length', 'options')
+_WHERE = ('sets', 'shots', 'protocols')
+_KEYS = (*_WHERE, 'length', 'options')
 
 
 def recipe_options(cfg: dict, dataset: str, protocol: str, shots: int) -> dict[str, object]:
@@ -41,13 +45,32 @@ def recipe_options(cfg: dict, dataset: str, protocol: str, shots: int) -> dict[s
         for key in recipe:
             if key not in _KEYS:
                 raise ConfigError(unknown_name(key, f'keys of recipe {name!r}', _KEYS))
-        sets = recipe.get('sets', [dataset])
-        holds = dataset not in own if sets == 'others' else dataset in sets
-        holds &= shots in recipe.get('shots', [shots]) and protocol in recipe.get('protocols', [protocol])
-        if holds:
+        if _holds(recipe, own, dataset, protocol, shots):
             found |= _lengthened(cfg, recipe['length']) if 'length' in recipe else {}
             found |= recipe.get('options', {})
     return found
+
+
+def is_published(cfg: dict, dataset: str, protocol: str, shots: int) -> bool:
+    """Whether ``published`` of a config holds for a cell; arguments as of :func:`recipe_options`.
+
+    Raises:
+        ConfigError: an entry with an unknown key.
+    """
+    own = {node['name'] for node in image_sets(cfg.get('test_dataloader'))}
+    for entry in cfg.get('published') or ():
+        for key in entry:
+            if key not in _WHERE:
+                raise ConfigError(unknown_name(key, 'keys of published', _WHERE))
+        if _holds(entry, own, dataset, protocol, shots):
+            return True
+    return False
+
+
+def _holds(entry: dict, own: set[str], dataset: str, protocol: str, shots: int) -> bool:
+    sets = entry.get('sets', [dataset])
+    holds = dataset not in own if sets == 'others' else dataset in sets
+    return holds and shots in entry.get('shots', [shots]) and protocol in entry.get('protocols', [protocol])
 
 
 def test_options(cfg: dict, dataset: str, protocol: str, shots: int) -> dict[str, object]:

@@ -22,7 +22,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from vlm_dense.comparison.cells import Cell, prepared_from
 from vlm_dense.engine.configs.checks import class_names, registered
-from vlm_dense.engine.files import last_checkpoint, lock
+from vlm_dense.engine.files import last_checkpoint, lock, written_whole
 from vlm_dense.engine.forked import forked_context
 from vlm_dense.engine.runner import launch
 from vlm_dense.errors import ConfigError
@@ -99,11 +99,13 @@ def write_cell(cell: Cell, folder: Path) -> None:
     ``origin.json`` tells the digests of weights and code.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_whole(folder / 'origin.json', json.dumps(cell.origin))
+    with written_whole(folder / 'origin.json') as begun:
+        begun.write_text(json.dumps(cell.origin), encoding='utf-8')
     configs = {cell.files[name]: cfg for name, cfg in cell.tests.items()}
     for name, cfg in dict(configs, **(dict(train=cell.train) if cell.train else {})).items():
         lines = (f'{key} = {pprint.pformat(value, width=118, sort_dicts=False)}\n' for key, value in cfg.items())
-        _write_whole(folder / f'{name}.py', f'# {cell}\n' + ''.join(lines))
+        with written_whole(folder / f'{name}.py') as begun:
+            begun.write_text(f'# {cell}\n' + ''.join(lines), encoding='utf-8')
 
 
 def run_cell(folder: Path) -> None:
@@ -154,7 +156,8 @@ def _train_and_test(folder: Path) -> None:
             broken = True
             continue
         found['minutes'] = minutes + (time.perf_counter() - start) / 60
-        _write_whole(config.with_suffix('.json'), json.dumps(found))
+        with written_whole(config.with_suffix('.json')) as begun:
+            begun.write_text(json.dumps(found), encoding='utf-8')
     if broken:
         sys.exit(1)
 
@@ -174,13 +177,6 @@ def result_of(work_dir: Path) -> str:
     last = Path(last_checkpoint(str(work_dir)))
     best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     return str(best[-1] if best and re.match('(epoch|iter)_', last.name) else last)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file that is either whole or not there."""
-    partial = path.with_name(f'{path.name}.part')
-    partial.write_text(text, encoding='utf-8')
-    os.replace(partial, path)
 
 
 def _arguments(config: Path, work_dir: Path, **more) -> argparse.Namespace:

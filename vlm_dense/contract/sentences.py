@@ -68,13 +68,25 @@ def _checked(content: object, where: str) -> dict[str, list[str]]:
 
 
 def texts_of_classes(
-    texts: Mapping[str, Sequence[str]], class_names: Sequence[str]
+    texts: Mapping[str, Sequence[str]], class_names: Sequence[str], by_order: bool = False
 ) -> list[tuple[str, tuple[str, ...]]]:
     """(class text, its texts) of each class, found by name; ``_`` is read as a space where the name itself is absent.
 
+    Args:
+        texts: Class text -> its texts.
+        class_names: In label order.
+        by_order: Take the entries in their order, whatever their names are.
+
     Raises:
-        DataError: classes without entry; names them and what is near.
+        DataError: classes without entry; names them and what is near. By order, another number of entries.
     """
+    if by_order:
+        if len(texts) != len(class_names):
+            raise DataError(
+                f'by_order=True pairs classes and texts by their order: expected {len(class_names)} entries, one a '
+                f'class, found {len(texts)}. Find them by name (by_order=False), or give the file of these classes.'
+            )
+        return [(key, tuple(found)) for key, found in texts.items()]
     spaced = {name.replace('_', ' '): name for name in texts}
     keys = [name if name in texts else spaced.get(name.replace('_', ' ')) for name in class_names]
     absent = [name for name, key in zip(class_names, keys, strict=True) if key is None]

@@ -2,7 +2,7 @@
 
 from vlm_dense.engine.checkpoints import fit, resume_check, saving
 from vlm_dense.engine.hooks import images, losses, prepare
-from vlm_dense.engine.runner import compilation, cpu_distributed, resumable_test, seeding, streams
+from vlm_dense.engine.runner import compilation, cpu_distributed, resumable_test, schedules, seeding, streams
 
 __all__ = [
     'compilation',
@@ -14,6 +14,7 @@ __all__ = [
     'resumable_test',
     'resume_check',
     'saving',
+    'schedules',
     'seeding',
     'streams',
 ]

@@ -17,6 +17,9 @@ from vlm_dense.errors import ConfigError
 LAST = 'last_checkpoint'
 """File in a work dir that names its last checkpoint."""
 
+PARTIAL = '.partial'
+"""In the names of files that are being written."""
+
 _STEP = re.compile(r'(?:iter|epoch)_(\d+)\.pth')
 
 
@@ -24,8 +27,9 @@ _STEP = re.compile(r'(?:iter|epoch)_(\d+)\.pth')
 
 
 def partial_of(path: str | Path) -> Path:
-    """Where the file or folder ``path`` is written before it takes its place."""
-    return Path(path).with_name(f'.{Path(path).name}.partial')
+    """Where the file or folder ``path`` is written before it takes its place; its suffix is that of ``path``."""
+    path = Path(path)
+    return path.with_name(f'.{path.stem}{PARTIAL}{path.suffix}')
 
 
 @contextmanager

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +15,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vlm_dense.datasets.checks import LoadImage, check_pixels
 from vlm_dense.engine.checkpoints.fit import CheckpointFitHook, read_checkpoint
+from vlm_dense.engine.files import written_whole
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.limits import MAX_PIXELS
 
@@ -175,13 +174,9 @@ def save(write: Callable[[str], None], path: str) -> None:
     Raises:
         DataError: it cannot be written; what was there before stays.
     """
-    stem, suffix = os.path.splitext(path)
-    partial = f'{stem}.{os.getpid()}-{threading.get_ident()}.part{suffix}'
     try:
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-        write(partial)
-        os.replace(partial, path)
+        with written_whole(path) as begun:
+            write(str(begun))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.remove(partial)
         raise DataError(f'{path} cannot be written: {error.strerror or error}.') from error

@@ -29,8 +29,8 @@ class NameDecision:
         area_thresh: Classes that have no more than this share of the pixels that are not of class 0 are taken out of
             the image; None: off. It goes before ``prob_thresh``.
         sum_to_one: Return scores divided by their sum over classes; labels are the same.
-        two_steps: An image in one piece goes to the size at which it was segmented first and to its original size
-            then, as windows do; else it goes to its original size at once.
+        two_steps: A whole image goes to the size at which it was segmented first and to its original size then, as
+            windows do; else it goes to its original size at once.
         pamr: Arguments of :class:`~vlm_dense.segmentation.pamr.PAMR`, which then refines the cosines at original size.
 
     Raises:

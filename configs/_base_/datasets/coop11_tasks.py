@@ -1,4 +1,4 @@
-# The 11 sets of CoOp as tasks of one run, 16 images of each class. Some class names occur in two sets.
+# The 11 sets of CoOp as tasks of one run, 20 images of each class. Some class names occur in two sets.
 _base_ = './imagenet_few-shot.py'
 
 tasks = dict(
@@ -17,7 +17,7 @@ tasks = dict(
 _names = list(tasks)
 _joined = dict(_delete_=True, type='vlm_dense.TaskDataset', tasks=_names, same_names=True)
 _set = dict(type='vlm_dense.ImageSetDataset', data_root={{_base_.data_root}})
-_few = dict(_set, shots=16, seed=1)
+_few = dict(_set, shots=20, seed=1)
 _train = dict(_few, split='train', pipeline={{_base_.train_pipeline}})
 _val = dict(_few, split='val', pipeline={{_base_.test_pipeline}})
 _test = dict(_set, split='test', pipeline={{_base_.test_pipeline}})

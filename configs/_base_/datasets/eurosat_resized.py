@@ -5,7 +5,7 @@ resize = [
     dict(type='vlm_dense.LoadImage'),
     dict(
         type='vlm_dense.TorchvisionTransforms',
-        transforms=[dict(type='Resize', size=(224, 224), interpolation='bicubic')],
+        transforms=[dict(type='Resize', size=(224, 224), interpolation='bilinear')],
     ),
     dict(type='vlm_dense.PackClsInputs'),
 ]

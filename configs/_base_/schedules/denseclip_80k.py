@@ -5,8 +5,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1), 'norm': dict(decay_mult=0.0)}),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
-    dict(type='PolyLR', eta_min=1e-6, power=0.9, by_epoch=False, begin=1500, end=80000),
+    dict(type='vlm_dense.WarmUpPolyLR', total=80000, power=0.9, eta_min=1e-6, warmup=1500, by_epoch=False, end=80000)
 ]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=80000, val_interval=8000)
 val_cfg = dict(type='ValLoop')

@@ -9,7 +9,6 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}),
 )
 param_scheduler = [
-    dict(type='ConstantLR', factor=1e-5 / lr, by_epoch=True, begin=0, end=4),  # ends by restoring the rate
-    dict(type='CosineAnnealingLR', T_max=max_epochs, by_epoch=True, begin=3, end=max_epochs),
+    dict(type='vlm_dense.WarmUpCosineLR', T_max=max_epochs, warmup=3, warmup_lr=1e-5, by_epoch=True, end=max_epochs)
 ]
 train_cfg = dict(max_epochs=max_epochs, val_interval=5)

@@ -8,8 +8,6 @@ import hashlib
 import os
 import pathlib
 import re
-import tarfile
-import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +27,7 @@ from mmengine.runner.checkpoint import (
     get_torchvision_models,
 )
 
-from vlm_dense.clip.weight_files import allowed_in_pickles, check_tensors
+from vlm_dense.clip.weight_files import file_kind, read_content
 from vlm_dense.engine.files import lock, written_whole
 from vlm_dense.errors import CheckpointError, unknown_name
 
@@ -114,23 +112,17 @@ def load_from_local(filename: str, map_location=None) -> dict:
     if not os.path.isfile(filename):
         raise CheckpointError(f'Checkpoint {filename} does not exist.{_nearby(filename)}')
     try:
-        if filename.endswith('.safetensors'):
-            from safetensors.torch import load_file
-
-            checkpoint = dict(meta={}, state_dict=load_file(filename))
-            return checkpoint if map_location is None else _to(checkpoint, map_location)
-        if tarfile.is_tarfile(filename):  # torch up to 2.5 would run code in one
-            raise ValueError('a tar archive, the format of torch before 0.1.10')
-        if zipfile.is_zipfile(filename):  # torch does not look at the check sums
-            with zipfile.ZipFile(filename) as archive:
-                if any(name.endswith('/constants.pkl') for name in archive.namelist()):
-                    raise ValueError('TorchScript')
-                broken = archive.testzip()
-            if broken:
-                raise ValueError(f'wrong check sum of {broken}')
-        with allowed_in_pickles(_ALLOWED):
-            checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
-        check_tensors(checkpoint, filename)
+        kind = file_kind(Path(filename))
+    except CheckpointError as error:
+        raise CheckpointError(_why_unreadable(filename, str(error).removeprefix(f'{filename}: '))) from error
+    try:
+        if kind == 'TorchScript':
+            raise ValueError(kind)
+        checkpoint = read_content(Path(filename), kind, _ALLOWED, map_location)
+        if kind == 'safetensors':
+            checkpoint = dict(meta={}, state_dict=checkpoint)
+            if map_location is not None:
+                checkpoint['state_dict'] = {k: v.to(map_location) for k, v in checkpoint['state_dict'].items()}
     except (torch.cuda.OutOfMemoryError, MemoryError, CheckpointError):
         raise
     except Exception as error:
@@ -222,11 +214,6 @@ def load_by_name(filename: str, map_location=None) -> dict:
     return _process_mmcls_checkpoint(checkpoint) if scheme == 'mmcls' else checkpoint
 
 
-def _to(checkpoint: dict, device) -> dict:
-    checkpoint['state_dict'] = {k: v.to(device) for k, v in checkpoint['state_dict'].items()}
-    return checkpoint
-
-
 def _nearby(filename: str) -> str:
     folder = os.path.dirname(filename) or '.'
     if not os.path.isdir(folder):
@@ -235,7 +222,7 @@ def _nearby(filename: str) -> str:
     return f' In {folder} there are: {", ".join(found[:8])}.' if found else f' There is no checkpoint in {folder}.'
 
 
-def _why_unreadable(filename: str, error: Exception) -> str:
+def _why_unreadable(filename: str, error: Exception | str) -> str:
     forbidden = re.search(r'GLOBAL ([^\n]+?)(?: was not an allowed|\. Please use|\n|$)', str(error))
     if isinstance(error, UnpicklingError) and forbidden:
         return (
@@ -243,13 +230,13 @@ def _why_unreadable(filename: str, error: Exception) -> str:
             f'({forbidden.group(1)}). Nothing was run. If you trust its author, read it elsewhere and save its state '
             'dict alone with torch.save or safetensors.'
         )
-    if 'TorchScript' in str(error):
+    if str(error) == 'TorchScript':
         return (
             f'Checkpoint {filename} is a TorchScript archive, as OpenAI publishes CLIP. It holds CLIP alone, not a '
             'model trained here: name it as `pretrained` of the towers in the config, not as a checkpoint.'
         )
     size = os.path.getsize(filename) if os.path.isfile(filename) else 0
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].removesuffix('.')
     return (
         f'Checkpoint {filename} ({size:,} bytes) cannot be read: it is damaged, cut short or no checkpoint '
         f'({reason}). Copy or download it again, or name an earlier checkpoint.'

@@ -10,7 +10,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
-from vlm_dense.engine.files import local_path, partial_of, remove, write_last, written_whole
+from vlm_dense.engine.files import PARTIAL, local_path, remove, write_last, written_whole
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import HOOKS, unknown_name
 
@@ -63,7 +63,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._remove_outdated(info)
         if is_main_process():
             for folder in {str(self.out_dir), runner.work_dir}:
-                for begun in Path(folder).glob(partial_of('*').name):
+                for begun in Path(folder).glob(f'.*{PARTIAL}*'):
                     remove(begun)
         if step != _step(runner) and _validation_is_due(runner):
             runner.logger.info(f'Validating once more: the run was cut off after {_step(runner)} and before the end.')

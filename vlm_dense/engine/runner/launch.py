@@ -169,6 +169,8 @@ def prepare(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
     stem = os.path.splitext(os.path.basename(args.config))[0]
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
     cfg.launcher = args.launcher
+    if getattr(args, 'quiet', False):
+        cfg.quiet = True
     check_values(cfg, loaders)
     check_data(cfg, loaders)
     fill_class_names(cfg, loaders)
@@ -221,7 +223,6 @@ def train(args: argparse.Namespace) -> None:
                 cfg.load_from = args.load_from
             if _rank(cfg.launcher) == 0:
                 held.enter_context(locked_work_dir(cfg.work_dir))
-            cfg.quiet = getattr(args, 'quiet', False)
             _resume(cfg, args.resume)
             seed_draws(cfg)
             if cfg.resume:
@@ -258,7 +259,7 @@ def test(args: argparse.Namespace) -> dict:
     """
     with user_errors(once_per_machine=True):
         cfg = prepare(args, ('test_dataloader',))
-        cfg.load_from, cfg.resume, cfg.quiet = args.checkpoint, False, getattr(args, 'quiet', False)
+        cfg.load_from, cfg.resume = args.checkpoint, False
         for parts in (
             ('train_dataloader', 'train_cfg', 'optim_wrapper'),
             ('val_dataloader', 'val_cfg', 'val_evaluator'),

@@ -71,6 +71,7 @@ class ClassAwareTokens(PromptTokens):
     """Learned tokens at the end of the lower blocks, and those of :class:`ClassAwareBlock` in the upper ones.
 
     Attributes:
+        lower: Number of the lower blocks.
         blocks: Of the upper blocks, the last of the tower.
         text: (B, k, D) embeddings of the likely classes of each image.
         selected: (B, k) int64, these classes, the likeliest first.
@@ -79,6 +80,7 @@ class ClassAwareTokens(PromptTokens):
         class_logits: (B, k, K) of each upper block that has run.
     """
 
+    lower: int = 1
     blocks: Sequence[ClassAwareBlock] = ()
     text: Tensor | None = None
     selected: Tensor | None = None
@@ -88,7 +90,7 @@ class ClassAwareTokens(PromptTokens):
 
     def before_block(self, index: int, x: Tensor) -> Tensor:
         """As in :class:`PromptTokens`; before an upper block its own tokens take the place of those before."""
-        upper = index - 1 - len(self.deep)
+        upper = index - self.lower
         if upper < 0:
             return super().before_block(index, x)
         before = self.text.shape[1] if upper else self.num_tokens
@@ -115,7 +117,7 @@ class CAVPTPrompt(LearnedContext, ImagePrompt):
         num_contexts, words, position, class_specific, std: See :class:`LearnedContext`.
         template: The hand-written sentence, with ``{}`` for the class name; CoOp's sentence of the data set.
         num_tokens: Tokens of each lower block.
-        lower_blocks: Number of lower blocks; default: all but the last.
+        lower_blocks: Number of lower blocks; default: all but the last; 0: every block has class-aware tokens.
         likely: k; no more than there are classes.
         num_memory: Vectors E of each upper block.
         pretrained: Name of each module of the official code -> its checkpoint. Classifiers C of other classes, which
@@ -164,9 +166,9 @@ class CAVPTPrompt(LearnedContext, ImagePrompt):
         check_vit(image_tower, type(self).__name__)
         depth = len(image_tower.transformer.resblocks)
         lower = depth - 1 if lower_blocks is None else lower_blocks
-        if not 1 <= lower < depth or min(num_tokens, likely, num_memory) < 1:
+        if not 0 <= lower < depth or min(num_tokens, likely, num_memory) < 1:
             raise ConfigError(
-                f'CAVPTPrompt: lower_blocks must lie in 1..{depth - 1} for {depth} blocks, num_tokens, likely and '
+                f'CAVPTPrompt: lower_blocks must lie in 0..{depth - 1} for {depth} blocks, num_tokens, likely and '
                 f'num_memory be at least 1; found {lower}, {num_tokens}, {likely} and {num_memory}.'
             )
         own = dict(position=position, class_specific=class_specific, std=std, init_cfg=init_cfg)
@@ -198,9 +200,9 @@ class CAVPTPrompt(LearnedContext, ImagePrompt):
         seen = F.normalize(plain.global_.float(), dim=-1)
         written = self.reference.embeddings
         selected = (seen @ written.T).topk(min(self.likely, len(written)), dim=1).indices
-        first, *deep = self.tokens
+        first, *deep = self.tokens if len(self.tokens) else (self.tokens.flatten(0, 1),)
         own = dict(blocks=self.upper, text=text[selected], selected=selected, plain=seen, written=written)
-        return images, ClassAwareTokens(first, tuple(deep), through_ln_pre=False, **own)
+        return images, ClassAwareTokens(first, tuple(deep), through_ln_pre=False, lower=len(self.tokens), **own)
 
     def convert_release(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """The release has E of all blocks in one tensor."""

@@ -16,6 +16,7 @@ from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.clip.weight_files import read_weights
 from vlm_dense.contract.prompt import PrecomputedEmbeddings, TextPrompt
 from vlm_dense.contract.roles import build_part
 from vlm_dense.contract.text_side import TextSide
@@ -24,7 +25,6 @@ from vlm_dense.methods.maskclip.refinements import Aliases as AliasPart
 from vlm_dense.methods.maskclip.refinements import ClassMaps, KeySmoothing, Refinement, build_refinements
 from vlm_dense.methods.maskclip.refinements.background import Background
 from vlm_dense.methods.maskclip.refinements.options import OPTIONS
-from vlm_dense.methods.maskclip.release import read_published
 from vlm_dense.registry import MODELS
 from vlm_dense.vocabulary.class_names import Aliases, as_class_names
 from vlm_dense.vocabulary.templates import MASKCLIP_TEMPLATES
@@ -321,7 +321,7 @@ def _classes(class_names: ClassNames, refinements: Sequence[Refinement]) -> tupl
 def _naming(refinements: Sequence[Refinement]) -> list[tuple]:
     """What the names of classes depend on."""
     return [
-        tuple(getattr(part, name, None) for name in ('keep', 'names', 'thresh', 'index'))
+        tuple(getattr(part, name, None) for name in ('keep', 'keep_all', 'names', 'thresh', 'index'))
         for part in refinements
         if isinstance(part, (AliasPart, Background))
     ]
@@ -333,7 +333,7 @@ def _flat(classes: tuple[Aliases, ...]) -> list[str]:
 
 def _text_file(path: str, classes: tuple[Aliases, ...]) -> Tensor:
     """Rows (N, D), float32, of a text file of the release."""
-    embeddings = read_published(path)
+    embeddings = read_weights(path)
     if not isinstance(embeddings, Tensor) or embeddings.ndim != 2:
         raise CheckpointError(f'{path} is no text file of MaskCLIP: expected a tensor with one row a class name.')
     number = sum(len(names) for names in classes)

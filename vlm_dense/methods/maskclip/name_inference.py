@@ -92,9 +92,12 @@ class NameInference(BatchedInference):
         return tuple(meta.get('ori_shape', (pieces[-1][0][1], pieces[-1][0][3]))[:2])
 
     def _steps(self, pieces: list[Piece], meta: dict) -> tuple[list[Piece], dict]:
-        """Windows and metainfo; an image in one piece goes to its original size at once, unless by ``two_steps``."""
+        """Windows and metainfo; a whole image goes to its original size at once, unless by ``two_steps``.
+
+        A window goes to its own size first, also where one window is the image, as in the official ``forward_slide``.
+        """
         plain = not meta.get('flip') and 'padding_size' not in meta and 'img_padding_size' not in meta
-        if len(pieces) > 1 or self.decision.two_steps or not plain:
+        if self._mode() == 'slide' or self.decision.two_steps or not plain:
             return pieces, meta
         height, width = self.original_size(pieces, meta)
         return [((0, height, 0, width), pieces[0][1])], {}

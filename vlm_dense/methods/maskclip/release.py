@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from vlm_dense.clip.weight_files import check_tensors
-from vlm_dense.errors import CheckpointError, WeightsNotFoundError
+from vlm_dense.clip.weight_files import read_weights
+from vlm_dense.errors import CheckpointError
 
 _VIT_KEYS = (
     (r'cls_token', 'class_embedding'),
@@ -25,27 +23,6 @@ _VIT_KEYS = (
     (r'layers\.(\d+)\.ffn\.layers\.1\.(\w+)', r'transformer.resblocks.\1.mlp.c_proj.\2'),
 )
 _STEM = {0: 'conv1', 1: 'bn1', 3: 'conv2', 4: 'bn2', 6: 'conv3', 7: 'bn3'}
-
-
-def read_published(path: str | os.PathLike):
-    """Content of a weight file of the release: tensors in dicts, or one tensor.
-
-    Raises:
-        WeightsNotFoundError: no such file.
-        CheckpointError: it cannot be read, or holds code.
-    """
-    if not Path(path).is_file():
-        raise WeightsNotFoundError(f'Expected a weight file of MaskCLIP at {Path(path).absolute()}, found none.')
-    try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-        check_tensors(content, path)
-        return content
-    except CheckpointError:
-        raise
-    except Exception as error:  # damaged bytes raise anything
-        raise CheckpointError(
-            f'{path} is damaged or holds more than tensors and was refused ({str(error).splitlines()[0]}).'
-        ) from error
 
 
 def published_tower(backbone_path: str | os.PathLike, projs_path: str | os.PathLike) -> dict[str, Tensor]:
@@ -62,7 +39,7 @@ def published_tower(backbone_path: str | os.PathLike, projs_path: str | os.PathL
     Raises:
         CheckpointError: the files are of another layout.
     """
-    backbone, projs = read_published(backbone_path), read_published(projs_path)
+    backbone, projs = read_weights(backbone_path), read_weights(projs_path)
     state = backbone.get('state_dict') if isinstance(backbone, dict) else None
     if not state or not all(k.startswith('backbone.') for k in state):
         raise CheckpointError(

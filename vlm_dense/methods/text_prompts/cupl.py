@@ -57,7 +57,9 @@ class CuPLPrompt(SentencePrompt):
                     f'CuPLPrompt: the class {text!r} has {what}. Expected whole sentences, at least one a class; '
                     'sentences with {} are templates.'
                 )
-        every = [[*(template.format(text) for template in templates), *written] for text, written in found]
+        every = [
+            [*(template.format(text.replace('_', ' ')) for template in templates), *written] for text, written in found
+        ]
         super().__init__(class_names, text_tower, every, truncate=True, init_cfg=init_cfg)
         full = self.token_ids[:, -1] != 0
         if full.any():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -101,6 +102,7 @@ class SoftCPTPrompt(LearnedContext):
         super().__init__(class_names, text_tower, num_contexts, **own)
         self.ctx = None  # is computed
         self.source, self.sizes = source, list(tasks.values())
+        self.tasks = [name.replace('_', ' ') for name in tasks]
         self.task_prompt = self.class_prompt = None
         if source != 'class':
             self.task_prompt = _reader(list(tasks), text_tower, task_contexts, task_specific, std)
@@ -112,6 +114,27 @@ class SoftCPTPrompt(LearnedContext):
         task_of_class = torch.arange(len(tasks)).repeat_interleave(torch.tensor(self.sizes))
         self.register_buffer('task_of_class', task_of_class, persistent=False)
         self.load_pretrained(pretrained)
+
+    def training_batch(self, data_samples: list) -> None:
+        """Look whether the tasks of the data are those of the prompt, in their order.
+
+        Raises:
+            ConfigError: a task with other classes here, or that stands at another place here.
+        """
+        ends = list(accumulate(self.sizes))
+        own = {(end - size, end): name for name, size, end in zip(self.tasks, self.sizes, ends, strict=True)}
+        for sample in data_samples:
+            if 'task_classes' not in sample:  # one task
+                continue
+            bounds = tuple(sample.task_classes.tolist())
+            name, here = sample.metainfo.get('task_name'), own.get(bounds)
+            if here is None or (name != here and name in self.tasks):
+                raise ConfigError(
+                    f'SoftCPTPrompt: the data have the task {name!r} with the classes {bounds[0]} to {bounds[1] - 1}, '
+                    f'and here these are {"of no task" if here is None else repr(here)}; tasks have '
+                    f'{dict(zip(self.tasks, self.sizes, strict=True))} classes. Give tasks in the order of the data, '
+                    'so that each has its own context.'
+                )
 
     def forward(
         self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None

@@ -15,7 +15,7 @@ from vlm_dense.contract.sentences import SentencePrompt, read_texts, texts_of_cl
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import MODELS, unknown_name
 
-INCLUSIONS = ('prepend', 'append', 'none')
+INCLUSIONS = ('prepend', 'append', 'none', None)
 AGGREGATES = ('mean', 'max', 'sum')
 
 
@@ -38,6 +38,7 @@ class VCDPrompt(SentencePrompt):
     ``prepend`` before + name + between + clause + after
     ``append``  clause + between + name
     ``none``    clause
+    ``None``    the phrase itself
     =========== =========================================
 
     Args:
@@ -47,6 +48,8 @@ class VCDPrompt(SentencePrompt):
             eyes'; the name of one in ``vlm_dense/data/descriptors``, as 'shapes'; or the object itself. A class with an
             empty list has one empty phrase.
         inclusion: Where the class name stands, see above.
+        by_order: The descriptors are those of the classes in their order, whatever the names in the file are; sentences
+            have the file's names. So the release pairs its ImageNet file, of which two classes are not found by name.
         clauses: Make a clause of each phrase, see :func:`clause`; else the phrase itself takes its place.
         before, between, after: Texts around, see above. The release has ``after='.'`` on ImageNet.
         aggregate: ``'mean'``, ``'max'`` or ``'sum'`` of the cosines; the sum favours classes with many descriptors.
@@ -65,7 +68,8 @@ class VCDPrompt(SentencePrompt):
         class_names: Sequence[str],
         text_tower: TextTower,
         descriptors: str | Mapping[str, Sequence[str]],
-        inclusion: str = 'prepend',
+        inclusion: str | None = 'prepend',
+        by_order: bool = False,
         clauses: bool = True,
         before: str = '',
         between: str = ', ',
@@ -75,20 +79,20 @@ class VCDPrompt(SentencePrompt):
     ):
         for name, value, known in (('inclusion', inclusion, INCLUSIONS), ('aggregate', aggregate, AGGREGATES)):
             if value not in known:
-                raise ConfigError(f'VCDPrompt: {unknown_name(str(value), f"choices of {name}", known)}')
+                raise ConfigError(f'VCDPrompt: {unknown_name(str(value), f"choices of {name}", map(str, known))}')
         unused = (before or after) if inclusion != 'prepend' else ''
-        if unused or inclusion == 'none' and between != ', ':
+        if unused or inclusion in ('none', None) and between != ', ':
             raise ConfigError(
                 f'VCDPrompt: with inclusion={inclusion!r} the text {unused or between!r} has no place. Leave it out or '
                 "use inclusion='prepend'."
             )
 
         def sentence(name: str, phrase: str) -> str:
-            told = clause(phrase) if clauses else phrase
-            by_place = dict(prepend=f'{before}{name}{between}{told}{after}', append=f'{told}{between}{name}', none=told)
-            return by_place[inclusion]
+            told = clause(phrase) if clauses and inclusion is not None else phrase
+            by_place = dict(prepend=f'{before}{name}{between}{told}{after}', append=f'{told}{between}{name}')
+            return by_place.get(inclusion, told)
 
-        found = texts_of_classes(read_texts(descriptors, 'descriptors'), class_names)
+        found = texts_of_classes(read_texts(descriptors, 'descriptors'), class_names, by_order)
         sentences = [[sentence(key.replace('_', ' '), p) for p in phrases or ('',)] for key, phrases in found]
         for (key, _), each in zip(found, sentences, strict=True):
             if not all(text.strip() for text in each):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -24,20 +24,24 @@ class Aliases(Refinement):
         keep: The ``'max'`` or ``'mean'`` of the cosines of its names, or ``'first'``: names after the first, which is
             the published one in the lists of the package, are left out. Names of the background always give their
             maximum.
+        keep_all: Classes that keep all names under ``'first'``, as a background that is written as many things.
 
     Raises:
         ConfigError: another word.
     """
 
-    def __init__(self, keep: str = 'max'):
+    def __init__(self, keep: str = 'max', keep_all: Sequence[int] = ()):
         super().__init__()
         if keep not in KINDS:
             raise ConfigError(f'Aliases: keep (aliases of a MaskCLIPHead) must be one of {KINDS}, found {keep!r}.')
         self.keep = keep
+        self.keep_all = tuple(keep_all)
 
     def change_names(self, classes: tuple[Names, ...]) -> tuple[Names, ...]:
         """All names of each class, or the first."""
-        return tuple(names[:1] for names in classes) if self.keep == 'first' else classes
+        if self.keep != 'first':
+            return classes
+        return tuple(names if k in self.keep_all else names[:1] for k, names in enumerate(classes))
 
     def merge(self, scores: Tensor, classes: tuple[Names, ...], background: Collection[int]) -> Tensor:
         """Scores (B, K, h, w) of the classes out of those of their names (B, N, h, w); -inf for a class without name.
