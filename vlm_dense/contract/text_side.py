@@ -221,8 +221,12 @@ class TextSide:
             return self.text_prompt.reduce_variants(scores)
 
 
-def check_image_tower(kind: type) -> None:
+def check_image_tower(kind: type, known: Sequence[str] = ('vlm_dense.CLIPResNet', 'vlm_dense.CLIPViT')) -> None:
     """Refuse a backbone that is no CLIP image tower.
+
+    Args:
+        kind: Of the backbone.
+        known: Names to choose from, for the message.
 
     Raises:
         ConfigError: it is none.

@@ -117,7 +117,7 @@ class MaskCLIP(NameInference, EncoderDecoder):
 
     def _init_decode_head(self, decode_head: dict) -> None:
         """As in mmseg; the head's prompts are shown the image tower."""
-        check_image_tower(type(self.backbone))
+        check_image_tower(type(self.backbone), ('vlm_dense.MaskCLIPResNet', 'vlm_dense.MaskCLIPViT'))
         super()._init_decode_head(dict(decode_head, image_tower=self.backbone))
 
     @property
