@@ -55,7 +55,11 @@ class Registry(root.Registry):
         except RuntimeError:  # mmengine's last resort, an import path, failed
             found = None
         if found is None:
-            raise ConfigError(unknown_name(key, f'{self.name} registry of vlm_dense', dict.fromkeys((*self._module_dict, *self._by_name))))
+            raise ConfigError(
+                unknown_name(
+                    key, f'{self.name} registry of vlm_dense', dict.fromkeys((*self._module_dict, *self._by_name))
+                )
+            )
         return found
 
     def _tasks(self) -> list[str]:
