@@ -35,7 +35,7 @@ PAPER = dict(
     ),
     trains='nothing; a cache of training features on the channels that tell classes apart',
     published='ImageNet, RN50: 62.0, 62.3, 62.5, 62.8, 63.4 with 1, 2, 4, 8, 16 shots',
-    contract='support, search; sentences; cosine + cache on chosen channels; none; CE',
+    contract='support, search; sentences; cosine + cache on chosen channels; CE',
     variants={
         'ape_t': dict(
             trains='a residual of each class on these channels, and a weight of each training image',

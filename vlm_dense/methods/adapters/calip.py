@@ -37,7 +37,7 @@ PAPER = dict(
     ),
     trains='nothing; the weights of two terms are searched',
     published='ImageNet, RN50: 60.57',
-    contract='`dense`; search; three terms',
+    contract='search; three terms',
     variants={
         'calip_on-test': dict(trains='as calip, the weights searched on test images as in the official code'),
     },

@@ -36,7 +36,7 @@ PAPER = dict(
     licence='MIT',
     idea='Logistic regression on features of the frozen image tower.',
     trains='a linear classifier on features',
-    contract='support, search; `text = False`; linear; fitted',
+    contract='support, search; linear; fitted',
 )
 
 

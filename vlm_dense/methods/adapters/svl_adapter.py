@@ -38,7 +38,7 @@ PAPER = dict(
         'zero-shot CLIP.'
     ),
     trains='an encoder by self-supervision, and a classifier on its features',
-    contract='`images`, second encoder; unlabelled images; mixture of two classifiers; CE; NT-Xent before',
+    contract='second encoder; unlabelled images; mixture of two classifiers; CE; NT-Xent before',
     variants={
         'svl_adapter_star': dict(trains="as svl_adapter, mixed by CLIP's confidence on the test images"),
     },

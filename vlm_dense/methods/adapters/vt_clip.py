@@ -28,7 +28,7 @@ PAPER = dict(
         'is not.'
     ),
     trains='a transformer decoder layer by which the text looks at the image',
-    contract='`dense`; text looks at the image; CE',
+    contract='text looks at the image; CE',
     notes="""
 `vt_clip_vit_shapes.py` is the same on the ViT of the comparisons.
 

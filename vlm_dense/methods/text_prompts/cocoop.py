@@ -27,7 +27,7 @@ PAPER = dict(
     idea="Context vectors that a small network shifts by each image's feature.",
     trains='context vectors and a network that shifts them by the image',
     published='11 sets, ViT-B/16, 16 shots: base 80.5, new 71.7, mean 75.8',
-    contract='(B, K, D), `image_conditioned`; CE',
+    contract='(B, K, D); CE',
 )
 
 

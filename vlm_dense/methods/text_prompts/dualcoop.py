@@ -33,7 +33,7 @@ PAPER = dict(
     licence='none',
     idea='A positive and a negative prompt a class, compared with regions, for images with several labels.',
     trains='a positive and a negative context',
-    contract='`regions`; multi-label; sub-lists; V = 2; asymmetric',
+    contract='multi-label; sub-lists; V = 2; asymmetric',
 )
 
 

@@ -35,7 +35,7 @@ PAPER = dict(
         'the contexts.'
     ),
     trains='several contexts, matched to the regions of the image',
-    contract='`dense`; V prompts; transport plan in the Head; CE',
+    contract='V prompts; transport plan in the Head; CE',
     notes="""
 - The stop of the iterations looks at the whole batch, as in the official code, so scores depend a little on what else is
   in it. `threshold=0` runs `max_iterations` always.

@@ -37,7 +37,7 @@ PAPER = dict(
     ),
     trains='a context for the whole and one for the parts, on captions',
     published='mAP, RN50: VOC 2007 88.3, MS-COCO 65.1, NUS-WIDE 46.5',
-    contract='captions as data; `pooled`, `value`; V = 2 (global, local); ranking',
+    contract='captions as data; V = 2 (global, local); ranking',
     notes="""
 `vlm_dense.CaptionDataset` finds the classes by their names and a list of synonyms (`vlm_dense/data/synonyms`, hand-written
 for this project, or a JSON file of your own), plurals included; captions without class are left out and counted. The

@@ -38,7 +38,7 @@ PAPER = dict(
         'whose neighbours are of other classes weigh more in the loss.'
     ),
     trains='tokens in the image tower, a layer that adds what was retrieved, the keys of the cache',
-    contract='support set, `plain` global feature, `training_batch`; tokens per image; cache logits; weighted CE',
+    contract='support set, `training_batch`; tokens per image; cache logits; weighted CE',
     notes="""
 **A reconstruction.** The paper has no public code and only its abstract was at hand: the equations in
 `vlm_dense/methods/visual_prompts/reprompt.py` follow it in spirit, with Tip-Adapter's cache and RetroPrompt's weights.
