@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 import yaml
-from records import ROOT, Config, Method
+from records import ROOT, TASKS, Config, Method
 
 from vlm_dense.contract import (
     DenseAttention,
@@ -88,9 +88,7 @@ def metafile(method: Method) -> str:
         Code=dict(URL=file),
     )
     models = [_model(config, paper.name) for config in method.configs]
-    text = yaml.safe_dump(
-        dict(Collections=[collection], Models=models), sort_keys=False, width=118, allow_unicode=True
-    )
+    text = yaml.safe_dump(dict(Collections=[collection], Models=models), sort_keys=False, width=118, allow_unicode=True)
     return f'# Made by tools/dev/pages.py of {file}, the configs and docs/data/results.yml; change those.\n{text}'
 
 
@@ -103,7 +101,12 @@ def _model(config: Config, collection: str) -> dict:
     }
     if config.results:
         found['Results'] = [
-            dict(Task=r.task, Dataset=r.data, Metrics={r.metric: r.value}, Published=r.published)
+            dict(
+                Task=TASKS.get(r.metric, config.task),
+                Dataset=r.data,
+                Metrics={r.metric: r.value},
+                Published=r.published,
+            )
             for r in config.results
         ]
     return found

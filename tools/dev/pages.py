@@ -3,9 +3,9 @@
 - configs/NAME/README.md, configs/NAME/metafile.yml and model-index.yml,
 - docs/methods.md, and the table of docs/contract.md,
 
-of PAPER in each method's file, the first comment of each config, docs/data/results.yml, and what comparisons found. The
-folders of new comparisons (--comparison work_dirs/compare, --benchmark work_dirs/pairs work_dirs/trees) are first copied
-to docs/data, else the figures that are there are used.
+of PAPER in each method's file, the first comment of each config, docs/data/results.yml, and what comparisons found.
+The folders of new comparisons (--comparison work_dirs/compare, --benchmark work_dirs/pairs work_dirs/trees) are first
+copied to docs/data, else the figures that are there are used.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ HEAD = """# Methods of classification
 
 <!-- made by tools/dev/pages.py of PAPER in the files of the methods; change those -->
 
-`python tools/train.py CONFIG`, or `python tools/test.py CONFIG` where nothing is trained. **Ours** are runs on drawn
-scenes with the small bundled models in percent: on Shapes with 16 shots if nothing else is said, top-1, and base / new /
-harmonic mean of the base-to-new protocol. **Published** figures are the authors', on other data with other models; they
-were not run again here. Data and protocols: [classification_data.md](classification_data.md).
+`python tools/train.py CONFIG`, or `python tools/test.py CONFIG` where nothing is trained. **Ours** are runs on
+drawn scenes with the small bundled models in percent: on Shapes with 16 shots if nothing else is said, top-1, and base
+/ new / harmonic mean of the base-to-new protocol. **Published** figures are the authors', on other data with other
+models; they were not run again here. Data and protocols: [classification_data.md](classification_data.md).
 """
 
 BENCHMARK_HEAD = """How the setting was chosen, and what it shows: [classification.md](classification.md).
@@ -182,7 +182,11 @@ def ours(name: str, compared: list[tuple[str, str, list[dict]]]) -> str:
             told.append(' / '.join(means))
         elif len(found[0]) == len(chosen):
             told.append(f'base: {means[0]}')
-    where = '' if rows[0]['protocol'] == 'few-shot' and shots == 16 else f'{rows[0]["dataset"]}, {report.told_shots(shots)}: '
+    where = (
+        ''
+        if rows[0]['protocol'] == 'few-shot' and shots == 16
+        else f'{rows[0]["dataset"]}, {report.told_shots(shots)}: '
+    )
     return (where + '; '.join(told)).replace('All images', 'all images')
 
 

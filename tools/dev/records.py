@@ -50,15 +50,13 @@ DATA = {
 """Last part of a config's name -> its data set."""
 
 TASKS = {
-    'mIoU': 'Semantic Segmentation',
-    'box AP': 'Object Detection',
     'mask AP': 'Instance Segmentation',
     'mAP': 'Multi-Label Image Classification',
     'Base Accuracy': 'Base-to-New Generalisation',
     'New Accuracy': 'Base-to-New Generalisation',
     'Harmonic Mean': 'Base-to-New Generalisation',
 }
-"""First words of a metric -> the task that a metafile names; other metrics are of classification."""
+"""Metric -> the task that a metafile names, where it is not :attr:`Config.task`."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +106,6 @@ class Result:
     value: float
     published: bool
 
-    @property
-    def task(self) -> str:
-        """As metafiles name it."""
-        found = (task for start, task in TASKS.items() if re.match(rf'{start}\b', self.metric))
-        return next(found, 'Image Classification')
-
 
 @dataclass
 class Config:
@@ -156,6 +148,14 @@ class Config:
         return {'train_cfg', 'train_dataloader'} <= _settings(self.path).keys()
 
     @property
+    def task(self) -> str:
+        """As metafiles name it."""
+        settings = _settings(self.path)
+        if 'vlm_dense.CLIPClassifier' in settings:
+            return 'Image Classification'
+        return 'Object Detection' if any('CocoMetric' in str(name) for name in settings) else 'Semantic Segmentation'
+
+    @property
     def data_set(self) -> str:
         """The data that it is for."""
         return DATA.get(self.name.rpartition('_')[2], self.name.rpartition('_')[2])
@@ -171,9 +171,7 @@ class Config:
     def told(self, published: bool) -> str:
         """Its figures in one line; empty without."""
         chosen = [result for result in self.results if result.published == published]
-        return ', '.join(
-            f'{r.metric} {r.value:g}' + (f' on {r.data}' if r.data != self.data_set else '') for r in chosen
-        )
+        return ', '.join(f'{r.metric} {r.value}' + (f' on {r.data}' if r.data != self.data_set else '') for r in chosen)
 
 
 @dataclass
@@ -266,7 +264,9 @@ def read_paper(path: Path) -> Paper:
             f'{", ".join(entry.name for entry in fields(Paper))}; name, title, venue, link and idea are needed.'
         ) from error
     if paper.code and not paper.licence:
-        raise DataError(f"{path}: PAPER has code and no licence. Write the licence, or 'none' if there is no file of it.")
+        raise DataError(
+            f"{path}: PAPER has code and no licence. Write the licence, or 'none' if there is no file of it."
+        )
     return paper
 
 
@@ -319,7 +319,9 @@ def read_results(root: Path = ROOT) -> dict[str, list[dict]]:
     """
     path = root / 'docs/data/results.yml'
     found = yaml.safe_load(path.read_text('utf-8'))
-    needed = dict(published={'model', 'data', 'metric', 'value'}, own={'name', 'command', 'pages', 'minutes', 'figures'})
+    needed = dict(
+        published={'model', 'data', 'metric', 'value'}, own={'name', 'command', 'pages', 'minutes', 'figures'}
+    )
     if found.keys() != needed.keys():
         raise DataError(f'{path} has the parts {", ".join(found)}; published and own are expected.')
     for part, keys in needed.items():
@@ -346,7 +348,9 @@ def comparisons(root: Path = ROOT) -> list[tuple[str, str, list[dict]]]:
         found.append((plain.stem, plain.with_suffix('.txt').read_text('utf-8').strip(), report.read_csv(plain)))
     if several.is_file():
         for part in json.loads(several.read_text('utf-8')):
-            found.append((several.stem, part['command'], [dict(zip(part['fields'], row, strict=True)) for row in part['rows']]))
+            found.append(
+                (several.stem, part['command'], [dict(zip(part['fields'], row, strict=True)) for row in part['rows']])
+            )
     return found
 
 

@@ -1,8 +1,8 @@
 """Published methods; one method is one file, or one folder where it has parts, and reads like its paper.
 
-Importing this package imports every module in its folders, which registers the methods: a new file is found without being
-named anywhere. Without mmdet the modules that import it are left out. The public classes of a file are attributes of its
-folder too, as ``vlm_dense.methods.text_prompts.CoOpPrompt``.
+Importing this package imports every module in its folders, which registers the methods: a new file is found without
+being named anywhere. Without mmdet the modules that import it are left out. The public classes of a file are attributes
+of its folder too, as ``vlm_dense.methods.text_prompts.CoOpPrompt``.
 """
 
 import importlib

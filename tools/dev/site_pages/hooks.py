@@ -16,6 +16,7 @@ import vlm_dense
 
 vlm_dense.setup()  # before others import mmseg
 import records
+
 from site_pages import links, notebook, reference, zoo
 
 

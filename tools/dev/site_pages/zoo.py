@@ -31,13 +31,9 @@ def names_of(path: Path) -> list[str]:
     return list(_strings(path, path.parent.name))
 
 
-@cache
-def task_of(path: Path) -> str:
+def task_of(config: Config) -> str:
     """One of :data:`TASKS`."""
-    names = set(_strings(path))
-    if 'vlm_dense.CLIPClassifier' in names:
-        return 'Classification'
-    return 'Detection' if any(name.endswith('CocoMetric') for name in names) else 'Segmentation'
+    return next(task for task in TASKS if task in config.task)
 
 
 # --- a method -------------------------------------------------------------------------------------------------
@@ -129,7 +125,7 @@ def zoo_page(methods: list[Method], task: str) -> str:
     lines += ['| config | method | trained on | published | own |', '|---|---|---|---|---|']
     for method in methods:
         for config in method.configs:
-            if task_of(config.path) == task:
+            if task_of(config) == task:
                 link = f'[{method.paper.name}](configs/{method.name}/README.md)'
                 entries = (f'[{config.name}]({config.file})', link, config.data, config.told(True), config.told(False))
                 lines.append(f'| {" | ".join(entries)} |')
@@ -148,4 +144,4 @@ def index_page(methods: list[Method]) -> str:
 
 
 def _main_task(method: Method) -> str:
-    return max(TASKS, key=lambda task: sum(task_of(config.path) == task for config in method.configs))
+    return max(TASKS, key=lambda task: sum(task_of(config) == task for config in method.configs))

@@ -43,9 +43,9 @@ PAPER = dict(
         ),
     },
     notes="""
-The official script lets APE-T use the channels that APE has chosen before from text and images; `images_count=True` does
-the same. Files of the release: `pretrained=dict(keys=..., values=..., trained=...)`; `trained` is the `state_dict()` of
-the module that the release pickles whole.
+The official script lets APE-T use the channels that APE has chosen before from text and images; `images_count=True`
+does the same. Files of the release: `pretrained=dict(keys=..., values=..., trained=...)`; `trained` is the
+`state_dict()` of the module that the release pickles whole.
 
 Published by the authors: ImageNet, RN50, with 1, 2, 4, 8, 16 shots: APE 62.04, 62.34, 62.54, 62.79, 63.42, APE-T
 62.51, 63.25, 63.66, 64.80, 66.07, chosen on the test images.

@@ -37,9 +37,9 @@ PAPER = dict(
     published='ImageNet, RN50: 60.6, 61.2, 61.7, 62.5, 63.8 with 1, 2, 4, 8, 16 shots',
     contract='support, search; for classes without images those of others; cosine + Gaussians',
     notes="""
-Base-to-new generalisation has its own estimates: `dict(type='vlm_dense.GDACLIP', ridge=False)` for the base classes, and
-`dict(type='vlm_dense.GDACLIPUnseen', alpha=...)` for new ones, with the images of the base classes as `support` and the
-alpha that the base classes have found.
+Base-to-new generalisation has its own estimates: `dict(type='vlm_dense.GDACLIP', ridge=False)` for the base classes,
+and `dict(type='vlm_dense.GDACLIPUnseen', alpha=...)` for new ones, with the images of the base classes as `support`
+and the alpha that the base classes have found.
 
 Published by the authors: ImageNet, RN50: 60.64, 61.23, 61.71, 62.46, 63.82 with 1, 2, 4, 8, 16 shots, alpha
 searched on the test images.

@@ -43,12 +43,13 @@ PAPER = dict(
         'svl_adapter_star': dict(trains="as svl_adapter, mixed by CLIP's confidence on the test images"),
     },
     notes="""
-`svl_adapter_ssl_eurosat.py`, `svl_adapter_eurosat.py` and `svl_adapter_star_eurosat.py` hold the recipe of the paper. The encoder is one of timm's; checkpoints of the official first stage load
-with `head=dict(pretrained=FILE)`. It sees images as CLIP's tower does, at the same size and with the same normalisation,
-where the official code has others for each. SVL-Adapter* reads unlabelled test images.
+`svl_adapter_ssl_eurosat.py`, `svl_adapter_eurosat.py` and `svl_adapter_star_eurosat.py` hold the recipe of the paper.
+The encoder is one of timm's; checkpoints of the official first stage load with `head=dict(pretrained=FILE)`. It sees
+images as CLIP's tower does, at the same size and with the same normalisation, where the official code has others for
+each. SVL-Adapter* reads unlabelled test images.
 
-The paper reports about 10 points more than earlier adapters on its sets far from web photos; figures of each set are in
-the authors' spreadsheet and not repeated here.
+The paper reports about 10 points more than earlier adapters on its sets far from web photos; figures of each set are
+in the authors' spreadsheet and not repeated here.
 """,
 )
 

@@ -33,8 +33,8 @@ PAPER = dict(
 `vt_clip_vit_shapes.py` is the same on the ViT of the comparisons.
 
 The paper has no public code and its recipe is not known here: number and width of the layers, their norms and the
-residual are arguments of the head, and the schedule is that of the family of adapters. There is no published figure to
-compare with. `zero_init=True` begins at zero-shot CLIP.
+residual are arguments of the head, and the schedule is that of the family of adapters. There is no published figure
+to compare with. `zero_init=True` begins at zero-shot CLIP.
 """,
 )
 

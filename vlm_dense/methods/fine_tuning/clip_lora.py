@@ -41,13 +41,13 @@ PAPER = dict(
     notes="""
 The updates work in every task: as `text_prompt=dict(type='vlm_dense.CLIPLoRAPrompt', ...)` those of both towers, as
 `image_prompt=dict(type='vlm_dense.LoRA', ...)` those of the image tower beside any text prompt
-([denseclip_lora_shapes.py](../denseclip/denseclip_lora_shapes.py)). Regular expressions choose the maps by name, and one
-that matches nothing is refused. `merged.pt` is a CLIP in OpenAI's layout, `pretrained='merged.pt'` of both towers;
-with `--whole` it is a checkpoint of the whole model, with neck and heads.
+([denseclip_lora_shapes.py](../denseclip/denseclip_lora_shapes.py)). Regular expressions choose the maps by name, and
+one that matches nothing is refused. `merged.pt` is a CLIP in OpenAI's layout, `pretrained='merged.pt'` of both
+towers; with `--whole` it is a checkpoint of the whole model, with neck and heads.
 
-peft is not used: queries, keys and values of CLIP's blocks are one packed weight, of which the method updates each third
-by factors of its own; peft's layer for packed projections has one pair of factors for all three, and wrapping renames the
-weights of the towers.
+peft is not used: queries, keys and values of CLIP's blocks are one packed weight, of which the method updates each
+third by factors of its own; peft's layer for packed projections has one pair of factors for all three, and wrapping
+renames the weights of the towers.
 
 Files of the release: `pretrained='lora_weights.pt'`, with the rank and the maps that it was trained with.
 Published, ViT-B/16, mean of 11 sets with 1, 2, 4, 8, 16 shots, as later work reports it: 72.20, 75.41, 77.32,

@@ -43,8 +43,8 @@ PAPER = dict(
     ),
     notes="""
 - The official code has an optimiser for each module; here one, with a fifth of the rate for the context.
-- The classifiers of the tokens have a row a class and serve training only. From a release for other classes everything
-  but them is loaded.
+- The classifiers of the tokens have a row a class and serve training only. From a release for other classes
+  everything but them is loaded.
 - In a DenseCLIP no label of an image trains these classifiers; the tokens themselves learn there from the pixels.
 
 Published: curves and means over eleven data sets, in the paper.

@@ -36,10 +36,10 @@ PAPER = dict(
     contract='`task`, several data sets, soft targets; as CoOp, VPT or both; CE',
     notes="""
 - `mcoop_coop11.py` and `mvpt_coop11.py` are the two other prompts, made of CoOp's and VPT's parts.
-- In the official code each vector goes through the block alone, so that nothing passes from one tower to the other. The
-  published prompts were made so, and so it is here.
-- The softmax goes over the classes of all tasks (`others='kept'`). With the official code's option for labels of a task,
-  `others='zero'`, logits of other tasks are zero, which competes; `'left_out'` leaves them out.
+- In the official code each vector goes through the block alone, so that nothing passes from one tower to the other.
+  The published prompts were made so, and so it is here.
+- The softmax goes over the classes of all tasks (`others='kept'`). With the official code's option for labels of a
+  task, `others='zero'`, logits of other tasks are zero, which competes; `'left_out'` leaves them out.
 - Accuracy is counted inside each task.
 
 Published: tables 1 to 4 of the paper, means over 12 ELEVATER targets.

@@ -35,12 +35,13 @@ PAPER = dict(
     published='RN50: ImageNet 61.4, A 30.3, V2 55.5, R 62.6, Sketch 38.1',
     contract='views of one image; a stream; logits + caches',
     notes="""
-The order of the images is part of the result: `StreamSampler` keeps that of the data set or shuffles it by the seed, and
-the log says which. A test that was killed goes on with the same caches in the same work dir. With several processes all
-images go through the first one; `test_time=dict(processes='each')` with mmengine's own sampler gives each process a
-stream of its own, which is faster and another result.
+The order of the images is part of the result: `StreamSampler` keeps that of the data set or shuffles it by the seed,
+and the log says which. A test that was killed goes on with the same caches in the same work dir. With several
+processes all images go through the first one; `test_time=dict(processes='each')` with mmengine's own sampler gives
+each process a stream of its own, which is faster and another result.
 
-On ImageNet-A, V2, R and Sketch the authors take 64 views an image: `TPTViews(num_views=64, mix=True)` in the pipeline.
+On ImageNet-A, V2, R and Sketch the authors take 64 views an image: `TPTViews(num_views=64, mix=True)` in the
+pipeline.
 
 Published by the authors, RN50: ImageNet 61.35, A 30.29, V2 55.54, R 62.58, Sketch 38.12.
 """,

@@ -38,9 +38,10 @@ PAPER = dict(
     notes="""
 For another set, as `--datasets dtd` of `tools/compare.py`, the file is `data/cupl/dtd.json`.
 
-Sentences are a JSON object, class text to list of whole sentences: `{"lighthouse": ["A tall white tower by the sea."]}`.
-`python tools/describe_classes.py NAMES --layout cupl` writes the questions for any language model and makes the file of its
-answers. Sentences about Shapes and CamVid, written for this project, are in `vlm_dense/data/sentences`.
+Sentences are a JSON object, class text to list of whole sentences: `{"lighthouse": ["A tall white tower by the
+sea."]}`. `python tools/describe_classes.py NAMES --layout cupl` writes the questions for any language model and makes
+the file of its answers. Sentences about Shapes and CamVid, written for this project, are in
+`vlm_dense/data/sentences`.
 
 | ImageNet, ViT-L/14, top-1, published | |
 |---|---|

@@ -40,11 +40,11 @@ PAPER = dict(
     published='11 sets, ViT-B/16, 16 shots: base 83.0, new 76.6, mean 79.7',
     contract='templates, all names; `trainable` layer norms; (K, D) + correction; CE + text-to-text',
     notes="""
-`all_names` are the names of the text-to-text loss; the official code takes those of the new classes too. Without it, the
-names are those that images are trained with.
+`all_names` are the names of the text-to-text loss; the official code takes those of the new classes too. Without it,
+the names are those that images are trained with.
 
-Published, 11 data sets, ViT-B/16, 16 shots (authors' README): base 83.0, new 76.6, harmonic mean 79.7; ImageNet 76.3, 71.2,
-73.6.
+Published, 11 data sets, ViT-B/16, 16 shots (authors' README): base 83.0, new 76.6, harmonic mean 79.7; ImageNet 76.3,
+71.2, 73.6.
 """,
 )
 

@@ -37,12 +37,13 @@ PAPER = dict(
     trains='several contexts, matched to the regions of the image',
     contract='V prompts; transport plan in the Head; CE',
     notes="""
-- The stop of the iterations looks at the whole batch, as in the official code, so scores depend a little on what else is
-  in it. `threshold=0` runs `max_iterations` always.
+- The stop of the iterations looks at the whole batch, as in the official code, so scores depend a little on what else
+  is in it. `threshold=0` runs `max_iterations` always.
 - `global_term` is for ImageNet only; the ten other sets go without it.
 - The paper has ResNets. A ViT works too, with its patches as regions; the authors' PLOT++ for ViT also learns visual
   prompts and is another model.
-- In DenseCLIP and the other dense tasks the plan of a single pixel is uniform: the score is the mean over the prompts.
+- In DenseCLIP and the other dense tasks the plan of a single pixel is uniform: the score is the mean over the
+  prompts.
 
 Published: curves over eleven data sets at 1 to 16 shots, in the paper.
 """,

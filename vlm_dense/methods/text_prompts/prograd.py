@@ -37,8 +37,8 @@ PAPER = dict(
     contract='template; OptimWrapper that aligns gradients; (K, D); CE; `kl` changes its gradient',
     notes="""
 The gradient is changed by the optimiser wrapper `vlm_dense.ProGradOptimWrapper`, with mixed precision
-`vlm_dense.ProGradAmpOptimWrapper`; with another one the prompt is refused. Few-shot recipes of the authors: 50 epochs for
-1 shot, 100 for 2 and 4, 200 for 8 and 16; `strength=0.8` for 8 and 16 shots of Flowers, DTD and EuroSAT.
+`vlm_dense.ProGradAmpOptimWrapper`; with another one the prompt is refused. Few-shot recipes of the authors: 50 epochs
+for 1 shot, 100 for 2 and 4, 200 for 8 and 16; `strength=0.8` for 8 and 16 shots of Flowers, DTD and EuroSAT.
 
 Published, ViT-B/16, 11 sets, 16 shots, as KgCoOp's authors ran it: base 82.48, new 70.75, harmonic mean 76.16.
 """,

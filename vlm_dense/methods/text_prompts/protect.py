@@ -39,13 +39,13 @@ PAPER = dict(
     contract='taxonomy; sub-lists; (nodes, D); tree cut + node losses; metrics HCA, MTA',
     notes="""
 - The model's `class_names` are all nodes of the tree, `Taxonomy(taxonomy, classes).nodes`; labels count the leaves.
-- `vlm_dense.TaxonomyMetric` gives the accuracy at the leaves (`top1`), the share of images that are right at every level
-  (`HCA`) and the mean over cuts (`MTA`).
+- `vlm_dense.TaxonomyMetric` gives the accuracy at the leaves (`top1`), the share of images that are right at every
+  level (`HCA`) and the mean over cuts (`MTA`).
 - With `beta=0` the cut is always at the leaves: with `weight=0` that is the plain cross-entropy.
-- The official code steps its scheduler within the batch loop although its period counts epochs; here the rate changes once
-  an epoch.
-- Trees of the paper's data (CIFAR-100, SUN397, ImageNet's WordNet) are not in the package: give `taxonomy` as parent ->
-  children. `protect_30e.py` has the recipe, ViT-B/16 and 16 shots complete it.
+- The official code steps its scheduler within the batch loop although its period counts epochs; here the rate changes
+  once an epoch.
+- Trees of the paper's data (CIFAR-100, SUN397, ImageNet's WordNet) are not in the package: give `taxonomy` as parent
+  -> children. `protect_30e.py` has the recipe, ViT-B/16 and 16 shots complete it.
 
 | 16 shots, ViT-B/16: leaf / HCA / MTA (published, not run again) | CIFAR-100 | SUN397 | ImageNet |
 |---|---|---|---|

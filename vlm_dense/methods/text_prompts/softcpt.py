@@ -44,12 +44,13 @@ PAPER = dict(
     trains='a layer that makes the context of each task of its name',
     contract='`task` of samples, names of tasks; sub-lists; (K, D); CE inside each task',
     notes="""
-- The paper's variants: `source='task'` is NAT*, `source='both'` *AT* and *ST*; `task_specific` and `class_specific` are
-  the S. `'mean'` and `'class'` are further generators of the official code.
-- The official loop steps its one optimiser and scheduler once for each module, three or four times an iteration and an
-  epoch. `softcpt_general10.py` does so (`RepeatedSteps`, `RepeatedCosineLR`); the configs for drawn scenes step once.
-- Loss and accuracy stay inside the task of each image. With `rate` above 0 only some of the absent classes are encoded in
-  a step.
+- The paper's variants: `source='task'` is NAT*, `source='both'` *AT* and *ST*; `task_specific` and `class_specific`
+  are the S. `'mean'` and `'class'` are further generators of the official code.
+- The official loop steps its one optimiser and scheduler once for each module, three or four times an iteration and
+  an epoch. `softcpt_general10.py` does so (`RepeatedSteps`, `RepeatedCosineLR`); the configs for drawn scenes step
+  once.
+- Loss and accuracy stay inside the task of each image. With `rate` above 0 only some of the absent classes are
+  encoded in a step.
 
 Published: SoftCPT is above CoOp, trained on each task alone, in the mean of each of four benchmarks; tables in the
 paper.

@@ -43,10 +43,10 @@ PAPER = dict(
     trains="context vectors, in the subspace of CoOp's early steps",
     contract='novel names; OptimWrapper and Hook for the subspace; (K, D); CE + `loss_nfl`',
     notes="""
-One run has all stages: `vlm_dense.SubspaceHook` records the path and begins the last stage, `vlm_dense.SubspaceOptimWrapper`
-projects. Points and subspace are in the checkpoints, so that `--resume` goes on in any stage. With the release's file of the
-subspace, `SubspaceHook(subspace='U.pt')`, there is only the last stage. Without the hook and with the usual `OptimWrapper`,
-`vlm_dense.SubPTPrompt` is CoOp with NFL.
+One run has all stages: `vlm_dense.SubspaceHook` records the path and begins the last stage,
+`vlm_dense.SubspaceOptimWrapper` projects. Points and subspace are in the checkpoints, so that `--resume` goes on in
+any stage. With the release's file of the subspace, `SubspaceHook(subspace='U.pt')`, there is only the last stage.
+Without the hook and with the usual `OptimWrapper`, `vlm_dense.SubPTPrompt` is CoOp with NFL.
 
 | shots | epochs of CoOp | directions | epochs in the subspace |
 |---|---|---|---|
@@ -56,7 +56,8 @@ subspace, `SubspaceHook(subspace='U.pt')`, there is only the last stage. Without
 | 8 | 40 | 10 | 200 |
 | 16 | 50 | 10 | 200; ImageNet 50 |
 
-The paper reports that SubPT with NFL beats CoOp and CoCoOp on the mean of 11 data sets (RN50); its repository has no table.
+The paper reports that SubPT with NFL beats CoOp and CoCoOp on the mean of 11 data sets (RN50); its repository has no
+table.
 """,
 )
 

@@ -39,14 +39,14 @@ PAPER = dict(
     published='mAP, RN50: VOC 2007 88.3, MS-COCO 65.1, NUS-WIDE 46.5',
     contract='captions as data; V = 2 (global, local); ranking',
     notes="""
-`vlm_dense.CaptionDataset` finds the classes by their names and a list of synonyms (`vlm_dense/data/synonyms`, hand-written
-for this project, or a JSON file of your own), plurals included; captions without class are left out and counted. The
-official code brings words to their base form by WordNet and its own synonyms, so its labels differ a little. Captions
-come from COCO's annotation files, from `.jsonl` files with a `caption` in each line (Localized Narratives), from `.txt`
-files or from drawn scenes.
+`vlm_dense.CaptionDataset` finds the classes by their names and a list of synonyms (`vlm_dense/data/synonyms`,
+hand-written for this project, or a JSON file of your own), plurals included; captions without class are left out and
+counted. The official code brings words to their base form by WordNet and its own synonyms, so its labels differ a
+little. Captions come from COCO's annotation files, from `.jsonl` files with a `caption` in each line (Localized
+Narratives), from `.txt` files or from drawn scenes.
 
-Published mAP, RN50, zero-shot CLIP / TaI-DPT: VOC 2007 77.3 / 88.3, MS-COCO 49.7 / 65.1, NUS-WIDE 37.4 / 46.5. The official
-code keeps the best weights by test images, which is not done here.
+Published mAP, RN50, zero-shot CLIP / TaI-DPT: VOC 2007 77.3 / 88.3, MS-COCO 49.7 / 65.1, NUS-WIDE 37.4 / 46.5. The
+official code keeps the best weights by test images, which is not done here.
 """,
 )
 

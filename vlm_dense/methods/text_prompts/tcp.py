@@ -36,8 +36,8 @@ PAPER = dict(
     published='11 sets, ViT-B/16, 16 shots, as others report it: base 84.1, new 75.4, mean 79.5',
     contract='template; `inserted` of the text tower; (K, D); tokens of each class in a middle block; CE + `loss_kg`',
     notes="""
-The hand-written `template`, the learned `prompt_template` and the epochs differ between data sets, as in the release: the
-`recipes` of tcp_imagenet.py have them, and `tools/compare.py` takes them.
+The hand-written `template`, the learned `prompt_template` and the epochs differ between data sets, as in the release:
+the `recipes` of tcp_imagenet.py have them, and `tools/compare.py` takes them.
 
 Published, ViT-B/16, 11 sets, 16 shots, as later work reports it: base 84.13, new 75.36, harmonic mean 79.51.
 """,

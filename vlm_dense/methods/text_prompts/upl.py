@@ -49,8 +49,8 @@ them. For a folder of images without labels, take
 
     dataset=dict(type='vlm_dense.UnlabelledDataset', data_root=DIR, classes=['cat', ...], pipeline=...)
 
-inside `vlm_dense.PseudoLabelDataset`. The members of the ensemble are trained in one run and see the same batches; the
-official code trains one after the other, with other shuffles. Checkpoints of the release load with
+inside `vlm_dense.PseudoLabelDataset`. The members of the ensemble are trained in one run and see the same batches;
+the official code trains one after the other, with other shuffles. Checkpoints of the release load with
 `text_prompt=dict(pretrained=[FILE of each member])`.
 
 Published figures: see the main table of the paper.

@@ -37,8 +37,8 @@ PAPER = dict(
 For another set, as `--datasets dtd` of `tools/compare.py`, the file is `data/vcd/dtd.json`.
 
 Descriptors are a JSON object, class to list of phrases: `{"tree frog": ["bright green skin", "orange eyes"]}`.
-`python tools/describe_classes.py NAMES --layout vcd` writes the questions for any language model and makes the file of its
-answers. Descriptors of Shapes and CamVid, written for this project, are in `vlm_dense/data/descriptors`.
+`python tools/describe_classes.py NAMES --layout vcd` writes the questions for any language model and makes the file
+of its answers. Descriptors of Shapes and CamVid, written for this project, are in `vlm_dense/data/descriptors`.
 
 | ImageNet, top-1, published | ViT-B/32 | ViT-B/16 | ViT-L/14 |
 |---|---|---|---|

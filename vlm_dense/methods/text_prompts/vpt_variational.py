@@ -39,11 +39,11 @@ PAPER = dict(
     notes="""
 First version: variational prompt tuning improves generalization of vision-language models
 
-Samples and epochs in the paper: Caltech101 20/20, Pets 40/20, Cars 20/40, Flowers 10/40, Food101 20/20, Aircraft 10/10,
-SUN397 20/10, DTD 40/10, EuroSAT 20/60, UCF101 5/20, ImageNet 10/10.
+Samples and epochs in the paper: Caltech101 20/20, Pets 40/20, Cars 20/40, Flowers 10/40, Food101 20/20, Aircraft
+10/10, SUN397 20/10, DTD 40/10, EuroSAT 20/60, UCF101 5/20, ImageNet 10/10.
 
-In eval mode the samples follow from `seed` and serve all images; the official code draws again for each. A batch may hold
-several images with `conditional=True` too, where the official code takes one.
+In eval mode the samples follow from `seed` and serve all images; the official code draws again for each. A batch may
+hold several images with `conditional=True` too, where the official code takes one.
 
 Published, 11 data sets, ViT-B/16, 16 shots: 74.9 on new classes (CoCoOp 71.7).
 """,

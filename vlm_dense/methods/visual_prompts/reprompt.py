@@ -41,8 +41,8 @@ PAPER = dict(
     contract='support set, `training_batch`; tokens per image; cache logits; weighted CE',
     notes="""
 **A reconstruction.** The paper has no public code and only its abstract was at hand: the equations in
-`vlm_dense/methods/visual_prompts/reprompt.py` follow it in spirit, with Tip-Adapter's cache and RetroPrompt's weights.
-Compare them with the paper before results are reported under its name. No published figure is quoted.
+`vlm_dense/methods/visual_prompts/reprompt.py` follow it in spirit, with Tip-Adapter's cache and RetroPrompt's
+weights. Compare them with the paper before results are reported under its name. No published figure is quoted.
 
 `support` has the images of training without augmentation; `search` (validation images) chooses alpha and beta after
 training, as in Tip-Adapter-F, and may be left out.
