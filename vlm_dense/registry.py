@@ -32,7 +32,7 @@ class Registry(root.Registry):
 
     def __init__(self, *args, by_name: Mapping[str, str] | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        self._by_name = dict(by_name or {})
+        self.by_name = dict(by_name or {})
 
     def get(self, key: str):
         """Return the class registered as ``key``.
@@ -42,8 +42,8 @@ class Registry(root.Registry):
                 registered names nearest to it.
         """
         name = key.rpartition('.')[2]
-        if name in self._by_name:
-            import_module(self._by_name[name])
+        if name in self.by_name:
+            import_module(self.by_name[name])
         self.import_from_location()
         if '.' not in key and key not in self.module_dict:
             for scope in self._tasks():
@@ -57,7 +57,7 @@ class Registry(root.Registry):
         if found is None:
             raise ConfigError(
                 unknown_name(
-                    key, f'{self.name} registry of vlm_dense', dict.fromkeys((*self._module_dict, *self._by_name))
+                    key, f'{self.name} registry of vlm_dense', dict.fromkeys((*self._module_dict, *self.by_name))
                 )
             )
         return found
