@@ -20,6 +20,9 @@ PAPER = dict(
     idea='A segmentation network trained on the labels that a frozen MaskCLIP gives, and later on its own.',
     contract='any T for its labels; CE on its labels',
     notes="""
+The released configs that are named after ViT-B/16 do not name a tower for the labels, so that code labels with
+ResNet-50; ours label with ViT-B/16.
+
 More in [docs/maskclip_plus.md](../../docs/maskclip_plus.md).
 """,
 )
