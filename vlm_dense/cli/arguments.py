@@ -39,6 +39,7 @@ PROGRAMS = {
     'compare-dense': 'compare_dense',
     'models': 'models',
     'info': 'model_info',
+    'verify': 'verify',
     'print-config': 'print_config',
     'check-data': 'check_data',
     'show-dataset': 'show_dataset',
