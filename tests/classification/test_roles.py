@@ -130,10 +130,10 @@ class Samples(TextPrompt):
     def forward(self, text_tower, image_features=None, classes=None):
         return self.vectors + image_features[:, None, None] if self.image_conditioned else self.vectors
 
-    def directions(self, class_embeddings):
+    def classifier_weights(self, class_embeddings):
         return 2 * F.normalize(class_embeddings, dim=-1)
 
-    def combine(self, logits):
+    def reduce_variants(self, logits):
         return logits.amax(dim=1)
 
 
@@ -235,7 +235,7 @@ class MeanOfViews(TestTimeAdaptation):
 
     def logits(self, model, views):
         assert views.shape == (5, 3, 32, 32)
-        return model.logits(*model.encode(views.mean(0, keepdim=True), ('global',)))
+        return model.logits(*model.text_side.encode(model.backbone, views.mean(0, keepdim=True), ('global',)))
 
 
 def test_views_reach_the_adaptation_image_by_image_and_normalised():

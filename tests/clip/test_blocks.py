@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vlm_dense.clip.blocks import Attention, Block
-from vlm_dense.clip.packing import Packing
+from vlm_dense.clip.text_tower import Packing
 from vlm_dense.errors import ConfigError
 
 

@@ -135,5 +135,5 @@ def test_what_a_frozen_tower_remembers_is_looked_up_outside_the_graph():
     ids = torch.randint(1, 60, (4, 16))
     ids[:, 9] = 63
     explained = torch._dynamo.explain(lambda ids: 2 * tower(ids))(ids)
-    assert explained.graph_break_count == 1 and '_recall' in str(explained.break_reasons[0].reason)
+    assert explained.graph_break_count == 1 and 'remember' in str(explained.break_reasons[0].reason)
     torch.testing.assert_close(torch.compile(lambda ids: 2 * tower(ids), backend='eager')(ids), 2 * tower(ids))

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from tiny_towers import resnet, vit
 from torch import nn
 
-from vlm_dense.clip.image_tower import PromptTokens
-from vlm_dense.clip.positions import resize_positions
+from vlm_dense.clip.image_tower import PromptTokens, resize_positions
 from vlm_dense.clip.resnet import CLIPResNet
 from vlm_dense.clip.vit import CLIPViT
 from vlm_dense.engine.runner.cpu_distributed import CPUSyncBatchNorm
@@ -102,7 +101,7 @@ def test_pool_positions_are_cropped_on_request_and_refused_beyond_the_grid(weigh
     tower = resnet(weights, attnpool_positions='crop', input_resolution=96)
     table = tower.attnpool.positional_embedding
     rows = torch.cat([table[:1], table[1:3], table[4:6]])
-    close(tower._positions((2, 2)), rows)
+    close(tower.pool_tokens(torch.zeros(1, tower.width, 2, 2))[0], rows)
     with pytest.raises(ConfigError, match='3 x 3 grid'):
         tower.encode(torch.randn(1, 3, 64, 160), ['dense'])
 

@@ -8,6 +8,7 @@ from matrix.models import NAMES, SIZE, TASKS, build, output, samples
 from matrix.test_matrix import given, parts_of, prepared
 
 from vlm_dense.contract import ImagePrompt, TextPrompt
+from vlm_dense.contract.roles import build_part
 from vlm_dense.errors import UserError
 
 PROMPTS = sorted({*parts_of(TextPrompt), *parts_of(ImagePrompt)})
@@ -32,8 +33,9 @@ def change_names(model: torch.nn.Module, name: str, task: str, times: int) -> No
         owner = model.decode_head if task == 'maskclip' else model
         for role in ('text_prompt', 'image_prompt'):
             if role in parts:
-                second = owner.build_part(parts[role], names, model.backbone).eval()
-                second.load_state_dict(getattr(model, role).state_dict())
+                given_to = dict(class_names=names, text_tower=owner.text_encoder, image_tower=model.backbone)
+                second = build_part(parts[role], **given_to).eval()
+                second.load_state_dict(getattr(owner, role).state_dict())
         if task == 'maskclip':
             model.predict_lists(torch.randn(1, 3, SIZE, SIZE), samples(task, 1), [names])
     model.train(mode)

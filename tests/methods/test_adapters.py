@@ -279,7 +279,7 @@ def test_the_cache_stands_beside_each_variant_of_a_prompt(prompt, images):
     def expected(x, alpha, beta):
         keys, x = (torch.nn.functional.normalize(f, dim=-1) for f in (features(support), x))
         one_hot = torch.nn.functional.one_hot(torch.tensor([0, 1, 1, 2])).float()
-        text = torch.nn.functional.normalize(model.class_embeddings(), dim=-1)
+        text = torch.nn.functional.normalize(model.text_side.class_embeddings(), dim=-1)
         rows = []
         for image in x:  # one image and one variant at a time
             cache = alpha * (-beta * (1 - keys @ image)).exp() @ one_hot

@@ -64,7 +64,7 @@ def test_the_search_finds_the_first_best_pair_and_does_not_depend_on_batches():
     model, found = build(head=CALIP), features(40)
     labels = torch.randint(3, (40,)).tolist()
     with torch.no_grad():
-        text = unit(model.class_embeddings())
+        text = unit(model.text_side.class_embeddings())
         best = (-1, None)
         for i in range(6):
             for j in range(5):
@@ -84,7 +84,7 @@ def test_the_search_finds_the_first_best_pair_and_does_not_depend_on_batches():
 def test_a_search_without_a_right_answer_leaves_clip_as_it_was():
     model, found = build(head=dict(CALIP, search_max=(0.002, 0.002))), features(6)
     with torch.no_grad():
-        cosine, *_ = model.head.terms(found, unit(model.class_embeddings()))
+        cosine, *_ = model.head.terms(found, unit(model.text_side.class_embeddings()))
         model.head.prepare(model, dict(search=loader(found, ((cosine.argmax(1) + 1) % 3).tolist())))
         assert model.head.betas.tolist() == [0, 0]
         torch.testing.assert_close(model(found), model.text_encoder.logit_scale.exp() * cosine)

@@ -75,7 +75,7 @@ def test_several_upper_blocks_make_tokens_of_their_own(lower):
     images = torch.randn(2, 3, 32, 32)
     assert len(model.text_prompt.upper) == 4 - lower
     with torch.no_grad():
-        features = model.encode(images, ('global',))[0]
+        features = model.text_side.encode(model.backbone, images, ('global',))[0]
         torch.testing.assert_close(features.global_, by_hand(model, images), rtol=1e-4, atol=1e-4)
     assert [logits.shape for logits in features.prompts.class_logits] == (4 - lower) * [(2, 2, 3)]
 
@@ -83,7 +83,7 @@ def test_several_upper_blocks_make_tokens_of_their_own(lower):
 def test_no_more_classes_are_likely_than_there_are():
     model = classifier(likely=10).eval()
     with torch.no_grad():
-        tokens = model.encode(torch.randn(2, 3, 32, 32), ('global',))[0].prompts
+        tokens = model.text_side.encode(model.backbone, torch.randn(2, 3, 32, 32), ('global',))[0].prompts
     assert tokens.selected.sort(dim=1).values.tolist() == [[0, 1, 2]] * 2
 
 
@@ -110,7 +110,7 @@ def test_the_image_is_seen_without_gradient(towers):
 def test_only_tokens_of_the_true_class_are_asked_what_they_show():
     model = classifier(loss=dict(alpha=2.0, guided_epochs=0), likely=2, lower_blocks=2, std=0.5).train()
     images, labels = torch.randn(4, 3, 32, 32), [0, 1, 2, 0]
-    tokens = model.encode(images, ('global',))[0].prompts
+    tokens = model.text_side.encode(model.backbone, images, ('global',))[0].prompts
     wanted = [
         F.cross_entropy(logits[i, place][None], torch.tensor([label]))
         for logits in tokens.class_logits
@@ -129,7 +129,7 @@ def test_only_tokens_of_the_true_class_are_asked_what_they_show():
 def test_general_knowledge_guides_the_first_epochs():
     model = classifier(loss=dict(guided_epochs=3)).train()
     images, data = torch.randn(2, 3, 32, 32), samples(0, 1)
-    features, text = model.encode(images, ('global',))
+    features, text = model.text_side.encode(model.backbone, images, ('global',))
     own = dict(images=images, features=features, text=text, logits=model.logits(features, text))
     step = dict(own, logit_scale=model.text_encoder.logit_scale.exp(), data_samples=data, class_names=model.class_names)
     guided, free = (model.loss_function(Step(**step, epoch=epoch)) for epoch in (2, 3))

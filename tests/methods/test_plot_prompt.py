@@ -72,7 +72,7 @@ def test_one_prompt_scores_the_mean_cosine_of_the_regions():
     model = build(num_prompts=1, threshold=0.0)
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        features, text = model.encode(images, ('dense',))
+        features, text = model.text_side.encode(model.backbone, images, ('dense',))
         cosine = torch.cosine_similarity(features.dense.flatten(2)[:, None], text[0][None, :, :, None], dim=2)
         torch.testing.assert_close(model(images), model.text_encoder.logit_scale.exp() * cosine.mean(2))
 
@@ -81,7 +81,7 @@ def test_the_mean_of_the_prompts_is_a_variant_with_the_global_term_only():
     plain, model = build(), build(global_term=True)
     model.text_prompt.load_state_dict(plain.text_prompt.state_dict())
     with torch.no_grad():
-        text, more = plain.class_embeddings(), model.class_embeddings()
+        text, more = plain.text_side.class_embeddings(), model.text_side.class_embeddings()
     assert text.shape == (3, len(NAMES), 16) and plain.text_prompt.num_variants == 3
     assert more.shape == (4, len(NAMES), 16) and model.text_prompt.num_variants == 4
     torch.testing.assert_close(more[3], text.mean(0))

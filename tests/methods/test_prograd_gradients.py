@@ -44,7 +44,7 @@ def test_random_vectors_bind_the_sentence_to_nothing(template):
     tower = text_tower()
     made = build_prompt(tower, 'ProGradPrompt', NAMES, template=template, from_template=False, num_contexts=2)
     expected = torch.nn.functional.normalize(tower.encode_tokens(tower.tokenize([template.format(n) for n in NAMES])))
-    assert torch.allclose(made.hand_written(tower), expected)
+    assert torch.allclose(made.reference(tower), expected)
     with pytest.raises(ConfigError, match='from_template=False'):
         build_prompt(tower, 'ProGradPrompt', NAMES, template=template, num_contexts=2)
 

@@ -106,7 +106,7 @@ def batch_of(model, loader: DataLoader) -> tuple[torch.Tensor, torch.Tensor, tor
     with torch.no_grad():
         own = model.head.mlp(model.head.enc(pixels))
         image = F.normalize(model.image_features(pixels).global_, dim=-1)
-        clip = model.text_encoder.logit_scale.exp() * image @ F.normalize(model.class_embeddings(), dim=-1).T
+        clip = model.text_encoder.logit_scale.exp() * image @ F.normalize(model.text_side.class_embeddings(), dim=-1).T
     return pixels, own, clip
 
 

@@ -11,7 +11,6 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from vlm_dense.clip.digest import BoundedCache, weights_digest
-from vlm_dense.contract import TextPrompt
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 
@@ -86,7 +85,7 @@ def test_the_prompt_says_what_is_compared():
     images = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         before = model._forward(images)
-        model.text_prompt.directions = lambda t: 3 * F.normalize(t, dim=-1)
+        model.text_side.text_prompt.classifier_weights = lambda t: 3 * F.normalize(t, dim=-1)
         torch.testing.assert_close(model._forward(images), 3 * before)
 
 
@@ -112,7 +111,7 @@ def test_an_answer_follows_every_change_of_the_weights_in_eval(make, change):
             return of._forward(images) if hasattr(of, 'decode_head') else of(images)
 
     before = answer(model)
-    prompt = model.text_prompt
+    prompt = model.text_side.text_prompt
     if change == 'load':
         prompt.load_state_dict({'ctx': torch.randn_like(prompt.ctx)})
     elif change == 'edit':
@@ -121,7 +120,7 @@ def test_an_answer_follows_every_change_of_the_weights_in_eval(make, change):
     elif change == 'data':
         prompt.ctx.data[[0, 1]] = prompt.ctx.data[[1, 0]]  # no version counts this
     else:
-        model.text_encoder.ln_final.weight.data.mul_(2)
+        model.text_side.text_encoder.ln_final.weight.data.mul_(2)
     fresh = copy.deepcopy(model).eval()
     assert not torch.allclose(answer(model), before, atol=1e-5)
     torch.testing.assert_close(answer(model), answer(fresh))
@@ -149,7 +148,7 @@ def test_cosines_are_taken_in_float32_under_autocast():
     value, text = torch.randn(1, dim, 8, 8), torch.randn(3, dim)
 
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        scores = model.decode_head.similarity(value, text, TextPrompt(NAMES, None))
+        scores = model.text_side.scores(value, text)
     exact = torch.einsum('bdhw,kd->bkhw', F.normalize(value.double(), dim=1), F.normalize(text.double(), dim=1))
     assert scores.dtype == torch.float32 and (scores - exact).abs().max() < 1e-6
 
@@ -161,7 +160,8 @@ def test_name_lists_do_not_pile_up():
         features = model.extract_feat(image)
         for n in range(40):
             model.decode_head(features, model.decode_head.parse_classes([f'thing {n}', 'sky']))
-    assert len(model.decode_head._known) <= model.decode_head._known.size
+    known = model.decode_head.text_encoder._encoded
+    assert len(known) == known.size
 
 
 def test_a_digest_sees_every_change():

@@ -45,7 +45,7 @@ def test_the_mixture_is_one_of_probabilities_for_images_and_pixels(tower):
     for shape in ((2, 3, 4), (2, 3, 4, 5, 6)):
         logits = 5 * torch.randn(shape)
         wanted = logits.softmax(dim=2).mean(dim=1)
-        torch.testing.assert_close(prompt.combine(logits).exp(), wanted)
+        torch.testing.assert_close(prompt.reduce_variants(logits).exp(), wanted)
 
 
 @pytest.mark.parametrize('conditional', [False, True])

@@ -9,8 +9,8 @@ from mmseg.structures import SegDataSample
 from official import TINY, Case, array, fill
 from torch import Tensor
 
+from vlm_dense.clip.image_tower import resize_positions
 from vlm_dense.clip.last_blocks import LastBlocks
-from vlm_dense.clip.positions import resize_positions
 from vlm_dense.methods.maskclip import MaskCLIP
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.name_decision import NameDecision

@@ -18,7 +18,7 @@ def whole(head, values: torch.Tensor) -> torch.Tensor:
 
 def check_channels(case: Case, model, prefix: str = '', similarity: bool = True) -> None:
     """Similarity, criterion and the channels."""
-    head, text = model.head, model.class_embeddings()
+    head, text = model.head, model.text_side.class_embeddings()
     if similarity:
         case.check(f'{prefix}mid/similarity', head.similarity(text))
     case.check(f'{prefix}mid/criterion', head.criterion(text))
@@ -96,7 +96,7 @@ def test_every_official_number_is_reproduced(ape_case, tmp_path):
         model = model_of('APE', 'training_free_feat_num', 'w_training_free', 3, **free)
         head = model.head
         head.prepare(model, dict(support=data['support']))
-        text = model.class_embeddings()
+        text = model.text_side.class_embeddings()
         case.check('mid/clip_weights', text.T)
         case.check('mid/cache_keys', head.keys.T)
         case.check('mid/cache_values', head.values)

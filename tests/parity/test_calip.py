@@ -26,7 +26,7 @@ def test_every_official_number_is_reproduced(calip_case, tmp_path):
     head, images, labels = model.head, inputs(config['images']), case_labels(case)
     case.check('labels', labels)
     with torch.no_grad():
-        text, features = model.class_embeddings(), model.image_features(images)
+        text, features = model.text_side.class_embeddings(), model.image_features(images)
         case.check('text_features', text)
         case.check('mid/global', F.normalize(features.global_, dim=-1))
         case.check('mid/spatial', F.normalize(features.dense.flatten(2).transpose(1, 2), dim=-1))

@@ -20,7 +20,7 @@ def as_released(prompt, name, read):
 
 @torch.no_grad()
 def check_forward(case: Case, model, images) -> None:
-    features, text = model.encode(images, ('global',))
+    features, text = model.text_side.encode(model.backbone, images, ('global',))
     tokens = features.prompts
     case.check('mid/selected_classes', tokens.selected)
     case.check('mid/layer_logits', torch.stack(tokens.class_logits, dim=1))

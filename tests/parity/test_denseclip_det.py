@@ -78,7 +78,7 @@ def _check_forward(case: Case, model: torch.nn.Module, images: torch.Tensor, sam
     case.check('mid/global_feat', g)
     case.check('mid/visual_embeddings', z)
     case.check('mid/texts', model.text_prompt.token_ids)
-    text = model.class_embeddings(g)
+    text = model.text_side.class_embeddings(g)
     case.check('mid/text_embeddings', text[None])
     batch = text.expand(len(g), -1, -1)
     delta = model.context_decoder(batch, torch.cat([g[:, None], z.flatten(2).transpose(1, 2)], dim=1))

@@ -50,19 +50,20 @@ def test_every_official_number_is_reproduced(dualcoop_case, tmp_path):
     set_parameters(prompt, config['params'])
 
     def scores() -> torch.Tensor:
-        features, text = model.encode(images, prompt.features)
-        return prompt.logits(features, prompt.directions(text)[None], torch.tensor(1.0))
+        features, text = model.text_side.encode(model.backbone, images, prompt.features)
+        return prompt.logits(features, prompt.classifier_weights(text)[None], torch.tensor(1.0))
 
     with torch.no_grad():
-        features, text = model.encode(images, prompt.features)
-        regions, text = F.normalize(features.regions, dim=-1), prompt.directions(text).flatten(0, 1)
+        features, text = model.text_side.encode(model.backbone, images, prompt.features)
+        regions, text = F.normalize(features.regions, dim=-1), prompt.classifier_weights(text).flatten(0, 1)
         case.check('mid/text_features', text)
         case.check('mid/region_features', regions.transpose(1, 2))
         case.check('mid/similarity', torch.einsum('bid,kd->bki', regions, text))
         official = case['mid/attnpool_positional_embedding']
         if official.size:
-            side = config['size'] // 32
-            case.check('mid/attnpool_positional_embedding', model.backbone._positions((side, side)))
+            side, tower = config['size'] // 32, model.backbone
+            positions = tower.pool_tokens(torch.zeros(1, tower.width, side, side))[0]
+            case.check('mid/attnpool_positional_embedding', positions)
         case.check('logits', scores())
         case.check('mid/prob_pos', model(images).sigmoid())
 
@@ -76,8 +77,10 @@ def test_every_official_number_is_reproduced(dualcoop_case, tmp_path):
         case.check('loss/full_labels', loss_of(config['labels_full']))
         case.check('loss/partial_labels', loss_of(config['labels']))
         case.check('loss/subset', loss_of(config['labels_full'], cls_id=config['cls_id']))
-        features, text = model.encode(images, prompt.features, torch.tensor(config['cls_id']))
-        case.check('mid/logits_subset', prompt.logits(features, prompt.directions(text)[None], torch.tensor(1.0)))
+        features, text = model.text_side.encode(model.backbone, images, prompt.features, torch.tensor(config['cls_id']))
+        case.check(
+            'mid/logits_subset', prompt.logits(features, prompt.classifier_weights(text)[None], torch.tensor(1.0))
+        )
 
     trained = {'ctx_pos': prompt.positive.ctx, 'ctx_neg': prompt.negative.ctx}
     assert {id(p) for p in model.parameters() if p.requires_grad} == {id(p) for p in trained.values()}

@@ -47,7 +47,7 @@ def test_every_official_number_is_reproduced(gda_clip_case, tmp_path):
     model = model_of(config['classnames'], passes=config['augment_epoch'], **options)
     head, few = model.head, support('train', config['augment_epoch'])
     head.prepare(model, dict(support=few, search=search))
-    case.check('mid/clip_weights', model.class_embeddings().T)
+    case.check('mid/clip_weights', model.text_side.class_embeddings().T)
     for name in ('val', 'test'):
         case.check(f'mid/{name}_features', F.normalize(model.image_features(images[name]).global_, dim=-1))
     vectors, truth = vectors_of(model, few)
@@ -58,7 +58,7 @@ def test_every_official_number_is_reproduced(gda_clip_case, tmp_path):
     case.check('search/val_acc', head.search_accuracy)
     case.check('search/best_alpha', head.alpha)
     features, scale = model.image_features(images['test']), model.text_encoder.logit_scale.exp()
-    case.check('logits/clip', CosineHead.logits(head, features, model.class_embeddings(), scale))
+    case.check('logits/clip', CosineHead.logits(head, features, model.text_side.class_embeddings(), scale))
     case.check('logits/gda', head.discriminant(features.global_))
     case.check('logits', model(images['test']))
 
@@ -80,7 +80,7 @@ def test_every_official_number_is_reproduced(gda_clip_case, tmp_path):
         copies=base['repeat'],
     )
     unseen.head.prepare(unseen, dict(support=many))
-    text = unseen.class_embeddings()
+    text = unseen.text_side.class_embeddings()
     case.check('base2new/mid/clip_weights_new', text.T)
     case.check('base2new/mid/neighbours', unseen.head.nearest(text, vectors).sort(dim=1).values)
     means, precision = unseen.head.describe(text, vectors)

@@ -27,7 +27,7 @@ def test_every_official_number_is_reproduced(kgcoop_case, tmp_path):
         case.check('mid/tokenized_prompts', F.pad(ids, (0, 77 - ids.shape[1])))
         case.check('mid/image_features', model.image_features(images).global_)
         case.check('mid/text_features', prompt(tower))
-        case.check('mid/text_features_handcrafted_normalised', prompt.hand_written(tower))
+        case.check('mid/text_features_handcrafted_normalised', prompt.reference(tower))
         case.check('logits', model(images))
     check_training(case, model, {'loss_ce': 1.0, 'prompt.loss_kg': config['w']})
     case.done()

@@ -24,7 +24,7 @@ def test_every_official_number_is_reproduced(lp_plus_plus_case, tmp_path):
 
     model = model_of()
     with torch.no_grad():
-        text = model.class_embeddings()
+        text = model.text_side.class_embeddings()
         unit = {name: F.normalize(model.image_features(found).global_, dim=-1) for name, found in images.items()}
     case.check('mid/text_weights', text.T)
     for name, features in unit.items():

@@ -44,7 +44,7 @@ def check_forward(case: Case, model, images, tag: str) -> None:
         case.check(f'{tag}/mid/vpt', tokens.first[None])
         if f'{tag}/mid/vpt_deep' in case:
             case.check(f'{tag}/mid/vpt_deep', torch.stack(tokens.deep))
-    features, text = model.encode(images, ('global',))
+    features, text = model.text_side.encode(model.backbone, images, ('global',))
     case.check(f'{tag}/mid/text_features', F.normalize(text, dim=-1))
     case.check(f'{tag}/mid/image_features', F.normalize(features.global_, dim=-1))
     case.check(f'{tag}/logits', model(images))

@@ -39,7 +39,7 @@ def test_every_official_number_is_reproduced(plot_case, tmp_path):
         with torch.no_grad():
             case.check('logits' if with_global == has_global else other, model(images))
     with torch.no_grad():
-        features, text = model.encode(images, ('global', 'dense'))
+        features, text = model.text_side.encode(model.backbone, images, ('global', 'dense'))
         text = text[: config['n_prompts']]
         tokens = torch.cat([features.global_[None], features.dense.flatten(2).permute(2, 0, 1)])
         case.check('mid/image_tokens', tokens)

@@ -36,11 +36,11 @@ def test_every_official_number_is_reproduced(prograd_case, tmp_path):
     check_ids(case, prompt)
     with torch.no_grad():
         case.check('mid/text_features', F.normalize(prompt(tower), dim=-1))
-        case.check('mid/teacher_text_features', prompt.hand_written(tower))
+        case.check('mid/teacher_text_features', prompt.reference(tower))
         features = model.image_features(images)
         case.check('mid/image_features', F.normalize(features.global_, dim=-1))
         scale = tower.logit_scale.exp()
-        case.check('mid/teacher_logits', CosineHead.logits(prompt, features, prompt.hand_written(tower), scale))
+        case.check('mid/teacher_logits', CosineHead.logits(prompt, features, prompt.reference(tower), scale))
         case.check('logits', model(images))
 
     def gradients(labels: list[int]) -> dict:

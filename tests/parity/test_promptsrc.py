@@ -44,7 +44,7 @@ def test_every_official_number_is_reproduced(promptsrc_case, tmp_path):
                 case.check(f'{prefix}{name}', by_own_name(prompt, name, lambda p: p), rtol=rtol)
 
     with torch.no_grad():
-        features, text = model.encode(images, ('global',))
+        features, text = model.text_side.encode(model.backbone, images, ('global',))
         frozen_text = prompt.frozen_text(tower)
         frozen_images = F.normalize(model.backbone.encode(images, ('global',)).global_, dim=-1)
         case.check('mid/text_features', F.normalize(text, dim=-1))

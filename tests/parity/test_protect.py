@@ -123,7 +123,7 @@ def check_logits(case: Case, model, images, keep: np.ndarray) -> None:
     tree = model.loss_function.tree
     with torch.no_grad():
         scores = model(images)
-        text = F.normalize(model.class_embeddings(), dim=-1)
+        text = F.normalize(model.text_side.class_embeddings(), dim=-1)
     case.check('mid/text_features_all_nodes_normalised', text)
     for i, parent in enumerate(tree.inner):
         case.check(f'mid/logits_node{i}', scores[:, tree.below[parent]])

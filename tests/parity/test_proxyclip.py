@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from dense_case import build, decide, decision_of, image_of, last_blocks, name_maps, variant, windows
 from official import Case, fill
 
-from vlm_dense.clip.positions import resize_positions
+from vlm_dense.clip.image_tower import resize_positions
 from vlm_dense.methods.dense.affinity import attention, cosines
 
 MULTIPLE = 56

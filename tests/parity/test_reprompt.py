@@ -70,7 +70,7 @@ def test_every_official_number_is_reproduced(reprompt_case, tmp_path):
         case.check('mid/neighbours', neighbours)
         case.check('mid/retrieved', retrieved)
         case.check('mid/p_knn', knn)
-        features, text = model.encode(images, ('global',))
+        features, text = model.text_side.encode(model.backbone, images, ('global',))
         case.check('mid/image_features', F.normalize(features.global_, dim=-1))
         scale = model.text_encoder.logit_scale.exp()
         case.check('mid/clip_logits', CosineHead.logits(part, features, text, scale))

@@ -6,7 +6,7 @@ import torch
 from dense_case import build, decide, decision_of, image_of, last_blocks, name_maps, variant, windows
 from official import Case
 
-from vlm_dense.clip.positions import resize_positions
+from vlm_dense.clip.image_tower import resize_positions
 from vlm_dense.methods.dense.affinity import cosines
 from vlm_dense.methods.dense.sc_clip import average, mend
 

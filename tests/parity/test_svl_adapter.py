@@ -70,7 +70,7 @@ def test_every_official_number_is_reproduced(svl_adapter_case, tmp_path):
     test = images['test']
     with torch.no_grad():
         seen = {part: model.image_features(batch) for part, batch in images.items()}
-        text, scale = model.class_embeddings(), model.text_encoder.logit_scale.exp()
+        text, scale = model.text_side.class_embeddings(), model.text_encoder.logit_scale.exp()
     inits = {name.removeprefix('mlp.'): array(*entry) for name, entry in config['inits'].items()}
 
     def part_of(part: str, rows: list[int]) -> tuple[ImageFeatures, list[int]]:

@@ -55,11 +55,11 @@ def test_every_official_number_is_reproduced(tai_dpt_case, tmp_path):
     with torch.no_grad():
         tokens = F.normalize(model.text_encoder.token_features(ids), dim=-1)
         case.check('mid/caption_token_features', tokens[:, :20].transpose(0, 1))
-        text = prompt.directions(model.class_embeddings())
+        text = prompt.classifier_weights(model.text_side.class_embeddings())
         for key, rows in zip(('global', 'local'), text, strict=True):
             case.check(f'mid/text_features_{key}', rows)
         for kind, batch in (('caption', ids), ('image', images)):
-            features, _ = model.encode(batch, prompt.features)
+            features, _ = model.text_side.encode(model.backbone, batch, prompt.features)
             scores = prompt.logits(features, text[None], torch.tensor(1.0))
             for key, found in zip(('global', 'local'), scores.unbind(1), strict=True):
                 case.check(f'logits_{kind}_{key}', found)

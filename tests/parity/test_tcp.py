@@ -33,7 +33,7 @@ def test_every_official_number_is_reproduced(tcp_case, tmp_path):
     if 'mid/ctx_init' in case:
         case.check('mid/ctx_init', prompt.ctx)
     with torch.no_grad():
-        case.check('mid/teacher_text_features', prompt.hand_written(tower))
+        case.check('mid/teacher_text_features', prompt.reference(tower))
         case.check('mid/class_prompts', prompt.class_tokens(tower))
         case.check('mid/text_features', F.normalize(prompt(tower), dim=-1))
         features = model.image_features(images)

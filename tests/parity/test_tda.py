@@ -78,7 +78,7 @@ def test_every_official_number_is_reproduced(tda_case, tmp_path):
         return classifier(config, tmp_path, prompt, test_time=dict(type='vlm_dense.TDA', **caches | changes))
 
     model = model_of()
-    case.check('mid/text_weights', F.normalize(model.class_embeddings(), dim=-1).T)
+    case.check('mid/text_weights', F.normalize(model.text_side.class_embeddings(), dim=-1).T)
     stream = inputs(config['images'])[:, None]
     check_stream(case, '', model, stream, config['snapshots'])
     case.check('logits', model.eval()(stream))

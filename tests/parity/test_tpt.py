@@ -77,7 +77,10 @@ def check_cocoop(case: Case, folder, views, parts: dict) -> None:
             context = model.text_prompt.context(features.global_[:1])
             if unit:
                 case.check('cocoop/ctx_init_normalised_feature', context)
-                case.check('cocoop/logits_plain_cocoop', model.logits(*model.encode(views[:1], ('global',))))
+                case.check(
+                    'cocoop/logits_plain_cocoop',
+                    model.logits(*model.text_side.encode(model.backbone, views[:1], ('global',))),
+                )
                 continue
             case.check('cocoop/mid/image_features', features.global_)
             case.check('cocoop/ctx_init', context)

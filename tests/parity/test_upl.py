@@ -104,7 +104,7 @@ def test_every_official_number_is_reproduced(upl_case, tmp_path):
     # the prompt
     images = inputs(config['images'][kinds[0]])
     with torch.no_grad():
-        case.check('mid/text_features_normalised', F.normalize(model.class_embeddings()[0], dim=-1))
+        case.check('mid/text_features_normalised', F.normalize(model.text_side.class_embeddings()[0], dim=-1))
         case.check('logits', model(images))
         contexts = config['ensemble_contexts']
         several_members = classifier(config, tmp_path, dict(prompt, num_members=len(contexts)))

@@ -32,7 +32,7 @@ def test_every_official_number_is_reproduced(upt_case, tmp_path):
             case.check(f'{prefix}visual_prompt', one.text_prompt.prompt(images)[1].first)
         case.check('mixing/logits', mixing(images))
         case.check('mixing/loss', mixing(images, labels, mode='loss')['loss_ce'])
-        features, text = model.encode(images, ('global',))
+        features, text = model.text_side.encode(model.backbone, images, ('global',))
         case.check('mid/text_features', F.normalize(text, dim=-1))
         case.check('mid/image_features', F.normalize(features.global_, dim=-1))
         case.check('logits', model(images))

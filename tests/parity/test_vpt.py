@@ -38,7 +38,7 @@ def test_every_official_number_is_reproduced(vpt_case, tmp_path):
         model = classifier(config, tmp_path, text, image_prompt=tokens)
         set_parameters(model.image_prompt, options['params'])
         with torch.no_grad():
-            case.check('mid/text_features', model.class_embeddings())
+            case.check('mid/text_features', model.text_side.class_embeddings())
             case.check(f'{variant}/logits', model(images))
         check_training(case, model, {'loss_ce': 1.0}, model.image_prompt, f'{variant}/', as_released)
     case.done()

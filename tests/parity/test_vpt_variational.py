@@ -30,14 +30,14 @@ def _check(case: Case, folder, prefix: str, conditional: bool) -> None:
         if f'{prefix}mid/tokenized_prompts' in case:
             ids = prompt.token_ids
             case.check(f'{prefix}mid/tokenized_prompts', F.pad(ids, (0, 77 - ids.shape[1])))
-        features, text = model.encode(images, ('global',))
+        features, text = model.text_side.encode(model.backbone, images, ('global',))
         mean, log_variance = prompt.posterior(features.global_)
         case.check(f'{prefix}mid/image_features_normalised', F.normalize(features.global_, dim=-1))
         case.check(f'{prefix}mid/mu', mean)
         case.check(f'{prefix}mid/logvar', log_variance)
         case.check(f'{prefix}mid/text_features', text[0] if conditional else text)
         every = text if conditional else text[None]
-        logits = model.head.logits(features, prompt.directions(every), tower.logit_scale.exp())
+        logits = model.head.logits(features, prompt.classifier_weights(every), tower.logit_scale.exp())
         case.check(f'{prefix}mid/logits_per_sample', logits.transpose(0, 1))
         case.check(f'{prefix}logits', model(images))
         model.train()

@@ -35,7 +35,7 @@ def test_every_official_number_is_reproduced(vt_clip_case, tmp_path):
     head.load_state_dict(weights)
     case.check('labels', case_labels(case))
     with torch.no_grad():
-        features, text = model.image_features(images), model.class_embeddings()
+        features, text = model.image_features(images), model.text_side.class_embeddings()
         positions = F.normalize(features.dense.flatten(2).transpose(1, 2), dim=-1)
         case.check('mid/text_features', text)
         case.check('mid/global', F.normalize(features.global_, dim=-1))

@@ -59,7 +59,7 @@ def test_every_official_number_is_reproduced(zero_tta_case, tmp_path):
     zero = released.test_time
     scores = [released.scores(v) for v in views]
     split = [zero.split(s) for s in scores]
-    case.check('mid/text_features', F.normalize(released.class_embeddings(), dim=-1))
+    case.check('mid/text_features', F.normalize(released.text_side.class_embeddings(), dim=-1))
     seen = torch.stack([cosines(released, v) for v in views])
     case.check('mid/cosines', seen)
     case.check('mid/entropy', torch.stack([entropy(s) for s in scores]))
@@ -88,7 +88,7 @@ def test_every_official_number_is_reproduced(zero_tta_case, tmp_path):
     case.check('alt/rlcf/logits', judged(views))
 
     other = model(config['alt_prompt'], fallback='released')
-    case.check('alt/prompt/text_features', F.normalize(other.class_embeddings(), dim=-1))
+    case.check('alt/prompt/text_features', F.normalize(other.text_side.class_embeddings(), dim=-1))
     case.check('alt/prompt/entropy', torch.stack([entropy(other.scores(v)) for v in views]))
     case.check('alt/prompt/logits', other(views))
     case.done()

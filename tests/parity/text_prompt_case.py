@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from official import TINY, Case, array, inputs, integers, tiny_clip
 
+from vlm_dense.contract.release import release_weights
 from vlm_dense.registry import MODELS
 
 IMAGE_TOWERS = dict(
@@ -46,7 +47,7 @@ def value_of(entry) -> torch.Tensor | None:
 def set_parameters(prompt: torch.nn.Module, entries: dict) -> None:
     """Give the prompt its official numbers, by the way of its checkpoints; words are checked to be there already."""
     values = {name: value_of(entry) for name, entry in entries.items()}
-    weights = prompt.from_release({name: value for name, value in values.items() if value is not None})
+    weights = release_weights(prompt, {name: value for name, value in values.items() if value is not None})
     for name, value in weights.items():
         parameter = prompt.get_parameter(name)
         assert parameter.shape == value.shape, (name, parameter.shape, value.shape)
@@ -55,7 +56,7 @@ def set_parameters(prompt: torch.nn.Module, entries: dict) -> None:
 
 def by_own_name(prompt: torch.nn.Module, name: str, read) -> torch.Tensor:
     """What ``read`` gives of the parameter that the release calls ``name``."""
-    return read(prompt.get_parameter(next(iter(prompt.from_release({name: torch.zeros(())})))))
+    return read(prompt.get_parameter(next(iter(release_weights(prompt, {name: torch.zeros(())})))))
 
 
 @torch.no_grad()
@@ -63,7 +64,7 @@ def check_forward(case: Case, model: torch.nn.Module) -> None:
     """Initial context, unit features of both towers, and logits."""
     images = inputs(case.config['images'])
     case.check('mid/ctx_init', model.text_prompt.ctx)
-    features, text = model.encode(images, ('global',))
+    features, text = model.text_side.encode(model.backbone, images, ('global',))
     case.check('mid/text_features', F.normalize(text, dim=-1))
     case.check('mid/image_features', F.normalize(features.global_, dim=-1))
     case.check('logits', model(images))

@@ -162,8 +162,8 @@ def test_without_decoder_and_auxiliary_loss_it_is_plain_matching():
     model = build(context_decoder=None, identity_head=None).eval()
     images = torch.randn(1, 3, 64, 64)
     features = model.backbone.encode(images, ('global', 'dense'))
-    text = model.class_embeddings(features.global_)
-    score = model.match(features, text)
+    text = model.text_side.class_embeddings(features.global_)
+    score = model.guide(images)[1]
     pixel = features.dense[0, :, 1, 0]
     wanted = torch.stack([torch.cosine_similarity(pixel, t, dim=0) for t in text])
     torch.testing.assert_close(score[0, :, 1, 0], wanted)

@@ -115,7 +115,7 @@ def features(arch: str, classes: int, shots: int) -> dict[str, float]:
             for key, count in sizes.items()
         }
         with torch.no_grad():
-            model.class_embeddings()  # the text is encoded once and not part of the fit
+            model.text_side.class_embeddings()  # the text is encoded once and not part of the fit
         start = time.perf_counter()
         model.head.prepare(model, data)
         found[name] = time.perf_counter() - start

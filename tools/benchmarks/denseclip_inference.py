@@ -34,6 +34,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.structures import SegDataSample
 
 from vlm_dense.cli.arguments import positive
+from vlm_dense.contract.text_side import TextSide
 from vlm_dense.engine.runner.memory import PeakMemory
 from vlm_dense.methods.denseclip import DenseCLIP
 from vlm_dense.registry import MODELS
@@ -49,8 +50,8 @@ CROPS = {
 VIT = dict(type='vlm_dense.CLIPViT', head=True, pyramid=True, double_class_embedding=True, with_cp='light')
 
 
-class OfficialFormulation(DenseCLIP):
-    """Text for every forward, all 13 tokens of all classes; windows one by one."""
+class OfficialText(TextSide):
+    """Text for every forward, all 13 tokens of all classes."""
 
     def class_embeddings(self, image_features=None, classes=None):
         """As the official code: build K whole prompts and encode them."""
@@ -64,6 +65,15 @@ class OfficialFormulation(DenseCLIP):
             x = block(x, attn_mask=mask)
         end = tower.find_eot(prompt.token_ids) + contexts.shape[1]
         return tower.ln_final(x)[torch.arange(len(x)), end] @ tower.text_projection
+
+
+class OfficialFormulation(DenseCLIP):
+    """Text for every forward; windows one by one."""
+
+    @property
+    def text_side(self):
+        """The official formulation's."""
+        return OfficialText(self.text_encoder, self.text_prompt, self.image_prompt)
 
     def predict(self, inputs, data_samples=None):
         """mmseg's slide inference and its argmax of whole maps."""

@@ -10,25 +10,26 @@ from collections.abc import Sequence
 import torch
 from mmengine.logging import MessageHub, print_log
 from mmengine.model import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlm_dense.classification.structures import ClsDataSample
 from vlm_dense.clip.image_tower import ImageFeatures
-from vlm_dense.contract.roles import Head, Loss, Step
-from vlm_dense.contract.text_guided import TextGuided
+from vlm_dense.contract.roles import Head, Loss, Step, build_part
+from vlm_dense.contract.text_side import TextSide
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
+from vlm_dense.vocabulary.class_names import check_names
 
 
 @MODELS.register_module()
-class CLIPClassifier(TextGuided, BaseModel):
+class CLIPClassifier(BaseModel):
     """Images to logits by the roles of the contract (docs/contract.md); knows no method.
 
     Call graph::
 
-        loss / predict / tensor --> encode: image_prompt.prompt, backbone.encode --> features
-                                            text_prompt, text_encoder; cached in eval mode --> class embeddings
-                                    logits: head.logits(features, class embeddings), (B, K)
+        loss / predict / tensor --> text_side.encode: image_prompt.prompt, backbone.encode --> features
+                                |                     text_prompt, text_encoder, cached in eval mode --> embeddings
+                                --> logits: head.logits(features, embeddings), (B, K)
         loss = loss(Step) + prompt.* (the text prompt's own)
         predict, with test_time: test_time.logits, image by image
 
@@ -66,6 +67,7 @@ class CLIPClassifier(TextGuided, BaseModel):
     """
 
     repeated_names = True
+    """Whether classes may have equal names, as those of ImageNet have."""
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class CLIPClassifier(TextGuided, BaseModel):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ):
+        check_names(class_names, self.repeated_names)
         super().__init__(data_preprocessor, init_cfg)
         twice = [name for name, count in Counter(class_names or ()).items() if count > 1]
         if twice:  # the curated names of ImageNet hold two such pairs, so this is no error
@@ -93,7 +96,8 @@ class CLIPClassifier(TextGuided, BaseModel):
             )
         self.frozen_backbone = frozen_backbone
         self.backbone = MODELS.build(backbone)
-        self.build_text(text_encoder, text_prompt, class_names, image_prompt, self.backbone)
+        built = TextSide.build(text_encoder, text_prompt, class_names, image_prompt, self.backbone)
+        self.text_encoder, self.text_prompt, self.image_prompt = built.modules
         self.class_names = tuple(class_names)
         if head is not None and self.role(Head) is not None:
             raise ConfigError(
@@ -121,19 +125,37 @@ class CLIPClassifier(TextGuided, BaseModel):
             for parameter in found:
                 parameter.requires_grad_(True)
 
+    def build_part(self, cfg: dict, class_names: Sequence[str]) -> nn.Module:
+        """Build a prompt or head, with those of the names and the towers that its constructor accepts."""
+        return build_part(cfg, class_names=class_names, text_tower=self.text_encoder, image_tower=self.backbone)
+
+    def role(self, kind: type) -> nn.Module | None:
+        """The first of ``text_prompt``, ``image_prompt``, ``head`` and loss that is an instance of ``kind``."""
+        parts = (self.text_prompt, self.image_prompt, getattr(self, 'head', None), getattr(self, 'loss_function', None))
+        return next((part for part in parts if isinstance(part, kind)), None)
+
+    def train(self, mode: bool = True) -> CLIPClassifier:
+        """Switch the mode; a frozen image tower stays in eval mode."""
+        super().train(mode)
+        if self.frozen_backbone:
+            self.backbone.eval()
+        return self
+
     # --- features, class embeddings, logits -----------------------------------------------------------------------
+
+    @property
+    def text_side(self) -> TextSide:
+        """Text tower and prompts."""
+        return TextSide(self.text_encoder, self.text_prompt, self.image_prompt)
 
     def image_features(self, inputs: Tensor | ImageFeatures) -> ImageFeatures:
         """Prompted features of images (B, 3, H, W) that head and text prompt read."""
-        return self.encode(inputs, self._names, text=False)[0]
+        return self.text_side.encode(self.backbone, inputs, self.role(Head).features, text=False)[0]
 
     def scores(self, inputs: Tensor | ImageFeatures) -> Tensor:
         """Logits (B, K) of images (B, 3, H, W) without ``test_time``, float32."""
-        return self.logits(*self.encode(inputs, self._names, text=self.role(Head).text))
-
-    @property
-    def _names(self) -> tuple[str, ...]:
-        return self.role(Head).features
+        head = self.role(Head)
+        return self.logits(*self.text_side.encode(self.backbone, inputs, head.features, text=head.text))
 
     def logits(self, features: ImageFeatures, class_embeddings: Tensor | None) -> Tensor:
         """Logits (B, K), float32.
@@ -149,14 +171,14 @@ class CLIPClassifier(TextGuided, BaseModel):
         prompt, text = self.text_prompt, class_embeddings
         with torch.autocast(self.text_encoder.logit_scale.device.type, enabled=False):  # 100 magnifies rounding
             if text is not None:
-                text = prompt.directions(text.float())
+                text = prompt.classifier_weights(text.float())
                 if prompt.num_variants is not None and text.dim() == 3:
                     text = text[None]
             return self.role(Head).logits(features.float(), text, self.text_encoder.logit_scale.exp())
 
     def _combine(self, logits: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
-            return self.text_prompt.combine(logits) if logits.dim() == 3 else logits
+            return self.text_prompt.reduce_variants(logits) if logits.dim() == 3 else logits
 
     # --- the runner's modes ---------------------------------------------------------------------------------------
 
@@ -187,11 +209,12 @@ class CLIPClassifier(TextGuided, BaseModel):
         Raises:
             DataError: no label, or one outside of the classes.
         """
-        classes = self.role(Loss).classes(data_samples)
+        side, head, loss = self.text_side, self.role(Head), self.role(Loss)
+        classes = loss.classes(data_samples)
         for part in (self.text_prompt, self.image_prompt):
             if hasattr(part, 'training_batch'):
                 part.training_batch(data_samples)
-        features, text = self.encode(inputs, self._names, classes, text=self.role(Head).text)
+        features, text = side.encode(self.backbone, inputs, head.features, classes, head.text)
         variants = self.variant_logits(features, text)
         step = Step(
             images=None if isinstance(inputs, ImageFeatures) else inputs,
@@ -205,7 +228,7 @@ class CLIPClassifier(TextGuided, BaseModel):
             classes=classes,
             epoch=MessageHub.get_current_instance().get_info('epoch', 0),
         )
-        losses = dict(self.role(Loss)(step))
+        losses = dict(loss(step))
         if text is not None:
             losses.update({f'prompt.{k}': v for k, v in self.text_prompt.losses(text).items()})
         return losses

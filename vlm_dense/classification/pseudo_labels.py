@@ -68,7 +68,7 @@ def zero_shot_probabilities(model: torch.nn.Module, features: Tensor) -> Tensor:
     Returns:
         (N, K), float32.
     """
-    text = model.class_embeddings()
+    text = model.text_side.class_embeddings()
     parts = [model.logits(ImageFeatures(global_=part.to(text.device)), text) for part in features.split(_CHUNK)]
     return torch.cat(parts).softmax(dim=-1)
 

@@ -31,6 +31,7 @@ def model_config(arch: str | Mapping) -> dict:
                 f'and text_cfg; {", ".join(missing)} missing, found {", ".join(arch) or "an empty dict"}.'
             )
         return deepcopy(dict(arch))
+    arch = arch.replace('/', '-')
     bundled = bundled_names()
     if arch in bundled:
         return json.loads((BUNDLED_DIR / f'{arch}.json').read_text(encoding='utf-8'))

@@ -11,6 +11,7 @@ Shapes: N sequences, L tokens, P prefix tokens, C channels, H heads of d = C / H
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from open_clip.transformer import ResidualAttentionBlock
@@ -18,8 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from vlm_dense.clip.packing import Packing
 from vlm_dense.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vlm_dense.clip.text_tower import Packing
 
 
 class Attention(nn.Module):
@@ -64,7 +67,7 @@ class Attention(nn.Module):
 
     def qkv(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (N, H, L, d) of normalised tokens (N, L, C)."""
-        q, k, v = (self._split_heads(t) for t in self.project(y))
+        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2) for t in self.project(y))
         return q, k, v
 
     def weights(self, q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -115,48 +118,39 @@ class Attention(nn.Module):
             Of the shape of ``y``, or (G, sequences, C) with ``ends_only``; with ``return_kv`` a pair of it and
             (k, v), each (N, H, L, d); with ``return_weights`` a pair of it and (N, H, L, L).
         """
-        if packing is not None:
-            return self._attend_packed(y, packing, prefix_kv, ends_only)
-        q, k, v = self.qkv(y)
+        q, k, v = self.project(y)
+        groups, n = len(y), len(y) if packing is None else len(packing.ends)
+        if packing is not None:  # spread out to rows of equal length, (G * n, L, C)
+            queries = packing.ends if ends_only else packing.padded
+            q, k, v = (
+                t.index_select(1, rows).reshape(groups * n, -1, t.shape[-1])
+                for t, rows in ((q, queries), (k, packing.padded), (v, packing.padded))
+            )
+            causal, attn_mask = not ends_only, packing.visible.repeat(groups, 1, 1, 1) if ends_only else None
+            if prefix_kv is not None and groups > 1:
+                prefix_kv = tuple(t.repeat_interleave(n, dim=0) for t in prefix_kv)
+        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2) for t in (q, k, v))
         if return_weights:
             weights = self.weights(q, k)
             return self.output(weights @ v), weights
-        out = self._attend(q, k, v, causal, attn_mask, prefix_kv)
-        return (out, (k, v)) if return_kv else out
-
-    def _attend(self, q, k, v, causal: bool, attn_mask: Tensor | None, prefix_kv) -> Tensor:
+        keys, values = k, v
         if prefix_kv is not None:
-            k, v = (
-                torch.cat([p.expand(t.shape[0], -1, -1, -1), t], dim=2) for p, t in zip(prefix_kv, (k, v), strict=True)
+            keys, values = (
+                torch.cat([p.expand(len(t), -1, -1, -1), t], dim=2) for p, t in zip(prefix_kv, (k, v), strict=True)
             )
             if causal and attn_mask is None:
-                shape = q.shape[2], k.shape[2]
+                shape = q.shape[2], keys.shape[2]
                 attn_mask = torch.ones(shape, dtype=torch.bool, device=q.device).tril(shape[1] - shape[0])
         if attn_mask is not None and attn_mask.dtype != torch.bool:
             attn_mask = attn_mask.to(q.dtype)
-        return self.output(
-            F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=causal and attn_mask is None)
+        mixed = F.scaled_dot_product_attention(
+            q, keys, values, attn_mask=attn_mask, is_causal=causal and attn_mask is None
         )
-
-    def _attend_packed(self, y: Tensor, packing: Packing, prefix_kv, ends_only: bool) -> Tensor:
-        groups, n = y.shape[0], packing.ends.shape[0]
-        q, k, v = self.project(y)
-
-        def spread(t: Tensor, rows: Tensor) -> Tensor:
-            return self._split_heads(t.index_select(1, rows).reshape(groups * n, -1, t.shape[-1]))
-
-        k, v = spread(k, packing.padded), spread(v, packing.padded)
-        if prefix_kv is not None and groups > 1:
-            prefix_kv = tuple(t.repeat_interleave(n, dim=0) for t in prefix_kv)
-        if ends_only:
-            mask = packing.visible.repeat(groups, 1, 1, 1)
-            return self._attend(spread(q, packing.ends), k, v, False, mask, prefix_kv).view(groups, n, -1)
-        out = self._attend(spread(q, packing.padded), k, v, True, None, prefix_kv)
-        return out.view(groups, packing.padded.shape[0], -1).index_select(1, packing.rows)
-
-    def _split_heads(self, t: Tensor) -> Tensor:
-        """(..., L, C) -> (..., H, L, d)."""
-        return t.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)
+        out = self.out_proj(mixed.transpose(-3, -2).flatten(-2))
+        if packing is not None:
+            out = out.view(groups, -1, out.shape[-1])
+            return out if ends_only else out.index_select(1, packing.rows)
+        return (out, (k, v)) if return_kv else out
 
 
 class Block(nn.Module):
@@ -187,11 +181,6 @@ class Block(nn.Module):
             )
         self.ln_1, self.attn, self.ls_1 = source.ln_1, Attention(source.attn), source.ls_1
         self.ln_2, self.mlp, self.ls_2 = source.ln_2, source.mlp, source.ls_2
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the tokens that the block computes with (outside autocast)."""
-        return self.mlp.c_fc.weight.dtype
 
     def forward(
         self,
@@ -224,7 +213,8 @@ class Block(nn.Module):
             branch, extra = branch
         if attention.get('ends_only'):
             x = x.index_select(1, attention['packing'].ends)
-        x = self.feed_forward(self._add(x, self.ls_1(branch), drop_path), drop_path, light)
+        branch = self.ls_1(branch)
+        x = self.feed_forward(x + (branch if drop_path is None else drop_path(branch)), drop_path, light)
         return x if extra is None else (x, extra)
 
     def feed_forward(self, x: Tensor, drop_path: nn.Module | None = None, light: bool = False) -> Tensor:
@@ -234,11 +224,8 @@ class Block(nn.Module):
             y = checkpoint(self.mlp[1:], self.mlp[0](y), use_reentrant=False, preserve_rng_state=False)
         else:
             y = self.mlp(y)
-        return self._add(x, self.ls_2(y), drop_path)
-
-    @staticmethod
-    def _add(x: Tensor, branch: Tensor, drop_path: nn.Module | None) -> Tensor:
-        return x + (branch if drop_path is None else drop_path(branch))
+        y = self.ls_2(y)
+        return x + (y if drop_path is None else drop_path(y))
 
 
 class Blocks(nn.Module):

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import torch
@@ -21,7 +21,13 @@ from torch import Tensor, nn
 T = TypeVar('T')
 
 
-def weights_digest(*modules: nn.Module) -> str:
+_OF_A_RUN = ('training', '_is_init', '_is_full_backward_hook')
+"""Attributes of modules that a run changes."""
+_PLAIN = bool | int | float | str | None
+
+
+@torch.no_grad()
+def weights_digest(*sources: nn.Module | Tensor) -> str:
     """Digest of the structure, the settings and all numbers of modules: changes whenever one of them does.
 
     Settings are the plain attributes of modules (numbers, strings, tuples of them), without the mode. The numbers
@@ -29,7 +35,7 @@ def weights_digest(*modules: nn.Module) -> str:
     that is changed, or two that change places, change both or one of these sums.
 
     Args:
-        *modules: Modules on any device, in any dtype, also built under ``torch.inference_mode``.
+        *sources: Modules, or tensors, on any device, in any dtype, also built under ``torch.inference_mode``.
 
     Returns:
         32 hexadecimal digits, the same in every process and on every device for the same bits.
@@ -43,49 +49,33 @@ def weights_digest(*modules: nn.Module) -> str:
     """
     found = hashlib.blake2b(digest_size=16)
     sums: list[Tensor] = []
-    for module in modules:
-        found.update(_as_json([(name, type(part).__name__, _settings(part)) for name, part in module.named_modules()]))
-        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+    for source in sources:
+        tensors = [('', source)]
+        if isinstance(source, nn.Module):
+            tensors = (*source.named_parameters(), *source.named_buffers())
+            parts = []
+            for name, part in source.named_modules():
+                own = {k: v for k, v in vars(part).items() if k not in _OF_A_RUN}
+                plain = {
+                    k: v
+                    for k, v in own.items()
+                    if all(isinstance(x, _PLAIN) for x in (v if isinstance(v, (tuple, list)) else [v]))
+                }
+                parts.append((name, type(part).__name__, plain))
+            found.update(json.dumps(parts, sort_keys=True).encode())
+        for name, tensor in tensors:
             found.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-            sums.extend(_bit_sums(tensor))
+            if tensor.numel() == 0:
+                continue
+            flat = tensor.detach().contiguous().flatten()  # bits as integers of up to 32
+            bits = flat.view(torch.uint8).view({1: torch.int8, 2: torch.int16}.get(flat.element_size(), torch.int32))
+            columns = bits.numel() // tensor.shape[0] if tensor.dim() > 1 else math.isqrt(bits.numel())
+            whole = bits.numel() // columns * columns
+            rows = bits[:whole].view(-1, columns)
+            sums += rows.sum(0, dtype=torch.int32), rows.sum(1, dtype=torch.int32), bits[whole:].int()
     for device in sorted({str(s.device) for s in sums}):  # one copy a device
         found.update(torch.cat([s for s in sums if str(s.device) == device]).cpu().numpy().tobytes())
     return found.hexdigest()
-
-
-def tensor_digest(tensor: Tensor) -> str:
-    """Digest of the shape, the dtype and all numbers of one tensor, as in :func:`weights_digest`."""
-    found = hashlib.blake2b(f'{tensor.dtype} {tuple(tensor.shape)}'.encode(), digest_size=16)
-    for sums in _bit_sums(tensor):
-        found.update(sums.cpu().numpy().tobytes())
-    return found.hexdigest()
-
-
-@torch.no_grad()
-def _bit_sums(tensor: Tensor) -> Iterator[Tensor]:
-    """Sums of the bits, as integers of up to 32, over the rows and over the columns of the tensor."""
-    if tensor.numel() == 0:
-        return
-    flat = tensor.detach().contiguous().flatten()
-    kind = {1: torch.int8, 2: torch.int16}.get(flat.element_size(), torch.int32)
-    bits = flat.view(torch.uint8).view(kind)
-    columns = bits.numel() // tensor.shape[0] if tensor.dim() > 1 else math.isqrt(bits.numel())
-    whole = bits.numel() // columns * columns
-    rows = bits[:whole].view(-1, columns)
-    yield rows.sum(0, dtype=torch.int32)
-    yield rows.sum(1, dtype=torch.int32)
-    yield bits[whole:].int()
-
-
-def _settings(module: nn.Module) -> dict:
-    return {name: value for name, value in vars(module).items() if _is_setting(name, value)}
-
-
-def _is_setting(name: str, value) -> bool:
-    if name in ('training', '_is_init', '_is_full_backward_hook'):  # what a run changes
-        return False
-    plain = bool | int | float | str | None
-    return isinstance(value, plain) or (isinstance(value, (tuple, list)) and all(isinstance(v, plain) for v in value))
 
 
 def value_digest(value) -> str:
@@ -104,12 +94,6 @@ def file_digest(path: str | os.PathLike) -> str:
         while block := file.read(1 << 20):
             found.update(block)
     return found.hexdigest()
-
-
-def precision(device: torch.device | str) -> torch.dtype | None:
-    """The dtype that autocast computes in on a device now; ``None`` where it is off."""
-    kind = torch.device(device).type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 class BoundedCache:

@@ -11,21 +11,19 @@ State-dict keys are those of the published checkpoints (``visual.*`` without the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from vlm_dense.clip.loading import load_clip
-from vlm_dense.clip.positions import resize_positions
 from vlm_dense.errors import ConfigError
 
+POSITION_MODES = ('bilinear', 'bicubic', 'bicubic_scaled', 'dino')
 FEATURES = ('stages', 'global', 'dense', 'patch', 'value', 'regions', 'pooled', 'images')
 
 
@@ -166,7 +164,6 @@ class ImageTower(BaseModule):
             what is there again in no time, the stem of a ResNet and the hidden tokens of a ViT's MLPs.
     """
 
-    visual_type: type
     position_key: str
 
     def __init__(self, init_cfg: dict | None = None):
@@ -191,16 +188,14 @@ class ImageTower(BaseModule):
         for key in [k for k in state_dict if k.startswith(tuple(prefix + name for name in self._dropped))]:
             del state_dict[key]
 
-    def _load(self, arch, pretrained, input_resolution) -> nn.Module:
-        visual = load_clip(arch, pretrained, image_size=input_resolution).visual
-        if type(visual) is not self.visual_type:
-            other = {VisionTransformer: 'CLIPViT', ModifiedResNet: 'CLIPResNet'}.get(type(visual))
-            hint = f"Use type='vlm_dense.{other}'." if other else 'Towers of other kinds are not supported.'
-            raise ConfigError(
-                f'{type(self).__name__}: the image tower of {arch!r} is a {type(visual).__name__}, expected a '
-                f'{self.visual_type.__name__}. {hint}'
-            )
-        return visual
+    @classmethod
+    def stage_channels(cls, cfg: Mapping[str, Any]) -> list[int]:
+        """Channels of the stages that a tower of this kind gives when it is built from ``cfg``.
+
+        A neck has to know them before the tower is built. Here a tower is built to ask it; the kinds of this package
+        read them off the config.
+        """
+        return list(cls(**{name: value for name, value in cfg.items() if name != 'type'}).out_channels)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Stage maps of a batch of normalised images (B, 3, H, W), finest first."""
@@ -247,3 +242,94 @@ class ImageTower(BaseModule):
                     if isinstance(m, nn.modules.batchnorm._BatchNorm):
                         m.eval()
         return self
+
+
+class AttentionPooling:
+    """Mixin of image towers whose ``attnpool`` is open_clip's ``AttentionPool2d``.
+
+    Attributes:
+        attnpool_positions: ``'interpolate'`` resizes the stored grid of positions to the map's size (DenseCLIP
+            segmentation), ``'bicubic'`` does so as its name says (DualCoOp); ``'crop'`` takes its top left part
+            (DenseCLIP detection).
+    """
+
+    position_key = 'attnpool.positional_embedding'
+    attnpool_positions = 'interpolate'
+
+    def pool_tokens(self, x: Tensor, positions: bool = True) -> Tensor:
+        """Tokens that enter the attention pool: mean of all positions, then the positions.
+
+        Args:
+            x: (B, C, h, w) map of the last stage.
+            positions: Add the position table (CLIP does).
+
+        Returns:
+            (B, 1 + h*w, C).
+        """
+        tokens = x.flatten(2).transpose(1, 2)
+        tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
+        if not positions:
+            return tokens
+        table, (h, w) = self.attnpool.positional_embedding, x.shape[2:]
+        if self.attnpool_positions != 'crop':
+            mode = dict(interpolate='bilinear', bicubic='bicubic')[self.attnpool_positions]
+            return tokens + resize_positions(table, (h, w), mode).to(tokens.dtype)
+        side = math.isqrt(len(table) - 1)
+        if h > side or w > side:
+            raise ConfigError(
+                f'The attention pool stores positions of a {side} x {side} grid (images up to {32 * side} px), found '
+                f"a {h} x {w} map. Raise input_resolution or set attnpool_positions='interpolate'."
+            )
+        grid = table[1:].unflatten(0, (side, side))[:h, :w]
+        return tokens + torch.cat([table[:1], grid.flatten(0, 1)]).to(tokens.dtype)
+
+    def attention_pool(self, x: Tensor, all_tokens: bool, positions: bool = True) -> Tensor:
+        """CLIP's attention pool.
+
+        Args:
+            x: (B, C, h, w) map of the last stage.
+            all_tokens: Every token is a query, not just the mean token.
+            positions: Add the position table (CLIP does; MaskCLIP's ``attn_pooling`` does not).
+
+        Returns:
+            (B, 1 + h*w, D), or (B, 1, D) without ``all_tokens``. Row 0 is CLIP's image feature.
+        """
+        pool = self.attnpool
+        tokens = self.pool_tokens(x, positions)
+        queries = tokens if all_tokens else tokens[:, :1]
+        q, k, v = (
+            proj(t).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
+            for proj, t in ((pool.q_proj, queries), (pool.k_proj, tokens), (pool.v_proj, tokens))
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return pool.c_proj(mixed.transpose(1, 2).flatten(2))
+
+
+def resize_positions(positions: Tensor, size: tuple[int, int], mode: str = 'bilinear') -> Tensor:
+    """Resize the spatial part of a table of position embeddings.
+
+    Args:
+        positions: (1 + S*S, C); row 0 belongs to the class or mean token and is kept.
+        size: Wanted grid (h, w).
+        mode: ``'bilinear'`` (DenseCLIP), ``'bicubic'`` (MaskCLIP), or ``'dino'``, which samples at the scale
+            factors (h + 0.1) / S and (w + 0.1) / S, or ``'bicubic_scaled'`` (SCLIP and its successors), the same but
+            that the table is kept as it is for any grid of S*S places, whatever its shape. align_corners is False in
+            all.
+
+    Returns:
+        (1 + h*w, C), in the dtype of ``positions``.
+    """
+    side, (h, w) = math.isqrt(len(positions) - 1), size
+    traced = isinstance(h, torch.SymInt) or isinstance(w, torch.SymInt)  # sizes that a traced graph leaves open
+    if mode in ('bicubic_scaled', 'dino'):
+        fits = (h, w) == (side, side) or mode == 'bicubic_scaled' and h * w == side * side
+    else:
+        fits = not traced and (h, w) == (side, side)  # interpolation to the same size changes nothing
+    if fits:
+        return positions
+    grid = positions[1:].reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
+    if mode in ('bicubic_scaled', 'dino'):
+        grid = F.interpolate(grid, scale_factor=((h + 0.1) / side, (w + 0.1) / side), mode='bicubic')
+    else:
+        grid = F.interpolate(grid, size=size, mode=mode, align_corners=False)
+    return torch.cat([positions[:1], grid.to(positions.dtype).flatten(2)[0].T])

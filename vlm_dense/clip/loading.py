@@ -14,12 +14,14 @@ import torch
 from mmengine.logging import print_log
 from open_clip.convert import convert_state_dict
 from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from vlm_dense.clip.activation import OPENAI_ENTRIES, decide_gelu
 from vlm_dense.clip.architectures import model_config
 from vlm_dense.clip.fit import check_fit
-from vlm_dense.clip.positions import resize_positions
+from vlm_dense.clip.image_tower import resize_positions
 from vlm_dense.clip.recent_file import read_once
 from vlm_dense.clip.sources import locate_weights
 from vlm_dense.clip.tokenizer import tokenize
@@ -30,6 +32,7 @@ __all__ = [
     'allowed_in_pickles',
     'check_fit',
     'load_clip',
+    'load_visual',
     'model_config',
     'read_nested',
     'read_state_dict',
@@ -104,6 +107,29 @@ def load_clip(
         activation = 'QuickGELU' if config['quick_gelu'] else 'GELU'
         print_log(f'CLIP weights from {path}, with {activation}: {why}.', logger='current', level=logging.INFO)
     return model.eval()
+
+
+def load_visual(
+    arch: str | Mapping, pretrained: str | os.PathLike | None, image_size: int | None, kind: type, owner: str
+) -> nn.Module:
+    """The image tower of a CLIP model, see :func:`load_clip`.
+
+    Args:
+        arch, pretrained, image_size: See :func:`load_clip`.
+        kind: Of open_clip's image towers, the one that is wanted.
+        owner: Name of the component that wants it, for the message.
+
+    Raises:
+        ConfigError: it is of another kind.
+    """
+    visual = load_clip(arch, pretrained, image_size=image_size).visual
+    if type(visual) is not kind:
+        other = {VisionTransformer: 'CLIPViT', ModifiedResNet: 'CLIPResNet'}.get(type(visual))
+        hint = f"Use type='vlm_dense.{other}'." if other else 'Towers of other kinds are not supported.'
+        raise ConfigError(
+            f'{owner}: the image tower of {arch!r} is a {type(visual).__name__}, expected a {kind.__name__}. {hint}'
+        )
+    return visual
 
 
 def _build(config: dict) -> nn.Module:

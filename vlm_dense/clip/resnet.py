@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
+from open_clip.model import CLIPVisionCfg
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from vlm_dense.clip.attention_pool import AttentionPooling
-from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens, checked_recomputation
+from vlm_dense.clip.architectures import model_config
+from vlm_dense.clip.image_tower import (
+    AttentionPooling,
+    ImageFeatures,
+    ImageTower,
+    PromptTokens,
+    checked_recomputation,
+)
+from vlm_dense.clip.loading import load_visual
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 
@@ -72,8 +81,6 @@ class CLIPResNet(AttentionPooling, ImageTower):
         (torch.Size([2, 128]), torch.Size([2, 128, 2, 3]))
     """
 
-    visual_type = ModifiedResNet
-
     def __init__(
         self,
         arch: str | dict = 'RN50',
@@ -104,7 +111,7 @@ class CLIPResNet(AttentionPooling, ImageTower):
                 'CLIPResNet has stages 0..3: out_indices must lie in 0..3 and frozen_stages in -1..4, found '
                 f'{tuple(out_indices)} and {frozen_stages}.'
             )
-        visual = self._load(arch, pretrained, input_resolution)
+        visual = load_visual(arch, pretrained, input_resolution, ModifiedResNet, type(self).__name__)
         self.with_attnpool = attnpool
         self.num_layers = 4 if attnpool else max(out_indices) + 1
         unused = [f'layer{i}' for i in range(self.num_layers + 1, 5)]
@@ -130,6 +137,12 @@ class CLIPResNet(AttentionPooling, ImageTower):
                 raise ConfigError(f"CLIPResNet: norm_cfg type must be 'BN' or 'SyncBN', found {norm_cfg['type']!r}.")
             nn.SyncBatchNorm.convert_sync_batchnorm(self)
         self._freeze(self._frozen_modules())
+
+    @classmethod
+    def stage_channels(cls, cfg: Mapping[str, Any]) -> list[int]:
+        """As in :class:`ImageTower`; of all four stages."""
+        width = CLIPVisionCfg(**model_config(cfg.get('arch', 'RN50'))['vision_cfg']).width
+        return [width * 4 * 2**i for i in range(4)]
 
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:

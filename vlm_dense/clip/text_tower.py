@@ -15,16 +15,21 @@ change nothing beyond rounding:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vlm_dense.clip import loading
 from vlm_dense.clip.blocks import Blocks
-from vlm_dense.clip.causal_pass import CausalPass
-from vlm_dense.clip.digest import BoundedCache, precision, tensor_digest, weights_digest
+from vlm_dense.clip.digest import BoundedCache, weights_digest
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.registry import MODELS
+
+_RECOMPUTE = dict(use_reentrant=False)  # with the same random numbers, as a method's dropout draws some
 
 
 @MODELS.register_module()
@@ -161,7 +166,7 @@ class TextTower(BaseModule):
     @property
     def dtype(self) -> torch.dtype:
         """Type in which the tokens go through the blocks (outside autocast)."""
-        return self.transformer.resblocks[0].dtype
+        return self.transformer.resblocks[0].mlp.c_fc.weight.dtype
 
     def tokenize(self, texts: list[str], truncate: bool = False) -> Tensor:
         """Token ids ``(N, context_length)``, int64, on the CPU: SOS, the text, EOT, zeros.
@@ -206,15 +211,24 @@ class TextTower(BaseModule):
         ids = ids.detach().cpu()
         if not self.frozen:
             return self._encode_ids(ids, project)
-        return self._recall(ids, project)
+        parts = ids.split(self.chunk_size)
+        return self.remember(lambda: torch.cat([self._encode_ids(part, project) for part in parts]), ids, project)
 
     @torch.compiler.disable  # a look-up on the host, no part of a graph
-    def _recall(self, ids: Tensor, project: bool) -> Tensor:
+    def remember(self, compute: Callable[[], Tensor], *sources: nn.Module | Tensor | Hashable) -> Tensor:
+        """What ``compute`` gives, without gradient; computed again only if this tower or a source has changed.
+
+        Args:
+            compute: Encodes something with this tower.
+            *sources: What else the result follows from: modules and tensors, of which all numbers count, and plain
+                values.
+        """
         device = self.positional_embedding.device
-        key = (tensor_digest(ids), weights_digest(self), str(device), precision(device), project)
-        return self._encoded.get(
-            key, lambda: torch.cat([self._encode_ids(part, project) for part in ids.split(self.chunk_size)])
-        )
+        kinds = (nn.Module, Tensor)
+        digest = weights_digest(self, *(each for each in sources if isinstance(each, kinds)))
+        plain = (each for each in sources if not isinstance(each, kinds))
+        autocast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
+        return self._encoded.get((digest, str(device), autocast, *plain), compute)
 
     def _encode_ids(self, ids: Tensor, project: bool) -> Tensor:
         eot = self.find_eot(ids)
@@ -238,15 +252,19 @@ class TextTower(BaseModule):
         Raises:
             ClassNamesError: T exceeds ``context_length``.
         """
-        self._check_length(ids.shape[1])
+        if ids.shape[1] > self.context_length:
+            raise self._too_long(ids.shape[1])
         features = []
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             for part in ids.split(self.chunk_size):
                 x = self.embed(part) + self.positional_embedding[: ids.shape[1]].to(self.dtype)
                 for block in self.transformer.resblocks:
                     x = block(x, causal=True)
-                features.append(self._project(x))
-            return torch.cat(features)
+                features.append(self.ln_final(x))
+            found, projection = torch.cat(features), self.text_projection
+            if projection is None:
+                return found
+            return projection(found) if isinstance(projection, nn.Linear) else found @ projection
 
     def encode(
         self,
@@ -294,67 +312,191 @@ class TextTower(BaseModule):
                 ``context_length``.
             ConfigError: Shapes that do not go together.
         """
-        if torch.compiler.is_compiling():  # a graph has no values: nothing to check, no padding to leave out
-            lengths = eot.to(embeddings.device) + 1
-        else:
-            lengths = eot.detach().cpu() + 1
-            self._check_prompts(embeddings, lengths, prefix, deep)
-            self._check_inserted(embeddings, lengths, inserted)
-        single = prefix is None or prefix.dim() == 2
+        compiling = torch.compiler.is_compiling()  # a graph has no values: nothing to check, no padding to leave out
+        lengths = (eot.to(embeddings.device) if compiling else eot.detach().cpu()) + 1
+        if not compiling:
+            self._check(embeddings, lengths, prefix, deep, inserted)
+        embeddings, single = embeddings.to(self.dtype), prefix is None or prefix.dim() == 2
         if prefix is not None:
             prefix = prefix.to(self.dtype).unsqueeze(0) if single else prefix.to(self.dtype)
-        run = CausalPass(
-            blocks=self.transformer.resblocks,
-            positions=self.positional_embedding,
-            finish=self._project if project else self.ln_final,
-            chunk_size=chunk_size or self.chunk_size,
-            deep=deep,
-            inserted=inserted,
+        groups, before = (1, 0) if prefix is None else prefix.shape[:2]
+        limit = chunk_size or self.chunk_size
+        recompute = groups * len(lengths) > limit and torch.is_grad_enabled()
+        keys_values = None
+        if prefix is not None:
+            if recompute and groups > 1:  # else what the backward pass keeps would grow with the images
+                keys_values = checkpoint(self._prefix_keys_values, prefix, deep, **_RECOMPUTE)
+            else:
+                keys_values = self._prefix_keys_values(prefix, deep)
+        if recompute:  # leaves room for what grows with the classes, so that the peak stays below one full chunk's
+            limit = max(1, limit // 2)
+        encoded = []
+        for start in range(0, len(lengths), limit):
+            rows = slice(start, start + limit)
+            own, tokens = embeddings[rows], None if inserted is None else inserted[1][rows]
+            if compiling:
+                packing = Packing.with_padding(lengths[rows], own.shape[1], before)
+            else:
+                packing = Packing.of(lengths[rows], before, own.device)
+            several = max(1, limit // len(own))
+            chunk = []
+            for first in range(0, groups, several):
+                count = min(several, groups - first)
+                kv = keys_values and [(k[first : first + count], v[first : first + count]) for k, v in keys_values]
+                args = own, packing, count, before, kv, deep, None if tokens is None else (inserted[0], tokens)
+                chunk.append(checkpoint(self._chunk, *args, **_RECOMPUTE) if recompute else self._chunk(*args))
+            encoded.append(torch.cat(chunk))
+        found = torch.cat(encoded, dim=1)
+        found = self.ln_final(found[0] if single else found)
+        projection = self.text_projection if project else None
+        if projection is None:
+            return found
+        return projection(found) if isinstance(projection, nn.Linear) else found @ projection
+
+    def _prefix_keys_values(self, prefix: Tensor, deep: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of every block for prefixes (G, P, width), which go through the blocks once."""
+        x = prefix + self.positional_embedding[: prefix.shape[1]].to(prefix.dtype)
+        keys_values = []
+        for layer, block in enumerate(self.transformer.resblocks):
+            if deep is not None and 1 <= layer <= len(deep):
+                rows = deep[layer - 1].to(x.dtype).expand(len(x), -1, -1)
+                x = torch.cat([x[:, :1], rows, x[:, 1 + rows.shape[1] :]], dim=1)
+            x, kv = block(x, causal=True, return_kv=True)
+            keys_values.append(kv)
+        return keys_values
+
+    def _chunk(
+        self,
+        own: Tensor,
+        packing: Packing,
+        groups: int,
+        before: int,
+        keys_values: list[tuple[Tensor, Tensor]] | None,
+        deep: Tensor | None,
+        inserted: tuple[int, Tensor] | None,
+    ) -> Tensor:
+        """The last tokens (G, n, width) of n sequences behind G prefixes of ``before`` tokens, before the last norm.
+
+        The own tokens (n, T, width) are packed and attend to the prefixes' keys and values.
+        """
+        blocks = self.transformer.resblocks
+        longest = packing.visible.shape[-1] - before
+        x = own[:, :longest] + self.positional_embedding[before : before + longest].to(own.dtype)
+        x = x.flatten(0, 1).index_select(0, packing.rows).expand(groups, -1, -1)
+        for layer, block in enumerate(blocks):
+            if keys_values is None and deep is not None and 1 <= layer <= len(deep):
+                rows = packing.starts[:, None] + torch.arange(1, 1 + deep.shape[1], device=x.device)
+                x = x.index_copy(1, rows.flatten(), deep[layer - 1].to(x.dtype).repeat(len(rows), 1)[None])
+            if inserted is not None and layer == inserted[0]:
+                tokens = inserted[1]
+                rows = packing.starts[:, None] + torch.arange(tokens.shape[1], device=x.device)
+                x = x.index_copy(1, rows.flatten(), tokens.flatten(0, 1).to(x.dtype).expand(groups, -1, -1))
+            kv = keys_values and keys_values[layer]
+            x = block(x, packing=packing, prefix_kv=kv, ends_only=layer == len(blocks) - 1)
+        return x
+
+    def _too_long(self, length: int) -> ClassNamesError:
+        return ClassNamesError(
+            f'the longest prompt has {length} tokens (start, context, class name and end), but the text tower has '
+            f'{self.context_length} positions. Shorten the class name or the context, or raise context_length.'
         )
-        encoded = run(embeddings.to(self.dtype), lengths, prefix)
-        return encoded[0] if single else encoded
 
-    def _check_length(self, length: int) -> None:
-        if length > self.context_length:
-            raise ClassNamesError(
-                f'the longest prompt has {length} tokens (start, context, class name and end), but the text tower has '
-                f'{self.context_length} positions. Shorten the class name or the context, or raise context_length.'
-            )
-
-    def _check_prompts(self, embeddings: Tensor, lengths: Tensor, prefix: Tensor | None, deep: Tensor | None) -> None:
-        n, tokens, _ = embeddings.shape
+    def _check(
+        self,
+        embeddings: Tensor,
+        lengths: Tensor,
+        prefix: Tensor | None,
+        deep: Tensor | None,
+        inserted: tuple[int, Tensor] | None,
+    ) -> None:
+        """Refuse prompts that do not fit the tower or each other."""
+        n, tokens, width = embeddings.shape
         if lengths.shape != (n,) or not n or lengths.min() < 1 or lengths.max() > tokens:
             raise ConfigError(
                 f'expected one index of EOT below {tokens} for each of the {n} (at least one) sequences, '
                 f'found {(lengths - 1).tolist()}.'
             )
         before = 0 if prefix is None else prefix.shape[-2]
-        self._check_length(before + int(lengths.max()))
-        if deep is None:
-            return
-        room = (before or int(lengths.min())) - 1
+        if before + int(lengths.max()) > len(self.positional_embedding):
+            raise self._too_long(before + int(lengths.max()))
         layers = len(self.transformer.resblocks)
-        groups = 0 if prefix is None or prefix.dim() == 2 else len(prefix)
-        if len(deep) >= layers or deep.shape[-2] > room or deep.dim() == 4 and deep.shape[1] != groups:
+        room, groups = (before or int(lengths.min())) - 1, 0 if prefix is None or prefix.dim() == 2 else len(prefix)
+        if deep is not None and (
+            len(deep) >= layers or deep.shape[-2] > room or deep.dim() == 4 and deep.shape[1] != groups
+        ):
             raise ConfigError(
                 f'expected deep prompts for at most {layers - 1} layers of at most {room} tokens (those after the '
                 f'start token{" of the prefix" if before else ""}), each (layers, tokens, width) or, with {groups} '
                 f'prefixes, (layers, {groups}, tokens, width); found {tuple(deep.shape)}.'
             )
-
-    def _check_inserted(self, embeddings: Tensor, lengths: Tensor, inserted: tuple[int, Tensor] | None) -> None:
         if inserted is None:
             return
-        block, tokens = inserted
-        (n, _, width), room, blocks = embeddings.shape, int(lengths.min()) - 1, len(self.transformer.resblocks)
-        if not 0 <= block < blocks or tokens.shape != (n, tokens.shape[1], width) or tokens.shape[1] > room:
+        (block, more), room = inserted, int(lengths.min()) - 1
+        if not 0 <= block < layers or more.shape != (n, more.shape[1], width) or more.shape[1] > room:
             raise ConfigError(
-                f'expected tokens to insert before one of the blocks 0 to {blocks - 1}, at most {room} of {width} '
-                f'channels for each of the {n} sequences; found block {block} and {tuple(tokens.shape)}.'
+                f'expected tokens to insert before one of the blocks 0 to {layers - 1}, at most {room} of {width} '
+                f'channels for each of the {n} sequences; found block {block} and {tuple(more.shape)}.'
             )
 
-    def _project(self, x: Tensor) -> Tensor:
-        x = self.ln_final(x)
-        if self.text_projection is None:
-            return x
-        return self.text_projection(x) if isinstance(self.text_projection, nn.Linear) else x @ self.text_projection
+
+@dataclass
+class Packing:
+    """The places of the tokens of N causal sequences that are put end to end.
+
+    Three sequences of 2, 4 and 1 tokens, padded and packed; ``*`` is padding::
+
+        padded, (3, 4)      packed, (7,)
+        a0 a1 *  *          a0 a1 b0 b1 b2 b3 c0
+        b0 b1 b2 b3
+        c0 *  *  *          rows    0 1 4 5 6 7 8              padded place of each packed token
+                            padded  0 1 1 1  2 3 4 5  6 6 6 6  packed token in each padded place
+                            starts  0 2 6
+                            ends    1 5 6
+
+    Linear layers run over the packed tokens. Attention needs rows of equal length, so keys and values are spread out
+    by ``padded`` (the places of padding repeat the last token of their sequence, which no earlier token sees), and its
+    result is gathered by ``rows``.
+
+    Attributes:
+        rows: (S,) int64, the places of the flattened padded layout (N * longest) that hold tokens.
+        padded: (N * longest,) int64, the packed token of each padded place.
+        starts: (N,) int64, the packed place of each sequence's first token.
+        ends: (N,) int64, the packed place of each sequence's last token.
+        visible: (N, 1, 1, P + longest) bool, the keys that a last token sees; the shared prefix of P tokens is first.
+    """
+
+    rows: Tensor
+    padded: Tensor
+    starts: Tensor
+    ends: Tensor
+    visible: Tensor
+
+    @classmethod
+    def of(cls, lengths: Tensor, prefix_length: int, device: torch.device) -> Packing:
+        """Plan that leaves out all padding.
+
+        Args:
+            lengths: (N,) int64 on the CPU, tokens of each sequence.
+            prefix_length: P, tokens of the prefix that all sequences see.
+            device: Where the plan is needed.
+        """
+        longest = int(lengths.max())
+        own = (torch.arange(longest) < lengths[:, None]).flatten()
+        ends = lengths.cumsum(0) - 1
+        visible = torch.arange(prefix_length + longest) < prefix_length + lengths[:, None]
+        plan = own.nonzero().squeeze(1), own.cumsum(0) - 1, ends - lengths + 1, ends, visible[:, None, None]
+        return cls(*(t.to(device, non_blocking=True) for t in plan))
+
+    @classmethod
+    def with_padding(cls, lengths: Tensor, longest: int, prefix_length: int) -> Packing:
+        """Plan that leaves nothing out, for ``torch.compile``: its shapes do not depend on the values of ``lengths``.
+
+        Args:
+            lengths: (N,) int64 on any device, tokens of each sequence.
+            longest: Tokens of each padded sequence.
+            prefix_length: P, as in :meth:`of`.
+        """
+        places = torch.arange(len(lengths) * longest, device=lengths.device)
+        starts = torch.arange(len(lengths), device=lengths.device) * longest
+        visible = torch.arange(prefix_length + longest, device=lengths.device) < prefix_length + lengths[:, None]
+        return cls(places, places, starts, starts + lengths - 1, visible[:, None, None])

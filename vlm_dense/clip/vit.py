@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
+from open_clip.model import CLIPVisionCfg
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vlm_dense.clip.architectures import model_config
 from vlm_dense.clip.blocks import Blocks
-from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens, checked_recomputation
+from vlm_dense.clip.image_tower import (
+    POSITION_MODES,
+    ImageFeatures,
+    ImageTower,
+    PromptTokens,
+    checked_recomputation,
+    resize_positions,
+)
 from vlm_dense.clip.last_blocks import Classify, LastBlocks
-from vlm_dense.clip.positions import POSITION_MODES, resize_positions
+from vlm_dense.clip.loading import load_visual
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 
@@ -72,7 +82,7 @@ class CLIPViT(ImageTower):
         ln_eps: Epsilon of the layer norms instead of CLIP's 1e-5. MaskCLIP's published numbers use 1e-6.
         pos_mode: Resizing of the positions: ``'bilinear'`` (DenseCLIP), ``'bicubic'`` (MaskCLIP),
             ``'bicubic_scaled'`` (SCLIP and its successors) or ``'dino'``, see
-            :func:`vlm_dense.clip.positions.resize_positions`.
+            :func:`vlm_dense.clip.image_tower.resize_positions`.
         remainder: What happens to images whose sides are no multiple of the patch: ``'pad'`` adds zeros at the right
             and bottom, ``'drop'`` leaves out the rows and columns that fill no patch (SCLIP and its successors).
         dense_attention: Config of the part that makes the feature ``value`` out of the last blocks, see
@@ -89,8 +99,13 @@ class CLIPViT(ImageTower):
         (torch.Size([2, 128]), torch.Size([2, 128, 8, 12]))
     """
 
-    visual_type = VisionTransformer
     position_key = 'positional_embedding'
+
+    @classmethod
+    def stage_channels(cls, cfg: Mapping[str, Any]) -> list[int]:
+        """As in :class:`ImageTower`."""
+        vision = CLIPVisionCfg(**model_config(cfg.get('arch', 'ViT-B-16'))['vision_cfg'])
+        return [vision.width] * len(cfg.get('out_indices') or _quarters(vision.layers))
 
     def __init__(
         self,
@@ -114,7 +129,7 @@ class CLIPViT(ImageTower):
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
-        visual = self._load(arch, pretrained, input_resolution)
+        visual = load_visual(arch, pretrained, input_resolution, VisionTransformer, type(self).__name__)
         if visual.attn_pool is not None or visual.pool_type != 'tok' or visual.final_ln_after_pool:
             raise ConfigError(
                 f'CLIPViT: {arch!r} does not read its image feature from the class token; such towers are unsupported.'
@@ -129,9 +144,7 @@ class CLIPViT(ImageTower):
         self.width = visual.conv1.out_channels
         self.patch_size = visual.conv1.kernel_size[0]
         depth = len(self.transformer.resblocks)
-        if out_indices is None:
-            out_indices = [(i + 1) * depth // 4 - 1 for i in range(4)] if depth >= 4 else range(depth)
-        self.out_indices = tuple(out_indices)
+        self.out_indices = _quarters(depth) if out_indices is None else tuple(out_indices)
         if (
             not self.out_indices
             or not all(0 <= i < depth for i in self.out_indices)
@@ -340,3 +353,8 @@ class CLIPViT(ImageTower):
         found = self.dense_attention(last)
         value = self.project(found.tokens).transpose(1, 2).unflatten(2, found.grid)
         return value, found.key
+
+
+def _quarters(depth: int) -> tuple[int, ...]:
+    """The blocks after each quarter of the depth."""
+    return tuple((i + 1) * depth // 4 - 1 for i in range(4)) if depth >= 4 else tuple(range(depth))

@@ -25,7 +25,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from vlm_dense.clip.vit import CLIPViT
 from vlm_dense.comparison.origin import code_digest, weights_digest
 from vlm_dense.comparison.shared_tower import SharedTower
-from vlm_dense.contract.text_prompt import TextPrompt
+from vlm_dense.contract.prompt import TextPrompt
 from vlm_dense.engine.configs.names import existing_config
 from vlm_dense.engine.files import written_whole
 from vlm_dense.engine.runner.launch import prepare
@@ -158,7 +158,11 @@ def encode_text(cell: Cell, folder: Path) -> None:
     if not path.is_file():
         built = MODELS.build(dict(type='vlm_dense.MaskCLIPHead', **text, **names)).to(_device()).eval()
         prompt = built.text_prompt
-        if built.image_conditioned or prompt.num_variants or type(prompt).directions is not TextPrompt.directions:
+        if (
+            built.image_conditioned
+            or prompt.num_variants
+            or type(prompt).classifier_weights is not TextPrompt.classifier_weights
+        ):
             return
         folder.mkdir(parents=True, exist_ok=True)
         with torch.no_grad(), written_whole(path) as partial:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlm_dense.clip.loading import allowed_in_pickles, check_fit, read_state_dict
 from vlm_dense.errors import CheckpointError
@@ -21,62 +21,73 @@ def read_release(path: str) -> dict[str, Tensor]:
 
 
 def block_before(pattern: str, name: str) -> dict[str, Callable]:
-    """Entry of :attr:`Pretrained.key_map`: the number in ``pattern`` counts blocks, ours what stands before them.
+    """Entry of a ``key_map``: the number in ``pattern`` counts blocks, ours what stands before them.
 
     ``block_before(r'resblocks\\.(\\d+)\\.VPT', 'deep.')`` makes ``deep.0`` of ``resblocks.1.VPT``.
     """
     return {pattern: lambda match: f'{name}{int(match[1]) - 1}'}
 
 
-class Pretrained:
-    """Mixin of modules that load what their method's release saves; goes in front of the module class.
+_REBUILT = ('token_prefix', 'token_suffix')
+"""What releases of the CoOp family save beside the vectors and what follows from class names."""
 
-    Attributes:
-        ignored_prefixes: Beginnings of names that follow from class names or that nothing reads; left out when loading.
-        key_map: Regular expression -> replacement, as in :func:`re.sub`, of the release's names that differ from ours.
+
+def release_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of an official release under the names of ``module``, without the frozen CLIP and what is rebuilt.
+
+    Args:
+        module: What they are for. Its attributes say how the release differs; none is needed:
+
+            - ``key_map``: regular expression -> replacement, as in :func:`re.sub`, of names;
+            - ``ignored_prefixes``: beginnings of names that are left out; default: ``token_prefix``, ``token_suffix``;
+            - ``convert_release(weights)``: a method that gets the renamed weights and returns those of the module.
+
+        weights: Under the release's names.
     """
+    found = {}
+    ignored = (*getattr(module, 'ignored_prefixes', _REBUILT), *_CLIP)
+    for key, value in weights.items():
+        name = key.removeprefix('prompt_learner.')
+        for pattern, replacement in getattr(module, 'key_map', {}).items():
+            name = re.sub(pattern, replacement, name)
+        if not name.startswith(ignored):
+            found[name] = value
+    return module.convert_release(found) if hasattr(module, 'convert_release') else found
 
-    ignored_prefixes: tuple[str, ...] = ('token_prefix', 'token_suffix')
-    key_map: Mapping[str, str | Callable] = {}
 
-    def from_release(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of the release under our names, without what is rebuilt and without the frozen CLIP."""
-        found = {}
-        for key, value in weights.items():
-            name = key.removeprefix('prompt_learner.')
-            for pattern, replacement in self.key_map.items():
-                name = re.sub(pattern, replacement, name)
-            if not name.startswith((*self.ignored_prefixes, *_CLIP)):
-                found[name] = value
-        return found
+def load_release(module: nn.Module, path: str | Mapping[str, str] | None) -> None:
+    """Load learned weights as the official release of a method saves them; nothing for ``None``.
+
+    Args:
+        module: A prompt or head, see :func:`release_weights`; its method ``describe_shapes``, if there is one, gives a
+            sentence on its sizes for the message about a file that does not fit.
+        path: A file, or name of a module in the official code -> its file where it saves each in one of its own.
+
+    Raises:
+        CheckpointError: the file is for other classes, another size or another tower; names both shapes.
+    """
+    if path is None:
+        return
+    files = path if isinstance(path, Mapping) else {'': path}
+    read = {f'{name}.': read_release(file) for name, file in files.items()}
+    weights = {f'{name}{key}'.lstrip('.'): value for name, part in read.items() for key, value in part.items()}
+    weights = release_weights(module, weights)
+    path = ', '.join(map(str, files.values()))
+    try:
+        check_fit(weights, {k: v.shape for k, v in module.state_dict().items()}, path)
+    except CheckpointError as error:
+        described = hasattr(module, 'describe_shapes')
+        shapes = module.describe_shapes() if described else f'This is a {type(module).__name__}.'
+        raise CheckpointError(f'{error}\n{shapes}') from error
+    module.load_state_dict(weights)
+
+
+class Pretrained:
+    """Mixin of modules that load a release by a method; :func:`load_release` needs none."""
 
     def load_pretrained(self, path: str | Mapping[str, str] | None) -> None:
-        """Load learned weights as the official release of the method saves them; nothing for ``None``.
-
-        Args:
-            path: A file, or name of a module in the official code -> its file where it saves each in one of its own.
-
-        Raises:
-            CheckpointError: the file is for other classes, another size or another tower; names both shapes.
-        """
-        if path is None:
-            return
-        files = path if isinstance(path, Mapping) else {'': path}
-        read = {f'{module}.': read_release(file) for module, file in files.items()}
-        weights = {
-            f'{module}{name}'.lstrip('.'): value for module, part in read.items() for name, value in part.items()
-        }
-        weights = self.from_release(weights)
-        path = ', '.join(map(str, files.values()))
-        try:
-            check_fit(weights, {k: v.shape for k, v in self.state_dict().items()}, path)
-        except CheckpointError as error:
-            raise CheckpointError(f'{error}\n{self.describe_shapes()}') from error
-        self.load_state_dict(weights)
-
-    def describe_shapes(self) -> str:
-        """One sentence on the sizes of this module, for the message about a file that does not fit."""
-        return f'This is a {type(self).__name__}.'
+        """As :func:`load_release`."""
+        load_release(self, path)
 
 
 # --- what official trainers save beside the weights -------------------------------------------------------------------

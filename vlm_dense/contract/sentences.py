@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.text_prompt import TextPrompt
+from vlm_dense.contract.prompt import TextPrompt
 from vlm_dense.errors import ConfigError, DataError, unknown_name
 
 DATA = Path(__file__).parents[1] / 'data'

@@ -10,9 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vlm_dense.classification.classifier import CLIPClassifier
-from vlm_dense.contract.given_text import GivenText, GivenTower
+from vlm_dense.contract.prompt import PrecomputedEmbeddings
 from vlm_dense.contract.roles import Head, ImagePrompt
-from vlm_dense.contract.text_guided import TextGuided
 from vlm_dense.engine.models import view_of
 from vlm_dense.errors import ConfigError
 from vlm_dense.segmentation.inference import BatchedInference
@@ -38,7 +37,7 @@ class Graph(nn.Module):
         super().__init__()
         self.model = view_of(model).eval()
         for part in list(self.model.modules()):
-            if isinstance(part, TextGuided) and part._modules.get('text_encoder') is not None:
+            if part._modules.get('text_encoder') is not None:
                 give_text(part)
         _open_sizes(self.model)
 
@@ -127,8 +126,11 @@ def _is_single_stage(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def give_text(part: TextGuided) -> None:
-    """Put the class embeddings of a model, as they are, in the place of its text tower.
+def give_text(part: nn.Module) -> None:
+    """Put the class embeddings of a model, as they are, where its text tower was.
+
+    Args:
+        part: With ``text_side``.
 
     Raises:
         ConfigError: embeddings that depend on the image.
@@ -140,13 +142,22 @@ def give_text(part: TextGuided) -> None:
             'each image, and an exported file has none. Export a prompt that does not depend on the image, as '
             'CoOpPrompt, KgCoOpPrompt or ZeroShotPrompt, or run this one with PyTorch.'
         )
-    embeddings = part.class_embeddings()
+    embeddings = part.text_side.class_embeddings()
     if isinstance(prompt, ImagePrompt) and part.image_prompt is None:
         part.image_prompt = prompt
     if isinstance(prompt, Head):
         part.head = prompt
-    part.text_prompt = GivenText(prompt.class_names, embeddings, like=prompt).eval()
-    part.text_encoder = GivenTower(tower.logit_scale, tower.embed_dim).eval()
+    part.text_prompt = PrecomputedEmbeddings(prompt.class_names, embeddings, source=prompt).eval()
+    part.text_encoder = _TowerOfEmbeddings(tower.logit_scale, tower.embed_dim).eval()
+
+
+class _TowerOfEmbeddings(nn.Module):
+    """What a model reads of a text tower when its class embeddings are given: the temperature, and D."""
+
+    def __init__(self, logit_scale: Tensor, embed_dim: int):
+        super().__init__()
+        self.register_buffer('logit_scale', logit_scale.detach().clone())
+        self.embed_dim = embed_dim
 
 
 class _Enlarge(nn.Module):

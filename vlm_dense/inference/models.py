@@ -73,10 +73,11 @@ def give_names(cfg: Config, names: Sequence[str]) -> None:
         ClassNamesError: names that cannot be used.
     """
     kind = registered(MODELS, cfg.model['type'])
-    check_names(names, getattr(kind, 'repeated_names', False))
+    if 'class_names' in inspect.signature(kind).parameters:  # its constructor checks them
+        cfg.model['class_names'] = names if isinstance(names, str) else list(names)
+    else:
+        check_names(names)
     count_classes(cfg, len(names))
-    if 'class_names' in inspect.signature(kind).parameters:
-        cfg.model['class_names'] = list(names)
 
 
 def _weights(name: str) -> str:

@@ -5,8 +5,8 @@ from vlm_dense.segmentation.inference import BatchedInference, CLIPEncoderDecode
 from vlm_dense.segmentation.metrics import VariantIoU
 from vlm_dense.segmentation.pamr import PAMR
 from vlm_dense.segmentation.seen_unseen import SeenUnseenIoUMetric
-from vlm_dense.segmentation.strip_loss import StripLossHead, StripLossHook, use_strips
 from vlm_dense.segmentation.strip_maps import StripTTAModel
+from vlm_dense.segmentation.strips import StripLossHook, use_strips
 
 __all__ = [
     'ASPPHeadV2',
@@ -15,7 +15,6 @@ __all__ = [
     'MixedSizeSegDataPreProcessor',
     'PAMR',
     'SeenUnseenIoUMetric',
-    'StripLossHead',
     'StripLossHook',
     'StripTTAModel',
     'VariantIoU',

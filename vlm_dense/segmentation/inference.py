@@ -15,8 +15,8 @@ from torch import Tensor
 
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS, unknown_name
-from vlm_dense.segmentation.strip_loss import use_strips
 from vlm_dense.segmentation.strip_maps import Box, Piece, StripMaps
+from vlm_dense.segmentation.strips import use_strips
 
 _CLASSES_AT_ONCE = 8
 
@@ -110,7 +110,7 @@ class BatchedInference:
         by_windows: Whether labels follow from :meth:`_window_map` of each window and what this class does with it.
 
     The decode heads take their losses strip by strip as well, see
-    :func:`~vlm_dense.segmentation.strip_loss.use_strips`.
+    :func:`~vlm_dense.segmentation.strips.use_strips`.
     """
 
     by_windows = True

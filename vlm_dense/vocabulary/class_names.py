@@ -81,7 +81,7 @@ def as_class_names(names: str | Sequence[str | Sequence[str]]) -> tuple[Aliases,
     return classes
 
 
-def check_names(names: Sequence[str], repeated: bool = False) -> None:
+def check_names(names: Sequence[str] | None, repeated: bool = False) -> None:
     """Look whether names, one a class, can be told apart by a text tower.
 
     Args:
@@ -89,8 +89,13 @@ def check_names(names: Sequence[str], repeated: bool = False) -> None:
         repeated: Let names be equal, as in published lists (ImageNet's have 'missile' twice); the log says so.
 
     Raises:
-        ClassNamesError: a string in the place of a list, what is no name, an empty name, or equal names.
+        ClassNamesError: no list, a string instead of a list, what is no name, an empty name, or equal names.
     """
+    if names is None:
+        raise ClassNamesError(
+            'class_names are missing. tools/train.py and tools/test.py take them from the data set; elsewhere give '
+            "model=dict(class_names=['wall', ...]) in label order."
+        )
     if isinstance(names, str):
         raise ClassNamesError(
             f'Class names must be a list, a name a class, found the string {names!r}, each letter of which would be a '

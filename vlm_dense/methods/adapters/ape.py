@@ -98,7 +98,7 @@ class _Refined(TipAdapter):
         """Fill the cache from ``support``, unless files have, and choose the channels; the unit text (K, D)."""
         if not self.filled:
             self.fill(model, self.needed(data, 'support'))
-        text = model.text_prompt.directions(model.class_embeddings().float())
+        text = model.text_side.classifier_weights()
         if text.dim() != 2:
             raise ConfigError(
                 f'{type(self).__name__} reads one text a class, {type(model.text_prompt).__name__} gives more.'

@@ -157,7 +157,7 @@ class CALIP(Prepared, Head, BaseModule):
         """
         if model.text_prompt.image_conditioned or model.text_prompt.num_variants is not None:
             raise ConfigError(f'CALIP searches with one text a class, {type(model.text_prompt).__name__} gives more.')
-        text = model.text_prompt.directions(model.class_embeddings().float())
+        text = model.text_side.classifier_weights()
         beta2s, beta3s = self.grid
         right = torch.zeros(len(beta2s), len(beta3s), dtype=torch.int64, device=text.device)
         inner = torch.tensor(beta3s, device=text.device)[:, None, None]

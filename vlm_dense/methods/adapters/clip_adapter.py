@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.release import Pretrained
+from vlm_dense.contract.release import load_release
 from vlm_dense.contract.roles import CosineHead
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
@@ -35,7 +35,7 @@ PAPER = dict(
 )
 
 
-class Bottleneck(Pretrained, BaseModule):
+class Bottleneck(BaseModule):
     """``ratio * relu(W2 relu(W1 x)) + (1 - ratio) * x``, without biases (section 3.2).
 
     Args:
@@ -64,7 +64,7 @@ class Bottleneck(Pretrained, BaseModule):
         self.ratio = ratio
         layers = [nn.Linear(dim, dim // reduction, bias=False), nn.ReLU(), nn.Linear(dim // reduction, dim, bias=False)]
         self.fc = nn.Sequential(*layers, *([nn.ReLU()] if last_relu else []))
-        self.load_pretrained(pretrained)
+        load_release(self, pretrained)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""

@@ -154,7 +154,7 @@ class GDACLIP(_Discriminant):
             loader: The labelled images.
         """
         features, labels = read_features(model, loader)
-        text, before, right = model.class_embeddings(), self.alpha.clone(), []
+        text, before, right = model.text_side.class_embeddings(), self.alpha.clone(), []
         for alpha in self.alphas:
             self.alpha.fill_(alpha)
             chosen = [model.logits(ImageFeatures(global_=part), text).argmax(dim=1) for part in features.split(_CHUNK)]
@@ -218,7 +218,7 @@ class GDACLIPUnseen(_Discriminant):
                 f'GDACLIPUnseen: {self.neighbours} neighbours were asked for, the support set has {len(vectors)} '
                 'vectors. Lower neighbours, or add images or passes.'
             )
-        text = model.text_prompt.directions(model.class_embeddings().float())
+        text = model.text_side.classifier_weights()
         self._set(*self.describe(text, vectors))
 
     def describe(self, text: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:

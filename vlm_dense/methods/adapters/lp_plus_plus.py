@@ -115,7 +115,7 @@ class LPPlusPlus(Prepared, Head, BaseModule):
         """Fit to ``support`` and choose the step on ``search``."""
         images, labels = read_features(model, self.needed(data, 'support'))
         check_classes_present(labels, self.class_names, 'LPPlusPlus: the support set')
-        text = model.text_prompt.directions(model.class_embeddings().float()).detach()
+        text = model.text_side.classifier_weights().detach()
         if text.dim() != 2:
             raise ConfigError(f'LPPlusPlus reads one text a class, {type(model.text_prompt).__name__} gives more.')
         images, validation = F.normalize(images, dim=-1), None

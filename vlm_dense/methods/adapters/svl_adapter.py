@@ -194,7 +194,7 @@ class SVLAdapter(Prepared, CosineHead):
             loader: The images; labels are not read.
         """
         text, scale = (
-            model.text_prompt.directions(model.class_embeddings().float()),
+            model.text_side.classifier_weights(),
             model.text_encoder.logit_scale.exp(),
         )
         total = count = 0
@@ -218,7 +218,7 @@ class SVLAdapter(Prepared, CosineHead):
             loader: The labelled images.
         """
         text, scale = (
-            model.text_prompt.directions(model.class_embeddings().float()),
+            model.text_side.classifier_weights(),
             model.text_encoder.logit_scale.exp(),
         )
         alphas = [step / _STEPS for step in range(_STEPS + 1)]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.loading import read_state_dict
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.release import Pretrained
+from vlm_dense.contract.release import load_release
 from vlm_dense.errors import CheckpointError
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
 from vlm_dense.registry import MODELS
@@ -34,7 +34,7 @@ PAPER = dict(
 
 
 @MODELS.register_module()
-class TaskRes(Pretrained, ZeroShotPrompt):
+class TaskRes(ZeroShotPrompt):
     """``t_k + scale * x_k``: t_k hand-written and frozen, x_k learned from zero (section 3.3).
 
     t_k is the mean of the embeddings of the templates. The paper writes it as if it were normalised; the official code
@@ -72,12 +72,12 @@ class TaskRes(Pretrained, ZeroShotPrompt):
         self.register_buffer('base_text_features', None)
         if pretrained is not None:
             self.base_text_features = self.base(text_tower).detach().clone()
-            self.load_pretrained(pretrained)
+            load_release(self, pretrained)
 
-    def from_release(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    def convert_release(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of the release; the base from the templates where a file holds the residual alone."""
         own = {} if self.base_text_features is None else dict(base_text_features=self.base_text_features)
-        return own | super().from_release(weights)
+        return own | weights
 
     @staticmethod
     def _read_projection(path: str, text_tower: TextTower) -> Tensor:

@@ -206,7 +206,7 @@ class TipAdapter(Prepared, CosineHead):
                 'image. Give alpha and beta, and leave out the search.'
             )
         features, labels = read_features(model, loader)
-        text = prompt.directions(model.class_embeddings().float())
+        text = model.text_side.classifier_weights()
         text = text if text.dim() == 2 else text[None]
         scale = model.text_encoder.logit_scale.exp()
         betas, alphas, *more = self.grid
@@ -220,7 +220,7 @@ class TipAdapter(Prepared, CosineHead):
                 if clip.dim() == 2:
                     logits = clip + cached
                 else:
-                    logits = torch.stack([prompt.combine(clip + c[:, None]) for c in cached])
+                    logits = torch.stack([prompt.reduce_variants(clip + c[:, None]) for c in cached])
                 right[(place, slice(None), *(at for at, _ in others))] += (logits.argmax(-1) == truth).sum(-1)
         self.search_accuracy = 100 * right.double().cpu() / len(labels)
         if right.max() > 0:

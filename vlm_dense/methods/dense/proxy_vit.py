@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from vlm_dense.clip.positions import resize_positions
+from vlm_dense.clip.image_tower import resize_positions
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 

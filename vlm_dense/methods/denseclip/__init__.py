@@ -8,10 +8,8 @@ saw CLIP.
 """
 
 from vlm_dense.methods.denseclip.any_backbone import PooledBackbone, TorchvisionBackbone
-from vlm_dense.methods.denseclip.context_decoder import ContextDecoder
-from vlm_dense.methods.denseclip.identity_head import IdentityHead
 from vlm_dense.methods.denseclip.prompt import DenseCLIPPrompt
-from vlm_dense.methods.denseclip.segmentor import DenseCLIP
+from vlm_dense.methods.denseclip.segmentor import ContextDecoder, DenseCLIP, IdentityHead
 
 __all__ = ['ContextDecoder', 'DenseCLIP', 'DenseCLIPPrompt', 'IdentityHead', 'PooledBackbone', 'TorchvisionBackbone']
 

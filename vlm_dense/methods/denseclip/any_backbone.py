@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -18,8 +19,7 @@ from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from vlm_dense.clip.attention_pool import AttentionPooling
-from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
+from vlm_dense.clip.image_tower import AttentionPooling, ImageFeatures, ImageTower, PromptTokens
 from vlm_dense.clip.loading import check_fit, read_nested
 from vlm_dense.errors import ConfigError, WeightsNotFoundError
 from vlm_dense.registry import MODELS, unknown_name
@@ -66,6 +66,11 @@ class PooledBackbone(AttentionPooling, ImageTower):
         self.attnpool = AttentionPool2d(max(input_resolution // 32, 1), channels[-1], heads, embed_dim)
         self.out_channels = list(channels)
         self.embed_dim = embed_dim
+
+    @classmethod
+    def stage_channels(cls, cfg: Mapping[str, Any]) -> list[int]:
+        """As in :class:`ImageTower`."""
+        return list(cfg['channels'])
 
     def _frozen_modules(self) -> list:
         return []

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +13,11 @@ from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
-from vlm_dense.methods.denseclip.matching import PixelTextMatching
+from vlm_dense.contract.text_side import refuse_head
+from vlm_dense.methods.denseclip.segmentor import PixelTextMatching, counted_head, joined_neck
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.strips import strip_loss
+from vlm_dense.vocabulary.class_names import check_names
 
 STRIDE = 4
 """Stride in pixels of the grid on which boxes supervise the score map."""
@@ -55,7 +56,7 @@ class DenseCLIPDetection(PixelTextMatching):
 
     Call graph::
 
-        loss / predict --> extract_feat --> guide: backbone.encode --> stages, g, z
+        loss / predict --> extract_feat --> guide: text_side.encode --> stages, g, z (backbone)
                           |       t' = t + gamma * context_decoder(t, [g; z])              (section 3.2, eq. 4)
                           |       s = <z/|z|, t'/|t'|>                                     (section 3.1, eq. 1)
                           +------ stages[score_concat_index] = [stage; s / tau] --> neck --> heads of mmdet
@@ -70,7 +71,10 @@ class DenseCLIPDetection(PixelTextMatching):
         text_encoder, text_prompt, image_prompt, context_decoder, class_names, score_concat_index, tau, gamma: See
             :class:`vlm_dense.methods.denseclip.segmentor.DenseCLIP`.
         seg_loss: Supervise the score map by the boxes.
-        **kwargs: As of the detector: ``neck``, heads, ``train_cfg``, ``test_cfg``, ``data_preprocessor``, ``init_cfg``.
+        neck: As in mmdet; its ``in_channels`` may be left out, as in segmentation.
+        bbox_head, rpn_head, roi_head: As in mmdet; where ``num_classes`` is left out, it is the number of names.
+        train_cfg, test_cfg, data_preprocessor, init_cfg: As in mmdet.
+        head: Of a classifier; refused here.
 
     Raises:
         ClassNamesError: no names, or another number of names than a head has classes.
@@ -79,11 +83,8 @@ class DenseCLIPDetection(PixelTextMatching):
 
     join_over_tau = True
     seg_loss_name = 'loss_seg'
+    seg_loss = True
     _matched: list[tuple[Tensor, Tensor]] | None = None  # while the loss is computed
-
-    def __init__(self, *args: Any, seg_loss: bool = True, class_names: Sequence[str] | None = None, **kwargs: Any):
-        super().__init__(*args, class_names=class_names, **kwargs)
-        self.seg_loss = seg_loss
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Maps for the heads, of images (B, 3, H, W)."""
@@ -137,6 +138,42 @@ class DenseCLIPSingleStage(DenseCLIPDetection, SingleStageDetector):
     For arguments see :class:`DenseCLIPDetection` and mmdet's ``SingleStageDetector``.
     """
 
+    def __init__(
+        self,
+        backbone: dict,
+        text_encoder: dict,
+        text_prompt: dict,
+        bbox_head: dict,
+        neck: dict | None = None,
+        image_prompt: dict | None = None,
+        context_decoder: dict | None = None,
+        head: dict | None = None,
+        class_names: Sequence[str] | None = None,
+        score_concat_index: int = 3,
+        tau: float = 0.07,
+        gamma: float = 1e-4,
+        seg_loss: bool = True,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ):
+        refuse_head(head, type(self).__name__)
+        check_names(class_names)
+        super().__init__(
+            backbone=backbone,
+            bbox_head=counted_head(bbox_head, len(class_names), 'bbox_head'),
+            neck=joined_neck(neck, backbone, score_concat_index, len(class_names)),
+            train_cfg=train_cfg,
+            test_cfg=test_cfg,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
+        )
+        self.build_matching(
+            text_encoder, text_prompt, class_names, image_prompt, context_decoder, score_concat_index, tau, gamma
+        )
+        self.seg_loss = seg_loss
+
 
 @MODELS.register_module()
 class DenseCLIPTwoStage(DenseCLIPDetection, TwoStageDetector):
@@ -146,3 +183,41 @@ class DenseCLIPTwoStage(DenseCLIPDetection, TwoStageDetector):
     """
 
     seg_loss_name = 'loss_aux_seg'
+
+    def __init__(
+        self,
+        backbone: dict,
+        text_encoder: dict,
+        text_prompt: dict,
+        rpn_head: dict,
+        roi_head: dict,
+        neck: dict | None = None,
+        image_prompt: dict | None = None,
+        context_decoder: dict | None = None,
+        head: dict | None = None,
+        class_names: Sequence[str] | None = None,
+        score_concat_index: int = 3,
+        tau: float = 0.07,
+        gamma: float = 1e-4,
+        seg_loss: bool = True,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ):
+        refuse_head(head, type(self).__name__)
+        check_names(class_names)
+        super().__init__(
+            backbone=backbone,
+            rpn_head=rpn_head,
+            roi_head=counted_head(roi_head, len(class_names), 'roi_head'),
+            neck=joined_neck(neck, backbone, score_concat_index, len(class_names)),
+            train_cfg=train_cfg,
+            test_cfg=test_cfg,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
+        )
+        self.build_matching(
+            text_encoder, text_prompt, class_names, image_prompt, context_decoder, score_concat_index, tau, gamma
+        )
+        self.seg_loss = seg_loss

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.loading import tokenize
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.text_prompt import TextPrompt
+from vlm_dense.contract.prompt import TextPrompt
 from vlm_dense.errors import ClassNamesError
 from vlm_dense.registry import MODELS
 

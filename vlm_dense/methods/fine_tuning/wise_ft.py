@@ -69,8 +69,7 @@ class WiSEFTHead(Prepared, Head, BaseModule):
     @torch.no_grad()
     def prepare(self, model: nn.Module, data: Mapping[str, DataLoader]) -> None:
         """Begin with the zero-shot classifier; no data are read."""
-        directions = model.text_prompt.directions(model.class_embeddings().float())
-        self.weight.copy_(model.text_encoder.logit_scale.exp() * directions)
+        self.weight.copy_(model.text_encoder.logit_scale.exp() * model.text_side.classifier_weights())
         self.bias.zero_()
         self.prepared = True
 

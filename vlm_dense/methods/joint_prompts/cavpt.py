@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.hand_written import HandWritten
-from vlm_dense.contract.learned_context import LearnedContext
+from vlm_dense.contract.prompt import LearnedContext, TemplateReference
 from vlm_dense.contract.roles import ImagePrompt, Loss, Step
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.visual_prompts.vpt import check_vit
@@ -132,7 +131,7 @@ class ClassAwareTokens(PromptTokens):
 
 
 @MODELS.register_module()
-class CAVPTPrompt(HandWritten, LearnedContext, ImagePrompt):
+class CAVPTPrompt(LearnedContext, ImagePrompt):
     """CoOp's context, VPT-deep in the lower blocks, class-aware tokens in the upper ones (section III).
 
     The k classes whose hand-written sentence is nearest to the image, as the tower without prompts sees it, are likely.
@@ -175,7 +174,6 @@ class CAVPTPrompt(HandWritten, LearnedContext, ImagePrompt):
         r'^image_encoder\.transformer\.extractor\.classfiers\.(\d+)\.': r'upper.\1.classifier.',
     }
     ignored_prefixes = (*LearnedContext.ignored_prefixes, 'text_features')
-    written_in_eval = True  # the image prompt asks which classes are likely
 
     def __init__(
         self,
@@ -205,12 +203,19 @@ class CAVPTPrompt(HandWritten, LearnedContext, ImagePrompt):
             )
         own = dict(position=position, class_specific=class_specific, std=std, init_cfg=init_cfg)
         super().__init__(class_names, text_tower, num_contexts, words, **own)
-        self.keep_template(text_tower, template)
+        self.reference = TemplateReference(self.class_names, text_tower, template, type(self).__name__)
         self.likely = likely
         self.tokens = nn.Parameter(std * torch.randn(lower, num_tokens, image_tower.width))
         sizes = text_tower.embed_dim, image_tower.width, len(self.class_names), num_memory, std
         self.upper = nn.ModuleList(ClassAwareBlock(*sizes) for _ in range(depth - lower))
         self.load_pretrained(pretrained)
+
+    def forward(
+        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
+    ) -> Tensor:
+        """Class embeddings (K, D)."""
+        self.reference(text_tower, classes)  # the image prompt asks which classes are likely
+        return super().forward(text_tower, image_features, classes)
 
     def prompt(
         self, images: Tensor, text: Tensor | None = None, plain: ImageFeatures | None = None
@@ -223,15 +228,14 @@ class CAVPTPrompt(HandWritten, LearnedContext, ImagePrompt):
             plain: ``global_`` features of the tower without prompts.
         """
         seen = F.normalize(plain.global_.float(), dim=-1)
-        written = self._written
+        written = self.reference.embeddings
         selected = (seen @ written.T).topk(min(self.likely, len(written)), dim=1).indices
         first, *deep = self.tokens if len(self.tokens) else (self.tokens.flatten(0, 1),)
         own = dict(blocks=self.upper, text=text[selected], selected=selected, plain=seen, written=written)
         return images, ClassAwareTokens(first, tuple(deep), through_ln_pre=False, lower=len(self.tokens), **own)
 
-    def from_release(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    def convert_release(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """The release has E of all blocks in one tensor."""
-        weights = super().from_release(weights)
         memory, own = weights.pop('memory', ()), self.state_dict()
         weights.update({f'upper.{i}.memory': vectors for i, vectors in enumerate(memory)})
         for name in [name for name in weights if name.endswith('.classifier.weight')]:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.learned_context import LearnedContext
+from vlm_dense.contract.prompt import LearnedContext
+from vlm_dense.contract.release import release_weights
 from vlm_dense.contract.roles import ImagePrompt
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.visual_prompts.vpt import VPTPrompt
@@ -130,11 +131,10 @@ class MVLPTPrompt(LearnedContext, ImagePrompt):
         with torch.autocast(vectors.device.type, enabled=False):
             return self.block(vectors.float().flatten(0, -2)[:, None]).view(vectors.shape)
 
-    def from_release(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    def convert_release(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """The release has the tokens of the first block and of all others in a tensor each."""
-        weights = super().from_release(weights)
         tokens = {name: weights.pop(name) for name in [*weights] if name.startswith('vpt_embeddings')}
-        return {**weights, **{f'visual.{name}': value for name, value in self.visual.from_release(tokens).items()}}
+        return {**weights, **{f'visual.{name}': value for name, value in release_weights(self.visual, tokens).items()}}
 
     def describe_shapes(self) -> str:
         """Sizes, for the message about a file that does not fit."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.learned_context import LearnedContext
+from vlm_dense.contract.prompt import LearnedContext
 from vlm_dense.contract.roles import ImagePrompt
 from vlm_dense.methods.visual_prompts.vpt import check_vit
 from vlm_dense.registry import MODELS

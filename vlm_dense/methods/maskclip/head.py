@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,13 +15,11 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
-from vlm_dense.clip.digest import precision, weights_digest
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.weight_files import read_weights
-from vlm_dense.contract.given_text import GivenText
-from vlm_dense.contract.roles import ImagePrompt
-from vlm_dense.contract.text_guided import TextGuided
-from vlm_dense.contract.text_prompt import TextPrompt
+from vlm_dense.contract.prompt import PrecomputedEmbeddings, TextPrompt
+from vlm_dense.contract.roles import build_part
+from vlm_dense.contract.text_side import TextSide
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
 from vlm_dense.methods.maskclip.refinements import Aliases as AliasPart
 from vlm_dense.methods.maskclip.refinements import ClassMaps, KeySmoothing, Refinement, build_refinements
@@ -34,7 +33,7 @@ ClassNames = str | Sequence[str | Sequence[str]]
 
 
 @MODELS.register_module()
-class MaskCLIPHead(TextGuided, BaseDecodeHead):
+class MaskCLIPHead(BaseDecodeHead):
     """Classifies positions by their cosine with the class embeddings; has no weights of its own.
 
     Works in any mmseg segmentor over ``vlm_dense.MaskCLIPViT`` or ``vlm_dense.MaskCLIPResNet``. The cosines of names go
@@ -54,9 +53,9 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
         text_encoder: ``vlm_dense.TextTower``.
         text_prompt: Any text prompt of the contract. Default: ``vlm_dense.ZeroShotPrompt`` with MaskCLIP's 85
             templates.
-        image_prompt, image_tower: Any image prompt of the contract, and the tower that it prompts;
-            :class:`~vlm_dense.methods.maskclip.MaskCLIP` gives them and applies the prompt. A head in another
-            segmentor gets features only and refuses prompts of images.
+        image_prompt, image_tower: Any image prompt of the contract, and the tower that it prompts, which is only
+            inspected; :class:`~vlm_dense.methods.maskclip.MaskCLIP` gives them and applies the prompt. A head in
+            another segmentor gets features only and refuses prompts of images.
         text_embeddings_path: In place of the two: the release's ``<set>_<model>_clip_text.pth``, a tensor with one
             row a name.
         num_classes: K; default: as many as there are ``class_names``.
@@ -110,21 +109,24 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
         self.random_text = random_text
         self.class_names = classes
         names = _flat(classes)
-        self._tower = (image_tower,)  # in a tuple, so that it is no part of this module
         if text_embeddings_path is not None:
-            self.text_encoder = self.image_prompt = None
-            self.text_prompt = GivenText(names, _text_file(text_embeddings_path, classes))
+            built = TextSide(None, PrecomputedEmbeddings(names, _text_file(text_embeddings_path, classes)))
         else:
             self._prompt_cfg = text_prompt or dict(type='vlm_dense.ZeroShotPrompt', templates=MASKCLIP_TEMPLATES)
-            self.build_text(text_encoder, self._prompt_cfg, names, image_prompt, image_tower)
-        prompt = self.role(ImagePrompt)
-        if prompt is not None and image_tower is None:
+            built = TextSide.build(text_encoder, self._prompt_cfg, names, image_prompt, image_tower)
+        self.text_encoder, self.text_prompt, self.image_prompt = built.modules
+        if built.prompter is not None and image_tower is None:
             raise ConfigError(
-                f'MaskCLIPHead: {type(prompt).__name__} prompts the image tower, which a head alone does not see. Use '
-                "it in type='vlm_dense.MaskCLIP'."
+                f'MaskCLIPHead: {type(built.prompter).__name__} prompts the image tower, which a head alone does not '
+                "see. Use it in type='vlm_dense.MaskCLIP'."
             )
 
     # --- text -------------------------------------------------------------------------------------------------
+
+    @property
+    def text_side(self) -> TextSide:
+        """Text tower and prompts."""
+        return TextSide(self.text_encoder, self.text_prompt, self.image_prompt)
 
     def parse_classes(self, class_names: ClassNames) -> tuple[Aliases, ...]:
         """Names of each class, none for a background that is found by threshold alone."""
@@ -140,18 +142,27 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
         part = self.part(Background)
         return None if part is None else part.index
 
-    def set_class_names(self, class_names: ClassNames) -> None:
+    def set_class_names(self, class_names: ClassNames, image_tower: nn.Module | None = None) -> None:
         """Segment by other classes from now on; what the prompt has learned is kept.
+
+        Args:
+            class_names: As in the constructor.
+            image_tower: As in the constructor, for prompts that need it.
 
         Raises:
             ClassNamesError: the names cannot be used; the old ones stay.
         """
         classes = self.parse_classes(class_names)
-        self.text_prompt = self._prompt_for(classes)
+        self.text_prompt = self._prompt_for(classes, image_tower)
         self.class_names = classes
         self.num_classes = self.out_channels = len(classes)
 
-    def embed_classes(self, image_features: Tensor | None = None, classes: tuple[Aliases, ...] | None = None) -> Tensor:
+    def embed_classes(
+        self,
+        image_features: Tensor | None = None,
+        classes: tuple[Aliases, ...] | None = None,
+        image_tower: nn.Module | None = None,
+    ) -> Tensor:
         """Embeddings of the N names of all classes, as the text prompt gives them.
 
         In eval mode without gradient they are encoded once a list of classes.
@@ -159,6 +170,7 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
         Args:
             image_features: (B, D) global features, for prompts that depend on the image.
             classes: Of :meth:`parse_classes`; default: the head's own.
+            image_tower: As in the constructor, for prompts that need it; only read for other classes.
 
         Returns:
             (N, D), (B, N, D), (V, N, D) or (B, V, N, D), not normalised.
@@ -168,13 +180,14 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
             drawn = torch.randn(shape, generator=torch.Generator().manual_seed(self.random_text))
             return drawn.to(next(iter((*self.parameters(), *self.buffers()))).device)
         self._check_given(classes)
+        side = self.text_side
         if classes is None or classes == self.class_names:
-            return self.class_embeddings(image_features)
+            return side.class_embeddings(image_features)
         if self.training or torch.is_grad_enabled() or self.image_conditioned:
-            return self.class_embeddings(image_features, prompt=self._prompt_for(classes))
-        device = self.text_encoder.logit_scale.device
-        key = (classes, weights_digest(self.text_prompt, self.text_encoder), str(device), precision(device))
-        return self._known.get(key, lambda: self._prompt_for(classes)(self.text_encoder))
+            prompt = self._prompt_for(classes, image_tower)
+            return replace(side, text_prompt=prompt).class_embeddings(image_features)
+        tower = self.text_encoder  # the prompt for other classes is built only where its embeddings are not known
+        return tower.remember(lambda: self._prompt_for(classes, image_tower)(tower), self.text_prompt, classes)
 
     @property
     def image_conditioned(self) -> bool:
@@ -192,12 +205,13 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
                 'Build the head with a text_encoder to segment by any names.'
             )
 
-    def _prompt_for(self, classes: tuple[Aliases, ...]) -> TextPrompt:
+    def _prompt_for(self, classes: tuple[Aliases, ...], image_tower: nn.Module | None) -> TextPrompt:
         """The prompt for other classes, with what the prompt of the model has learned."""
         if classes == self.class_names:
             return self.text_prompt
         self._check_given(classes)
-        prompt = self.build_part(self._prompt_cfg, _flat(classes), self._tower[0])
+        given = dict(class_names=_flat(classes), text_tower=self.text_encoder, image_tower=image_tower)
+        prompt = build_part(self._prompt_cfg, **given)
         prompt = prompt.to(self.text_encoder.logit_scale.device)
         try:
             prompt.load_state_dict(self.text_prompt.state_dict())
@@ -269,8 +283,10 @@ class MaskCLIPHead(TextGuided, BaseDecodeHead):
 
     def name_scores(self, value: Tensor, text: Tensor) -> Tensor:
         """Cosines (B, N, h, w) of positions and the names of all classes, float32; arguments as of :meth:`scores`."""
-        plain = None if self.random_text is None else TextPrompt(('random',), None)
-        return self.similarity(value, text, plain)
+        side = self.text_side
+        if self.random_text is not None:
+            side = replace(side, text_prompt=TextPrompt(('random',), None))
+        return side.combine(side.scores(value, text))
 
     def probabilities(self, maps: Tensor) -> Tensor:
         """Probabilities (B, K, h, w) that sum to one, of maps as ``forward`` gives them in eval mode."""

@@ -12,11 +12,10 @@ from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
-from torch import Tensor, nn
+from torch import Tensor
 
-from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
-from vlm_dense.contract.text_guided import TextGuided
-from vlm_dense.contract.text_prompt import TextPrompt
+from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.contract.text_side import TextSide, check_image_tower, refuse_head
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
 from vlm_dense.methods.maskclip.name_inference import NameInference
@@ -30,7 +29,7 @@ from vlm_dense.vocabulary.class_names import Aliases
 
 
 @MODELS.register_module()
-class MaskCLIP(TextGuided, NameInference, EncoderDecoder):
+class MaskCLIP(NameInference, EncoderDecoder):
     """MaskCLIP as a segmentor: ``backbone`` (frozen tower), :class:`MaskCLIPHead`, and refinement on the pixels.
 
     Call graph::
@@ -83,7 +82,7 @@ class MaskCLIP(TextGuided, NameInference, EncoderDecoder):
         variants: dict[str, dict] | None = None,
         **kwargs,
     ):
-        self.check_parts(kwargs)
+        refuse_head(kwargs.pop('head', None), 'MaskCLIP')
         own = dict(
             class_names=class_names, text_encoder=text_encoder, text_prompt=text_prompt, image_prompt=image_prompt
         )
@@ -118,31 +117,13 @@ class MaskCLIP(TextGuided, NameInference, EncoderDecoder):
 
     def _init_decode_head(self, decode_head: dict) -> None:
         """As in mmseg; the head's prompts are shown the image tower."""
-        if not isinstance(self.backbone, ImageTower):
-            raise ConfigError(
-                f"MaskCLIP: the backbone must be 'vlm_dense.MaskCLIPResNet' or 'vlm_dense.MaskCLIPViT', found "
-                f'{type(self.backbone).__name__}.'
-            )
+        check_image_tower(type(self.backbone), ('vlm_dense.MaskCLIPResNet', 'vlm_dense.MaskCLIPViT'))
         super()._init_decode_head(dict(decode_head, image_tower=self.backbone))
 
     @property
-    def text_encoder(self) -> nn.Module | None:
+    def text_side(self) -> TextSide:
         """The head's."""
-        return self.decode_head.text_encoder
-
-    @property
-    def text_prompt(self) -> TextPrompt:
-        """The head's."""
-        return self.decode_head.text_prompt
-
-    @property
-    def image_prompt(self) -> nn.Module | None:
-        """The head's."""
-        return self.decode_head.image_prompt
-
-    def class_embeddings(self, image_features: Tensor | None = None, classes: Tensor | None = None) -> Tensor:
-        """As in :class:`TextGuided`, remembered by the head."""
-        return self.decode_head.class_embeddings(image_features, classes)
+        return self.decode_head.text_side
 
     def extract_feat(
         self, inputs: Tensor, head: MaskCLIPHead | None = None, classes: tuple[Aliases, ...] | None = None
@@ -153,7 +134,7 @@ class MaskCLIP(TextGuided, NameInference, EncoderDecoder):
             head: What labels features for a part of the tower that reads classes; default: the decode head.
             classes: Of :meth:`MaskCLIPHead.parse_classes`, for the same.
         """
-        return self.encode(inputs, ('value',), text=False, **self._feedback(head, classes))[0]
+        return self.text_side.encode(self.backbone, inputs, ('value',), text=False, **self._feedback(head, classes))[0]
 
     @property
     def _reads_classes(self) -> bool:
@@ -167,18 +148,18 @@ class MaskCLIP(TextGuided, NameInference, EncoderDecoder):
         scale = head.scale if self.decision is None else self.decision.scale
 
         def classify(value: Tensor) -> Tensor:
-            return scale * head.name_scores(value, head.embed_classes(None, classes))
+            return scale * head.name_scores(value, head.embed_classes(None, classes, self.backbone))
 
         return dict(classify=classify)
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Losses ``decode.*`` of images (B, 3, H, W), for prompts that learn."""
-        features, text = self.encode(inputs, ('value',), **self._feedback())
+        features, text = self.text_side.encode(self.backbone, inputs, ('value',), **self._feedback())
         return add_prefix(self.decode_head.loss(features, data_samples, self.train_cfg, text), 'decode')
 
     def set_class_names(self, class_names: ClassNames) -> None:
         """Segment by other classes from now on, see :meth:`MaskCLIPHead.set_class_names`."""
-        self.decode_head.set_class_names(class_names)
+        self.decode_head.set_class_names(class_names, self.backbone)
         self.num_classes = self.out_channels = self.decode_head.num_classes
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
@@ -239,9 +220,10 @@ class MaskCLIP(TextGuided, NameInference, EncoderDecoder):
     def _maps_of(
         self, features: ImageFeatures, head: MaskCLIPHead, classes: tuple[Aliases, ...] | None = None
     ) -> Tensor:
+        text = head.embed_classes(features.global_, classes, self.backbone)
         if self.decision is not None:
-            return head.name_scores(features.value, head.embed_classes(features.global_, classes))
-        maps = head(features, classes)
+            return head.name_scores(features.value, text)
+        maps = head(features, classes, text)
         return maps if self.pamr is None else head.probabilities(maps)
 
     def _window_map(self, crops: Tensor) -> Tensor:

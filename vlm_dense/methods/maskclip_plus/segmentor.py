@@ -184,7 +184,7 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
     def _text(self) -> Tensor:
         """One unit embedding a class with a name (K, D), of the teacher's names and weights as they are."""
         head = self.teacher.decode_head
-        rows = head.text_prompt.directions(head.embed_classes().float())
+        rows = head.text_prompt.classifier_weights(head.embed_classes().float())
         if len(rows) == len(head.class_names):
             return rows
         parts = rows.split([len(names) for names in head.class_names])

@@ -208,7 +208,7 @@ class TDA(StreamAdaptation):
     def look(self, model: nn.Module, views: Tensor) -> tuple[Seen, Tensor]:
         """What the classifier says of the next image, of its views (N, 3, H, W), and its logits (K,)."""
         features = model.image_features(views)
-        logits = model.logits(features, model.class_embeddings(features.global_))
+        logits = model.logits(features, model.text_side.class_embeddings(features.global_))
         kept = self.confident(logits)
         mean = logits[kept].mean(dim=0)
         seen = Seen(

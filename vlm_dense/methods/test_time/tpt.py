@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
 from vlm_dense.clip.image_tower import ImageFeatures
-from vlm_dense.contract.learned_context import LearnedContext
+from vlm_dense.contract.prompt import LearnedContext
 from vlm_dense.contract.roles import TestTimeAdaptation
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.test_time.augmix import augmix

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.learned_context import LearnedContext
+from vlm_dense.contract.prompt import LearnedContext
 from vlm_dense.registry import MODELS
 
 PAPER = dict(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.learned_context import LearnedContext
+from vlm_dense.contract.prompt import LearnedContext
 from vlm_dense.contract.release import block_before
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS

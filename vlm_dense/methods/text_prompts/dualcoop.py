@@ -17,9 +17,9 @@ from torch import Tensor
 
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.release import Pretrained
+from vlm_dense.contract.prompt import TextPrompt
+from vlm_dense.contract.release import load_release
 from vlm_dense.contract.roles import Head, Loss, Step
-from vlm_dense.contract.text_prompt import TextPrompt
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.text_prompts.coop import CoOpPrompt
 from vlm_dense.registry import MODELS
@@ -38,7 +38,7 @@ PAPER = dict(
 
 
 @MODELS.register_module()
-class DualCoOpPrompt(Pretrained, TextPrompt, Head):
+class DualCoOpPrompt(TextPrompt, Head):
     """Two prompts, each as in CoOp with the name at the end, and regions pooled class by class (section 3).
 
     Similarities of region i are ``a = spatial_scale * cos(region, prompt)``; the weights of the regions are the
@@ -88,7 +88,7 @@ class DualCoOpPrompt(Pretrained, TextPrompt, Head):
             CoOpPrompt(class_names, text_tower, num_contexts=m, words=w, class_specific=class_specific, std=std)
             for m, w in zip(counts, words or (None, None), strict=True)
         )
-        self.load_pretrained(pretrained)
+        load_release(self, pretrained)
 
     def forward(
         self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
@@ -103,7 +103,7 @@ class DualCoOpPrompt(Pretrained, TextPrompt, Head):
         weights = similarity[:, 1:].softmax(dim=-1)
         return self.class_scale * (weights * similarity).sum(dim=-1)
 
-    def combine(self, logits: Tensor) -> Tensor:
+    def reduce_variants(self, logits: Tensor) -> Tensor:
         """Logit of the positive class, (B, K, ...): its sigmoid is the softmax of both scores."""
         return logits[:, 1] - logits[:, 0]
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.hand_written import HandWritten
-from vlm_dense.contract.learned_context import LearnedContext
+from vlm_dense.contract.prompt import LearnedContext, TemplateReference
 from vlm_dense.registry import MODELS
 
 PAPER = dict(
@@ -30,7 +30,7 @@ PAPER = dict(
 
 
 @MODELS.register_module()
-class KgCoOpPrompt(HandWritten, LearnedContext):
+class KgCoOpPrompt(LearnedContext):
     """CoOp's prompt with the name at the end, and a loss on its distance from a hand-written prompt (section 3.3).
 
     ``loss_kg = weight * (1 - mean_k cos(w_k, t_k))``, w_k learned, t_k hand-written. The paper writes the squared
@@ -63,10 +63,19 @@ class KgCoOpPrompt(HandWritten, LearnedContext):
     ):
         own = dict(class_specific=class_specific, std=std, init_cfg=init_cfg)
         super().__init__(class_names, text_tower, num_contexts, words, **own)
-        self.keep_template(text_tower, template)
+        self.reference = TemplateReference(self.class_names, text_tower, template, type(self).__name__)
         self.weight = weight
         self.load_pretrained(pretrained)
 
+    def forward(
+        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
+    ) -> Tensor:
+        """Class embeddings (K, D)."""
+        if self.training:
+            self.reference(text_tower, classes)
+        return self.encode(text_tower, self.ctx, classes)
+
     def losses(self, class_embeddings: Tensor) -> dict[str, Tensor]:
         """``loss_kg``, over all classes, of the class embeddings w (K, D) of this iteration."""
-        return dict(loss_kg=self.weight * self.distance(class_embeddings))
+        cosines = F.cosine_similarity(class_embeddings.float(), self.reference.embeddings, dim=-1)
+        return dict(loss_kg=self.weight * (1 - cosines.mean()))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vlm_dense.clip.image_tower import ImageTower
 from vlm_dense.clip.loading import check_fit
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.learned_context import WiderContext
+from vlm_dense.contract.prompt import WiderContext
 from vlm_dense.contract.release import read_release
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.learned_context import LearnedContext
+from vlm_dense.contract.prompt import LearnedContext
 from vlm_dense.contract.roles import Head
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS

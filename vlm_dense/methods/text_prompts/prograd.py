@@ -18,8 +18,7 @@ from torch import Tensor
 
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.hand_written import HandWritten
-from vlm_dense.contract.learned_context import LearnedContext
+from vlm_dense.contract.prompt import LearnedContext, TemplateReference
 from vlm_dense.contract.roles import CosineHead, Head
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS, OPTIM_WRAPPERS
@@ -49,7 +48,7 @@ _SCALE = 2.0**10  # of the divergence, whose gradient half precision would round
 
 
 @MODELS.register_module()
-class ProGradPrompt(HandWritten, LearnedContext, Head):
+class ProGradPrompt(LearnedContext, Head):
     """CoOp's prompt, whose gradient a hand-written prompt keeps an eye on (section 3.2).
 
     a is the gradient of the task's loss, b that of ``kl``, the cross-entropy of the probabilities at temperature T with
@@ -101,7 +100,7 @@ class ProGradPrompt(HandWritten, LearnedContext, Head):
         super().__init__(class_names, text_tower, num_contexts, words, **own)
         if from_template:
             self.ctx.data[..., :zeros, :] = 0
-        self.keep_template(text_tower, template)
+        self.reference = TemplateReference(self.class_names, text_tower, template, type(self).__name__)
         self.temperature, self.strength = temperature, strength
         self.direction: Tensor | None = None
         self._compared: tuple[Tensor, Tensor] | None = None
@@ -120,12 +119,20 @@ class ProGradPrompt(HandWritten, LearnedContext, Head):
             )
         return ' '.join([*['X'] * zeros, words]), zeros
 
+    def forward(
+        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
+    ) -> Tensor:
+        """Class embeddings (K, D)."""
+        if self.training:
+            self.reference(text_tower, classes)
+        return super().forward(text_tower, image_features, classes)
+
     def logits(self, features: ImageFeatures, text: Tensor, logit_scale: Tensor) -> Tensor:
         """(B, K), the scaled cosines; in training those of the hand-written prompt are kept beside them."""
         found = CosineHead.logits(self, features, text, logit_scale)
         if self.training:
             with torch.no_grad():
-                self._compared = found, CosineHead.logits(self, features, self._written, logit_scale)
+                self._compared = found, CosineHead.logits(self, features, self.reference.embeddings, logit_scale)
         return found
 
     def losses(self, class_embeddings: Tensor) -> dict[str, Tensor]:

@@ -21,10 +21,9 @@ from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from torch import Tensor, nn
 
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.learned_context import LearnedContext
+from vlm_dense.contract.prompt import LearnedContext, TextPrompt
 from vlm_dense.contract.roles import labels_of
 from vlm_dense.contract.task_loss import TaskCrossEntropy, check_tasks
-from vlm_dense.contract.text_prompt import TextPrompt
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.text_prompts.coop import CoOpPrompt
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt

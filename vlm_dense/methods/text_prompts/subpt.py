@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.loading import read_tensor
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.learned_context import WiderContext
+from vlm_dense.contract.prompt import WiderContext
 from vlm_dense.engine.models import bare_model
 from vlm_dense.errors import CheckpointError, ConfigError
 from vlm_dense.registry import HOOKS, MODELS, OPTIM_WRAPPERS

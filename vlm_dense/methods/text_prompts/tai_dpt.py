@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.release import Pretrained
+from vlm_dense.contract.prompt import TextPrompt
+from vlm_dense.contract.release import load_release
 from vlm_dense.contract.roles import Head, Loss, Step
-from vlm_dense.contract.text_prompt import TextPrompt
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.text_prompts.coop import CoOpPrompt
 from vlm_dense.registry import MODELS
@@ -55,7 +55,7 @@ _PADDED = -1e4  # similarity of what lies behind a caption
 
 
 @MODELS.register_module()
-class TaIDPTPrompt(Pretrained, TextPrompt, Head):
+class TaIDPTPrompt(TextPrompt, Head):
     """A global and a local prompt, each as in CoOp with the name at the end (section 3.3); images are not prompted.
 
     - global score: ``class_scale * cos(whole, global prompt)``
@@ -105,13 +105,13 @@ class TaIDPTPrompt(Pretrained, TextPrompt, Head):
         self.class_scale, self.spatial_scales = class_scale, tuple(spatial_scales)
         self.temperature = nn.Parameter(torch.tensor(3.0)) if learn_scale else None
         self.spatial_T = nn.Parameter(torch.tensor(3.0)) if learn_spatial_scale else None
-        self.load_pretrained(pretrained)
+        load_release(self, pretrained)
 
-    def from_release(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    def convert_release(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scales that are not learned are in the release too."""
         return {
             name: value
-            for name, value in super().from_release(weights).items()
+            for name, value in weights.items()
             if name not in ('temperature', 'spatial_T') or getattr(self, name) is not None
         }
 

@@ -11,12 +11,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.hand_written import HandWritten
-from vlm_dense.contract.learned_context import LearnedContext
+from vlm_dense.contract.prompt import LearnedContext, TemplateReference
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 
@@ -45,7 +45,7 @@ Published, ViT-B/16, 11 sets, 16 shots, as later work reports it: base 84.13, ne
 
 
 @MODELS.register_module()
-class TCPPrompt(HandWritten, LearnedContext):
+class TCPPrompt(LearnedContext):
     """CoOp's prompt with the name at the end, whose first hidden states a network replaces, and KgCoOp's loss.
 
     With t_k the unit embedding of class k in a hand-written prompt, ``Q_k = L2(QuickGELU(L1(t_k)))`` are tokens of the
@@ -106,7 +106,7 @@ class TCPPrompt(HandWritten, LearnedContext):
                 f'num_class_tokens must be at least 1; found {block} and {num_class_tokens}.'
             )
         self.ctx.data.copy_(self._initial(text_tower, words, std))
-        self.keep_template(text_tower, template)
+        self.reference = TemplateReference(self.class_names, text_tower, template, type(self).__name__)
         inner, outer = text_tower.embed_dim // reduction, num_class_tokens * text_tower.width
         layers = dict(linear1=nn.Linear(text_tower.embed_dim, inner), gelu=QuickGELU(), linear2=nn.Linear(inner, outer))
         self.meta_net = nn.Sequential(OrderedDict(layers))
@@ -134,14 +134,14 @@ class TCPPrompt(HandWritten, LearnedContext):
     ) -> Tensor:
         """Class embeddings, see :meth:`LearnedContext.encode`; by default the tokens of the classes are inserted."""
         if inserted is None:
-            tokens = self.class_tokens(text_tower)
-            inserted = self.block, tokens if classes is None else tokens[classes]
+            inserted = self.block, self.class_tokens(text_tower, classes)
         return super().encode(text_tower, context, classes, deep, inserted)
 
-    def class_tokens(self, text_tower: TextTower) -> Tensor:
-        """Q, (K, number of tokens, d)."""
-        return self.meta_net(self.hand_written(text_tower)).unflatten(1, (self.num_class_tokens, -1))
+    def class_tokens(self, text_tower: TextTower, classes: Tensor | None = None) -> Tensor:
+        """Q of the classes (k,), default all: (k, number of tokens, d)."""
+        return self.meta_net(self.reference(text_tower, classes)).unflatten(1, (self.num_class_tokens, -1))
 
     def losses(self, class_embeddings: Tensor) -> dict[str, Tensor]:
         """``loss_kg``, over all classes, of the class embeddings w (K, D) of this iteration."""
-        return dict(loss_kg=self.weight * self.distance(class_embeddings))
+        cosines = F.cosine_similarity(class_embeddings.float(), self.reference.embeddings, dim=-1)
+        return dict(loss_kg=self.weight * (1 - cosines.mean()))

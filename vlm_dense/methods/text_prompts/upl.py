@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.contract.prompt import TextPrompt
 from vlm_dense.contract.roles import Loss, Step
-from vlm_dense.contract.text_prompt import TextPrompt
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.text_prompts.coop import CoOpPrompt
 from vlm_dense.registry import MODELS

@@ -151,11 +151,11 @@ class VCDPrompt(SentencePrompt):
             embeddings = (self.mean_by_class if self.aggregate == 'mean' else self.sum_by_class)(sentences)
         return embeddings if classes is None else embeddings[..., classes, :]
 
-    def directions(self, class_embeddings: Tensor) -> Tensor:
+    def classifier_weights(self, class_embeddings: Tensor) -> Tensor:
         """What it got: a class whose descriptors agree has a longer mean."""
         return class_embeddings
 
-    def combine(self, logits: Tensor) -> Tensor:
+    def reduce_variants(self, logits: Tensor) -> Tensor:
         """The greatest logit of each class, (B, V, K, ...) to (B, K, ...)."""
         return logits.amax(dim=1)
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.learned_context import LearnedContext
+from vlm_dense.contract.prompt import LearnedContext
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 
@@ -151,7 +151,7 @@ class VariationalPrompt(LearnedContext):
         embeddings = self.encode(text_tower, vectors.flatten(0, -3), classes)
         return embeddings.unflatten(0, vectors.shape[:-2])
 
-    def combine(self, logits: Tensor) -> Tensor:
+    def reduce_variants(self, logits: Tensor) -> Tensor:
         """Logarithm of the mean probability, (B, V, K, ...) to (B, K, ...)."""
         return logits.log_softmax(dim=2).logsumexp(dim=1) - math.log(logits.shape[1])
 

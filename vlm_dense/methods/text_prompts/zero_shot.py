@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.text_prompt import TextPrompt
+from vlm_dense.contract.prompt import TextPrompt
 from vlm_dense.registry import MODELS
 from vlm_dense.vocabulary.templates import as_templates
 

@@ -15,7 +15,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures
-from vlm_dense.contract.release import Pretrained
+from vlm_dense.contract.release import load_release
 from vlm_dense.contract.roles import ImagePrompt
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import MODELS
@@ -37,7 +37,7 @@ KINDS = ('padding', 'fixed_patch', 'random_patch')
 
 
 @MODELS.register_module()
-class VPPrompt(Pretrained, ImagePrompt, BaseModule):
+class VPPrompt(ImagePrompt, BaseModule):
     """x + P with one P for all images, a frame or a patch (section 3.2); nothing is clipped.
 
     Args:
@@ -78,7 +78,7 @@ class VPPrompt(Pretrained, ImagePrompt, BaseModule):
             shapes = dict(patch=(p, p))
         for name, shape in shapes.items():
             setattr(self, name, nn.Parameter(torch.randn(1, 3, *shape)))
-        self.load_pretrained(pretrained)
+        load_release(self, pretrained)
 
     def pattern(self) -> Tensor:
         """P, (1, 3, S, S)."""

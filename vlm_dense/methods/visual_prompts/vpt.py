@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
 from vlm_dense.clip.vit import CLIPViT
-from vlm_dense.contract.release import Pretrained, block_before
+from vlm_dense.contract.release import block_before, load_release
 from vlm_dense.contract.roles import ImagePrompt
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.text_prompts.deep_text import deep_vectors
@@ -56,7 +56,7 @@ def check_vit(image_tower: ImageTower, owner: str) -> None:
 
 
 @MODELS.register_module()
-class VPTPrompt(Pretrained, ImagePrompt, BaseModule):
+class VPTPrompt(ImagePrompt, BaseModule):
     """M tokens beside the patches of the first block, and in deep prompting other ones in their place before the next.
 
     The code bases put them at different places:
@@ -123,7 +123,7 @@ class VPTPrompt(Pretrained, ImagePrompt, BaseModule):
             for tokens in self.parameters():
                 nn.init.uniform_(tokens, -bound, bound)
         self.tokens()  # refuses a place that does not exist
-        self.load_pretrained(pretrained)
+        load_release(self, pretrained)
 
     def tokens(self) -> PromptTokens:
         """The tokens as the tower takes them."""
@@ -135,12 +135,11 @@ class VPTPrompt(Pretrained, ImagePrompt, BaseModule):
         """Images as they are, and the tokens."""
         return images, self.tokens()
 
-    def from_release(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    def convert_release(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Also takes apart the tensors of several blocks.
 
         DPT has (L, M, C), MVLPT (1, M, C) and (L - 1, M, C), UPT (M * L, C) where row t is token t // L of block t % L.
         """
-        weights = super().from_release(weights)
         tokens = weights.pop('by_block', None)
         if 'later_by_block' in weights:
             tokens = torch.cat([tokens, weights.pop('later_by_block')])

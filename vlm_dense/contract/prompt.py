@@ -1,26 +1,105 @@
-"""Learned vectors in the place of words: what CoOp and all that follow it share.
+"""The prompt: class names in, class embeddings out. See docs/contract.md.
 
-"Learning to Prompt for Vision-Language Models", IJCV 2022, section 3.2.
+:class:`TextPrompt` is the role; :class:`LearnedContext` are learned vectors instead of words, what CoOp ("Learning to
+Prompt for Vision-Language Models", IJCV 2022, section 3.2) and all that follow it share; :class:`TemplateReference` is
+the hand-written prompt that many of them are compared with; :class:`PrecomputedEmbeddings` needs no text tower.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from vlm_dense.clip.loading import tokenize
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.release import Pretrained
-from vlm_dense.contract.text_prompt import TextPrompt
+from vlm_dense.contract.release import load_release
 from vlm_dense.errors import ClassNamesError, ConfigError
+from vlm_dense.vocabulary.templates import as_templates
 
 POSITIONS = ('end', 'middle', 'front')
+_RENAMED = dict(directions='classifier_weights', combine='reduce_variants')
+"""Older names of methods; a subclass that overrides one of them overrides the method of today."""
 
 
-class LearnedContext(Pretrained, TextPrompt):
+class TextPrompt(BaseModule):
+    """Base of all text prompts.
+
+    A task (segmentor, classifier, detector) builds the text tower once, builds the prompt with
+    ``MODELS.build(cfg, default_args=dict(class_names=..., text_tower=...))`` and calls it when it needs class
+    embeddings. The prompt keeps its own parameters only; the tower stays the task's and is handed in at each call.
+
+    What follows from the class names is kept in buffers that are not persistent. So the state dict of a prompt loads
+    into one for other names, unless each class has parameters of its own; then the shapes differ and it is refused.
+
+    Args:
+        class_names: Names in label order.
+        text_tower: The tower that will encode the prompts; gives widths, tokens and initial word embeddings.
+        init_cfg: mmengine's.
+
+    Attributes:
+        image_conditioned: The embeddings depend on the image; then ``forward`` gets image features and returns one
+            set of embeddings an image, and nothing is cached at test time.
+        num_variants: V prompts of each class, samples or members of an ensemble; ``None`` for one without an axis.
+        needs_tower: Whether ``forward`` runs the text tower, so that a task remembers what it gave.
+    """
+
+    image_conditioned = False
+    needs_tower = True
+    num_variants: int | None = None
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        for old, new in _RENAMED.items():
+            if old in vars(cls) and new not in vars(cls):
+                setattr(cls, new, vars(cls)[old])
+
+    def __init__(self, class_names: Sequence[str], text_tower: TextTower | None, init_cfg: dict | None = None):
+        super().__init__(init_cfg)
+        if not class_names:
+            raise ClassNamesError('A text prompt needs at least one class name, found an empty list.')
+        self.class_names = tuple(class_names)
+
+    def forward(
+        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
+    ) -> Tensor:
+        """Class embeddings, not normalised.
+
+        Args:
+            text_tower: The tower given at construction.
+            image_features: (B, D) global features, not normalised; only used when ``image_conditioned``.
+            classes: int64 indices (k,) of the classes to encode, default all K.
+
+        Returns:
+            (K, D), or (B, K, D) when ``image_conditioned``; with ``num_variants`` (V, K, D) or (B, V, K, D).
+        """
+        raise NotImplementedError
+
+    def classifier_weights(self, class_embeddings: Tensor) -> Tensor:
+        """Classifier weights: the L2-normalised class embeddings, unless the method uses the norm."""
+        return F.normalize(class_embeddings, dim=-1)
+
+    def reduce_variants(self, logits: Tensor) -> Tensor:
+        """Logits of all variants (B, V, K, ...) to those of the classes (B, K, ...); the mean by default."""
+        return logits.mean(dim=1)
+
+    def losses(self, class_embeddings: Tensor) -> dict[str, Tensor]:
+        """The method's own losses, added to the task's; none by default.
+
+        In training a task calls it once after ``forward``, in the same iteration. Other texts that a loss compares with
+        are encoded in ``forward``, which has the tower, and kept until here.
+
+        Args:
+            class_embeddings: What ``forward`` returned in this iteration; a task may have normalised it.
+        """
+        return {}
+
+
+class LearnedContext(TextPrompt):
     """``[SOS] v_1 .. v_M name . [EOT]`` with M learned vectors; the name may stand elsewhere.
 
     A method decides which vectors go to :meth:`encode`, :attr:`ctx` or something computed from it; where they go in
@@ -38,16 +117,20 @@ class LearnedContext(Pretrained, TextPrompt):
         ending: What follows the name.
 
     Attributes:
+        ignored_prefixes, key_map: What a release of the method has that this prompt has not, or under other names, see
+            :func:`~vlm_dense.contract.release.release_weights`.
         shared_states: The vectors that all classes share have the same hidden states for all. A method that makes
             them differ sets this to ``False``; they are then computed for each class.
         ctx: (M, d) vectors, or (K, M, d) if ``class_specific``; the name in official checkpoints.
-        token_ids: (K, T) ids of the prompts, ``X`` in the place of vectors without words.
+        token_ids: (K, T) ids of the prompts, ``X`` for vectors without words.
 
     Raises:
         ClassNamesError: a prompt longer than the tower's ``context_length``.
-        ConfigError: an unknown ``position``, or a number of vectors that cannot be.
+        ConfigError: an unknown ``position``, or an invalid number of context vectors.
     """
 
+    ignored_prefixes: tuple[str, ...] = ('token_prefix', 'token_suffix')
+    key_map: Mapping[str, str | Callable] = {}
     shared_states = True
 
     def __init__(
@@ -171,6 +254,10 @@ class LearnedContext(Pretrained, TextPrompt):
 
     # --- official checkpoints -------------------------------------------------------------------------------------
 
+    def load_pretrained(self, path: str | Mapping[str, str] | None) -> None:
+        """Load the learned vectors of an official release, see :func:`~vlm_dense.contract.release.load_release`."""
+        load_release(self, path)
+
     def _leave_out_rebuilt(self, state_dict: dict, prefix: str, *args) -> None:
         for key in [k for k in state_dict if k.startswith(tuple(prefix + name for name in self.ignored_prefixes))]:
             del state_dict[key]
@@ -217,3 +304,68 @@ class WiderContext(LearnedContext):
         embeddings = self.encode(text_tower, self.context(image_features))
         self.loss_embeddings = embeddings[self.loss_names]
         return embeddings[classes]
+
+
+class PrecomputedEmbeddings(TextPrompt):
+    """A text prompt without a text tower: class embeddings of a published file, or those that an exported model keeps.
+
+    Args:
+        class_names: Names in label order.
+        embeddings: As a prompt returns them, (K, D), or (V, K, D) with variants.
+        source: The prompt that made them, which says how they become classifier weights and how variants are reduced;
+            default: by cosines.
+    """
+
+    needs_tower = False
+
+    def __init__(self, class_names: Sequence[str], embeddings: Tensor, source: TextPrompt | None = None):
+        super().__init__(class_names, None)
+        self.register_buffer('embeddings', embeddings, persistent=False)
+        self.source = source
+        self.num_variants = None if source is None else source.num_variants
+
+    def forward(
+        self, text_tower: nn.Module | None, image_features: Tensor | None = None, classes: Tensor | None = None
+    ) -> Tensor:
+        """The embeddings as they were given."""
+        return self.embeddings if classes is None else self.embeddings[..., classes, :]
+
+    def classifier_weights(self, class_embeddings: Tensor) -> Tensor:
+        """As the source's."""
+        return (super() if self.source is None else self.source).classifier_weights(class_embeddings)
+
+    def reduce_variants(self, logits: Tensor) -> Tensor:
+        """As the source's."""
+        return (super() if self.source is None else self.source).reduce_variants(logits)
+
+
+class TemplateReference(nn.Module):
+    """The frozen embeddings t of a hand-written template, which a learned prompt is compared with.
+
+    A prompt has one: it calls it in ``forward``, where the tower is, and its losses read :attr:`embeddings`.
+
+    Args:
+        class_names: Names in label order; ``_`` becomes a space.
+        text_tower: Makes the tokens, which no checkpoint holds.
+        template: With ``{}`` for the class name.
+        owner: Name of the prompt, for the message.
+
+    Attributes:
+        embeddings: t of the classes of the last call, (k, D) unit vectors, float32.
+
+    Raises:
+        ConfigError: a template without ``{}``.
+    """
+
+    def __init__(self, class_names: Sequence[str], text_tower: TextTower, template: str, owner: str):
+        super().__init__()
+        (template,) = as_templates([template], owner)
+        sentences = [template.format(name.replace('_', ' ')) for name in class_names]
+        self.register_buffer('token_ids', text_tower.tokenize(sentences), persistent=False)
+        self.embeddings: Tensor | None = None
+
+    def forward(self, text_tower: TextTower, classes: Tensor | None = None) -> Tensor:
+        """t of the classes (k,), default all; the tower keeps the sentences' embeddings until its weights change."""
+        found = F.normalize(text_tower.encode_tokens(self.token_ids).float(), dim=-1).detach()
+        self.embeddings = found if classes is None else found[classes]
+        return self.embeddings
