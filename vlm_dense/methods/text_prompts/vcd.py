@@ -32,7 +32,7 @@ PAPER = dict(
     ),
     trains="nothing; a language model's descriptors",
     published='ImageNet, ViT-B/16: 68.0; the name alone 64.1',
-    contract='JSON of descriptors; (K, D) with `directions`',
+    contract='JSON of descriptors; (K, D) with `classifier_weights`',
     notes="""
 For another set, as `--datasets dtd` of `tools/compare.py`, the file is `data/vcd/dtd.json`.
 

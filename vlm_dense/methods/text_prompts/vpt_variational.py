@@ -35,7 +35,7 @@ PAPER = dict(
     ),
     trains='context vectors and the distribution of their shift',
     published='11 sets, ViT-B/16, 16 shots: new 74.9; CoCoOp 71.7',
-    contract='V samples, (B, V, K, D) if conditional; `combine`; NLL of the mixture + KL',
+    contract='V samples, (B, V, K, D) if conditional; `reduce_variants`; NLL of the mixture + KL',
     notes="""
 First version: variational prompt tuning improves generalization of vision-language models
 
