@@ -96,6 +96,7 @@ SLOW = {
     'test_text_side',
     'test_train_and_test',
     'test_upl_prompt',
+    'test_verify',
     'test_zoo',
 }
 """Files that take more than some seconds, nearly all since they run whole programs; the folder parity is slow too."""

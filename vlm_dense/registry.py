@@ -7,6 +7,7 @@ registry imports its ``locations`` when a name is first looked up.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -23,7 +24,15 @@ class Registry(root.Registry):
 
     mmengine looks up the names of a base by name, ``_base_ = 'vlm_dense::...'``, in this scope, and our bases name
     parts of mmseg and mmdet as their own configs do.
+
+    Args:
+        by_name: Name -> module that registers it. Such a module is imported when its name is looked up, and not with
+            the ``locations``: a look-up of a training class imports no exporter.
     """
+
+    def __init__(self, *args, by_name: Mapping[str, str] | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.by_name = dict(by_name or {})
 
     def get(self, key: str):
         """Return the class registered as ``key``.
@@ -32,6 +41,9 @@ class Registry(root.Registry):
             ConfigError: no registry knows ``key``; the message lists the
                 registered names nearest to it.
         """
+        name = key.rpartition('.')[2]
+        if name in self.by_name:
+            import_module(self.by_name[name])
         self.import_from_location()
         if '.' not in key and key not in self.module_dict:
             for scope in self._tasks():
@@ -43,7 +55,11 @@ class Registry(root.Registry):
         except RuntimeError:  # mmengine's last resort, an import path, failed
             found = None
         if found is None:
-            raise ConfigError(unknown_name(key, f'{self.name} registry of vlm_dense', self._module_dict))
+            raise ConfigError(
+                unknown_name(
+                    key, f'{self.name} registry of vlm_dense', dict.fromkeys((*self._module_dict, *self.by_name))
+                )
+            )
         return found
 
     def _tasks(self) -> list[str]:
@@ -65,18 +81,20 @@ class Registry(root.Registry):
 _DETECTION = ['vlm_dense.detection'] if find_spec('mmdet') else []
 _MODELS = [
     *_DETECTION,
-    *(['vlm_dense.export.detector'] if _DETECTION else []),
     'vlm_dense.classification',
     'vlm_dense.clip.resnet',
     'vlm_dense.clip.text_tower',
     'vlm_dense.clip.vit',
-    'vlm_dense.export.models',
     'vlm_dense.methods',
     'vlm_dense.segmentation',
 ]
+_EXPORTED = {
+    'ExportedSegmentor': 'vlm_dense.export.models',
+    **({'ExportedDetector': 'vlm_dense.export.detector'} if _DETECTION else {}),
+}
 _DATA = [*_DETECTION, 'vlm_dense.classification', 'vlm_dense.datasets']
 
-MODELS = Registry('model', parent=root.MODELS, scope='vlm_dense', locations=_MODELS)
+MODELS = Registry('model', parent=root.MODELS, scope='vlm_dense', locations=_MODELS, by_name=_EXPORTED)
 DATASETS = Registry('dataset', parent=root.DATASETS, scope='vlm_dense', locations=_DATA)
 TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='vlm_dense', locations=[*_DATA, 'vlm_dense.methods'])
 METRICS = Registry(

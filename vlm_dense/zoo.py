@@ -22,8 +22,14 @@ MASKCLIP = {
 
 DEFAULT_MODEL = 'maskclip_tiny-vit'
 
-METHODS = ('maskclip', 'sclip', 'clearclip', 'naclip', 'sc_clip', 'resclip', 'proxyclip', 'lposs')
-"""MaskCLIP and its successors."""
+METHODS = tuple(
+    sorted(
+        path.parent.name
+        for path in (ROOT / 'configs').glob('*/*_tiny-vit_shapes.py')
+        if path.name == f'{path.parent.name}_tiny-vit_shapes.py'
+    )
+)
+"""MaskCLIP and its successors: the methods with a config ``<method>_tiny-vit_shapes.py``."""
 
 TOWERS = {'tiny-vit': ('tiny-vit', 'bundled'), 'vit-b16': ('ViT-B-16', 'openai'), 'vit-l14': ('ViT-L-14', 'openai')}
 """Towers of :data:`METHODS` -> (arch, pretrained)."""

@@ -25,3 +25,4 @@ train_pipeline = [
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_cfg = None  # no validation images
+published = [dict(protocols=['multi-label'])]

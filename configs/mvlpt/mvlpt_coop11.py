@@ -11,3 +11,4 @@ model = dict(
     text_prompt=dict(type='vlm_dense.MVLPTPrompt', num_contexts=4, num_tokens=4, project_dim=128),
     loss=dict(type='vlm_dense.TaskCrossEntropy', others='kept'),
 )
+published = [dict(protocols=['tasks'], shots=[1, 5, 20])]

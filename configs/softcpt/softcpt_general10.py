@@ -30,3 +30,4 @@ model = dict(
 )
 optim_wrapper = dict(type='vlm_dense.RepeatedSteps', times=4)
 param_scheduler = [dict(type='vlm_dense.RepeatedCosineLR', period=50, times=4)]
+published = [dict(protocols=['tasks'])]

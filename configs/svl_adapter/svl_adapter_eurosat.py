@@ -19,3 +19,4 @@ model = dict(
 default_hooks = dict(
     prepare=dict(type='vlm_dense.PrepareHook', data=dict(search=dict(dataset={{_base_.val_dataloader.dataset}})))
 )
+published = [dict(protocols=['few-shot'])]

@@ -39,3 +39,4 @@ test_pipeline = [
 ]
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 val_cfg = None
+published = [dict(protocols=['multi-label'])]

@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import yaml
+import records
+from mkdocs.utils import yaml_load
 from site_pages import links, reference, zoo
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +17,7 @@ DOCS = sorted((ROOT / 'docs').rglob('*.md'))
 PAGES = [*(ROOT / path for path in links.PAGES), *sorted((ROOT / 'configs').glob('*/README.md')), *DOCS]
 
 names = cache(reference.Reference)
-methods = cache(zoo.read_methods)
+methods = records.read_methods
 
 
 def of(path: Path) -> str:
@@ -106,7 +107,7 @@ def test_the_zoo_lists_every_config_once():
     text = ''.join(zoo.zoo_page(methods(ROOT), task) for task in zoo.TASKS)
     found = re.findall(r'^\| \[[^]]+\]\((configs/\S+\.py)\)', text, re.M)
     assert sorted(found) == sorted(of(path) for path in (ROOT / 'configs').glob('[!_]*/*.py'))
-    assert '| ADE20K: mIoU 43.5 |' in text and '| top1 56.6 ± 0.8 (16 shots) |' in text
+    assert '| mIoU 43.5, mIoU (scales, flip) 44.7 |' in text and '| top1 (16 shots) 56.6 |' in text
     assert 'no trained weights to download' in text
 
 
@@ -142,8 +143,31 @@ def test_files_that_a_page_names_exist(page):
         assert (ROOT / path).is_file() or page.stem == 'new_method', f'{path} on {of(page)}'
 
 
+@pytest.mark.parametrize('page', ['architecture', 'by_hand'])
+def test_packages_and_files_of_the_code_that_a_page_names_exist(page):
+    """Paths are below vlm_dense, in the second column of a table."""
+    cells = re.findall(r'^\| [^|]+ \| ([^|]+) \|', (ROOT / f'docs/{page}.md').read_text('utf-8'), re.M)
+    paths = [path for cell in cells for path in re.findall(r'`([a-z_]+(?:/[\w.]+)*/?(?:\.py)?)`', cell)]
+    paths = [path for path in paths if '/' in path or page == 'by_hand']
+    assert len(paths) > 8
+    roots = (ROOT, ROOT / 'vlm_dense')
+    assert [path for path in paths if not any((root / path).exists() for root in roots)] == []
+
+
+def test_the_drawing_of_the_layers_is_that_of_the_linter():
+    text = (ROOT / 'docs/architecture.md').read_text('utf-8')
+    drawn = set(re.findall(r'<b>(\w+)</b>', text)) | {'registry', 'errors'}
+    layers = re.search(r'^layers = \[\n(.*?)^\]', (ROOT / 'pyproject.toml').read_text('utf-8'), re.M | re.S)[1]
+    ranks = {name: i for i, line in enumerate(layers.splitlines()) for name in re.findall(r'vlm_dense\.(\w+)', line)}
+    small = {'libraries', 'colours', 'drawing', 'limits'}  # single files without a box of their own
+    assert ranks.keys() - small == drawn - {'ops'}
+    arrows = re.findall(r'^    (\w+)(?:\[[^]]*\])? --> ([\w &]+)$', text, re.M)
+    steps = [(start, end) for start, ends in arrows for end in ends.split(' & ') if start != 'tools']
+    assert len(steps) > 15 and all(ranks[start] < ranks[end] for start, end in steps)
+
+
 def test_every_page_is_in_the_navigation():
-    nav = yaml.safe_load((ROOT / 'mkdocs.yml').read_text('utf-8'))['nav']
+    nav = yaml_load((ROOT / 'mkdocs.yml').read_text('utf-8'))['nav']
     listed = set(re.findall(r'[\w/]+\.md', str(nav)))
     notebooks = {f'notebooks/{path.stem}.md' for path in (ROOT / 'docs/notebooks').glob('*.ipynb')}
     wanted = {of(page).removeprefix('docs/') for page in DOCS} | notebooks | set(links.PAGES.values())

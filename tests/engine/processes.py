@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 
 import torch
 import torch.distributed as dist
@@ -31,6 +32,18 @@ def _connected(rank: int, count: int, folder: str, function: Callable, args: tup
         dist.barrier()
     finally:
         dist.destroy_process_group()
+
+
+def forked(function: Callable, *args) -> BaseProcess:
+    """A process of its own that calls ``function(*args)``, a name of a module; it starts at once, with one thread."""
+    process = forked_context('vlm_dense.comparison.preload').Process(target=_with_one_thread, args=(function, args))
+    process.start()
+    return process
+
+
+def _with_one_thread(function: Callable, args: tuple) -> None:
+    torch.set_num_threads(1)  # as in this process: sums round by threads
+    function(*args)
 
 
 def wait_until(seen: Callable[[], object], process: subprocess.Popen, seconds: float = 240) -> None:

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
-import methods_page
 import numpy as np
+import pages
 import pytest
 import torch
 from classification.test_image_sets import build, write_coco, write_imagenet, write_split
@@ -711,12 +711,12 @@ def test_show_dataset_writes_jpg_as_well(tmp_path):
 
 
 def test_the_page_of_methods_needs_a_comparison(tmp_path, capsys):
-    refused(capsys, 'does not exist', methods_page.main, tmp_path)
+    refused(capsys, 'does not exist', pages.main, '--comparison', tmp_path)
     write(tmp_path / 'results.md', 'nothing')
-    refused(capsys, 'no finished comparison', methods_page.main, tmp_path)
+    refused(capsys, 'no finished comparison', pages.main, '--comparison', tmp_path)
     write(tmp_path / 'results.md', '`command`')
     write(tmp_path / 'results.csv', 'method,shots,seed\na,many,1\n')
-    refused(capsys, 'results.csv, line 2', methods_page.main, tmp_path)
+    refused(capsys, 'results.csv, line 2', pages.main, '--comparison', tmp_path)
 
 
 # --- data of classification and detection -----------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The method of docs/new_method.md works as the page says, in classifier and segmentor."""
+"""The methods of docs/new_method.md work as the page says: two files each, the method and its config."""
 
 from __future__ import annotations
 
@@ -12,31 +12,46 @@ import torch.nn.functional as F
 from classification.small_runs import ROOT, SMALL, train_tool, weights
 from tiny_towers import vit
 
+from vlm_dense.cli import test as test_tool
 from vlm_dense.registry import MODELS
 
 PAGE = (ROOT / 'docs' / 'new_method.md').read_text()
-METHOD, CONFIG = re.findall(r'```python\n(.*?)```', PAGE, re.S)
+FILES = dict(re.findall(r'`(\w+\.py)`[^`]*?:\n\n```python\n(.*?)```', PAGE, re.S))
 ARCH = vit(text=dict(layers=1), layers=1)
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory) -> Path:
-    """Both files of the page, written as a reader would; the method can be imported."""
+    """The files of the page, written as a reader would; the methods can be imported."""
     folder = tmp_path_factory.mktemp('new')
-    (folder / 'shift_prompt.py').write_text(METHOD)
-    (folder / 'shift_shapes.py').write_text(CONFIG.replace('configs/', f'{ROOT}/configs/'))
+    for name, text in FILES.items():
+        (folder / name).write_text(text.replace("'configs/", f"'{ROOT}/configs/"))
     sys.path.insert(0, str(folder))
     yield folder
     sys.path.remove(str(folder))
-    sys.modules.pop('shift_prompt', None)
-    MODELS.module_dict.pop('ShiftPrompt', None)
+    for module, name in (('shift_prompt', 'ShiftPrompt'), ('key_attention', 'KeyAttention')):
+        sys.modules.pop(module, None)
+        MODELS.module_dict.pop(name, None)
 
 
-def test_the_page_keeps_its_word_of_forty_lines():
-    assert len([line for line in METHOD.splitlines() if line.strip()]) <= 40
+def test_a_method_is_two_files_of_forty_lines_at_most():
+    assert list(FILES) == ['shift_prompt.py', 'shift_shapes.py', 'key_attention.py', 'key_shapes.py']
+    assert all(len([line for line in text.splitlines() if line.strip()]) <= 40 for text in FILES.values())
 
 
-def test_it_trains_from_its_config(folder):
+def test_every_role_of_the_contract_is_on_the_page():
+    import vlm_dense.contract as contract
+
+    bases = ('TextPrompt', 'LearnedContext', 'ImagePrompt', 'Head', 'DenseAttention', 'Loss', 'TestTimeAdaptation')
+    table = PAGE.partition('## ')[0]
+    for name in (*bases, 'StreamAdaptation', 'Refinement', 'PrepareHook', 'OptimWrapper', 'Hook'):
+        assert f'`{name}' in table or f' {name}`' in table or f'.{name}`' in table, name
+    assert set(bases) <= set(contract.__all__)
+    files = {path.name for path in (ROOT / 'vlm_dense/methods').rglob('*.py')}
+    assert set(re.findall(r'`(\w+\.py)`', table)) <= files
+
+
+def test_the_prompt_trains_from_its_config(folder):
     work = folder / 'work'
     train_tool.main(
         [str(folder / 'shift_shapes.py'), '--work-dir', str(work), '--cfg-options', *SMALL, 'train_cfg.max_epochs=2']
@@ -47,7 +62,7 @@ def test_it_trains_from_its_config(folder):
     assert 'prompt.loss_shift' in log and 'After training: top1' in log
 
 
-def test_it_computes_what_it_says(folder):
+def test_the_prompt_computes_what_it_says(folder):
     import shift_prompt  # noqa: F401
 
     model = MODELS.build(
@@ -76,3 +91,34 @@ def _labelled(*labels) -> list:
     from vlm_dense.classification import ClsDataSample
 
     return [ClsDataSample().set_label(label) for label in labels]
+
+
+def test_the_attention_is_tested_from_its_config(folder):
+    work = folder / 'dense'
+    small = ['test_dataloader.dataset.num_scenes=2', 'test_dataloader.num_workers=0']
+    test_tool.main([str(folder / 'key_shapes.py'), '--work-dir', str(work), '--cfg-options', *small])
+    log = next(work.glob('*/*.log')).read_text()
+    assert re.search(r'mIoU: +\d', log) and 'KeyAttention' in log
+
+
+def test_the_attention_computes_what_it_says(folder):
+    import key_attention  # noqa: F401
+
+    torch.manual_seed(0)
+    part = dict(type='vlm_dense.KeyAttention', sharpness=2.0)
+    tower = MODELS.build(dict(type='vlm_dense.CLIPViT', arch=ARCH, head=True, dense_attention=part)).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        found = tower.encode(images, ('value',)).value
+        block, seen = tower.transformer.resblocks[-1], []
+        handle = block.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        tower.encode(images, ('value',))
+        handle.remove()
+        x = block.ln_1(seen[0])
+        q, k, v = F.linear(x, block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, dim=-1)
+        split = [t.unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2) for t in (k, v)]
+        mixed = F.scaled_dot_product_attention(2 * split[0], *split)
+        mixed = block.attn.out_proj(mixed.transpose(1, 2).flatten(2))
+        wanted = tower.ln_post(mixed[:, 1:]) @ tower.proj
+    size = found.shape[-1]
+    torch.testing.assert_close(found, wanted.transpose(1, 2).unflatten(-1, (size, size)), rtol=1e-4, atol=1e-5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,13 @@ def fill(key: str, shape) -> Tensor:
 
 
 def tiny_clip(kind: str) -> dict[str, Tensor]:
-    """OpenAI-layout state dict of the tiny ``'vit'`` or ``'resnet'`` CLIP."""
-    shapes = {k: tuple(v.shape) for k, v in open_clip.model.CLIP(**TINY[kind]).state_dict().items()}
+    """OpenAI-layout state dict of the tiny ``'vit'`` or ``'resnet'`` CLIP; the caller's own."""
+    return {key: value.clone() for key, value in _drawn(kind).items()}
+
+
+@cache
+def _drawn(kind: str) -> dict[str, Tensor]:
+    """Drawn once in a process: a table of 49,408 tokens takes longer than most comparisons."""
+    with torch.device('meta'):  # of the model only shapes are looked at
+        shapes = {k: tuple(v.shape) for k, v in open_clip.model.CLIP(**TINY[kind]).state_dict().items()}
     return {k: fill(k, s) for k, s in shapes.items() if k != 'attn_mask'}

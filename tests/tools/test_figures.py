@@ -37,8 +37,8 @@ def test_a_figure_that_differs_is_told(tmp_path, monkeypatch, capsys):
     listed[1]['name'] = 'b'
     listed.append(dict(listed[0], name='long', minutes=99))
     listed.append(dict(listed[0], name='data', command='python tools/train.py {camvid}'))
-    path = tmp_path / 'figures.json'
-    path.write_text(json.dumps(listed))
+    path = tmp_path / 'results.yml'
+    path.write_text(json.dumps(dict(own=listed)))  # JSON is YAML
     entries = figures.read_entries(path)
     monkeypatch.setattr(figures, 'read_entries', lambda: entries)
     assert figures.main(['--out', str(tmp_path / 'out')]) == 1

@@ -107,6 +107,26 @@ def test_a_test_set_with_settings_of_its_own_is_told():
     assert told['published'] == 'published' and told['test_changes'] == {}  # 10 samples on every target
 
 
+@pytest.mark.parametrize(
+    ('method', 'dataset', 'protocol', 'shots', 'training', 'names'),
+    [
+        ('dualcoop', 'coco', 'multi-label', 16, (50, 32, 2e-3), 'data set: coco2014'),
+        ('dualcoop', 'voc2007', 'multi-label', 16, (50, 32, 1e-3), 'data set: voc2007'),
+        ('tai_dpt', 'coco', 'multi-label', 16, (20, 512, 1e-4), '80 names of the config'),
+        ('tai_dpt', 'voc2007', 'multi-label', 16, (20, 512, 1e-4), '20 names of the config'),
+        ('softcpt', 'general10', 'tasks', 16, (50, 32, 2e-3), None),
+        ('mvlpt', 'coop11', 'tasks', 20, (200, 32, 2e-3), None),
+        ('svl_adapter', 'eurosat', 'few-shot', 16, (50, 32, 1e-3), 'data set: eurosat'),
+    ],
+)
+def test_sets_with_configs_of_their_own(method, dataset, protocol, shots, training, names):
+    (cell,) = plan(CONFIGS, [method], [dataset], [protocol], [shots], [1])
+    told = plans.tell(cell, CONFIGS)
+    found = told['training']
+    assert told['published'] == 'published' and names in (None, told['class_names'])
+    assert (found['length'], found['batch'], found['rates']['all']) == training and found['unit'] == 'epochs'
+
+
 HIDDEN = [
     ("model['text_prompt'].pop('templates')", 'leaves templates to the default'),
     ("model['text_prompt'] = dict(type='vlm_dense.KgCoOpPrompt', template='a {}.')", 'leaves words to the default'),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from engine.processes import forked
 from engine.toy import scalars, write_config, write_data
 from mmengine.config import Config
 from PIL import Image
@@ -71,7 +72,7 @@ def test_a_quiet_test_prints_its_metrics_and_writes_them_as_json(trained, tmp_pa
     assert ' INFO ' in log.read_text()
 
 
-def test_a_killed_run_resumes_bit_for_bit(trained, tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(trained, tmp_path, monkeypatch):
     config, whole = trained
     text = Path(config).read_text() + (
         '\ncustom_imports = dict(imports=["kill_hook"])\ndefault_hooks["kill"] = dict(type="KillHook")\n'
@@ -83,11 +84,10 @@ def test_a_killed_run_resumes_bit_for_bit(trained, tmp_path):
         '        if runner.iter == 6:\n            os.kill(os.getpid(), signal.SIGKILL)\n'
     )
     work_dir = tmp_path / 'work'
-    command = [sys.executable, str(TOOLS / 'train.py'), str(tmp_path / 'killed.py'), '--work-dir', str(work_dir)]
-    path = os.pathsep.join([str(tmp_path), str(TOOLS.parent), os.environ.get('PYTHONPATH', '')])
-    env = dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1')  # as in this process: sums round by threads
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert done.returncode == -9, done.stderr[-2000:]
+    monkeypatch.syspath_prepend(tmp_path)
+    process = forked(train_tool.main, [str(tmp_path / 'killed.py'), '--work-dir', str(work_dir)])
+    process.join()
+    assert process.exitcode == -9
     assert (work_dir / 'last_checkpoint').read_text().endswith('iter_6.pth')
     (tmp_path / 'resumed.py').write_text(Path(config).read_text().replace("'trained'", "'resumed'"))
     train_tool.main([str(tmp_path / 'resumed.py'), '--work-dir', str(work_dir), '--resume'])

@@ -3,15 +3,14 @@
 python tools/dev/figures.py --data-root camvid=DIR
 
 Which figure stands on which page, the command that prints it and how it is found in the output are in
-docs/data/figures.json. Commands that take longer than --minutes, or whose data are not given, are listed and left out.
+docs/data/results.yml. Commands that take longer than --minutes, or whose data are not given, are listed and left out.
 Outputs are kept in --out: a command whose output is there is not run again, so a stopped run goes on. The program exits
-with 1 if a figure differs from its page; mend the page and the value in docs/data/figures.json together.
+with 1 if a figure differs from its page; fix the page and the value in docs/data/results.yml together.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shlex
@@ -21,6 +20,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,9 +76,9 @@ class Entry:
     figures: list[Figure]
 
 
-def read_entries(path: Path = ROOT / 'docs' / 'data' / 'figures.json') -> list[Entry]:
-    """All entries of the list."""
-    listed = json.loads(path.read_text(encoding='utf-8'))
+def read_entries(path: Path = ROOT / 'docs' / 'data' / 'results.yml') -> list[Entry]:
+    """The commands of this project's own figures."""
+    listed = yaml.safe_load(path.read_text(encoding='utf-8'))['own']
     return [Entry(**{**entry, 'figures': [Figure(**f) for f in entry['figures']]}) for entry in listed]
 
 

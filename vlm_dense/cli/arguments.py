@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import math
 import os
 import re
@@ -18,6 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import vlm_dense
 from vlm_dense.engine.configs.names import existing_config
 from vlm_dense.engine.messages import local_rank, user_errors
 from vlm_dense.errors import DataError
@@ -37,6 +39,7 @@ PROGRAMS = {
     'compare-dense': 'compare_dense',
     'models': 'models',
     'info': 'model_info',
+    'verify': 'verify',
     'print-config': 'print_config',
     'check-data': 'check_data',
     'show-dataset': 'show_dataset',
@@ -126,6 +129,20 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     """Add where figures go for other programs, see :func:`figures_to`."""
     text = 'write the figures there as JSON; -: to standard output, and all else to standard error'
     parser.add_argument('--json', metavar='FILE', help=text)
+
+
+def setup(quiet: bool = False) -> None:
+    """Prepare this process, see :func:`vlm_dense.setup`; before others import mmseg.
+
+    Args:
+        quiet: Let the console show warnings only.
+    """
+    vlm_dense.setup()
+    if quiet:
+        from mmengine.logging import MMLogger
+
+        for handler in MMLogger.get_current_instance().handlers:
+            handler.setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import vlm_dense
 from vlm_dense.cli import arguments
 from vlm_dense.engine.messages import user_errors
 
@@ -30,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; 1 if some files cannot be used."""
     args = parser().parse_args(argv)
     with user_errors(), arguments.figures_to(args.json) as write:
-        vlm_dense.setup()  # before others import mmseg
+        arguments.setup(args.quiet)
         from vlm_dense.inference.data_report import check
 
         reports = check(args)

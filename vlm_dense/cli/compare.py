@@ -24,8 +24,6 @@ from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError, unknown_name
 
 PROTOCOLS = ('few-shot', 'base-to-new', 'transfer', 'domain-generalisation', 'multi-label', 'hierarchical', 'tasks')
-
-
 KEPT = 'What is finished is kept, the same command goes on.'
 
 
@@ -82,10 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     os.environ.setdefault('OMP_NUM_THREADS', '1')  # a cell is a process; its threads would fight with the others'
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the cells end as well
-    with (
-        user_errors(interrupted='What is finished is kept, the same command goes on.'),
-        arguments.figures_to(args.json) as write,
-    ):
+    with user_errors(interrupted=KEPT), arguments.figures_to(args.json) as write:
         vlm_dense.setup()  # before others import mmseg
         from vlm_dense.comparison import plans, report
         from vlm_dense.comparison.cells import plan
@@ -110,9 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         (args.out / 'results.md').write_text(text, encoding='utf-8')
         report.draw(rows, args.out / 'results.png')
         print(f'\n\n{text}\nWritten: {args.out}/results.csv, results.md, results.png')
-        write(
-            dict(rows=rows, skipped=report.skipped_of(found), failed={str(cell): why for cell, why in failed.items()})
-        )
+        why = {str(cell): reason for cell, reason in failed.items()}
+        write(dict(rows=rows, skipped=report.skipped_of(found), failed=why))
     return 1 if failed else 0
 
 

@@ -73,10 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: a measurement ends as well
-    with (
-        user_errors(interrupted='What is finished is kept, the same command goes on.'),
-        arguments.figures_to(args.json) as write,
-    ):
+    with user_errors(interrupted=KEPT), arguments.figures_to(args.json) as write:
         vlm_dense.setup()  # before others import mmseg
         from vlm_dense.comparison import dense, dense_report
 

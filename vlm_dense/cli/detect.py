@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import vlm_dense
 from vlm_dense.cli import arguments
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ConfigError(f'--threshold is a score, from 0 to 1, found {args.threshold}.')
         arguments.existing_images(args.image)
         need_mmdet()
-        vlm_dense.setup()  # before others import mmdet
+        arguments.setup(args.quiet)
         from vlm_dense.inference import DetInferencer
         from vlm_dense.inference.common import file_names, picture_list
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import vlm_dense
 from vlm_dense.cli import arguments
 from vlm_dense.engine.messages import user_errors
 
@@ -41,7 +40,7 @@ def parser() -> arguments.Parser:
 def main(argv: Sequence[str] | None = None) -> dict:
     """Run the program; returns the summary."""
     args = parser().parse_args(argv)
-    vlm_dense.setup()  # before others import mmseg
+    arguments.setup(args.quiet)
     from vlm_dense.inference.pseudo_label import LIST, SUMMARY, pseudo_label
 
     with user_errors(interrupted='The masks that are written are kept: run the same again.'):

@@ -15,7 +15,6 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import vlm_dense
 from vlm_dense.cli import arguments
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ClassNamesError, ConfigError
@@ -95,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     with user_errors(), arguments.figures_to(args.json) as write:
         check(args)
-        vlm_dense.setup()  # before others import mmseg
+        arguments.setup(args.quiet)
         from vlm_dense.inference.common import keep_inputs, picture_list
         from vlm_dense.vocabulary.class_names import split_names
 

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,12 @@ def _fit_grid(table: Tensor, shape: torch.Size, path: Path, image_size: int | No
     return resize_positions(table.float(), (expected, expected))
 
 
+@lru_cache(maxsize=1)  # 25 MB; both towers of a model need it, and drawing it takes most of the time of loading one
+def _drawn_tokens(vocab_size: int, width: int) -> Tensor:
+    table = np.random.RandomState(0).standard_normal((vocab_size, width)) * 0.02
+    return torch.from_numpy(table.astype(np.float32))
+
+
 def _whole_token_table(state_dict: dict[str, Tensor], vocab_size: int, path: Path) -> dict[str, Tensor]:
     """Expand the token table of the bundled models, which store only the rows that were trained.
 
@@ -197,8 +204,7 @@ def _whole_token_table(state_dict: dict[str, Tensor], vocab_size: int, path: Pat
             f'{path}: expected one row of token_embedding.rows for each of token_embedding.ids below {vocab_size}, '
             f'found {len(rows)} rows and {len(ids)} ids up to {int(ids.max())}.'
         )
-    table = np.random.RandomState(0).standard_normal((vocab_size, rows.shape[1])) * 0.02
-    table = torch.from_numpy(table.astype(np.float32))
+    table = _drawn_tokens(vocab_size, rows.shape[1]).clone()
     table[ids.long()] = rows.float()
     state_dict['token_embedding.weight'] = table
     return state_dict

@@ -61,7 +61,7 @@ def tell(cell: Cell, configs: Path) -> dict:
         seed=cell.seed,
         tower=cell.tower,
         published=_status(asked, cell),
-        sentences=_sentences(cfg, what, strict=cell.dataset in SETS),
+        sentences=_sentences(cfg, what, strict=bool(image_sets(cfg))),
         class_names=_class_names(cfg),
         training=_training(cell.train, what),
         fitted=_fitted(cfg, what),
@@ -80,12 +80,13 @@ def tell(cell: Cell, configs: Path) -> dict:
 
 
 def _status(asked: dict, cell: Cell) -> str:
-    if cell.dataset not in SETS:
+    own = {node['name'] for node in image_sets(asked.get('test_dataloader'))}
+    if not own:
         return 'drawn here, in no paper'
     if is_published(asked, cell.dataset, cell.protocol, cell.shots):
         return 'published'
-    own = {node['name'] for node in image_sets(asked.get('test_dataloader'))}
-    return 'not published' if cell.dataset in own else 'as on ImageNet (not published)'
+    of_imagenet = cell.dataset in SETS and cell.dataset not in own
+    return 'as on ImageNet (not published)' if of_imagenet else 'not published'
 
 
 @functools.lru_cache(maxsize=256)

@@ -15,13 +15,15 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'tools' / 'dev')]
 import vlm_dense
 
 vlm_dense.setup()  # before others import mmseg
+import records
+
 from site_pages import links, notebook, reference, zoo
 
 
 @cache
 def pages() -> dict[str, tuple[str, str]]:
     """Page -> its Markdown, and the file of the repository from which its links start."""
-    methods, names = zoo.read_methods(ROOT), reference.Reference()
+    methods, names = records.read_methods(ROOT), reference.Reference()
     made = {page: ((ROOT / path).read_text('utf-8'), path) for path, page in links.PAGES.items()}
     made['methods/index.md'] = zoo.index_page(methods), 'README.md'
     for method in methods:

@@ -93,6 +93,8 @@ class Reference:
         registries = [value for value in known if isinstance(value, registry.Registry)]
         for each in registries:
             each.import_from_location()
+            for name in each.by_name:
+                each.get(name)
         self.registered = {name: kind for each in registries for name, kind in each.module_dict.items() if _ours(kind)}
 
     @cached_property

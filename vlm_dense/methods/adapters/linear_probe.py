@@ -2,6 +2,10 @@
 
 "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, appendix A.3; the few-shot protocol
 of "Learning to Prompt for Vision-Language Models", IJCV 2022.
+
+A logistic regression on the frozen, unnormalised image features is the reference point of few-shot adaptation. The
+strength of its L2 penalty is searched on a few validation images, first on a coarse grid and then by bisection. It
+knows nothing of the class names.
 """
 
 from __future__ import annotations
@@ -22,6 +26,19 @@ from vlm_dense.contract.preparation import Prepared, check_classes_present, read
 from vlm_dense.contract.roles import Head
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='Linear probe',
+    title='Learning Transferable Visual Models From Natural Language Supervision',
+    venue='ICML 2021',
+    link='https://arxiv.org/abs/2103.00020',
+    code='https://github.com/KaiyangZhou/CoOp',
+    licence='MIT',
+    idea='Logistic regression on features of the frozen image tower.',
+    trains='a linear classifier on features',
+    contract='support, search; linear; fitted',
+)
+
 
 VALIDATION_SHOTS = 4
 SOLVERS = ('sklearn', 'exact')

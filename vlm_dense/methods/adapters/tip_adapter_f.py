@@ -1,6 +1,8 @@
 """Tip-Adapter-F: the cache of Tip-Adapter, its keys trained.
 
-"Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification", ECCV 2022.
+The cache of Tip-Adapter is the starting point of a linear layer without bias. Only this layer, the keys, is trained;
+labels, class embeddings and both towers stay frozen. A few epochs are enough, and the two scalars are searched again
+at the end.
 """
 
 from __future__ import annotations
@@ -14,6 +16,24 @@ from torch.utils.data import DataLoader
 
 from vlm_dense.methods.adapters.tip_adapter import TipAdapter
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='Tip-Adapter-F',
+    title='Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification',
+    venue='ECCV 2022',
+    link='https://arxiv.org/abs/2207.09519',
+    code='https://github.com/gaopengcuhk/Tip-Adapter',
+    licence='none',
+    idea='Tip-Adapter whose keys are trained.',
+    trains='the keys of the cache',
+    published='ImageNet, RN50: 61.1, 61.7, 62.5, 64.0, 65.5 with 1, 2, 4, 8, 16 shots',
+    contract='support, search; cosine + trained cache; CE',
+    variants={
+        'tip_adapter_f_on-test': dict(
+            trains='as tip_adapter_f, epoch, alpha and beta chosen on test images as in the official code',
+        ),
+    },
+)
 
 
 @MODELS.register_module()

@@ -1,6 +1,8 @@
 """VT-CLIP: the text of each class looks at the positions of the image.
 
-"VT-CLIP: Enhancing Vision-Language Models with Visual-guided Texts", arXiv 2112.02399.
+A transformer decoder layer lets each class embedding look at the spatial features of the image. The changed embedding
+is added to the original one and classifies that image, while both towers stay frozen. The authors published no code,
+so the inside of the layer is the standard decoder block.
 """
 
 from __future__ import annotations
@@ -14,6 +16,27 @@ from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
 from vlm_dense.contract.roles import CosineHead
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='VT-CLIP',
+    title='VT-CLIP: Enhancing Vision-Language Models with Visual-guided Texts',
+    venue='arXiv 2021',
+    link='https://arxiv.org/abs/2112.02399',
+    idea=(
+        'A transformer decoder layer lets the text of each class look at the positions of the image; what it finds is '
+        'added to the text, which then classifies the image. The layer is trained on a few images of each class, CLIP '
+        'is not.'
+    ),
+    trains='a transformer decoder layer by which the text looks at the image',
+    contract='text looks at the image; CE',
+    notes="""
+`vt_clip_vit_shapes.py` is the same on the ViT of the comparisons.
+
+The paper has no public code and its recipe is not known here: number and width of the layers, their norms and the
+residual are arguments of the head, and the schedule is that of the family of adapters. There is no published figure
+to compare with. `zero_init=True` begins at zero-shot CLIP.
+""",
+)
 
 
 @MODELS.register_module()

@@ -1,4 +1,10 @@
-"""ClearCLIP: the last block without residual and MLP, with query-query attention."""
+"""ClearCLIP: the last block without residual and MLP, with query-query attention.
+
+The residual stream that enters the last block of CLIP's ViT holds knowledge of the whole image and drowns what the
+attention says of a place. ClearCLIP drops this residual and the feed-forward network, and lets queries attend to
+queries. The output of that attention is normalised, projected and compared with the class embeddings at each patch;
+nothing is trained.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +17,23 @@ from vlm_dense.clip.last_blocks import LastBlocks
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.dense.last_block import LastBlockAttention
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='ClearCLIP',
+    title='ClearCLIP: Decomposing CLIP Representations for Dense Vision-Language Inference',
+    venue='ECCV 2024',
+    link='https://arxiv.org/abs/2407.12442',
+    code='https://github.com/mc-lan/ClearCLIP',
+    licence='NTU S-Lab 1.0',
+    idea=(
+        'In the last block queries attend to queries; the residual, which carries what is said of the whole image, '
+        'and the MLP are left out.'
+    ),
+    notes="""
+The published figures come from a picture in the repository. ; the released name lists have synonyms and glued words
+which these configs do not have, so another figure is to be expected.
+""",
+)
 
 
 @MODELS.register_module()

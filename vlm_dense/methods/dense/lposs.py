@@ -1,6 +1,8 @@
 """LPOSS and LPOSS+: names' scores spread over a graph of patches, and over one of pixels.
 
-"LPOSS: Label Propagation Over Patches and Pixels for Open-vocabulary Semantic Segmentation", CVPR 2025.
+The patches of all windows of an image are nodes of one graph, whose edges join patches that are near each other and
+have like DINO features. The scores that MaskCLIP gives to the patches are propagated over this graph by solving one
+linear system. LPOSS+ does it again over pixels, with edges from colour.
 """
 
 from __future__ import annotations
@@ -22,6 +24,24 @@ from vlm_dense.methods.maskclip.name_inference import owners_of
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.inference import own_sizes
 from vlm_dense.segmentation.strip_maps import Box, Piece, StripMaps
+
+PAPER = dict(
+    name='LPOSS',
+    title='LPOSS: Label Propagation Over Patches and Pixels for Open-vocabulary Semantic Segmentation',
+    venue='CVPR 2025',
+    link='https://arxiv.org/abs/2503.19777',
+    code='https://github.com/vladan-stojnic/LPOSS',
+    licence='MIT',
+    idea=(
+        'The scores of MaskCLIP are spread over a graph of the patches of all windows of an image, joined by the '
+        "similarity of DINO's features and by nearness; LPOSS+ (`model.pixels`) does it once more between pixels, "
+        'joined by colour.'
+    ),
+    notes="""
+The published figures come from a public listing of the paper's results.
+""",
+)
+
 
 _ROWS_AT_ONCE = 4096
 

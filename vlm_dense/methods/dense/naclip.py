@@ -1,4 +1,9 @@
-"""NACLIP: key-key attention that prefers neighbours."""
+"""NACLIP: key-key attention that prefers neighbours.
+
+Nothing in CLIP's attention makes a patch look at its surroundings. In the last block NACLIP compares keys with keys
+and adds a Gaussian of the distance between two patches before the softmax. The residual and the feed-forward network
+of that block are dropped, and nothing is trained.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,23 @@ from vlm_dense.clip.last_blocks import LastBlocks
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.dense.last_block import LastBlockAttention
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='NACLIP',
+    title='Pay Attention to Your Neighbours: Training-Free Open-Vocabulary Semantic Segmentation',
+    venue='WACV 2025',
+    link='https://arxiv.org/abs/2404.08181',
+    code='https://github.com/sinahmr/NACLIP',
+    licence='MIT',
+    idea=(
+        'In the last block keys attend to keys, and to near ones more than to far ones; the residual and the MLP of '
+        'the block are left out. PAMR refines the maps.'
+    ),
+    notes="""
+The published figures are with PAMR, and come from the repository. ; the released name lists have synonyms and glued
+words which these configs do not have, so another figure is to be expected.
+""",
+)
 
 
 @MODELS.register_module()

@@ -1,4 +1,9 @@
-"""ProxyCLIP: CLIP's last values mixed by the attention of another backbone."""
+"""ProxyCLIP: CLIP's last values mixed by the attention of another backbone.
+
+CLIP knows names, and a self-supervised model such as DINO knows which patches belong together. ProxyCLIP keeps the
+values of CLIP's last layer and mixes them by an attention that the features of the second model give, on its finer
+grid. Nothing is trained.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,23 @@ from vlm_dense.contract.dense_attention import DenseAttention
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.dense.affinity import IMAGENET_MEAN, IMAGENET_STD, Renormalise, attention, cosines
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='ProxyCLIP',
+    title='ProxyCLIP: Proxy Attention Improves CLIP for Open-Vocabulary Segmentation',
+    venue='ECCV 2024',
+    link='https://arxiv.org/abs/2408.04883',
+    code='https://github.com/mc-lan/ProxyCLIP',
+    licence='NTU S-Lab 1.0',
+    idea=(
+        "The values of CLIP's last block are mixed by the similarity of a second backbone's features, DINO's here, on "
+        'its finer grid.'
+    ),
+    notes="""
+The published figures, with DINO ViT-B/8, are remembered from the paper. ; the released name lists have synonyms and
+glued words which these configs do not have, so another figure is to be expected.
+""",
+)
 
 
 @MODELS.register_module()

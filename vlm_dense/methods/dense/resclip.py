@@ -1,4 +1,10 @@
-"""ResCLIP: attention of middle blocks and a first segmentation, both mixed into the last block's attention."""
+"""ResCLIP: attention of middle blocks and a first segmentation, both mixed into the last block's attention.
+
+Attention in the middle blocks of CLIP still sees where things are, so ResCLIP mixes its average into the last block's
+attention of keys to keys. A first segmentation then tells which patches share a class and touch, and the last block
+runs again with this knowledge in its attention. It is training-free, and an addition to methods such as SCLIP,
+ClearCLIP and NACLIP.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +22,23 @@ from vlm_dense.methods.dense.last_block import LastBlockAttention
 from vlm_dense.methods.dense.naclip import neighbours
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.pamr import PAMR
+
+PAPER = dict(
+    name='ResCLIP',
+    title='ResCLIP: Residual Attention for Training-free Dense Vision-language Inference',
+    venue='CVPR 2025',
+    link='https://arxiv.org/abs/2411.15851',
+    code='https://github.com/yvhangyang/ResCLIP',
+    licence='none',
+    idea=(
+        "The last block's attention, NACLIP's here, takes in the attention of middle blocks; a first segmentation "
+        'then says which patches belong together, and the block runs again with that.'
+    ),
+    notes="""
+The published figures, on NACLIP, come from the repository. ; the released name lists have synonyms and glued words
+which these configs do not have, so another figure is to be expected.
+""",
+)
 
 
 @MODELS.register_module()

@@ -1,4 +1,10 @@
-"""SC-CLIP: the last block calibrated by middle blocks, with anomalous tokens mended."""
+"""SC-CLIP: the last block calibrated by middle blocks, with anomalous tokens mended.
+
+A few anomalous tokens in the deep feature map draw the attention of all others; SC-CLIP finds them by a local outlier
+factor and replaces each by the mean of its neighbours. The similarity of features from middle layers, which is still
+coherent in space, re-weights the deep features and is half of the last attention. The sum of middle layers goes
+through the same attention and is added.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +20,23 @@ from vlm_dense.contract.dense_attention import DenseAttention
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.dense.affinity import attention, cosines
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='SC-CLIP',
+    title='Self-Calibrated CLIP for Training-Free Open-Vocabulary Segmentation',
+    venue='arXiv 2024',
+    link='https://arxiv.org/abs/2411.15869',
+    code='https://github.com/SuleBai/SC-CLIP',
+    licence='none',
+    idea=(
+        'Anomalous tokens in front of the last block are replaced by their neighbours; features of middle blocks say '
+        'what is alike, in the attention and around it; their sum goes through the same attention.'
+    ),
+    notes="""
+The repository prints no figures; those here are remembered from the paper. ; the released name lists have synonyms
+and glued words which these configs do not have, so another figure is to be expected.
+""",
+)
 
 
 @MODELS.register_module()

@@ -1,4 +1,9 @@
-"""SCLIP: correlative self-attention in the last block."""
+"""SCLIP: correlative self-attention in the last block.
+
+In CLIP's last block a position collects values from places that do not look like it. SCLIP lets each token attend to
+tokens with like queries and to tokens with like keys. Residual, feed-forward network and projection stay, and nothing
+is trained.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,23 @@ from collections.abc import Sequence
 
 from vlm_dense.methods.dense.last_block import LastBlockAttention
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='SCLIP',
+    title='SCLIP: Rethinking Self-Attention for Dense Vision-Language Inference',
+    venue='ECCV 2024',
+    link='https://arxiv.org/abs/2312.01597',
+    code='https://github.com/wangf3014/SCLIP',
+    licence='none',
+    idea=(
+        'In the last block a token attends to tokens whose queries, and to tokens whose keys, are like its own; '
+        'residual and MLP stay.'
+    ),
+    notes="""
+The published figures come from the repository. ; the released name lists have synonyms and glued words which these
+configs do not have, so another figure is to be expected.
+""",
+)
 
 
 @MODELS.register_module()

@@ -1,6 +1,8 @@
 """WiSE-FT: a fine-tuned model and its zero-shot beginning, mixed weight by weight.
 
-"Robust fine-tuning of zero-shot models", CVPR 2022.
+CLIP's image tower is fine-tuned together with a linear head that starts from the class embeddings. Then all weights
+are interpolated between the zero-shot and the fine-tuned model. The mixture keeps much of the robustness of zero-shot
+CLIP and costs nothing at inference.
 """
 
 from __future__ import annotations
@@ -26,6 +28,19 @@ from vlm_dense.engine.models import bare_model
 from vlm_dense.engine.runner.evaluation import evaluate
 from vlm_dense.errors import CheckpointError, ConfigError
 from vlm_dense.registry import HOOKS, MODELS
+
+PAPER = dict(
+    name='WiSE-FT',
+    title='Robust fine-tuning of zero-shot models',
+    venue='CVPR 2022',
+    link='https://arxiv.org/abs/2109.01903',
+    code='https://github.com/mlfoundations/wise-ft',
+    licence='MIT',
+    idea='The weights before and after a fine-tuning, mixed.',
+    trains='the image tower and a linear classifier; then mixes old and new weights',
+    contract='Hook that mixes weights; templates; linear, from the text; CE',
+)
+
 
 ZERO_SHOT = 'zero_shot.pth'
 CURVE = 'robustness.json'

@@ -1,6 +1,10 @@
 """IVLP: deep prompts in both towers that do not know each other, the baseline of MaPLe.
 
 "MaPLe: Multi-modal Prompt Learning", CVPR 2023, section 3.2 and table 1.
+
+Both towers get deep prompts: fresh tokens replace those of the layer before in the first blocks. The tokens of the
+text and of the image tower are separate parameters, with no coupling. IVLP is MaPLe's baseline and the model that
+PromptSRC regularises.
 """
 
 from __future__ import annotations
@@ -16,6 +20,19 @@ from vlm_dense.contract.roles import ImagePrompt
 from vlm_dense.methods.text_prompts.deep_text import DeepTextPrompt
 from vlm_dense.methods.visual_prompts.vpt import VPTPrompt
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='IVLP',
+    title='MaPLe: Multi-modal Prompt Learning',
+    venue='CVPR 2023',
+    link='https://arxiv.org/abs/2210.03117',
+    code='https://github.com/muzairkhattak/multimodal-prompt-learning',
+    licence='MIT',
+    idea='Independent tokens in the blocks of both towers, one of the baselines of MaPLe.',
+    trains='tokens in the blocks of both towers',
+    published='11 sets, ViT-B/16, 16 shots: base 82.2, new 74.1, mean 77.9',
+    contract='`deep`; (K, D); independent tokens; CE',
+)
 
 
 @MODELS.register_module()

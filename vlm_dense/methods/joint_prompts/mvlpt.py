@@ -1,6 +1,8 @@
 """MVLPT: prompts of both towers that several tasks share.
 
-"Multitask Vision-Language Prompt Tuning", WACV 2024.
+A prompt that starts from nothing on one small task is poor. MVLPT first learns one prompt on several source tasks
+together and then continues with it on the target task. The prompt is text (MCoOp), image tokens (MVPT), or both
+through a small shared block (MUPT).
 """
 
 from __future__ import annotations
@@ -19,6 +21,31 @@ from vlm_dense.contract.roles import ImagePrompt
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.visual_prompts.vpt import VPTPrompt
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='MVLPT',
+    title='Multitask Vision-Language Prompt Tuning',
+    venue='WACV 2024',
+    link='https://arxiv.org/abs/2211.11720',
+    code='https://github.com/sIncerass/MVLPT',
+    licence='MIT',
+    idea=(
+        'One prompt is trained on several source tasks at once, then on the target task. It is one of the text tower '
+        '(MCoOp), of the image tower (MVPT), or of both through a small shared block (MUPT, `vlm_dense.MVLPTPrompt`).'
+    ),
+    trains='prompts of both towers and a block that both go through, on several tasks',
+    contract='`task`, several data sets, soft targets; as CoOp, VPT or both; CE',
+    notes="""
+- `mcoop_coop11.py` and `mvpt_coop11.py` are the two other prompts, made of CoOp's and VPT's parts.
+- In the official code each vector goes through the block alone, so that nothing passes from one tower to the other.
+  The published prompts were made so, and so it is here.
+- The softmax goes over the classes of all tasks (`others='kept'`). With the official code's option for labels of a
+  task, `others='zero'`, logits of other tasks are zero, which competes; `'left_out'` leaves them out.
+- Accuracy is counted inside each task.
+
+Published: tables 1 to 4 of the paper, means over 12 ELEVATER targets.
+""",
+)
 
 
 @MODELS.register_module()

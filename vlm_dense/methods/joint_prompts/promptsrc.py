@@ -1,6 +1,8 @@
 """PromptSRC: deep prompts of both towers that stay near frozen CLIP, and their mean over the epochs.
 
-"Self-regulating Prompts: Foundational Model Adaptation without Forgetting", ICCV 2023.
+Deep prompts of both towers are held near frozen CLIP: the prompted text features, image features and logits are drawn
+towards those without prompts. The frozen text target is a mean over sixty templates, which gives the text as much
+variety as augmentation gives to images. At test time the prompts are a mean over all epochs, weighted by a Gaussian.
 """
 
 from __future__ import annotations
@@ -21,6 +23,33 @@ from vlm_dense.errors import CheckpointError, ConfigError
 from vlm_dense.methods.joint_prompts.ivlp import IVLPPrompt
 from vlm_dense.registry import HOOKS, MODELS
 from vlm_dense.vocabulary.templates import as_templates
+
+PAPER = dict(
+    name='PromptSRC',
+    title='Self-regulating Prompts: Foundational Model Adaptation without Forgetting',
+    venue='ICCV 2023',
+    link='https://arxiv.org/abs/2307.06948',
+    code='https://github.com/muzairkhattak/PromptSRC',
+    licence='MIT',
+    idea=(
+        'Deep prompts of both towers whose features and logits stay near frozen CLIP; a Gaussian-weighted mean over '
+        'the epochs is what is saved.'
+    ),
+    trains='tokens in the blocks of both towers, held near frozen CLIP and averaged over epochs',
+    published='11 sets, ViT-B/16, 16 shots: base 84.3, new 76.1, mean 80.0',
+    contract=(
+        '`plain` global feature, templates; Hook that averages over epochs; (K, D); independent tokens; CE + three '
+        'distances from frozen CLIP'
+    ),
+    notes="""
+`vlm_dense.PromptAverageHook` keeps the weighted sum in the checkpoints, so that a run that was killed goes on bit for
+bit; the checkpoint of the last epoch has the mean. Checkpoints of the release: `pretrained=...` of the prompt. In a
+segmentor the prompts and the loss on the text work, `image_prompt` is left out.
+
+Published by the authors, ViT-B/16, 11 sets, 16 shots: base 84.26, new 76.10, harmonic mean 79.97.
+""",
+)
+
 
 _KEY = 'prompt_average'
 

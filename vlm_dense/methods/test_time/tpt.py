@@ -1,6 +1,10 @@
 """TPT: the context is tuned on every test image by itself.
 
 "Test-Time Prompt Tuning for Zero-Shot Generalization in Vision-Language Models", NeurIPS 2022, section 3.
+
+For one test image TPT makes many random views and keeps those of which the prediction is surest. One step of gradient
+descent on the text context lowers the entropy of their mean prediction. The plain view is then classified, and the
+context is reset before the next image.
 """
 
 from __future__ import annotations
@@ -22,6 +26,19 @@ from vlm_dense.contract.roles import TestTimeAdaptation
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.test_time.augmix import augmix
 from vlm_dense.registry import MODELS, TRANSFORMS
+
+PAPER = dict(
+    name='TPT',
+    title='Test-Time Prompt Tuning for Zero-Shot Generalization in Vision-Language Models',
+    venue='NeurIPS 2022',
+    link='https://arxiv.org/abs/2209.07511',
+    code='https://github.com/azshue/TPT',
+    licence='MIT',
+    idea='The context is tuned on the views of each test image, by the entropy of their mean prediction.',
+    trains='the context, for each test image again',
+    published='RN50: ImageNet 60.7, V2 54.7, Sketch 35.1, A 26.7, R 59.1',
+    contract='views of one image; that of the prompt; entropy of the mean',
+)
 
 
 @MODELS.register_module()

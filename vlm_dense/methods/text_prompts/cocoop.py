@@ -1,6 +1,8 @@
 """CoCoOp: context that depends on the image.
 
-"Conditional Prompt Learning for Vision-Language Models", CVPR 2022.
+A context that is fixed after training, as CoOp's, fits the classes it has seen. CoCoOp adds to each context vector a
+shift that a two-layer network computes from the image feature, so every image has prompts of its own. Accuracy on new
+classes falls less; the price is a pass of the text tower for every image.
 """
 
 from __future__ import annotations
@@ -14,6 +16,19 @@ from torch import Tensor, nn
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.contract.prompt import LearnedContext
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='CoCoOp',
+    title='Conditional Prompt Learning for Vision-Language Models',
+    venue='CVPR 2022',
+    link='https://arxiv.org/abs/2203.05557',
+    code='https://github.com/KaiyangZhou/CoOp',
+    licence='MIT',
+    idea="Context vectors that a small network shifts by each image's feature.",
+    trains='context vectors and a network that shifts them by the image',
+    published='11 sets, ViT-B/16, 16 shots: base 80.5, new 71.7, mean 75.8',
+    contract='(B, K, D); CE',
+)
 
 
 @MODELS.register_module()

@@ -1,6 +1,8 @@
 """CuPL: sentences of a language model in the place of templates.
 
-"What does a platypus look like? Generating customized prompts for zero-shot image classification", ICCV 2023.
+A hand-written template says the same of every class. CuPL asks a large language model a few questions about the look
+of each class and takes its answers as prompts. The class embedding is the mean of the unit embeddings of these
+sentences; nothing is trained.
 """
 
 from __future__ import annotations
@@ -17,6 +19,37 @@ from vlm_dense.contract.sentences import SentencePrompt, read_texts, texts_of_cl
 from vlm_dense.errors import DataError
 from vlm_dense.registry import MODELS
 from vlm_dense.vocabulary.templates import as_templates
+
+PAPER = dict(
+    name='CuPL',
+    title='What does a platypus look like? Generating customized prompts for zero-shot image classification',
+    venue='ICCV 2023',
+    link='https://arxiv.org/abs/2209.03320',
+    code='https://github.com/sarahpratt/CuPL',
+    licence='none',
+    idea=(
+        'A language model is asked how each class looks; its sentences are embedded as they are, and a class is the '
+        'normalised mean of its unit embeddings. Nothing is trained. With `templates` hand-written sentences join, '
+        'each with the same weight.'
+    ),
+    trains='nothing; sentences of a language model',
+    published='ImageNet, ViT-L/14: 76.7; 80 templates 75.5',
+    contract='JSON of sentences by class text; (K, D); each sentence weighs the same',
+    notes="""
+For another set, as `--datasets dtd` of `tools/compare.py`, the file is `data/cupl/dtd.json`.
+
+Sentences are a JSON object, class text to list of whole sentences: `{"lighthouse": ["A tall white tower by the
+sea."]}`. `python tools/describe_classes.py NAMES --layout cupl` writes the questions for any language model and makes
+the file of its answers. Sentences about Shapes and CamVid, written for this project, are in
+`vlm_dense/data/sentences`.
+
+| ImageNet, ViT-L/14, top-1, published | |
+|---|---|
+| 80 hand-written templates | 75.5 |
+| CuPL, 3 questions | 76.2 |
+| CuPL, questions for the data set | 76.7 |
+""",
+)
 
 
 @MODELS.register_module()

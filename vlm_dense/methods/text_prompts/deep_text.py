@@ -1,6 +1,10 @@
 """Deep language prompts: the text-only baseline of MaPLe.
 
 "MaPLe: Multi-modal Prompt Learning", CVPR 2023, section 3.2, equations (1) to (3).
+
+This is CoOp with depth: besides the context at the input, fresh tokens replace those of the context in the first
+blocks of the text tower. The image tower stays as it is, so image features can be computed once. MaPLe's authors use
+it as a baseline.
 """
 
 from __future__ import annotations
@@ -15,6 +19,19 @@ from vlm_dense.contract.prompt import LearnedContext
 from vlm_dense.contract.release import block_before
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='Deep language prompts',
+    title='MaPLe: Multi-modal Prompt Learning',
+    venue='CVPR 2023',
+    link='https://arxiv.org/abs/2210.03117',
+    code='https://github.com/muzairkhattak/multimodal-prompt-learning',
+    licence='MIT',
+    idea='Tokens in the blocks of the text tower, one of the baselines of MaPLe.',
+    trains='tokens in the blocks of the text tower',
+    published='11 sets, ViT-B/16, 16 shots: base 81.7, new 73.8, mean 77.6',
+    contract='`deep` of the text tower; (K, D); CE',
+)
 
 
 def deep_vectors(depth: int, blocks: nn.Module, count: int, width: int, std: float = 0.02) -> nn.ParameterList:

@@ -1,6 +1,9 @@
 """DualCoOp: a positive and a negative learned prompt of each class, for images that show several.
 
-"DualCoOp: Fast Adaptation to Multi-Label Recognition with Limited Annotations", NeurIPS 2022.
+To recognise several labels of an image, DualCoOp learns two prompts for each class, one that says the class is
+present and one that says it is absent. CLIP's attention pool gives way to a projection of each position, and each
+class pools the positions by the softmax of its positive similarity, so that small objects count. Unknown labels are
+left out of an asymmetric loss, which makes partial annotation enough.
 """
 
 from __future__ import annotations
@@ -20,6 +23,18 @@ from vlm_dense.contract.roles import Head, Loss, Step
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.text_prompts.coop import CoOpPrompt
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='DualCoOp',
+    title='DualCoOp: Fast Adaptation to Multi-Label Recognition with Limited Annotations',
+    venue='NeurIPS 2022',
+    link='https://arxiv.org/abs/2206.09541',
+    code='https://github.com/sunxm2357/DualCoOp',
+    licence='none',
+    idea='A positive and a negative prompt a class, compared with regions, for images with several labels.',
+    trains='a positive and a negative context',
+    contract='multi-label; sub-lists; V = 2; asymmetric',
+)
 
 
 @MODELS.register_module()

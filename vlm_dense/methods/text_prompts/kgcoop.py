@@ -1,6 +1,7 @@
 """KgCoOp: learned prompts that stay near hand-written ones.
 
-"Visual-Language Prompt Tuning with Knowledge-guided Context Optimization", CVPR 2023.
+Accuracy on new classes falls with the distance of the learned class embeddings from those of hand-written prompts.
+KgCoOp adds to CoOp's loss one minus the cosine between the two, averaged over the classes. Inference is that of CoOp.
 """
 
 from __future__ import annotations
@@ -13,6 +14,19 @@ from torch import Tensor
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.contract.prompt import LearnedContext, TemplateReference
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='KgCoOp',
+    title='Visual-Language Prompt Tuning with Knowledge-guided Context Optimization',
+    venue='CVPR 2023',
+    link='https://arxiv.org/abs/2303.13283',
+    code='https://github.com/htyao89/KgCoOp',
+    licence='MIT',
+    idea='CoOp whose class embeddings are held near those of a hand-written prompt.',
+    trains='context vectors, held near a hand-written prompt',
+    published='11 sets, ViT-B/16, 16 shots: base 80.7, new 73.6, mean 77.0',
+    contract='template; (K, D); CE + `loss_kg`',
+)
 
 
 @MODELS.register_module()

@@ -1,6 +1,8 @@
 """PLOT: several prompts of a class, matched to the regions of an image by optimal transport.
 
-"PLOT: Prompt Learning with Optimal Transport for Vision-Language Models", ICLR 2023.
+PLOT learns several prompts for each class and compares them with the local features of an image in place of the
+pooled one. Optimal transport assigns prompts to regions; the plan is found by Sinkhorn iterations, through which no
+gradient flows. The score of a class is the sum of the local similarities, weighted by the plan.
 """
 
 from __future__ import annotations
@@ -19,6 +21,33 @@ from vlm_dense.contract.prompt import LearnedContext
 from vlm_dense.contract.roles import Head
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='PLOT',
+    title='PLOT: Prompt Learning with Optimal Transport for Vision-Language Models',
+    venue='ICLR 2023',
+    link='https://arxiv.org/abs/2210.01253',
+    code='https://github.com/CHENGY12/PLOT',
+    licence='MIT',
+    idea=(
+        'Several prompts of each class, and a plan of optimal transport between them and the regions of the image '
+        "instead of one cosine. The plan is computed by Sinkhorn's iterations without gradient; what is learned are "
+        'the contexts.'
+    ),
+    trains='several contexts, matched to the regions of the image',
+    contract='V prompts; transport plan in the Head; CE',
+    notes="""
+- The stop of the iterations looks at the whole batch, as in the official code, so scores depend a little on what else
+  is in it. `threshold=0` runs `max_iterations` always.
+- `global_term` is for ImageNet only; the ten other sets go without it.
+- The paper has ResNets. A ViT works too, with its patches as regions; the authors' PLOT++ for ViT also learns visual
+  prompts and is another model.
+- In DenseCLIP and the other dense tasks the plan of a single pixel is uniform: the score is the mean over the
+  prompts.
+
+Published: curves over eleven data sets at 1 to 16 shots, in the paper.
+""",
+)
 
 
 @torch.no_grad()

@@ -1,6 +1,8 @@
 """ProGrad: gradients that would unlearn what zero-shot CLIP knows lose the part that does so.
 
-"Prompt-aligned Gradient for Prompt Tuning", ICCV 2023.
+With very few images CoOp forgets what zero-shot CLIP knew. ProGrad compares the gradient of the cross-entropy with
+that of a distillation loss to zero-shot CLIP, and where they disagree removes from the first its part along the
+second. Only the gradient changes; the loss, the prompt and inference are CoOp's.
 """
 
 from __future__ import annotations
@@ -20,6 +22,27 @@ from vlm_dense.contract.prompt import LearnedContext, TemplateReference
 from vlm_dense.contract.roles import CosineHead, Head
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS, OPTIM_WRAPPERS
+
+PAPER = dict(
+    name='ProGrad',
+    title='Prompt-aligned Gradient for Prompt Tuning',
+    venue='ICCV 2023',
+    link='https://arxiv.org/abs/2205.14865',
+    code='https://github.com/BeierZhu/Prompt-align',
+    licence='MIT',
+    idea='CoOp, whose gradients lose the component that would unlearn what zero-shot CLIP knows.',
+    trains='context vectors, by gradients that do not unlearn zero-shot CLIP',
+    published="11 sets, ViT-B/16, 16 shots, as KgCoOp's authors ran it: base 82.5, new 70.8, mean 76.2",
+    contract='template; OptimWrapper that aligns gradients; (K, D); CE; `kl` changes its gradient',
+    notes="""
+The gradient is changed by the optimiser wrapper `vlm_dense.ProGradOptimWrapper`, with mixed precision
+`vlm_dense.ProGradAmpOptimWrapper`; with another one the prompt is refused. Few-shot recipes of the authors: 50 epochs
+for 1 shot, 100 for 2 and 4, 200 for 8 and 16; `strength=0.8` for 8 and 16 shots of Flowers, DTD and EuroSAT.
+
+Published, ViT-B/16, 11 sets, 16 shots, as KgCoOp's authors ran it: base 82.48, new 70.75, harmonic mean 76.16.
+""",
+)
+
 
 _SCALE = 2.0**10  # of the divergence, whose gradient half precision would round to 0; only its direction counts
 

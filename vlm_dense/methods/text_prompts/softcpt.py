@@ -1,6 +1,10 @@
 """SoftCPT: the contexts of several tasks come out of one network that reads the tasks' names.
 
 "Multi-task prompt tuning with soft context sharing for vision-language models", Neurocomputing 603, 2024.
+
+Related tasks should have related prompts. A network shared by all tasks turns the text feature of a task's name into
+the context vectors of that task, and all tasks are trained together. Variants also read the class names and give each
+class a context of its own.
 """
 
 from __future__ import annotations
@@ -24,6 +28,34 @@ from vlm_dense.errors import ConfigError
 from vlm_dense.methods.text_prompts.coop import CoOpPrompt
 from vlm_dense.methods.text_prompts.zero_shot import ZeroShotPrompt
 from vlm_dense.registry import MODELS, OPTIM_WRAPPERS, PARAM_SCHEDULERS
+
+PAPER = dict(
+    name='SoftCPT',
+    title='Multi-task prompt tuning with soft context sharing for vision-language models',
+    venue='Neurocomputing 603, 2024',
+    link='https://arxiv.org/abs/2208.13474',
+    code='https://github.com/kding1225/softcpt',
+    licence='MIT',
+    idea=(
+        "Prompts of several tasks are trained together: one linear network turns what the text tower says of a task's "
+        "name into the task's context, so that related tasks get related contexts. A variant also reads class names."
+    ),
+    trains='a layer that makes the context of each task of its name',
+    contract='`task` of samples, names of tasks; sub-lists; (K, D); CE inside each task',
+    notes="""
+- The paper's variants: `source='task'` is NAT*, `source='both'` *AT* and *ST*; `task_specific` and `class_specific`
+  are the S. `'mean'` and `'class'` are further generators of the official code.
+- The official loop steps its one optimiser and scheduler once for each module, three or four times an iteration and
+  an epoch. `softcpt_general10.py` does so (`RepeatedSteps`, `RepeatedCosineLR`); the configs for drawn scenes step
+  once.
+- Loss and accuracy stay inside the task of each image. With `rate` above 0 only some of the absent classes are
+  encoded in a step.
+
+Published: SoftCPT is above CoOp, trained on each task alone, in the mean of each of four benchmarks; tables in the
+paper.
+""",
+)
+
 
 SOURCES = ('task', 'both', 'mean', 'class')
 

@@ -1,6 +1,10 @@
 """SubPT: prompts tuned in the subspace of their early steps; NFL: names that images do not show.
 
 "Understanding and Mitigating Overfitting in Prompt Tuning for Vision-Language Models", IEEE TCSVT 33(9), 2023.
+
+CoOp overfits in the later epochs: its gradient leaves the directions in which it began. SubPT trains CoOp for some
+epochs, takes the principal directions of that path, and starts again with gradients that are projected onto them. A
+second loss holds names of classes outside the task near their hand-written prompts.
 """
 
 from __future__ import annotations
@@ -22,6 +26,41 @@ from vlm_dense.engine.models import bare_model
 from vlm_dense.errors import CheckpointError, ConfigError
 from vlm_dense.registry import HOOKS, MODELS, OPTIM_WRAPPERS
 from vlm_dense.vocabulary.templates import read_templates
+
+PAPER = dict(
+    name='SubPT and NFL',
+    title='Understanding and Mitigating Overfitting in Prompt Tuning for Vision-Language Models',
+    venue='IEEE TCSVT 2023',
+    link='https://arxiv.org/abs/2211.02219',
+    code='https://github.com/machengcheng2016/Subspace-Prompt-Learning',
+    licence='none',
+    idea=(
+        'CoOp learns what holds for other classes early and what does not late. SubPT runs CoOp for a few epochs, '
+        'takes the principal directions of the path of its vectors, and trains again from the first point with each '
+        'gradient projected on them. NFL, the novel feature learner, keeps the embeddings of names without images '
+        'near their hand-written prompts.'
+    ),
+    trains="context vectors, in the subspace of CoOp's early steps",
+    contract='novel names; OptimWrapper and Hook for the subspace; (K, D); CE + `loss_nfl`',
+    notes="""
+One run has all stages: `vlm_dense.SubspaceHook` records the path and begins the last stage,
+`vlm_dense.SubspaceOptimWrapper` projects. Points and subspace are in the checkpoints, so that `--resume` goes on in
+any stage. With the release's file of the subspace, `SubspaceHook(subspace='U.pt')`, there is only the last stage.
+Without the hook and with the usual `OptimWrapper`, `vlm_dense.SubPTPrompt` is CoOp with NFL.
+
+| shots | epochs of CoOp | directions | epochs in the subspace |
+|---|---|---|---|
+| 1 | 10 | 5 | 50 |
+| 2 | 20 | 10 | 100 |
+| 4 | 30 | 10 | 100 |
+| 8 | 40 | 10 | 200 |
+| 16 | 50 | 10 | 200; ImageNet 50 |
+
+The paper reports that SubPT with NFL beats CoOp and CoCoOp on the mean of 11 data sets (RN50); its repository has no
+table.
+""",
+)
+
 
 _KEY = 'subpt'
 

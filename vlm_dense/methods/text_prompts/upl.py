@@ -2,6 +2,10 @@
 
 "Unsupervised Prompt Learning for Vision-Language Models", arXiv 2204.03649. The labels are those of
 ``vlm_dense.PseudoLabelDataset``, with one labeller (UPL) or the mean of several (UPL*).
+
+Zero-shot CLIP labels the training images, and for each class the images that it is surest of are kept. Prompts as in
+CoOp are trained on these guessed labels, several times from different starts, and the logits of all runs are
+averaged. UPL* takes the labels from several CLIP models together.
 """
 
 from __future__ import annotations
@@ -19,6 +23,39 @@ from vlm_dense.contract.roles import Loss, Step
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.text_prompts.coop import CoOpPrompt
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='UPL',
+    title='Unsupervised Prompt Learning for Vision-Language Models',
+    venue='arXiv 2022',
+    link='https://arxiv.org/abs/2204.03649',
+    code='https://github.com/tonyhuang2022/UPL',
+    licence='none',
+    idea=(
+        'Zero-shot CLIP labels images that nobody has labelled; of each class the 16 that it is surest of are kept, '
+        "CoOp's prompts are learned on them from several initial vectors, and the mean of their logits classifies. "
+        'UPL* takes the mean of the probabilities of several CLIPs as labels.'
+    ),
+    trains='context vectors of an ensemble, on the labels that zero-shot CLIP gives',
+    contract=(
+        'unlabelled images, labelled by a data set; V = members of the ensemble, mean of logits; CE on pseudo-labels'
+    ),
+    variants={
+        'upl_star': dict(trains='as upl, on the labels that several CLIPs give together'),
+    },
+    notes="""
+Labels of the training images, where there are any, are not used; the log says how many of the kept labels agree with
+them. For a folder of images without labels, take
+
+    dataset=dict(type='vlm_dense.UnlabelledDataset', data_root=DIR, classes=['cat', ...], pipeline=...)
+
+inside `vlm_dense.PseudoLabelDataset`. The members of the ensemble are trained in one run and see the same batches;
+the official code trains one after the other, with other shuffles. Checkpoints of the release load with
+`text_prompt=dict(pretrained=[FILE of each member])`.
+
+Published figures: see the main table of the paper.
+""",
+)
 
 
 @MODELS.register_module()

@@ -1,6 +1,10 @@
 """Variational prompts: a learned distribution of the context, sampled at each use.
 
 "Bayesian Prompt Learning for Image-Language Model Generalization", ICCV 2023; first called variational prompt tuning.
+
+The shift that is added to the context vectors is random: its posterior is a learned Gaussian, its prior the standard
+normal. Several shifts are drawn, the class probabilities are averaged over them, and a KL term holds the posterior
+near the prior. The posterior is one for all images or predicted from each image.
 """
 
 from __future__ import annotations
@@ -16,6 +20,34 @@ from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.contract.prompt import LearnedContext
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='Variational prompts',
+    title='Bayesian Prompt Learning for Image-Language Model Generalization',
+    venue='ICCV 2023',
+    link='https://arxiv.org/abs/2210.02390',
+    code='https://github.com/saic-fi/Bayesian-Prompt-Learning',
+    licence='MIT',
+    idea=(
+        'The learned vectors are shifted by a random vector with a learned normal distribution. Class probabilities '
+        'are averaged over samples, and the distribution is held near the standard normal one. It is global, or with '
+        '`conditional=True` predicted from the image.'
+    ),
+    trains='context vectors and the distribution of their shift',
+    published='11 sets, ViT-B/16, 16 shots: new 74.9; CoCoOp 71.7',
+    contract='V samples, (B, V, K, D) if conditional; `reduce_variants`; NLL of the mixture + KL',
+    notes="""
+First version: variational prompt tuning improves generalization of vision-language models
+
+Samples and epochs in the paper: Caltech101 20/20, Pets 40/20, Cars 20/40, Flowers 10/40, Food101 20/20, Aircraft
+10/10, SUN397 20/10, DTD 40/10, EuroSAT 20/60, UCF101 5/20, ImageNet 10/10.
+
+In eval mode the samples follow from `seed` and serve all images; the official code draws again for each. A batch may
+hold several images with `conditional=True` too, where the official code takes one.
+
+Published, 11 data sets, ViT-B/16, 16 shots: 74.9 on new classes (CoCoOp 71.7).
+""",
+)
 
 
 def three_layers(channels: int, out_channels: int) -> nn.Sequential:

@@ -2,6 +2,10 @@
 
 "Retrieval-Enhanced Visual Prompt Learning for Few-shot Classification", arXiv 2306.02243. The paper has no public
 code; the equations here are a reconstruction from its abstract, with Tip-Adapter's cache and RetroPrompt's weights.
+
+The features of the few training images are a store; for each image its nearest neighbours are looked up. What was
+found shapes the tokens of the image tower, a cache beside the zero-shot logits, and the weight of hard examples in
+the loss. The authors published no code, so the equations here are a reconstruction in the spirit of the paper.
 """
 
 from __future__ import annotations
@@ -23,6 +27,27 @@ from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.methods.adapters.tip_adapter_f import TipAdapterF
 from vlm_dense.methods.visual_prompts.vpt import check_vit
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='RePrompt',
+    title='Retrieval-Enhanced Visual Prompt Learning for Few-shot Classification',
+    venue='arXiv 2023',
+    link='https://arxiv.org/abs/2306.02243',
+    idea=(
+        'The labelled images nearest to an image shape its visual prompts, a cache classifies beside CLIP, and images '
+        'whose neighbours are of other classes weigh more in the loss.'
+    ),
+    trains='tokens in the image tower, a layer that adds what was retrieved, the keys of the cache',
+    contract='support set, `training_batch`; tokens per image; cache logits; weighted CE',
+    notes="""
+**A reconstruction.** The paper has no public code and only its abstract was at hand: the equations in
+`vlm_dense/methods/visual_prompts/reprompt.py` follow it in spirit, with Tip-Adapter's cache and RetroPrompt's
+weights. Compare them with the paper before results are reported under its name. No published figure is quoted.
+
+`support` has the images of training without augmentation; `search` (validation images) chooses alpha and beta after
+training, as in Tip-Adapter-F, and may be left out.
+""",
+)
 
 
 @MODELS.register_module()

@@ -1,6 +1,10 @@
 """VP: learned pixels on top of every image.
 
 "Exploring Visual Prompts for Adapting Large-Scale Models", arXiv 2203.17274, section 3.
+
+One perturbation is added to every image: a frame of pixels, or a patch. Only its pixels are trained, by gradients
+through the frozen CLIP; prompts and weights stay as they are. Since pixels are all that changes, it would work
+through any interface that takes images.
 """
 
 from __future__ import annotations
@@ -15,6 +19,19 @@ from vlm_dense.contract.release import load_release
 from vlm_dense.contract.roles import ImagePrompt
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='VP',
+    title='Exploring Visual Prompts for Adapting Large-Scale Models',
+    venue='arXiv 2022',
+    link='https://arxiv.org/abs/2203.17274',
+    code='https://github.com/hjbahng/visual_prompting',
+    licence='MIT',
+    idea='A frame of learned pixels around each image.',
+    trains='pixels that are added to the image',
+    contract='pixels; text of zero_shot; CE',
+)
+
 
 KINDS = ('padding', 'fixed_patch', 'random_patch')
 

@@ -1,6 +1,10 @@
 """VPT: learned tokens in the image tower.
 
 "Visual Prompt Tuning", ECCV 2022, section 3.2, in CLIP's frozen tower as in the code of MaPLe, UPT, DPT and MVLPT.
+
+Learnable tokens enter the frozen image tower while the text side stays a hand-written template. The shallow form adds
+them to the first block and lets them flow; the deep form gives every block tokens of its own and drops those of the
+block before. Places at which authors put the tokens differ, and all of them are options here.
 """
 
 from __future__ import annotations
@@ -18,6 +22,24 @@ from vlm_dense.contract.roles import ImagePrompt
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.text_prompts.deep_text import deep_vectors
 from vlm_dense.registry import MODELS
+
+PAPER = dict(
+    name='VPT',
+    title='Visual Prompt Tuning',
+    venue='ECCV 2022',
+    link='https://arxiv.org/abs/2203.12119',
+    code='https://github.com/KMnP/vpt',
+    licence='CC-BY-NC 4.0',
+    idea='Learned tokens in the image tower: of the first block (shallow) or of each (deep).',
+    trains='tokens in front of the image tower',
+    contract='tokens, five placements; text of zero_shot; CE',
+    variants={
+        'vpt_deep': dict(
+            trains='tokens in each block of the image tower',
+            published='11 sets, ViT-B/16, 16 shots: base 80.2, new 73.4, mean 76.7',
+        ),
+    },
+)
 
 
 def check_vit(image_tower: ImageTower, owner: str) -> None:

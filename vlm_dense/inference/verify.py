@@ -1,0 +1,225 @@
+"""Do towers, prompts and MaskCLIP give with some weights what they must? Answered on the user's machine, in a minute.
+
+The reference is open_clip's own model, built by open_clip from the same file: its ``encode_image`` and ``encode_text``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP, CustomTextCLIP, build_model_from_openai_state_dict
+from torch import Tensor, nn
+
+from vlm_dense.clip.activation import OPENAI_ENTRIES
+from vlm_dense.clip.architectures import model_config
+from vlm_dense.clip.image_tower import ImageTower
+from vlm_dense.clip.loading import load_clip, read_state_dict
+from vlm_dense.clip.positions import resize_positions
+from vlm_dense.clip.sources import locate_weights
+from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.clip.vit import CLIPViT
+from vlm_dense.registry import MODELS
+
+TOLERANCE = 1e-3
+"""Largest difference of unit features, by float32 rounding and another order of operations."""
+TEXTS = (
+    'a photo of a dog.',
+    'a',
+    'a centered satellite photo of highway or road.',
+    'itap of my red circle, from above.',
+)
+
+
+@dataclass
+class Finding:
+    """What one check found.
+
+    Attributes:
+        name: What was checked.
+        error: Largest difference of what must be equal.
+        reason: Why it is wrong, if it is; empty if all is well.
+    """
+
+    name: str
+    error: float
+    reason: str = ''
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is rounding."""
+        return self.error <= TOLERANCE
+
+
+def build_towers(arch: str | dict, pretrained: str) -> tuple[ImageTower, TextTower]:
+    """Our image and text tower in eval mode."""
+    resnet = isinstance(model_config(arch)['vision_cfg'].get('layers'), list)
+    options = dict(type='vlm_dense.CLIPResNet', attnpool=True) if resnet else dict(type='vlm_dense.CLIPViT', head=True)
+    image = MODELS.build(dict(options, arch=arch, pretrained=pretrained))
+    return image.eval(), TextTower(arch, pretrained).eval()
+
+
+def build_reference(arch: str | dict, pretrained: str) -> nn.Module:
+    """open_clip's model with the same weights, float32, in eval mode.
+
+    Which activation it has says open_clip: its table of weights for a tag, its reader of OpenAI's layout for a file of
+    that kind, else the architecture.
+    """
+    config = model_config(arch)
+    path, tag = locate_weights(arch, config, pretrained)
+    weights = read_state_dict(path)
+    if any(name in weights for name in OPENAI_ENTRIES):
+        plain = {name: value for name, value in weights.items() if name not in OPENAI_ENTRIES}
+        model = build_model_from_openai_state_dict(dict(weights), cast_dtype=torch.float32).float()
+        model.load_state_dict(plain)  # again: the reader has rounded them to half precision
+        return model.eval()
+    quick = tag.get('quick_gelu', False) if tag else config.get('quick_gelu', False)
+    own = {key: value for key, value in config.items() if key not in ('quick_gelu', 'custom_text')}
+    model = (CustomTextCLIP if config.get('custom_text') else CLIP)(**own, quick_gelu=quick)
+    if not set(dict(model.named_parameters())) <= set(weights):  # names of another library, or a packed table
+        return load_clip(arch, pretrained, quick_gelu=quick).float().eval()
+    model.load_state_dict({key: value for key, value in weights.items() if key in model.state_dict()})
+    return model.float().eval()
+
+
+def image_side(reference: nn.Module) -> int:
+    """Side of the images that a model of open_clip was trained with."""
+    side = reference.visual.image_size
+    return side[0] if isinstance(side, tuple) else side
+
+
+@torch.no_grad()
+def verify(image_tower: ImageTower, text_tower: TextTower, reference: nn.Module) -> Iterator[Finding]:
+    """Compare two towers with open_clip's forward, and check what must hold without any reference.
+
+    Args:
+        image_tower, text_tower: In eval mode, on the CPU.
+        reference: open_clip's model with the same weights.
+
+    Yields:
+        A finding for each check, in their order.
+    """
+    draw = torch.Generator().manual_seed(0)
+    side = image_side(reference)
+    patch = image_tower.patch_size if isinstance(image_tower, CLIPViT) else 32
+    images = torch.randn(3, 3, side, side, generator=draw)
+    larger = torch.randn(2, 3, side + patch, side + 3 * patch, generator=draw)
+
+    def check(name: str, ours: Tensor, theirs: Tensor, why: Callable[[], str]) -> Finding:
+        error = float((F.normalize(ours.float(), dim=-1) - F.normalize(theirs.float(), dim=-1)).abs().max())
+        bad = not error <= TOLERANCE  # also where it is NaN
+        return Finding(name, error if error == error else float('inf'), why() if bad else '')
+
+    visual = dict(reference.visual.named_parameters())
+    image = lambda: _why(image_tower, visual, reference.visual)  # noqa: E731
+    names = {name.removeprefix('text.'): value for name, value in reference.named_parameters()}
+    text = lambda: _why(text_tower, names, reference)  # noqa: E731
+
+    yield check(
+        'image features', image_tower.encode(images, ('global',)).global_, reference.encode_image(images), image
+    )
+    if isinstance(image_tower, CLIPViT):
+        grid = tuple(length // patch for length in larger.shape[2:])
+        table = reference.visual.positional_embedding
+        resized = resize_positions(table, grid, image_tower.pos_mode)
+        reference.visual.positional_embedding = nn.Parameter(resized)
+        theirs = reference.encode_image(larger)
+        reference.visual.positional_embedding = table
+        name = f'image features at {larger.shape[2]} x {larger.shape[3]} px'
+        yield check(name, image_tower.encode(larger, ('global',)).global_, theirs, image)
+    ids = text_tower.tokenize(list(TEXTS))
+    yield check('text features', text_tower.encode_tokens(ids), reference.encode_text(_padded(ids, reference)), text)
+
+    def broken(what: str) -> Callable[[], str]:
+        return lambda: f'{what} Please report it with the name of the weights.'
+
+    alone = image_tower.encode(images[:1], ('global', 'value'))
+    copies = image_tower.encode(images[:1].expand(3, -1, -1, -1), ('global', 'value'))
+    for name, one, several in (
+        ('copies of an image in a batch', alone.global_, copies.global_),
+        ('maps of copies in a batch', alone.value.flatten(2).mT, copies.value.flatten(2).mT),
+    ):
+        yield check(name, several, one.expand_as(several), broken('Images of a batch change each other.'))
+    single = torch.cat([text_tower.encode_tokens(row[None]) for row in ids])
+    wrong = broken('Sentences of a batch change each other.')
+    yield check('a text alone and in a batch', single, text_tower.encode_tokens(ids), wrong)
+    if isinstance(image_tower, CLIPViT):
+        attn = image_tower.transformer.resblocks[-1].attn
+        token = torch.randn(2, 1, image_tower.width, generator=draw)
+        value = attn.out_proj(attn.project(token)[2])
+        yield check('attention to a token alone is its value', attn(token), value, broken('The value path is wrong.'))
+    window = images[:1, :, :patch, :patch]
+    own, part = image_tower.encode(window, ('value',)).value, _one_patch(reference.visual, image_tower, window)
+    yield check('the map of a window of one patch', own.flatten(2).mT[:, 0], part, image)
+
+
+def _padded(ids: Tensor, reference: nn.Module) -> Tensor:
+    """Token ids at the length that the reference wants."""
+    length = getattr(reference, 'context_length', None) or reference.text.context_length
+    return F.pad(ids, (0, length - ids.shape[1]))
+
+
+def _one_patch(visual: nn.Module, tower: ImageTower, window: Tensor) -> Tensor:
+    """MaskCLIP's feature (1, D) of a window of one patch, of the parts of open_clip's tower."""
+    if isinstance(tower, CLIPViT):
+        x = visual.conv1(window).flatten(2).mT
+        x = torch.cat([visual.class_embedding.expand(1, 1, -1), x], dim=1)
+        x = visual.ln_pre(x + resize_positions(visual.positional_embedding, (1, 1), tower.pos_mode))
+        *blocks, last = visual.transformer.resblocks
+        for block in blocks:
+            x = block(x)
+        attn, width = last.attn, x.shape[-1]
+        y = F.linear(last.ln_1(x), attn.in_proj_weight[2 * width :], attn.in_proj_bias[2 * width :])
+        x = x + last.ls_1(attn.out_proj(y))
+        x = x + last.ls_2(last.mlp(last.ln_2(x)))
+        return (visual.ln_post(x) @ visual.proj)[:, 1]
+    pool, x = visual.attnpool, visual.stem(window)
+    for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+        x = stage(x)
+    return pool.c_proj(pool.v_proj(x.flatten(2).mT))[:, 0]
+
+
+# --- why it is wrong --------------------------------------------------------------------------------------------------
+
+
+def _why(tower: nn.Module, reference: dict[str, Tensor], owner: nn.Module) -> str:
+    """The first difference of a tower from the reference: of its weights, else of its activation."""
+    for name, ours in tower.named_parameters():
+        theirs = reference.get(name)
+        if theirs is None or (ours.shape == theirs.shape and torch.allclose(ours.float(), theirs.float())):
+            continue
+        return f'{name} {_difference(ours.float(), theirs.float())}'
+    ours, theirs = (_activation(module) for module in (tower, owner))
+    if ours != theirs:
+        return (
+            f'the blocks have {ours}, these weights were trained with {theirs}. Name the architecture with or without '
+            "'-quickgelu', or leave act out."
+        )
+    return 'all weights are those of the reference, so the computation differs. Please report it with the weights.'
+
+
+def _difference(ours: Tensor, theirs: Tensor) -> str:
+    if ours.dim() == 2 and ours.shape == theirs.shape[::-1] and torch.allclose(ours, theirs.mT):
+        return 'is transposed: the weights have another layout than the architecture. Transpose it in the file.'
+    if ours.shape != theirs.shape:
+        return f'has the shape {tuple(ours.shape)}, in the weights {tuple(theirs.shape)}.'
+    order = torch.cdist(ours.flatten(1), theirs.flatten(1)).argmin(dim=1) if ours.dim() == 2 else None
+    if order is not None and len(order.unique()) == len(order) and torch.allclose(ours, theirs[order]):
+        moved = int((order != torch.arange(len(order))).sum())
+        return f'is permuted: {moved} of {len(order)} rows stand at other places than in the weights.'
+    share = float((~torch.isclose(ours, theirs)).float().mean())
+    return f'is not that of the weights: {100 * share:.0f} % of its numbers differ.'
+
+
+def _activation(module: nn.Module) -> str:
+    """Kind of the activations of the MLPs."""
+    found = {type(part).__name__ for name, part in module.named_modules() if name.endswith('mlp.gelu')}
+    return ', '.join(sorted(found)) or 'none'
+
+
+def openclip_version() -> str:
+    """Of the reference."""
+    return open_clip.__version__
