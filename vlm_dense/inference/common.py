@@ -16,6 +16,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from vlm_dense.datasets.checks import LoadImage, check_pixels
 from vlm_dense.engine.checkpoints.fit import CheckpointFitHook, read_checkpoint
 from vlm_dense.engine.files import written_whole
+from vlm_dense.engine.outputs import claim
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.limits import MAX_PIXELS
 
@@ -124,29 +125,6 @@ def check_batch_size(batch_size: int) -> None:
         raise ConfigError(f'batch_size must be an integer of at least 1, found {batch_size!r}.')
 
 
-def keep_inputs(inputs: Sequence[str | np.ndarray], outputs: Sequence[str]) -> None:
-    """Look whether saving would replace a picture that is read.
-
-    Raises:
-        DataError: an output is one of the inputs, by another name or through a link too.
-    """
-    read = {(entry.st_dev, entry.st_ino): path for path in inputs if isinstance(path, str) for entry in _stat(path)}
-    for path in outputs:
-        for entry in _stat(path):
-            if (entry.st_dev, entry.st_ino) in read:
-                raise DataError(
-                    f'The result {path} would replace the picture {read[entry.st_dev, entry.st_ino]} that it is made '
-                    'from. Nothing was written; give another folder for the results.'
-                )
-
-
-def _stat(path: str) -> list[os.stat_result]:
-    try:
-        return [os.stat(path)]
-    except OSError:  # it is not there, which is told where it is read
-        return []
-
-
 def view_side(shape: Sequence[int]) -> int:
     """Longer side in pixels of a saved picture: small ones are enlarged, large ones reduced."""
     return min(max(*shape[:2], _VIEW[0]), _VIEW[1])
@@ -172,8 +150,9 @@ def save(write: Callable[[str], None], path: str) -> None:
         write: Called with a path of the same suffix.
 
     Raises:
-        DataError: it cannot be written; what was there before stays.
+        DataError: it cannot be written, or would replace a file of somebody else; what was there before stays.
     """
+    claim([path])
     try:
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
         with written_whole(path) as begun:

@@ -30,6 +30,7 @@ from vlm_dense.engine.configs.checks import (
 from vlm_dense.engine.configs.files import FormattedOnce, load_config
 from vlm_dense.engine.files import last_checkpoint, locked_work_dir
 from vlm_dense.engine.messages import user_errors
+from vlm_dense.engine.outputs import check_work_dir, claim
 from vlm_dense.engine.runner.runner import SafeFlexibleRunner, SafeRunner
 from vlm_dense.engine.runner.seeding import seed_draws
 from vlm_dense.errors import ClassNamesError, ConfigError
@@ -224,6 +225,10 @@ def train(args: argparse.Namespace) -> None:
             if _rank(cfg.launcher) == 0:
                 held.enter_context(locked_work_dir(cfg.work_dir))
             _resume(cfg, args.resume)
+            if _rank(cfg.launcher) == 0:
+                check_work_dir(
+                    cfg.work_dir, cfg.get('load_from'), bool(cfg.get('resume')), getattr(args, 'overwrite', False)
+                )
             seed_draws(cfg)
             if cfg.resume:
                 cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='vlm_dense.ResumeCheckHook')]
@@ -276,8 +281,21 @@ def test(args: argparse.Namespace) -> dict:
         runner = build_runner(cfg)
         if args.checkpoint is None:
             _check_untrained(runner, cfg)
+        if args.out and _rank(cfg.launcher) == 0:
+            claim(*_predictions_and_inputs(runner, args.out))
     with user_errors(interrupted='Nothing was written over; start the test again.'):
         return runner.test()
+
+
+def _predictions_and_inputs(runner: Runner | FlexibleRunner, out: str) -> tuple[list[str], list[str]]:
+    """The files that ``--out`` will make, and those that the test reads."""
+    dataset = runner.test_dataloader.dataset
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))] if hasattr(dataset, 'get_data_info') else []
+    read = [info[key] for info in infos for key in ('img_path', 'seg_map_path') if isinstance(info.get(key), str)]
+    if out.endswith(('.pkl', '.pickle')):
+        return [out], read
+    names = (os.path.splitext(os.path.basename(info.get('img_path') or ''))[0] for info in infos)
+    return [os.path.join(out, f'{name}.png') for name in names if name], read
 
 
 def _check_untrained(runner: Runner | FlexibleRunner, cfg: Config) -> None:

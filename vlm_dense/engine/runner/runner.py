@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,9 +14,10 @@ from torch import nn
 
 from vlm_dense.engine.files import partial_of, put_in_place, remove
 from vlm_dense.engine.models import bare_model
+from vlm_dense.engine.outputs import claim
 from vlm_dense.engine.runner.compilation import compile_parts
 from vlm_dense.engine.runner.startup_log import ShortStart
-from vlm_dense.errors import CheckpointError, ConfigError, UserError
+from vlm_dense.errors import CheckpointError, ConfigError, DataError, UserError
 
 
 @contextmanager
@@ -53,6 +55,16 @@ def _resumable(filename: str) -> Iterator[None]:
         ) from error
 
 
+def _dump_config(runner: Runner | FlexibleRunner) -> None:
+    name = os.path.basename(runner.cfg.filename or f'{runner.timestamp}.py')
+    path = os.path.join(runner.work_dir, name)
+    try:
+        claim([path])
+    except DataError:
+        path = os.path.join(runner.work_dir, f'dump_{name}')
+    runner.cfg.dump(path)
+
+
 class SafeRunner(ShortStart, Runner):
     """mmengine's ``Runner`` with six differences.
 
@@ -69,6 +81,10 @@ class SafeRunner(ShortStart, Runner):
     """
 
     _compiled = False
+
+    def dump_config(self) -> None:
+        """Write the config into the work dir, beside a config of that name that the user keeps there."""
+        _dump_config(self)
 
     def resume(self, filename: str, *args, **kwargs) -> None:
         """Go on from a checkpoint, see :meth:`mmengine.runner.Runner.resume`.
@@ -131,6 +147,10 @@ class SafeFlexibleRunner(ShortStart, FlexibleRunner):
     """
 
     _meta: dict = {}
+
+    def dump_config(self) -> None:
+        """Write the config into the work dir, beside a config of that name that the user keeps there."""
+        _dump_config(self)
 
     def resume(self, filename: str, *args, **kwargs) -> None:
         """Go on from a checkpoint.
