@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from faults.hostile import PICTURE, write
 from faults.test_bad_inputs import refused
 from PIL import Image
 
-from vlm_dense.cli import check_data, describe_classes, pseudo_label, segment, test as test_tool, train
+from vlm_dense.cli import check_data, describe_classes, pseudo_label, segment, train
+from vlm_dense.cli import test as test_tool
 from vlm_dense.engine.outputs import WRITTEN, check_work_dir, claim
 from vlm_dense.errors import ConfigError, DataError
 
@@ -58,9 +60,7 @@ def test_a_test_does_not_replace_the_masks_that_it_measures_against(run, tmp_pat
     own = tmp_path / 'data'
     shutil.copytree(data, own)
     before = content(own)
-    [masks] = {path.parent for path in own.rglob('*.png') if 'val' in str(path) and 'mask' in str(path.parent)} or {
-        None
-    }
+    masks = own / 'masks' / 'val'
     words = [config, work_dir / 'iter_1.pth', '--data-root', own, '--work-dir', tmp_path / 'work', '--out']
     refused(capsys, 'would replace', test_tool.main, *words, masks)
     assert content(own) == before
@@ -95,9 +95,9 @@ def test_a_run_that_goes_on_elsewhere_needs_an_empty_place(tmp_path):
 def test_a_config_inside_its_work_dir_stays_as_it_is(run, tmp_path):
     _, data, _ = run
     config = write_config(tmp_path, data, "train_cfg['max_iters'] = 1\nmine = 1  # my note")
-    before = open(config).read()
+    before = Path(config).read_text()
     train.main([config, '--work-dir', str(tmp_path)])
-    assert open(config).read() == before and list(tmp_path.glob('dump_*.py'))
+    assert Path(config).read_text() == before and list(tmp_path.glob('dump_*.py'))
 
 
 def test_answers_and_names_are_not_replaced_by_what_is_made_of_them(tmp_path, capsys):

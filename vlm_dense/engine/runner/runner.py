@@ -12,6 +12,7 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
+from vlm_dense.engine.configs.keys import unmatched
 from vlm_dense.engine.files import partial_of, put_in_place, remove
 from vlm_dense.engine.models import bare_model
 from vlm_dense.engine.outputs import claim
@@ -134,10 +135,20 @@ class SafeRunner(ShortStart, Runner):
             self.logger.removeFilter(skipped)
             if skipped.count:
                 self.logger.info(f'The optimiser skips {skipped.count} parameters, which are frozen.')
+        self._check_custom_keys()
         for module in self.model.modules():
             if hasattr(module, 'meet_optim_wrapper'):
                 module.meet_optim_wrapper(built)
         return built
+
+    def _check_custom_keys(self) -> None:
+        paramwise = (self.cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}
+        names = [name for name, _ in self.model.named_parameters()]
+        for key, near in unmatched(paramwise.get('custom_keys') or {}, names):
+            raise ConfigError(
+                f'optim_wrapper.paramwise_cfg.custom_keys: {key!r} is in the name of no parameter, so it would have no '
+                f'effect. Did you mean {near!r}?'
+            )
 
 
 class SafeFlexibleRunner(ShortStart, FlexibleRunner):
