@@ -70,11 +70,31 @@ def picture_list(inputs) -> list[str | np.ndarray]:
 
 def _as_array(source):
     if isinstance(source, Image.Image):
-        source = np.asarray(ImageOps.exif_transpose(source).convert('RGB'))[..., ::-1]
-        return np.ascontiguousarray(source)
+        return _as_array(_of_pil(source))
     if isinstance(source, np.ndarray) and (source.ndim == 2 or source.shape[2:] == (1,)):
         return np.repeat(source.reshape(*source.shape[:2], 1), 3, axis=2)
     return source
+
+
+def _of_pil(image: Image.Image) -> np.ndarray:
+    """uint8 (H, W) or (H, W, 3) BGR of a picture of PIL; 16 bits become 8 as they do of a file, by their upper half."""
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith('I'):
+            values = np.asarray(image)
+            if values.min() < 0 or values.max() > 65535:
+                raise DataError(
+                    f'The picture has values from {values.min()} to {values.max()}; expected 0 to 65535 in the mode '
+                    f'{image.mode!r}. Bring it to 8 bits first.'
+                )
+            return (values >> 8).astype(np.uint8)
+        if image.mode == 'F':
+            raise DataError('The picture has floating-point values (mode F). Bring it to 8 bits first.')
+        return np.ascontiguousarray(np.asarray(image.convert('RGB'))[..., ::-1])
+    except (OSError, SyntaxError, ValueError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f'The picture of PIL cannot be read: it is closed or cut short ({error}).') from error
 
 
 def load_picture(source: str | np.ndarray, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:

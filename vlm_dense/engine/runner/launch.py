@@ -29,7 +29,7 @@ from vlm_dense.engine.configs.checks import (
 )
 from vlm_dense.engine.configs.files import FormattedOnce, load_config
 from vlm_dense.engine.files import last_checkpoint, locked_work_dir
-from vlm_dense.engine.messages import user_errors
+from vlm_dense.engine.messages import number_in, user_errors
 from vlm_dense.engine.outputs import check_work_dir, claim
 from vlm_dense.engine.runner.runner import SafeFlexibleRunner, SafeRunner
 from vlm_dense.engine.runner.seeding import seed_draws
@@ -71,6 +71,12 @@ def fill_class_names(cfg: Config, loaders=('train_dataloader', 'test_dataloader'
             f'model.class_names and the classes of the data set are {class_differences(given, names)} Outputs would be '
             'taken for the wrong classes. Leave model.class_names out, or give it the order of the data set.'
         )
+    elif len(given) < len(names) and all(isinstance(name, str) and name in names for name in given):
+        raise ClassNamesError(
+            f'model.class_names are {len(given)} of the {len(names)} classes of the data set, so that its labels would '
+            'stand for other classes than outputs do. Leave model.class_names out, or name the classes in metainfo of '
+            'the data sets too.'
+        )
 
 
 def _same_but_for_order(a: Sequence, b: Sequence) -> bool:
@@ -104,7 +110,7 @@ def check_same_classes(cfg: Config) -> None:
 def _rank(launcher: str) -> int:
     """Rank of this process, before processes are connected."""
     names = () if launcher == 'none' else ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
-    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
+    return next((number_in(name) for name in names if name in os.environ), 0)
 
 
 def _use_gloo(cfg: Config) -> None:
@@ -123,6 +129,8 @@ def _use_gloo(cfg: Config) -> None:
         os.environ[name] = value
     os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
     os.environ.setdefault('MASTER_PORT', '29500')
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_PORT'):
+        number_in(name)
     if not is_distributed():
         torch.distributed.init_process_group('gloo')
     cfg.setdefault('env_cfg', dict()).setdefault('dist_cfg', dict())['backend'] = 'gloo'
