@@ -73,8 +73,8 @@ class _CheckedCOCO(COCO):
         for annotation in self.dataset['annotations']:
             if not _is_number(annotation.get('area', 0)):
                 raise DataError(
-                    f'{self.path}: annotation {annotation["id"]} has the area {annotation["area"]!r}; expected a number '
-                    'of pixels, or none.'
+                    f'{self.path}: annotation {annotation["id"]} has the area {annotation["area"]!r}; expected a '
+                    'number of pixels, or none.'
                 )
 
     def _check_entries(self) -> None:

@@ -20,6 +20,7 @@ from vlm_dense.errors import ConfigError
 
 _ALIKE = 0.8  # of difflib: 'clases' and 'classes'
 _ANYWHERE = {'type', '_delete_', '_scope_', '_base_'}
+_PIPELINES = {'train_pipeline', 'val_pipeline', 'test_pipeline'}  # inferencers read the last
 _CUSTOM = {'lr_mult', 'decay_mult'}
 _HOOKS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint', 'visualization'}
 _HOOKS |= {'early_stopping', 'ema', 'sync_buffer', 'profiler', 'prepare'}
@@ -113,7 +114,7 @@ def check_keys(cfg: Config, path: str) -> None:
 
 
 def _check_top(cfg: Config, path: str) -> None:
-    unknown = [key for key in cfg if key not in READ_KEYS]
+    unknown = [key for key in cfg if key not in READ_KEYS | _PIPELINES]
     alike = {key: near for key in unknown if (near := _alike(key, READ_KEYS))}
     used = _used_names(path) if alike else set()
     for key, near in alike.items():
