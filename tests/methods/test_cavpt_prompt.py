@@ -201,7 +201,7 @@ def test_what_cannot_be_is_named(towers):
     for options in (dict(lower_blocks=-1), dict(lower_blocks=4), dict(likely=0), dict(num_tokens=0)):
         with pytest.raises(ConfigError, match=r'lower_blocks must lie in 0\.\.3 for 4 blocks'):
             build(towers, 'CAVPTPrompt', **options)
-    with pytest.raises(ConfigError, match='needs a {}'):
+    with pytest.raises(ConfigError, match='need one {}'):
         build(towers, 'CAVPTPrompt', template='a photo.')
     with pytest.raises(ClassNamesError, match='CAVPTPrompt: .*The context takes 74 of them'):
         build(towers, 'CAVPTPrompt', num_contexts=74)

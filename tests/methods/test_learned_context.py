@@ -236,7 +236,7 @@ def test_options_that_cannot_work_are_named(tower):
         build(tower, num_contexts=0)
     with pytest.raises(ConfigError, match="as many as there are words in 'a photo'; found 4"):
         build(tower, words='a photo', num_contexts=4)
-    with pytest.raises(ConfigError, match='needs a {}'):
+    with pytest.raises(ConfigError, match='need one {}'):
         build(tower, 'KgCoOpPrompt', template='a photo.')
 
 

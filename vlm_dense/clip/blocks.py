@@ -119,7 +119,7 @@ class Attention(nn.Module):
             (k, v), each (N, H, L, d); with ``return_weights`` a pair of it and (N, H, L, L).
         """
         q, k, v = self.project(y)
-        groups, n = len(y), len(y) if packing is None else len(packing.ends)
+        groups, n = y.shape[0], None if packing is None else packing.ends.shape[0]
         if packing is not None:  # spread out to rows of equal length, (G * n, L, C)
             queries = packing.ends if ends_only else packing.padded
             q, k, v = (
@@ -136,7 +136,7 @@ class Attention(nn.Module):
         keys, values = k, v
         if prefix_kv is not None:
             keys, values = (
-                torch.cat([p.expand(len(t), -1, -1, -1), t], dim=2) for p, t in zip(prefix_kv, (k, v), strict=True)
+                torch.cat([p.expand(t.shape[0], -1, -1, -1), t], dim=2) for p, t in zip(prefix_kv, (k, v), strict=True)
             )
             if causal and attn_mask is None:
                 shape = q.shape[2], keys.shape[2]

@@ -232,7 +232,7 @@ def check_image_tower(kind: type, known: Sequence[str] = ('vlm_dense.CLIPResNet'
         ConfigError: it is none.
     """
     if not issubclass(kind, ImageTower):
-        raise ConfigError(f"the backbone must be 'vlm_dense.CLIPResNet' or 'vlm_dense.CLIPViT', found {kind.__name__}.")
+        raise ConfigError(f'the backbone must be {" or ".join(map(repr, known))}, found {kind.__name__}.')
 
 
 def refuse_head(head: dict | None, owner: str) -> None:
