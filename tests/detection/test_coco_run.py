@@ -85,4 +85,4 @@ def test_it_trains_and_validates_on_openais_layout(data, tmp_path):
     losses = [r for r in rows if 'loss' in r]
     assert len(losses) == 2 and all(r['loss_aux_seg'] > 0 and r['loss_mask'] > 0 for r in losses)
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(rows[-1])
-    assert [p.name for p in (work / 'vis').iterdir()] == ['iter_2.png']
+    assert [p.name for p in (work / 'vis').glob('*.png')] == ['iter_2.png']

@@ -58,7 +58,7 @@ def test_one_picture_a_validation_shows_image_truth_and_prediction_of_any_size(r
     hook.after_val_iter(runner, 0, batch((30, 60), (20, 20)), [sample(30, 60), sample(20, 20)])  # the second: neither
     hook.after_val_iter(runner, 1, batch((64, 16)), [sample(32, 8)])  # first nor last of the set
     hook.after_val_epoch(runner, dict(mIoU=np.float32(50)))
-    (path,) = (tmp_path / 'vis').iterdir()
+    (path,) = (tmp_path / 'vis').glob('*.png')
     picture = np.asarray(Image.open(path))
     assert path.name == 'iter_7.png' and picture.shape[1] == 3 * 70 + 6
     assert picture[50, 30].tolist() == [0, 0, 255]  # the BGR input is shown as blue
@@ -72,7 +72,11 @@ def test_a_test_run_saves_a_picture_an_image(runner, tmp_path):
     hook.after_test_iter(runner, 0, batch((8, 8), (8, 8)), [sample(8, 8, 'a/x.jpg'), sample(8, 8)])
     views = dict(inputs=[batch((8, 8))['inputs'], batch((12, 12))['inputs']])  # of test-time augmentation
     hook.after_test_iter(runner, 1, views, [sample(8, 8, 'y.png')])
-    assert sorted(p.name for p in (tmp_path / 'show').iterdir()) == ['00000_x.png', '00001_image.png', '00002_y.png']
+    assert sorted(p.name for p in (tmp_path / 'show').glob('*.png')) == [
+        '00000_x.png',
+        '00001_image.png',
+        '00002_y.png',
+    ]
 
 
 def test_models_of_other_tasks_get_no_picture(runner, tmp_path):

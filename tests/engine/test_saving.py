@@ -14,6 +14,7 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from vlm_dense.engine.files import last_checkpoint
+from vlm_dense.engine.outputs import WRITTEN
 from vlm_dense.engine.runner.runner import SafeRunner
 from vlm_dense.errors import CheckpointError, ConfigError
 
@@ -104,7 +105,7 @@ BEST = dict(save_best='scripted/score', rule='greater')
 
 
 def names(folder) -> list[str]:
-    return sorted(p.name for p in Path(folder).iterdir() if p.is_file() and p.suffix != '.py')
+    return sorted(p.name for p in Path(folder).iterdir() if p.is_file() and p.suffix != '.py' and p.name != WRITTEN)
 
 
 def weights(path) -> dict:

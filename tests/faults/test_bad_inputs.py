@@ -568,7 +568,7 @@ def test_segment_never_writes_over_what_it_reads(kind, tiny, tmp_path, capsys):
         source.symlink_to(picture)
     else:
         os.link(picture, source)
-    refused(capsys, 'would replace the picture', segment.main, source, '--model', tiny, '--out', tmp_path / 'out')
+    refused(capsys, 'which it is made from', segment.main, source, '--model', tiny, '--out', tmp_path / 'out')
     assert picture.read_bytes() == PICTURE and not (tmp_path / 'out' / 'pred').exists()
 
 

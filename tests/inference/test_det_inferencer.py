@@ -167,7 +167,7 @@ def test_limits_devices_and_results_are_looked_at(inferencer, checkpoint, scenes
     path = tmp_path / 'vis' / 'a.png'
     path.parent.mkdir()
     cv2.imwrite(str(path), scenes[0])
-    with pytest.raises(DataError, match='would replace the picture'):
+    with pytest.raises(DataError, match='which it is made from'):
         inferencer(str(path), out_dir=str(tmp_path))
 
 

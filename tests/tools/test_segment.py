@@ -129,4 +129,4 @@ def test_a_picture_side_by_side_does_not_replace_its_own(scene, tmp_path, capsys
     before = picture.read_bytes()
     with pytest.raises(SystemExit):
         segment.main([str(picture), '--classes', 'ring', '--method', 'naclip', 'sclip', '--out', str(tmp_path)])
-    assert 'would replace the picture' in capsys.readouterr().err and picture.read_bytes() == before
+    assert 'which it is made from' in capsys.readouterr().err and picture.read_bytes() == before

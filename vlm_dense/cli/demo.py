@@ -5,13 +5,15 @@ vlm-dense demo --model maskclip_vit-b16
 vlm-dense demo --method maskclip naclip --arch ViT-B-16 --pretrained openai
 
 The page reads what is uploaded to it, and nothing else of this machine or the network. Requests queue up; those that
-run at the same time do not see each other.
+run at the same time do not see each other. Uploads and answers are removed after an hour, the oldest earlier where all
+of them have more than 1 GB, and all when the page is closed.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -71,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in ('concurrency', 'waiting'):
             if getattr(args, name) < 1:
                 raise ConfigError(f'--{name} must be at least 1, found {getattr(args, name)}.')
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder is removed then, too
         vlm_dense.setup()  # before others import mmseg
         from vlm_dense.inference.page import build_page, draw_examples, launch
 

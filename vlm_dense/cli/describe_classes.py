@@ -150,9 +150,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_errors():
         if not args.questions and not args.answers or bool(args.answers) != bool(args.out):
             raise ConfigError('Give --questions to ask, or --answers with --out to make the file of the answers.')
+        from vlm_dense.engine.outputs import claim
         from vlm_dense.vocabulary.class_names import as_class_names
 
         listed = as_class_names(args.classes[0] if len(args.classes) == 1 else args.classes)
+        claim([path for path in (args.out, args.questions) if path], [args.answers, *args.classes])
         names = missing = [name for aliases in listed for name in aliases]
         if args.answers:
             found = read_answers(args.answers, names, args.layout)

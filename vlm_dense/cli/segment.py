@@ -95,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors(), arguments.figures_to(args.json) as write:
         check(args)
         arguments.setup(args.quiet)
-        from vlm_dense.inference.common import keep_inputs, picture_list
+        from vlm_dense.engine.outputs import claim
+        from vlm_dense.inference.common import picture_list
         from vlm_dense.vocabulary.class_names import split_names
 
         classes = split_names(args.classes) if args.classes else None
@@ -104,7 +105,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             return write(report(build(args, progress)(args.image, classes, out_dir=args.out)))
         methods, found = list(dict.fromkeys(args.method)), {}
         if len(methods) > 1:
-            keep_inputs(*zip(*side_by_side(args), strict=True))
+            pictures, sheets = zip(*side_by_side(args), strict=True)
+            claim(sheets, pictures)
         rows = []
         for method in methods:
             folder = args.out if len(methods) == 1 else os.path.join(args.out, method)

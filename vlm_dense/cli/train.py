@@ -22,6 +22,9 @@ def parser() -> arguments.Parser:
         metavar='CHECKPOINT',
         help='continue training from CHECKPOINT, or without it from the latest one in the work dir, if any',
     )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace the checkpoints of another run in the work dir'
+    )
     parser.add_argument('--load-from', metavar='CHECKPOINT', help='begin with the weights of CHECKPOINT')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision (GPU)')
     arguments.add_common_arguments(parser)

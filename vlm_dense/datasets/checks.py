@@ -103,6 +103,16 @@ def check_limit(max_pixels: int | None) -> int | None:
     return max_pixels
 
 
+def check_plain(path: str) -> None:
+    """Refuse what stands in the place of a file and would be read without end: a pipe, a device, a folder.
+
+    Raises:
+        DataError: names it.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError(f'{path} is no file but a folder, a pipe or a device. Give a file.')
+
+
 def _size_of(path: str) -> str:
     return f'{os.path.getsize(path):,} bytes' if os.path.isfile(path) else 'unknown size'
 
@@ -151,6 +161,7 @@ class LoadImage(LoadImageFromFile):
         return results
 
     def _bytes(self, path: str) -> bytes:
+        check_plain(path)
         if self.file_client_args is not None:  # mmcv's old way
             return fileio.FileClient.infer_client(self.file_client_args, path).get(path)
         return fileio.get(path, backend_args=self.backend_args)
@@ -189,6 +200,7 @@ class LoadMask(LoadAnnotations):
     def _load_seg_map(self, results: dict) -> None:
         path = results['seg_map_path']
         try:
+            check_plain(path)
             shape = self._look_at_header(path) if os.path.isfile(path) else None
             super()._load_seg_map(results)
         except FileNotFoundError as error:

@@ -156,7 +156,19 @@ class ClassFolderDataset(BaseDataset):
         parts = [os.path.join(data_root, name) for name in ('train', 'val')]
         self._parted = all(map(os.path.isdir, parts))
         self._place = parts[split == 'val'] if self._parted else data_root
+        alone = [part for part in parts if os.path.isdir(part)]
+        if len(alone) == 1:
+            raise DataError(
+                f'{alone[0]} stands without a folder {"val" if alone[0] == parts[0] else "train"} beside it. Add that '
+                f'one, or take the folder of the classes itself: --data-root {alone[0]}.'
+            )
         folders = _class_folders(parts[0] if self._parted else data_root)
+        only = sorted(set(_class_folders(parts[1])) - set(folders)) if self._parted and not metainfo else []
+        if only:
+            raise ClassNamesError(
+                f'{parts[1]} has {len(only)} classes that {parts[0]} has not, as {only[0]!r}: they would be left out. '
+                'Add images to train on, or take their folders away.'
+            )
         classes = list((metainfo or {}).get('classes') or folders)
         for name in classes:
             if name not in folders:
@@ -196,4 +208,12 @@ def _class_folders(root: str) -> dict[str, str]:
     found = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith('.'))
     if not found:
         raise DataError(f'{root} has no folders; expected a folder of images for each class.')
-    return {name.replace('_', ' '): name for name in found}
+    names: dict[str, str] = {}
+    for folder in found:
+        other = names.setdefault(folder.replace('_', ' '), folder)
+        if other != folder:
+            raise DataError(
+                f'{root} has the folders {other!r} and {folder!r}, which are one class: underscores stand for spaces. '
+                'Put their images into one of them, or name one otherwise.'
+            )
+    return names

@@ -26,6 +26,14 @@ def _is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _fill_areas(annotations: list[dict]) -> None:
+    """Let annotations without area, which mmdet and pycocotools need, have that of their box."""
+    for annotation in annotations:
+        box = annotation.get('bbox')
+        if annotation.get('area') is None and isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)):
+            annotation['area'] = max(box[2], 0) * max(box[3], 0)
+
+
 class _CheckedCOCO(COCO):
     """An annotation file whose categories must be the classes."""
 
@@ -33,7 +41,10 @@ class _CheckedCOCO(COCO):
         self.path = annotation_file
         try:
             super().__init__(annotation_file)
-        except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
+            self._check_lists()
+        except DataError:
+            raise
+        except (AssertionError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise DataError(
                 f'{annotation_file} cannot be read as COCO annotations ({type(error).__name__}: {error}). Expected '
                 'JSON with images, annotations and categories.'
@@ -42,6 +53,29 @@ class _CheckedCOCO(COCO):
             raise DataError(f'{annotation_file} lists no {"images" if self.cats else "categories"}.')
         self._check_category_ids()
         self._check_entries()
+
+    def _check_lists(self) -> None:
+        """Ids are there once, the three lists are lists of objects; an absent area is that of the box."""
+        for key in ('images', 'annotations', 'categories'):
+            entries = self.dataset.get(key)
+            if not isinstance(entries, list) or any(not isinstance(e, dict) or 'id' not in e for e in entries):
+                raise DataError(f'{self.path}: expected {key} to be a list of objects with an id.')
+            twice = [id_ for id_, number in Counter(entry['id'] for entry in entries).items() if number > 1]
+            if twice:
+                raise DataError(
+                    f'{self.path}: {len(twice)} ids of {key} are there more than once, as {twice[0]!r}; one would take '
+                    "the other's place. Number them anew."
+                )
+        names = Counter(category.get('name') for category in self.dataset['categories'])
+        if '' in names or not all(isinstance(name, str) for name in names) or max(names.values(), default=1) > 1:
+            raise DataError(f'{self.path}: categories need names, each once; found {list(names)[:10]!r}.')
+        _fill_areas(self.dataset['annotations'])
+        for annotation in self.dataset['annotations']:
+            if not _is_number(annotation.get('area', 0)):
+                raise DataError(
+                    f'{self.path}: annotation {annotation["id"]} has the area {annotation["area"]!r}; expected a '
+                    'number of pixels, or none.'
+                )
 
     def _check_entries(self) -> None:
         """Every image has a name and a size, every annotation a box and an image of the file."""
@@ -59,6 +93,21 @@ class _CheckedCOCO(COCO):
             box = annotation.get('bbox')
             if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
                 raise DataError(f'{told} has the bbox {box!r}; expected [x, y, width, height], four finite numbers.')
+        self._check_corners()
+
+    def _check_corners(self) -> None:
+        """Tell boxes that look like two corners, of which most leave their image as [x, y, width, height]."""
+        beyond = corners = 0
+        for annotation in self.anns.values():
+            x, y, width, height = annotation['bbox']
+            image = self.imgs[annotation['image_id']]
+            beyond += x + width > image['width'] + 1 or y + height > image['height'] + 1
+            corners += x <= width <= image['width'] + 1 and y <= height <= image['height'] + 1
+        if beyond > len(self.anns) / 3 and corners == len(self.anns):
+            raise DataError(
+                f'{self.path}: {beyond} of {len(self.anns)} boxes leave their image, and all would fit if they were '
+                '[x1, y1, x2, y2]. COCO has [x, y, width, height]: convert them.'
+            )
 
     def _check_category_ids(self) -> None:
         unknown = {a['category_id'] for a in self.anns.values()} - set(self.cats)
@@ -206,7 +255,7 @@ def _categories(file: str) -> list[str]:
             f'The annotations {os.path.abspath(file)} cannot be read ({error.strerror}). Expected train.json and '
             'val.json, or annotations.json, beside the folder images; say where with --data-root DIR.'
         ) from error
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise DataError(
             f'{file} cannot be read as COCO annotations ({type(error).__name__}: {error}). Expected JSON with images, '
             'annotations and categories.'
@@ -231,6 +280,8 @@ class CocoMetric(_CocoMetric):
                 'data; elsewhere set val_evaluator.ann_file and test_evaluator.ann_file.'
             )
         super().__init__(ann_file, **kwargs)
+        if self._coco_api is not None:
+            _fill_areas(self._coco_api.dataset.get('annotations') or [])
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """``<metric>_mAP`` and its parts."""

@@ -64,8 +64,24 @@ def local_rank() -> int:
     """Number of this process on its machine."""
     for name in ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK'):
         if name in os.environ:
-            return int(os.environ[name])
+            with suppress(ConfigError):  # told where processes are connected
+                return number_in(name)
     return 0
+
+
+def number_in(variable: str) -> int:
+    """The number that an environment variable holds.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    try:
+        return int(os.environ[variable])
+    except ValueError:
+        raise ConfigError(
+            f'The environment variable {variable} must be a number, found {os.environ[variable]!r}. Launchers as '
+            'torchrun set it; unset it otherwise.'
+        ) from None
 
 
 def _told(error: BaseException, interrupted: Callable[[], str] | str | None) -> str | None:

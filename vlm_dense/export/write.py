@@ -16,6 +16,7 @@ from mmengine.config import Config
 from torch import nn
 
 from vlm_dense.engine.files import written_whole
+from vlm_dense.engine.outputs import claim
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.export.describe import describe
 from vlm_dense.export.graph import Graph, graph_of
@@ -68,6 +69,7 @@ def export_model(
         size=traced.size, least=traced.least, most=traced.most, batch=traced.batch, outputs=list(graph.names)
     )
     metadata |= dict(levels=graph.levels) if graph.task == 'detection' else {}
+    claim([out])
     with _told(out), written_whole(out) as begun:
         text = json.dumps(metadata)
         with warnings.catch_warnings():

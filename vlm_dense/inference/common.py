@@ -16,6 +16,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from vlm_dense.datasets.checks import LoadImage, check_pixels
 from vlm_dense.engine.checkpoints.fit import CheckpointFitHook, read_checkpoint
 from vlm_dense.engine.files import written_whole
+from vlm_dense.engine.outputs import claim
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.limits import MAX_PIXELS
 
@@ -69,11 +70,31 @@ def picture_list(inputs) -> list[str | np.ndarray]:
 
 def _as_array(source):
     if isinstance(source, Image.Image):
-        source = np.asarray(ImageOps.exif_transpose(source).convert('RGB'))[..., ::-1]
-        return np.ascontiguousarray(source)
+        return _as_array(_of_pil(source))
     if isinstance(source, np.ndarray) and (source.ndim == 2 or source.shape[2:] == (1,)):
         return np.repeat(source.reshape(*source.shape[:2], 1), 3, axis=2)
     return source
+
+
+def _of_pil(image: Image.Image) -> np.ndarray:
+    """uint8 (H, W) or (H, W, 3) BGR of a picture of PIL; 16 bits become 8 as they do of a file, by their upper half."""
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith('I'):
+            values = np.asarray(image)
+            if values.min() < 0 or values.max() > 65535:
+                raise DataError(
+                    f'The picture has values from {values.min()} to {values.max()}; expected 0 to 65535 in the mode '
+                    f'{image.mode!r}. Bring it to 8 bits first.'
+                )
+            return (values >> 8).astype(np.uint8)
+        if image.mode == 'F':
+            raise DataError('The picture has floating-point values (mode F). Bring it to 8 bits first.')
+        return np.ascontiguousarray(np.asarray(image.convert('RGB'))[..., ::-1])
+    except (OSError, SyntaxError, ValueError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f'The picture of PIL cannot be read: it is closed or cut short ({error}).') from error
 
 
 def load_picture(source: str | np.ndarray, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
@@ -124,29 +145,6 @@ def check_batch_size(batch_size: int) -> None:
         raise ConfigError(f'batch_size must be an integer of at least 1, found {batch_size!r}.')
 
 
-def keep_inputs(inputs: Sequence[str | np.ndarray], outputs: Sequence[str]) -> None:
-    """Look whether saving would replace a picture that is read.
-
-    Raises:
-        DataError: an output is one of the inputs, by another name or through a link too.
-    """
-    read = {(entry.st_dev, entry.st_ino): path for path in inputs if isinstance(path, str) for entry in _stat(path)}
-    for path in outputs:
-        for entry in _stat(path):
-            if (entry.st_dev, entry.st_ino) in read:
-                raise DataError(
-                    f'The result {path} would replace the picture {read[entry.st_dev, entry.st_ino]} that it is made '
-                    'from. Nothing was written; give another folder for the results.'
-                )
-
-
-def _stat(path: str) -> list[os.stat_result]:
-    try:
-        return [os.stat(path)]
-    except OSError:  # it is not there, which is told where it is read
-        return []
-
-
 def view_side(shape: Sequence[int]) -> int:
     """Longer side in pixels of a saved picture: small ones are enlarged, large ones reduced."""
     return min(max(*shape[:2], _VIEW[0]), _VIEW[1])
@@ -172,8 +170,9 @@ def save(write: Callable[[str], None], path: str) -> None:
         write: Called with a path of the same suffix.
 
     Raises:
-        DataError: it cannot be written; what was there before stays.
+        DataError: it cannot be written, or would replace a file of somebody else; what was there before stays.
     """
+    claim([path])
     try:
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
         with written_whole(path) as begun:

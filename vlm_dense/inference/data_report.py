@@ -139,7 +139,7 @@ def _boxes_left_out(file: str) -> list[str]:
     for annotation in content['annotations']:
         (x, y, w, h), (width, height) = annotation['bbox'], sizes[annotation['image_id']]
         inside = min(x + w, width) - max(x, 0), min(y + h, height) - max(y, 0)
-        if min(w, h) < 1 or min(inside) <= 0 or annotation.get('area', w * h) <= 0:
+        if min(w, h) < 1 or min(inside) <= 0 or (w * h if annotation.get('area') is None else annotation['area']) <= 0:
             wrong.append(annotation['id'])
     told = ', '.join(map(str, wrong[:5])) + (', ...' if len(wrong) > 5 else '')
     return (

@@ -22,6 +22,7 @@ from vlm_dense.datasets.checks import check_limit
 from vlm_dense.drawing import draw_instances
 from vlm_dense.engine.configs.checks import class_names
 from vlm_dense.engine.configs.pipelines import preparing_steps
+from vlm_dense.engine.outputs import claim
 from vlm_dense.engine.runner.launch import fill_class_names, load_config
 from vlm_dense.errors import DataError
 from vlm_dense.export.models import exported_config
@@ -30,7 +31,6 @@ from vlm_dense.inference.common import (
     check_batch_size,
     check_device,
     file_names,
-    keep_inputs,
     load_picture,
     load_weights,
     picture_list,
@@ -166,7 +166,7 @@ class DetInferencer(_DetInferencer):
         inputs, out_dir = picture_list(inputs), os.fspath(kwargs.get('out_dir') or '')
         if out_dir:
             names = file_names(inputs)
-            keep_inputs(inputs, [os.path.join(out_dir, 'vis', f'{name}.png') for name in names])
+            claim([os.path.join(out_dir, 'vis', f'{name}.png') for name in names], inputs)
         return dict(super().__call__(inputs, **kwargs), classes=list(self.class_names))
 
     def visualize(

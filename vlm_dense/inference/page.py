@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from vlm_dense.datasets import DrawScene, ShapesDataset
+from vlm_dense.engine.files import remove
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError, UserError
 from vlm_dense.inference.common import load_picture, save
 from vlm_dense.inference.mask_files import write_mask_files
@@ -25,6 +29,9 @@ EXAMPLES = (32, 37, 39)
 """Scenes of the test set of Shapes."""
 MAX_BYTES, MAX_NAMES, MAX_LETTERS = 32_000_000, 100, 5_000
 """Of an upload and of its class names."""
+MOST_BYTES, MOST_AGE = 1_000_000_000, 3600
+"""Of all uploads and answers; in seconds."""
+_EVERY = 1.0  # seconds
 
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # nothing is reported to anybody
 
@@ -275,10 +282,59 @@ def build_page(
     return page
 
 
-def launch(page, port: int | None = None, **options):
-    """Serve the page on this machine only; with fonts of the system, so that nothing is loaded from elsewhere."""
-    import gradio as gr
+def free_space(folder: str, kept: Collection[str], most_bytes: int = MOST_BYTES, most_age: float = MOST_AGE) -> int:
+    """Remove uploads and answers: those that are too old, then the oldest until the rest fits.
 
+    Args:
+        folder: Where they lie, a folder each.
+        kept: Names that stay.
+        most_bytes: Of all that may be removed.
+        most_age: In seconds.
+
+    Returns:
+        The bytes that are left.
+    """
+    found = []
+    for entry in os.scandir(folder) if os.path.isdir(folder) else ():
+        if entry.name in kept:
+            continue
+        files = (
+            [path for path in Path(entry.path).rglob('*') if path.is_file()] if entry.is_dir() else [Path(entry.path)]
+        )
+        with suppress(FileNotFoundError):  # gradio moves what it has received
+            found.append((entry.stat().st_mtime, sum(path.stat().st_size for path in files), entry.path))
+    left, now = sum(size for _, size, _ in found), time.time()
+    for changed, size, path in sorted(found):
+        if left <= most_bytes and now - changed <= most_age:
+            break
+        with suppress(OSError):
+            remove(path)
+            left -= size
+    return left
+
+
+def _keep_free(folder: str) -> None:
+    kept = set(os.listdir(folder)) if os.path.isdir(folder) else set()  # the examples
+
+    def sweep() -> None:
+        while True:
+            time.sleep(_EVERY)
+            with suppress(OSError):
+                free_space(folder, kept)
+
+    threading.Thread(target=sweep, daemon=True).start()
+
+
+def launch(page, port: int | None = None, **options):
+    """Serve the page on this machine only; with fonts of the system, so that nothing is loaded from elsewhere.
+
+    Uploads and answers are removed after :data:`MOST_AGE` seconds, or earlier where they are more than
+    :data:`MOST_BYTES`.
+    """
+    import gradio as gr
+    from gradio.utils import get_upload_folder
+
+    _keep_free(get_upload_folder())
     theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
     return page.launch(
         server_port=port, theme=theme, ssr_mode=False, footer_links=[], max_file_size=MAX_BYTES, **options

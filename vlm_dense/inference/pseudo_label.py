@@ -21,6 +21,7 @@ from vlm_dense.clip.digest import file_digest, value_digest, weights_digest
 from vlm_dense.datasets.checks import open_header
 from vlm_dense.engine.files import written_whole
 from vlm_dense.engine.forked import forked_context
+from vlm_dense.engine.outputs import claim
 from vlm_dense.errors import ConfigError, DataError, UserError
 from vlm_dense.inference.common import check_batch_size, load_picture
 from vlm_dense.inference.seg_inferencer import SegInferencer
@@ -246,14 +247,17 @@ def _note_of(png: Image.Image) -> dict | None:
 
 
 def _refuse_foreign(jobs: Sequence[Job], out: Path, digest: str) -> None:
-    """Refuse to replace or adopt masks of other programs and runs; files that cannot be read are nobody's."""
-    foreign = []
+    """Refuse to replace or adopt masks of other programs and runs; one that cannot be read must be noted as ours."""
+    foreign, claimed = [], []
     for _, mask in jobs:
-        if os.path.isfile(mask):
+        if not os.path.isfile(mask):
+            claimed.append(mask)
+        else:
             try:
                 with open_header(mask) as png:
                     note = _note_of(png)
             except (OSError, SyntaxError, ValueError):
+                claimed.append(mask)
                 continue
             if note is None or note['run'] != digest:
                 foreign.append(mask)
@@ -262,6 +266,7 @@ def _refuse_foreign(jobs: Sequence[Job], out: Path, digest: str) -> None:
             f'{out} holds {len(foreign)} masks that this model did not write, as {foreign[0]}. Give another folder, or '
             'remove them.'
         )
+    claim(claimed)
 
 
 def _write(labels: np.ndarray, path: str, digest: str, image: str) -> np.ndarray:
@@ -301,6 +306,7 @@ def _start(out: Path, run: dict) -> None:
             found = ', '.join(f'{k}={before.get(k)!r} (now {run[k]!r})' for k in unlike)
             raise DataError(f'{out} holds the masks of another run: {found}. Give another folder, or remove this one.')
         return
+    claim([path, out / LIST])
     _write_text(path, json.dumps(run, indent=2))
 
 

@@ -30,6 +30,7 @@ from vlm_dense.datasets.checks import check_limit
 from vlm_dense.engine.configs.checks import class_names, registered
 from vlm_dense.engine.configs.pipelines import preparing_steps
 from vlm_dense.engine.models import view_of
+from vlm_dense.engine.outputs import claim
 from vlm_dense.engine.runner.launch import fill_class_names
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 from vlm_dense.export.models import ExportedSegmentor, exported_config
@@ -38,7 +39,6 @@ from vlm_dense.inference.common import (
     check_batch_size,
     check_device,
     file_names,
-    keep_inputs,
     load_picture,
     load_weights,
     picture_list,
@@ -278,7 +278,7 @@ class SegInferencer(BaseInferencer):
             [os.path.join(out_dir, folder, f'{name}.png') for folder in (img_out_dir, pred_out_dir)] for name in names
         ]
         if out_dir:
-            keep_inputs(inputs, [path for paths in files for path in paths])
+            claim([path for paths in files for path in paths], inputs)
         samples, results = [], []
         starts = range(0, len(inputs), batch_size)
         shown = self.show_progress and threading.current_thread() is threading.main_thread()

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.activation import OPENAI_ENTRIES
 from vlm_dense.clip.architectures import model_config
-from vlm_dense.clip.image_tower import ImageTower
+from vlm_dense.clip.image_tower import ImageTower, resize_positions
 from vlm_dense.clip.loading import load_clip, read_state_dict
-from vlm_dense.clip.positions import resize_positions
 from vlm_dense.clip.sources import locate_weights
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.clip.vit import CLIPViT

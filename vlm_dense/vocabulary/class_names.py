@@ -49,7 +49,7 @@ def read_class_names(source: str) -> list[list[str]]:
             raise ClassNamesError(unknown_name(source, 'lists of class names of vlm_dense', known))
         raise ClassNamesError(f'There is no file of class names at {path.absolute()}.')
     try:
-        lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
     except UnicodeDecodeError as error:
         raise ClassNamesError(f'{path} is no text in UTF-8 ({error}). Save it as UTF-8, a class a line.') from error
     return [_split(line) for line in lines if line and not line.startswith('#')]
@@ -127,6 +127,8 @@ def check_distinct(classes: Sequence[Sequence[str]]) -> None:
         for name in aliases:
             if any('\ud800' <= letter <= '\udfff' for letter in name):  # how Python passes on bytes that are no UTF-8
                 raise ClassNamesError(f'The name {name!a} of class {index} is no text in UTF-8. Type it again.')
+            if not name.isprintable():
+                raise ClassNamesError(f'The name {name!a} of class {index} has letters that cannot be printed.')
             other, spelt = owner.setdefault(_tokens(name), (index, name))
             if other != index:
                 same = f' (CLIP reads {name!r} as {spelt!r})' if name != spelt else ''

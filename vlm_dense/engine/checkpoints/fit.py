@@ -133,6 +133,10 @@ class CheckpointFitHook(Hook):
                     f'the model has {_kind(wanted)} ones ({wanted.dtype}). Save the weights of the training itself, '
                     'not a quantised or otherwise converted copy.'
                 )
+            if key.endswith('running_var') and (value < 0).any():
+                raise CheckpointError(
+                    f'The checkpoint is broken: {key} holds negative variances. Take an earlier checkpoint.'
+                )
             finite = _finite(value)
             if not finite.all():
                 if not _finite(wanted).all():  # a mask of -inf

@@ -4,64 +4,19 @@ from __future__ import annotations
 
 import ast
 import difflib
-import inspect
 import os
 import traceback
 from collections.abc import Iterator
 
 from mmengine.config import Config
-from mmengine.registry import (
-    DATA_SAMPLERS,
-    DATASETS,
-    EVALUATOR,
-    HOOKS,
-    LOG_PROCESSORS,
-    LOOPS,
-    METRICS,
-    MODELS,
-    OPTIM_WRAPPERS,
-    OPTIMIZERS,
-    PARAM_SCHEDULERS,
-    TRANSFORMS,
-    VISUALIZERS,
-)
-from mmengine.runner import FlexibleRunner, Runner
 
+from vlm_dense.engine.configs.components import READ_KEYS, component, takes_anything
+from vlm_dense.engine.configs.keys import check_keys
 from vlm_dense.engine.configs.names import bases, existing_config
 from vlm_dense.engine.messages import arguments_of
 from vlm_dense.errors import ConfigError
 from vlm_dense.libraries import name_packages
 
-READ_KEYS = {
-    *inspect.signature(Runner.__init__).parameters,
-    *inspect.signature(FlexibleRunner.__init__).parameters,
-    'custom_imports',
-    'data_root',
-    'find_unused_parameters',
-    'model_wrapper_cfg',
-    'runner_type',
-    'sync_bn',
-    'targets',
-    'tta_model',
-    'tta_pipeline',
-} - {'self', 'cfg'}
-"""Keys at the top of a config that something reads; others are variables of the file."""
-
-_REGISTRIES = (
-    MODELS,
-    DATASETS,
-    TRANSFORMS,
-    METRICS,
-    HOOKS,
-    LOOPS,
-    OPTIM_WRAPPERS,
-    OPTIMIZERS,
-    PARAM_SCHEDULERS,
-    DATA_SAMPLERS,
-    EVALUATOR,
-    VISUALIZERS,
-    LOG_PROCESSORS,
-)
 _FREE = {'custom_keys', 'metainfo', 'targets', 'variants'}
 """Dicts whose keys are the user's own."""
 _OF_CONFIGS = {'type', '_delete_', '_scope_'}
@@ -115,6 +70,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
     _forget_deletions(cfg._cfg_dict)
     if not isinstance(cfg.get('model', {}), dict):
         raise ConfigError(f'{path}: model must be a dict with a type, found {cfg.model!r}.')
+    check_keys(cfg, path)
     change_config(cfg, options or {}, path)
     return cfg
 
@@ -230,7 +186,7 @@ def _check_option(cfg: Config, key: str, path: str, options: dict) -> None:
 
     def check(node: dict, part: str, above: list[str]) -> None:
         here = '.'.join(above)
-        kind = _component(options.get(f'{here}.type', node.get('type')), scope)
+        kind = component(options.get(f'{here}.type', node.get('type')), scope)
         _refuse_unknown(node, part, key, here, path, kind)
 
     for depth, part in enumerate(parents):
@@ -258,7 +214,7 @@ def _refuse_unknown(node: dict, part: str, key: str, here: str, path: str, kind:
             return
         known, sure = READ_KEYS, True
     elif kind is not None:
-        known, sure = arguments_of(kind) | set(node), not _takes_anything(kind)
+        known, sure = arguments_of(kind) | set(node), not takes_anything(kind)
     else:
         known, sure = set(node), False
     if part in known or part in _OF_CONFIGS:
@@ -267,34 +223,6 @@ def _refuse_unknown(node: dict, part: str, key: str, here: str, path: str, kind:
     if near or sure:
         hint = f'Did you mean {" or ".join(map(repr, near))}?' if near else f'It has {", ".join(sorted(known)[:20])}.'
         raise ConfigError(f'--cfg-options {key}: {here or path} has no {part!r}. {hint}')
-
-
-def _component(kind, scope: str | None) -> type | None:
-    """The class that a ``type`` names, in whatever registry it is."""
-    if not isinstance(kind, str):
-        return kind
-    for registry in _REGISTRIES:
-        with registry.switch_scope_and_registry(scope) as scoped:
-            try:
-                found = scoped.get(kind)
-            except Exception:  # an unknown name, which is told when it is built
-                found = None
-        if found is not None:
-            return found
-    return None
-
-
-def _takes_anything(kind) -> bool:
-    """Whether the last constructor in line passes unknown arguments on to something that is no base class."""
-    parameters = []
-    for cls in inspect.getmro(kind) if inspect.isclass(kind) else [kind]:
-        try:
-            parameters = inspect.signature(cls.__init__ if inspect.isclass(cls) else cls).parameters.values()
-        except (TypeError, ValueError):
-            return True
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return False
-    return True
 
 
 def _places(node, name: str, path: str = '') -> Iterator[str]:

@@ -10,9 +10,9 @@ import numpy as np
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from mmengine.utils import mkdir_or_exist
 
 from vlm_dense.drawing import colour, draw_instances, draw_rows
+from vlm_dense.engine.outputs import claim
 from vlm_dense.registry import HOOKS
 
 
@@ -118,5 +118,5 @@ class PredictionPictureHook(Hook):
     def _save(self, path: str, rows, labels: set[int], meta: dict, title: str = '') -> None:
         legend = [(meta['classes'][v], meta['palette'][v]) for v in sorted(labels)]
         picture = draw_rows(rows, ('image', 'ground truth', 'prediction'), legend, title, self.tile)
-        mkdir_or_exist(os.path.dirname(path))
+        claim([path])
         picture.save(path)

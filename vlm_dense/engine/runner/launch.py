@@ -29,7 +29,8 @@ from vlm_dense.engine.configs.checks import (
 )
 from vlm_dense.engine.configs.files import FormattedOnce, load_config
 from vlm_dense.engine.files import last_checkpoint, locked_work_dir
-from vlm_dense.engine.messages import user_errors
+from vlm_dense.engine.messages import number_in, user_errors
+from vlm_dense.engine.outputs import check_work_dir, claim
 from vlm_dense.engine.runner.runner import SafeFlexibleRunner, SafeRunner
 from vlm_dense.engine.runner.seeding import seed_draws
 from vlm_dense.errors import ClassNamesError, ConfigError
@@ -70,6 +71,12 @@ def fill_class_names(cfg: Config, loaders=('train_dataloader', 'test_dataloader'
             f'model.class_names and the classes of the data set are {class_differences(given, names)} Outputs would be '
             'taken for the wrong classes. Leave model.class_names out, or give it the order of the data set.'
         )
+    elif len(given) < len(names) and all(isinstance(name, str) and name in names for name in given):
+        raise ClassNamesError(
+            f'model.class_names are {len(given)} of the {len(names)} classes of the data set, so that its labels would '
+            'stand for other classes than outputs do. Leave model.class_names out, or name the classes in metainfo of '
+            'the data sets too.'
+        )
 
 
 def _same_but_for_order(a: Sequence, b: Sequence) -> bool:
@@ -103,7 +110,7 @@ def check_same_classes(cfg: Config) -> None:
 def _rank(launcher: str) -> int:
     """Rank of this process, before processes are connected."""
     names = () if launcher == 'none' else ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
-    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
+    return next((number_in(name) for name in names if name in os.environ), 0)
 
 
 def _use_gloo(cfg: Config) -> None:
@@ -122,6 +129,8 @@ def _use_gloo(cfg: Config) -> None:
         os.environ[name] = value
     os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
     os.environ.setdefault('MASTER_PORT', '29500')
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_PORT'):
+        number_in(name)
     if not is_distributed():
         torch.distributed.init_process_group('gloo')
     cfg.setdefault('env_cfg', dict()).setdefault('dist_cfg', dict())['backend'] = 'gloo'
@@ -224,6 +233,10 @@ def train(args: argparse.Namespace) -> None:
             if _rank(cfg.launcher) == 0:
                 held.enter_context(locked_work_dir(cfg.work_dir))
             _resume(cfg, args.resume)
+            if _rank(cfg.launcher) == 0:
+                check_work_dir(
+                    cfg.work_dir, cfg.get('load_from'), bool(cfg.get('resume')), getattr(args, 'overwrite', False)
+                )
             seed_draws(cfg)
             if cfg.resume:
                 cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='vlm_dense.ResumeCheckHook')]
@@ -276,8 +289,21 @@ def test(args: argparse.Namespace) -> dict:
         runner = build_runner(cfg)
         if args.checkpoint is None:
             _check_untrained(runner, cfg)
+        if args.out and _rank(cfg.launcher) == 0:
+            claim(*_predictions_and_inputs(runner, args.out))
     with user_errors(interrupted='Nothing was written over; start the test again.'):
         return runner.test()
+
+
+def _predictions_and_inputs(runner: Runner | FlexibleRunner, out: str) -> tuple[list[str], list[str]]:
+    """The files that ``--out`` will make, and those that the test reads."""
+    dataset = runner.test_dataloader.dataset
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))] if hasattr(dataset, 'get_data_info') else []
+    read = [info[key] for info in infos for key in ('img_path', 'seg_map_path') if isinstance(info.get(key), str)]
+    if out.endswith(('.pkl', '.pickle')):
+        return [out], read
+    names = (os.path.splitext(os.path.basename(info.get('img_path') or ''))[0] for info in infos)
+    return [os.path.join(out, f'{name}.png') for name in names if name], read
 
 
 def _check_untrained(runner: Runner | FlexibleRunner, cfg: Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,11 +12,13 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
+from vlm_dense.engine.configs.keys import unmatched
 from vlm_dense.engine.files import partial_of, put_in_place, remove
 from vlm_dense.engine.models import bare_model
+from vlm_dense.engine.outputs import claim
 from vlm_dense.engine.runner.compilation import compile_parts
 from vlm_dense.engine.runner.startup_log import ShortStart
-from vlm_dense.errors import CheckpointError, ConfigError, UserError
+from vlm_dense.errors import CheckpointError, ConfigError, DataError, UserError
 
 
 @contextmanager
@@ -53,6 +56,16 @@ def _resumable(filename: str) -> Iterator[None]:
         ) from error
 
 
+def _dump_config(runner: Runner | FlexibleRunner) -> None:
+    name = os.path.basename(runner.cfg.filename or f'{runner.timestamp}.py')
+    path = os.path.join(runner.work_dir, name)
+    try:
+        claim([path])
+    except DataError:
+        path = os.path.join(runner.work_dir, f'dump_{name}')
+    runner.cfg.dump(path)
+
+
 class SafeRunner(ShortStart, Runner):
     """mmengine's ``Runner`` with six differences.
 
@@ -69,6 +82,10 @@ class SafeRunner(ShortStart, Runner):
     """
 
     _compiled = False
+
+    def dump_config(self) -> None:
+        """Write the config into the work dir, beside a config of that name that the user keeps there."""
+        _dump_config(self)
 
     def resume(self, filename: str, *args, **kwargs) -> None:
         """Go on from a checkpoint, see :meth:`mmengine.runner.Runner.resume`.
@@ -118,10 +135,20 @@ class SafeRunner(ShortStart, Runner):
             self.logger.removeFilter(skipped)
             if skipped.count:
                 self.logger.info(f'The optimiser skips {skipped.count} parameters, which are frozen.')
+        self._check_custom_keys()
         for module in self.model.modules():
             if hasattr(module, 'meet_optim_wrapper'):
                 module.meet_optim_wrapper(built)
         return built
+
+    def _check_custom_keys(self) -> None:
+        paramwise = (self.cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}
+        names = [name for name, _ in self.model.named_parameters()]
+        for key, near in unmatched(paramwise.get('custom_keys') or {}, names):
+            raise ConfigError(
+                f'optim_wrapper.paramwise_cfg.custom_keys: {key!r} is in the name of no parameter, so it would have no '
+                f'effect. Did you mean {near!r}?'
+            )
 
 
 class SafeFlexibleRunner(ShortStart, FlexibleRunner):
@@ -131,6 +158,10 @@ class SafeFlexibleRunner(ShortStart, FlexibleRunner):
     """
 
     _meta: dict = {}
+
+    def dump_config(self) -> None:
+        """Write the config into the work dir, beside a config of that name that the user keeps there."""
+        _dump_config(self)
 
     def resume(self, filename: str, *args, **kwargs) -> None:
         """Go on from a checkpoint.
