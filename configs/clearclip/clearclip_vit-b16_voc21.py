@@ -8,5 +8,10 @@ _base_ = [
 model = dict(
     class_names='voc21_background',
     decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first')]),
-    decision=dict(prob_thresh=0.5),
+    postprocess=[
+        dict(type='vlm_dense.OriginalSize', at_once=True),
+        dict(type='vlm_dense.Probabilities', scale=50.0),
+        dict(type='vlm_dense.Aliases'),
+        dict(type='vlm_dense.ProbabilityThreshold', thresh=0.5),
+    ],
 )

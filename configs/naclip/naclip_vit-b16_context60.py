@@ -8,5 +8,12 @@ _base_ = [
 model = dict(
     class_names='context60',
     decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first')]),
-    decision=dict(prob_thresh=0.1),
+    postprocess=[
+        dict(type='vlm_dense.OriginalSize'),
+        dict(type='vlm_dense.PAMR', iterations=10, dilations=(8, 16)),
+        dict(type='vlm_dense.Probabilities', scale=40.0),
+        dict(type='vlm_dense.Aliases'),
+        dict(type='vlm_dense.ProbabilityThreshold', thresh=0.1),
+        dict(type='vlm_dense.SumToOne'),
+    ],
 )

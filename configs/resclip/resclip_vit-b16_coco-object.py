@@ -10,5 +10,11 @@ model = dict(
     backbone=dict(
         dense_attention=dict(type='vlm_dense.ResCLIPAttention', cross=(2.0, 0.4), feedback=(1.8, 0.7), thresh=0.11)
     ),
-    decision=dict(prob_thresh=0.1),
+    postprocess=[
+        dict(type='vlm_dense.OriginalSize'),
+        dict(type='vlm_dense.Probabilities', scale=40.0),
+        dict(type='vlm_dense.Aliases'),
+        dict(type='vlm_dense.ProbabilityThreshold', thresh=0.1),
+        dict(type='vlm_dense.SumToOne'),
+    ],
 )

@@ -10,6 +10,12 @@ model = dict(
     backbone=dict(
         dense_attention=dict(type='vlm_dense.ResCLIPAttention', cross=(2.0, 0.3), feedback=(2.2, 0.7), thresh=0.5)
     ),
-    decision=dict(prob_thresh=0.1),
+    postprocess=[
+        dict(type='vlm_dense.OriginalSize'),
+        dict(type='vlm_dense.Probabilities', scale=40.0),
+        dict(type='vlm_dense.Aliases'),
+        dict(type='vlm_dense.ProbabilityThreshold', thresh=0.1),
+        dict(type='vlm_dense.SumToOne'),
+    ],
     test_cfg=dict(_delete_=True, mode='whole', keep_logits=False),
 )

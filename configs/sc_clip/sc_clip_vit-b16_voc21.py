@@ -7,5 +7,11 @@ _base_ = [
 
 model = dict(
     class_names='voc21_background',
-    decision=dict(scale=50.0, prob_thresh=0.15, area_thresh=0.1),
+    postprocess=[
+        dict(type='vlm_dense.OriginalSize', at_once=True),
+        dict(type='vlm_dense.Probabilities', scale=50.0),
+        dict(type='vlm_dense.Aliases'),
+        dict(type='vlm_dense.AreaThreshold', thresh=0.1),
+        dict(type='vlm_dense.ProbabilityThreshold', thresh=0.15),
+    ],
 )

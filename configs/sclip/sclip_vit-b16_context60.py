@@ -8,5 +8,10 @@ _base_ = [
 model = dict(
     class_names='context60',
     decode_head=dict(refinements=[dict(type='vlm_dense.Aliases', keep='first')]),
-    decision=dict(scale=50.0, prob_thresh=0.1),
+    postprocess=[
+        dict(type='vlm_dense.OriginalSize', at_once=True),
+        dict(type='vlm_dense.Probabilities', scale=50.0),
+        dict(type='vlm_dense.Aliases'),
+        dict(type='vlm_dense.ProbabilityThreshold', thresh=0.1),
+    ],
 )

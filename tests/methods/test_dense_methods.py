@@ -13,7 +13,9 @@ from vlm_dense.errors import ConfigError
 from vlm_dense.methods.dense.resclip import clear_path
 from vlm_dense.methods.dense.sc_clip import SCCLIPAttention, mend
 from vlm_dense.registry import MODELS
-from vlm_dense.segmentation.name_decision import NameDecision
+from vlm_dense.segmentation.postprocess import PostProcess
+from vlm_dense.segmentation.steps import ClassMaps
+from vlm_dense.segmentation.window_maps import WindowMaps
 
 ARCH = vit(embed_dim=24, text=dict(context_length=16, vocab_size=64, heads=1, layers=1), layers=4)
 
@@ -175,9 +177,27 @@ def test_a_wall_stands_between_patches():
     assert clear_path(torch.zeros(1, 1, 3, dtype=torch.int64)).all()
 
 
+def step(kind, **options):
+    return dict(type=f'vlm_dense.{kind}', **options)
+
+
+ALIASES, SIZE = step('Aliases'), step('OriginalSize', at_once=True)
+SHARP, PAMR = step('Probabilities', scale=60.0), step('PAMR', iterations=2, dilations=(1, 2))
+
+
+def decide(maps, classes, *steps):
+    """Scores (K, H, W) and labels of cosines (N, H, W) of names."""
+    drawn = WindowMaps()
+    drawn.add((0, maps.shape[1], 0, maps.shape[2]), maps)
+    names = tuple(('name',) * count for count in classes)
+    found = PostProcess([step('OriginalSize'), *steps]).scores(drawn, maps, {}, lambda v: ClassMaps(v, classes=names))
+    return found.values[0], found.decided[0]
+
+
 def test_decision_by_names_equals_its_definition():
-    maps, owners = 0.1 * images(5, 6, 7), [0, 0, 1, 2, 2]
-    scores, labels = NameDecision(scale=30, prob_thresh=0.4, area_thresh=0.3)(maps, owners)
+    maps, classes, names = 0.1 * images(5, 6, 7), [2, 1, 2], step('Probabilities', scale=30)
+    steps = names, ALIASES, step('AreaThreshold', thresh=0.3), step('ProbabilityThreshold', thresh=0.4)
+    scores, labels = decide(maps, classes, *steps)
     for y in range(6):
         for x in range(7):
             p = (30 * maps[:, y, x]).exp()
@@ -186,25 +206,36 @@ def test_decision_by_names_equals_its_definition():
             found = scores[:, y, x]
             assert ((found - wanted).abs() < 1e-5).logical_or(found == 0).all()
             assert labels[y, x] == (found.argmax() if found.max() >= 0.4 else 0)
-    names = (30 * maps).softmax(0)
-    plain = torch.stack([names[:2].amax(0), names[2], names[3:].amax(0)]).argmax(0)
+    p = (30 * maps).softmax(0)
+    plain = torch.stack([p[:2].amax(0), p[2], p[3:].amax(0)]).argmax(0)
     pixels = plain.flatten().bincount(minlength=3)
     kept = [True, *(pixels[1:] > 0.3 * pixels[1:].sum()).tolist()]
     assert [bool(s.any()) for s in scores] == kept
-    summed, same = NameDecision(scale=30, sum_to_one=True)(maps, owners)
+    summed, same = decide(maps, classes, names, ALIASES, step('SumToOne'))
     torch.testing.assert_close(summed.sum(0), torch.ones(6, 7))
     assert torch.equal(same, plain)
 
 
 def test_no_class_is_left_but_the_background():
-    scores, labels = NameDecision(area_thresh=0.99)(images(4, 6, 7), [0, 1, 2, 3])
+    steps = step('Probabilities', scale=40), ALIASES, step('AreaThreshold', thresh=0.99)
+    scores, labels = decide(images(4, 6, 7), [1, 1, 1, 1], *steps)
     assert not labels.any() and not scores[1:].any()
 
 
-@pytest.mark.parametrize('options', [dict(scale=0), dict(prob_thresh=1.5), dict(area_thresh=-1), dict(prob_thresh=-1)])
-def test_decisions_that_cannot_be_are_refused(options):
-    with pytest.raises(ConfigError, match='NameDecision'):
-        NameDecision(**options)
+@pytest.mark.parametrize(
+    ('steps', 'words'),
+    [
+        ([step('Probabilities', scale=0)], 'scale must be positive'),
+        ([step('ProbabilityThreshold', thresh=1.5)], 'below 1'),
+        ([step('AreaThreshold', thresh=-1)], 'at least 0'),
+        ([step('ProbabilityThreshold', thresh=0.5), step('OriginalSize')], 'Put OriginalSize in front'),
+        ([step('OriginalSize'), step('OriginalSize')], 'twice'),
+        ([step('NACLIPAttention')], 'is no step'),
+    ],
+)
+def test_lists_of_steps_that_cannot_be_are_refused(steps, words):
+    with pytest.raises(ConfigError, match=words):
+        PostProcess(steps)
 
 
 def maskclip(**options):
@@ -216,7 +247,7 @@ def maskclip(**options):
         backbone=tower | options.pop('backbone', {}),
         text_encoder=dict(type='vlm_dense.TextTower', **clip),
         class_names=[['background', 'texture'], 'circle', 'star'],
-        decision=dict(prob_thresh=0.1),
+        postprocess=[SIZE, step('Probabilities', scale=40.0), ALIASES, step('ProbabilityThreshold', thresh=0.1)],
         test_cfg=dict(mode='slide', crop_size=(37, 40), stride=(20, 20), window_multiple=8),
     )
     return MODELS.build(cfg | options).eval()
@@ -238,7 +269,7 @@ def model_of(method, **options):
         return maskclip(backbone=dict(dense_attention=MODELS_OF_ALL[method]), **options)
     windows = dict(mode='slide', crop_size=(37, 40), stride=(20, 20))
     own = dict(proxy=proxy(8), k=10, alpha=0.2)  # spread less, so that noise keeps several classes
-    more = dict(type='vlm_dense.LPOSS', decision=None, test_cfg=windows, **own)
+    more = dict(type='vlm_dense.LPOSS', postprocess=[], test_cfg=windows, **own)
     tower = dict(type='vlm_dense.CLIPViT', dense_attention=dict(type='vlm_dense.ValueAttention'))
     return maskclip(backbone=tower, **more | options)
 
@@ -270,20 +301,29 @@ def test_a_batch_of_eight_pictures_equals_eight_single_runs(method):
 
 
 @pytest.mark.parametrize(
-    'decision',
+    'steps',
     [
-        dict(prob_thresh=0.4),
-        dict(area_thresh=0.3, prob_thresh=0.4, two_steps=True),
-        dict(pamr=dict(iterations=2, dilations=(1, 2)), prob_thresh=0.35),
-        dict(pamr=dict(iterations=2, dilations=(1, 2)), area_thresh=0.3),
+        [SIZE, SHARP, ALIASES, step('ProbabilityThreshold', thresh=0.4)],
+        [
+            step('OriginalSize'),
+            SHARP,
+            ALIASES,
+            step('AreaThreshold', thresh=0.3),
+            step('ProbabilityThreshold', thresh=0.4),
+        ],
+        [SIZE, PAMR, SHARP, ALIASES, step('ProbabilityThreshold', thresh=0.35)],
+        [SIZE, PAMR, SHARP, ALIASES, step('AreaThreshold', thresh=0.3)],
+        [PAMR, SIZE, SHARP, ALIASES, step('SumToOne')],
+        [PAMR, ALIASES, SIZE],
+        [SHARP, PAMR, step('Aliases', keep='mean')],
     ],
 )
 @pytest.mark.parametrize('mode', ['slide', 'whole'])
 @torch.no_grad()
-def test_labels_without_full_maps_are_the_same(decision, mode):
+def test_labels_without_full_maps_are_the_same(steps, mode):
     names = [['background', 'texture'], *(f'a {k}' for k in ('circle', 'star', 'ring', 'cross', 'heart', 'square'))]
     test_cfg = dict(mode='whole') if mode == 'whole' else dict(mode=mode, crop_size=(40, 40), stride=(20, 20))
-    options = dict(class_names=[*names, ['moon', 'crescent', 'sickle']], decision=dict(decision, scale=60.0))
+    options = dict(class_names=[*names, ['moon', 'crescent', 'sickle']], postprocess=steps)
     full, light = (maskclip(**options, test_cfg=dict(test_cfg, keep_logits=keep)) for keep in (True, False))
     inputs, meta = images(1, 3, 48, 64), dict(img_shape=(48, 64), ori_shape=(70, 90))
     [a], [b] = (model.predict(inputs, [SegDataSample(metainfo=meta)]) for model in (full, light))
@@ -373,10 +413,10 @@ def test_a_batch_of_several_sizes_equals_single_runs():
 @pytest.mark.parametrize(
     'options, words',
     [
-        (dict(pamr=dict(iterations=1)), 'pamr'),
-        (dict(decode_head=dict(pd_thresh=0.5)), 'pd_thresh'),
-        (dict(decode_head=dict(background=dict(index=0, thresh=0.5))), 'background'),
-        (dict(variants=dict(smooth=dict(ks_thresh=0.5))), 'ks_thresh'),
+        (dict(decode_head=dict(refinements=[step('PromptDenoising')])), 'PromptDenoising'),
+        (dict(decode_head=dict(refinements=[step('ThresholdBackground', thresh=0.5)])), 'ThresholdBackground'),
+        (dict(variants=dict(mean=dict(refinements=[step('PromptDenoising')]))), 'PromptDenoising'),
+        (dict(postprocess=[SIZE, step('Probabilities'), step('Aliases', keep='first')]), "keep='first'"),
     ],
 )
 def test_refinements_without_effect_are_refused(options, words):
@@ -388,9 +428,10 @@ def test_refinements_without_effect_are_refused(options, words):
 def test_windows_are_padded_evenly_and_cut_back():
     model = maskclip(test_cfg=dict(mode='slide', crop_size=(37, 40), stride=(20, 20), window_multiple=8))
     crop = images(1, 3, 37, 40)
-    padded = model._window_map(F.pad(crop, (0, 0, 1, 2)))
+    padded = model.window_map(F.pad(crop, (0, 0, 1, 2)))
     wanted = F.interpolate(padded, (40, 40), mode='bilinear', align_corners=False)[:, :, 1:38]
-    [(_, [(box, found)])] = model._maps(list(crop), model._window_map)
+    [(_, maps)] = model.window_maps(list(crop))
+    [(box, found)] = maps.windows
     assert box == (0, 37, 0, 40)
     torch.testing.assert_close(found[None], wanted)
     with pytest.raises(ConfigError, match='window_multiple'):

@@ -103,6 +103,7 @@ def test_the_graph_of_pixels_equals_its_definition():
         (dict(k=0), 'positive'),
         (dict(pamr=dict(iterations=1)), 'no effect'),
         (dict(decision=dict()), 'no effect'),
+        (dict(postprocess=[dict(type='vlm_dense.PAMR')]), 'no effect'),
         (dict(decode_head=dict(pd_thresh=0.5)), 'no effect'),
         (dict(decode_head=dict(refinements=[dict(type='vlm_dense.ThresholdBackground', thresh=0.5)])), 'no effect'),
         (dict(test_cfg=dict(mode='slide', crop_size=(40, 40), stride=(20, 20), window_multiple=8)), 'window_multiple'),

@@ -13,8 +13,10 @@ from vlm_dense.clip.image_tower import resize_positions
 from vlm_dense.clip.last_blocks import LastBlocks
 from vlm_dense.methods.maskclip import MaskCLIP
 from vlm_dense.registry import MODELS
-from vlm_dense.segmentation.name_decision import NameDecision
 from vlm_dense.segmentation.pamr import PAMR
+from vlm_dense.segmentation.postprocess import PostProcess
+from vlm_dense.segmentation.steps import ClassMaps, Probabilities
+from vlm_dense.segmentation.window_maps import WindowMaps
 
 _VISION = dict(image_size='image_size', patch_size='patch_size', vision_width='width', vision_layers='layers')
 _TEXT = dict(context_length='context_length', vocab_size='vocab_size', text_width='width', text_layers='layers')
@@ -54,7 +56,6 @@ def build(config: dict, backbone: dict | None = None) -> MaskCLIP:
             text_encoder=dict(type='vlm_dense.TextTower', arch=arch),
             text_prompt=dict(type='vlm_dense.ZeroShotPrompt', templates=config['templates']),
             test_cfg=dict(mode='whole'),
-            decision={},
         )
     )
     weights = {}
@@ -67,16 +68,40 @@ def build(config: dict, backbone: dict | None = None) -> MaskCLIP:
     return built.eval()
 
 
-def variant(model: MaskCLIP, attention: dict, test_cfg: dict | None = None, decision: dict | None = None) -> MaskCLIP:
-    """The model with another part, other windows and another decision; all weights are shared."""
+def variant(
+    model: MaskCLIP, attention: dict, test_cfg: dict | None = None, postprocess: list[dict] | None = None
+) -> MaskCLIP:
+    """The model with another part, other windows and other steps; all weights are shared."""
     tower, other = copy.copy(model.backbone), copy.copy(model)
     for module in (tower, other):
         module._modules = module._modules.copy()
     depth = len(tower.transformer.resblocks)
     tower.dense_attention = tower._build_dense(attention, depth)
     other.backbone, other.test_cfg = tower, test_cfg or dict(mode='whole')
-    other.decision = NameDecision(**(decision or {}))
+    other.postprocess = PostProcess(steps_of({}) if postprocess is None else postprocess)
     return other
+
+
+def steps_of(options: dict, at_once: bool = True, sum_to_one: bool = False, pamr: dict | None = None) -> list[dict]:
+    """Steps of the official options.
+
+    Args:
+        options: Of the case.
+        at_once: Whether an image in one piece goes to its original size at once.
+        sum_to_one: Whether scores are divided by their sum.
+        pamr: Official options of the refinement.
+    """
+    steps = [dict(type='vlm_dense.OriginalSize', at_once=at_once)]
+    if pamr is not None:
+        dilations = pamr['dilations' if 'dilations' in pamr else 'stride']
+        steps.append(dict(type='vlm_dense.PAMR', iterations=pamr['steps'], dilations=dilations))
+    steps.append(dict(type='vlm_dense.Probabilities', scale=options.get('logit_scale', 40.0)))
+    steps.append(dict(type='vlm_dense.Aliases'))
+    if options.get('area_thd') is not None:
+        steps.append(dict(type='vlm_dense.AreaThreshold', thresh=options['area_thd']))
+    if options.get('prob_thd'):
+        steps.append(dict(type='vlm_dense.ProbabilityThreshold', thresh=options['prob_thd']))
+    return [*steps, dict(type='vlm_dense.SumToOne')] if sum_to_one else steps
 
 
 def image_of(entry: list | dict) -> Tensor:
@@ -106,15 +131,18 @@ def last_blocks(model: MaskCLIP, images: Tensor) -> LastBlocks:
     """What the tower hands to the part."""
     seen: list[LastBlocks] = []
     hook = model.backbone.dense_attention.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    model._window_map(images)
+    model.window_map(images)
     hook.remove()
     return seen[0]
 
 
 def name_maps(model: MaskCLIP, images: Tensor, ori_shape=None) -> Tensor:
-    """Cosines (B, N, H, W) of all names in original size."""
+    """Cosines (B, N, H, W) of all names in original size, refined if the model does it."""
     meta = {} if ori_shape is None else dict(ori_shape=tuple(ori_shape))
-    return torch.stack([model.name_maps(p, meta) for _, p in model._maps(list(images), model._window_map)])
+    steps = model.postprocess.steps
+    first = PostProcess(steps[: [type(step) for step in steps].index(Probabilities)])
+    found = [first.scores(maps, images[i], meta, model.class_maps) for i, maps in model.window_maps(list(images))]
+    return torch.cat([one.values for one in found])
 
 
 def decide(model: MaskCLIP, images: Tensor, ori_shape=None) -> tuple[Tensor, Tensor]:
@@ -123,18 +151,6 @@ def decide(model: MaskCLIP, images: Tensor, ori_shape=None) -> tuple[Tensor, Ten
     meta = dict(img_shape=size, ori_shape=tuple(ori_shape or size))
     samples = model.predict(images, [SegDataSample(metainfo=meta) for _ in images])
     return torch.stack([s.seg_logits.data for s in samples]), torch.stack([s.pred_sem_seg.data[0] for s in samples])
-
-
-def decision_of(options: dict, **more) -> dict:
-    """Arguments of NameDecision of the official options."""
-    return (
-        dict(
-            scale=options['logit_scale'],
-            prob_thresh=options.get('prob_thd', 0.0),
-            area_thresh=options.get('area_thd'),
-        )
-        | more
-    )
 
 
 def check_tower(case: Case, name: str, model: MaskCLIP, images: Tensor, class_token: bool = True) -> None:
@@ -166,9 +182,15 @@ def check_decision(case: Case, batch: bool = False, **more) -> None:
         maps = image_of(entry['logits'])
         if 'query_shift' in entry:
             maps = maps + torch.tensor(entry['query_shift'])[:, None, None]
-        decide = NameDecision(**decision_of(entry, **more))
-        scores, labels = zip(*(decide(m, entry['query_idx']) for m in maps), strict=True)
-        scores, labels = torch.stack(scores), torch.stack(labels)
+        steps = PostProcess(steps_of(entry, **more))
+        owners = torch.tensor(entry['query_idx'])
+        classes = tuple(('name',) * int((owners == k).sum()) for k in range(int(owners.max()) + 1))
+        found = []
+        for drawn in maps:
+            one = WindowMaps()
+            one.add((0, drawn.shape[1], 0, drawn.shape[2]), drawn)
+            found.append(steps.scores(one, drawn, {}, lambda values: ClassMaps(values, classes=classes)))  # noqa: B023
+        scores, labels = torch.cat([one.values for one in found]), torch.cat([one.decided for one in found])
         case.check(f'post/{name}/probs', scores if batch else scores[0])
         case.check(f'post/{name}/pred', labels if batch else labels[0])
 
@@ -178,5 +200,5 @@ def check_pamr(case: Case) -> None:
     for name, entry in case.config['pamr'].items():
         refine = PAMR(entry['steps'], entry['dilations'])
         images, masks, step = image_of(entry['image']), image_of(entry['mask']), entry['step']
-        found = torch.stack([refine(image)(mask) for image, mask in zip(images, masks, strict=True)])
+        found = torch.stack([refine.on(image)(mask) for image, mask in zip(images, masks, strict=True)])
         case.check(f'pamr/{name}', found[:, :, ::step, ::step])

@@ -8,9 +8,9 @@ from dense_case import (
     check_decision,
     check_tower,
     decide,
-    decision_of,
     image_of,
     name_maps,
+    steps_of,
     variant,
     windows,
 )
@@ -36,11 +36,11 @@ def _check_case(case: Case, base, name: str, entry: dict) -> None:
     step, images = case.config['pixel_step'], image_of(entry['image'])
     patch, size = base.backbone.patch_size, tuple(images.shape[2:])
     test_cfg = windows(entry, window_multiple=patch)
-    model = variant(base, _attention('ClearCLIP', 'reduced'), test_cfg, decision_of(case.config['options']))
+    model = variant(base, _attention('ClearCLIP', 'reduced'), test_cfg, steps_of(case.config['options']))
     if entry.get('mid'):
         check_tower(case, name, model, images, class_token=False)
     if entry['mode'] == 'whole':
-        case.check(f'{name}/patch_logits', model._window_map(images))
+        case.check(f'{name}/patch_logits', model.window_map(images))
     else:
         case.check(f'{name}/logits_image', name_maps(model, images, size)[..., ::step, ::step])
     case.check(f'{name}/logits', name_maps(model, images, entry.get('ori_shape', size))[..., ::step, ::step])
@@ -57,7 +57,7 @@ def _check_alternatives(case: Case, base) -> None:
         name, blocks = ('ClearCLIP', int(kind[4:])) if kind.startswith('last') else (kind, 1)
         name = 'ClearCLIP' if kind == 'composed' else name
         model = variant(base, _attention(name, parts, blocks))
-        case.check(f'alt/{key}', model._window_map(images))
+        case.check(f'alt/{key}', model.window_map(images))
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from test_proxyclip import load_proxy, proxy_of
 
 from vlm_dense.methods.dense.affinity import CLIP_MEAN, CLIP_STD
 from vlm_dense.methods.dense.lposs import PixelGraph, scaled_lab
+from vlm_dense.methods.maskclip import MaskCLIP
 from vlm_dense.registry import MODELS
 
 FEATURES = dict(q='query', k='key', v='value')
@@ -63,21 +64,22 @@ def _scores(model, images, ori_shape):
 def _check_steps(case: Case, model, images) -> None:
     """mid/: patches of all windows, and the pixels."""
     config, sub = case.config, case.config['sub']
-    [(_, pieces)] = model._maps(list(images), model.both_features)
-    (y1, y2, x1, x2), _ = pieces[0]
+    [(_, maps)] = MaskCLIP.window_maps(model, list(images))
+    boxes, values = zip(*maps.windows, strict=True)
+    y1, y2, x1, x2 = boxes[0]
     window = images[:, :, y1:y2, x1:x2]
     clip, proxy = (torch.nn.functional.normalize(f(window), dim=1) for f in (model.clip_features, model.proxy_features))
     case.check('mid/clip_feat', clip[0].permute(1, 2, 0)[..., ::3])
     case.check('mid/dino_feat', proxy[0].permute(1, 2, 0)[..., ::3])
-    nodes = torch.cat([maps.flatten(1).T for _, maps in pieces])
+    nodes = torch.cat([each.flatten(1).T for each in values])
     clip, proxy = nodes[:, : model.backbone.embed_dim], nodes[:, model.backbone.embed_dim :]
     case.check('mid/preds', model.name_cosines(clip)[::2])
     case.check('mid/knn_sims', model.nearest(proxy)[0][::8])
-    places = model.places([box for box, _ in pieces], [maps.shape[1:] for _, maps in pieces], proxy.device)
+    places = model.places(boxes, [each.shape[1:] for each in values], proxy.device)
     case.check('mid/graph', model.graph(proxy, places).to_dense()[::12])
-    spread = model.spread(pieces)
-    case.check('mid/lp', torch.cat([maps.flatten(1).T for _, maps in spread])[::2])
-    case.check('mid/upsampled', model.name_maps(spread, {})[:, ::sub, ::sub])
+    spread = model.spread(maps)
+    case.check('mid/lp', torch.cat([each.flatten(1).T for _, each in spread.windows])[::2])
+    case.check('mid/upsampled', spread.merged()[:, ::sub, ::sub])
     colours = model.renormalise.colours(images[0])
     case.check('mid/lab', scaled_lab(colours).permute(1, 2, 0)[::sub, ::sub])
     options, rows = config['options'], torch.tensor(config['pixel_rows'])

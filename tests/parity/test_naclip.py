@@ -9,10 +9,10 @@ from dense_case import (
     check_pamr,
     check_tower,
     decide,
-    decision_of,
     image_of,
     last_blocks,
     name_maps,
+    steps_of,
     variant,
     windows,
 )
@@ -33,14 +33,14 @@ def _attention(arch: str, strategy: str, std: float) -> dict:
     )
 
 
-def _variant(base, config: dict, entry: dict, **pamr):
+def _variant(base, config: dict, entry: dict, pamr: dict | None = None):
     options = config['options']
     std = entry.get('gaussian_std', options['gaussian_std'])
     return variant(
         base,
         _attention(options['arch'], options['attn_strategy'], std),
         windows(entry),
-        decision_of(options, sum_to_one=True, two_steps=True, **pamr),
+        steps_of(options, at_once=False, sum_to_one=True, pamr=pamr),
     )
 
 
@@ -52,18 +52,15 @@ def _check_case(case: Case, base, name: str, entry: dict) -> None:
         case.check(f'{name}/mid/bias', model.backbone.dense_attention.bias(last_blocks(model, images)))
         check_tower(case, name, model, images)
     if entry['mode'] == 'whole':
-        case.check(f'{name}/patch_logits', model._window_map(images))
+        case.check(f'{name}/patch_logits', model.window_map(images))
         case.check(f'{name}/logits', at_image)
     else:
         case.check(f'{name}/logits_image', at_image)
     if not entry.get('predict'):
         return
     every = entry['pred_step']
-    pamr = dict(iterations=entry['pamr']['steps'], dilations=entry['pamr']['dilations'])
-    for suffix, own in (('', model), ('_pamr', _variant(base, case.config, entry, pamr=pamr))):
-        maps = name_maps(own, images, ori)
-        maps = torch.stack([own.decision.refine(m, image) for m, image in zip(maps, images, strict=True)])
-        case.check(f'{name}/logits{suffix}_ori', maps[..., ::step, ::step])
+    for suffix, own in (('', model), ('_pamr', _variant(base, case.config, entry, entry['pamr']))):
+        case.check(f'{name}/logits{suffix}_ori', name_maps(own, images, ori)[..., ::step, ::step])
         scores, labels = decide(own, images, ori)
         case.check(f'{name}/probs{suffix}', scores[..., ::every, ::every])
         case.check(f'{name}/pred{suffix}', labels[..., ::every, ::every])
@@ -75,7 +72,7 @@ def _check_alternatives(case: Case, base) -> None:
         names = f'alt/{arch}_{strategy}', f'alt/{arch}_{strategy}_std{std:g}'
         name = next(n for n in names if f'{n}/patch_logits' in case)
         model = variant(base, _attention(arch, strategy, std))
-        case.check(f'{name}/patch_logits', model._window_map(images))
+        case.check(f'{name}/patch_logits', model.window_map(images))
         if f'{name}/attn' in case:
             last = last_blocks(model, images)
             block = last.blocks[-1]

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from dense_case import build, decide, decision_of, image_of, last_blocks, name_maps, variant, windows
+from dense_case import build, decide, image_of, last_blocks, name_maps, steps_of, variant, windows
 from official import Case, fill
 
 from vlm_dense.clip.image_tower import resize_positions
@@ -43,7 +43,7 @@ def _model(base, config: dict, test_cfg: dict):
         beta=options['beta'],
         gamma=options['gamma'],
     )
-    model = variant(base, part, test_cfg, decision_of(options))
+    model = variant(base, part, test_cfg, steps_of(options))
     load_proxy(model.backbone.dense_attention.proxy.model, config['vfm'])
     return model.eval()
 
@@ -71,7 +71,7 @@ def _check_window(case: Case, model, window) -> None:
     tokens = part(last).tokens
     case.check('mid/attn_out', tokens[0, :, ::4])
     case.check('mid/dense_feat', last.project(tokens)[0, :, ::4])
-    case.check('mid/cosine', model._window_map(window)[0].flatten(1).T)
+    case.check('mid/cosine', model.window_map(window)[0].flatten(1).T)
 
 
 @torch.no_grad()
@@ -87,6 +87,6 @@ def test_every_official_number_is_reproduced(proxyclip_case):
     case.check('probs', decide(model, image, ori)[0][0, :, ::sub, ::sub])
     case.check('alt/logits_padded', name_maps(model, image_of(config['padded']), ori)[0, :, ::sub, ::sub])
     whole, image = _model(base, config, dict(mode='whole')), image_of(config['nonsquare'])
-    case.check('alt/cosine_nonsquare', whole._window_map(image)[0].flatten(1).T)
+    case.check('alt/cosine_nonsquare', whole.window_map(image)[0].flatten(1).T)
     case.check('alt/logits_whole_nonsquare', name_maps(whole, image, ori)[0, :, ::sub, ::sub])
     case.done()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from dense_case import build, decide, decision_of, image_of, last_blocks, name_maps, variant, windows
+from dense_case import build, decide, image_of, last_blocks, name_maps, steps_of, variant, windows
 from official import Case
 
 from vlm_dense.methods.dense.resclip import clear_path
@@ -33,7 +33,7 @@ def _attention(options: dict) -> dict:
 
 
 def _model(base, options: dict):
-    return variant(base, _attention(options), windows(options), decision_of(options, sum_to_one=True, two_steps=True))
+    return variant(base, _attention(options), windows(options), steps_of(options, at_once=False, sum_to_one=True))
 
 
 def _check_window(case: Case, model, window) -> None:
@@ -56,13 +56,13 @@ def _check_window(case: Case, model, window) -> None:
     case.check('mid/attn', weights[0, :, ::5])
     case.check('mid/attn_out', block.attn.output(weights @ v)[0, :, ::4])
     case.check('mid/dense_feat', last.project(part.all_tokens(last))[0, :, ::2])
-    case.check('mid/cosine', model._window_map(window)[0].flatten(1).T)
+    case.check('mid/cosine', model.window_map(window)[0].flatten(1).T)
 
 
 def _check_variant(case: Case, base, name: str, entry: dict) -> None:
     image, options = image_of(entry['image']), case.config['options'] | entry
     model = _model(base, options | dict(slide_crop=0))
-    case.check(f'alt/cosine_{name}', model._window_map(image)[0].flatten(1).T)
+    case.check(f'alt/cosine_{name}', model.window_map(image)[0].flatten(1).T)
     last, part = last_blocks(model, image), model.backbone.dense_attention
     if f'alt/{name}_patch_labels' in case:
         first = part.run(last.blocks[-1], last.tokens, last)
@@ -84,7 +84,7 @@ def test_every_official_number_is_reproduced(resclip_case):
     case.check('logits', name_maps(model, image, ori)[0, :, ::sub, ::sub])
     case.check('probs', decide(model, image, ori)[0][0, :, ::sub, ::sub])
     plain = _model(base, options | dict(use_sfr=False))
-    case.check('alt/cosine_rcs_only', plain._window_map(window)[0].flatten(1).T)
+    case.check('alt/cosine_rcs_only', plain.window_map(window)[0].flatten(1).T)
     for name, entry in config['variants'].items():
         _check_variant(case, base, name, entry)
     case.done()

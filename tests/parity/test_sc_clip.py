@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from dense_case import build, decide, decision_of, image_of, last_blocks, name_maps, variant, windows
+from dense_case import build, decide, image_of, last_blocks, name_maps, steps_of, variant, windows
 from official import Case
 
 from vlm_dense.clip.image_tower import resize_positions
@@ -53,7 +53,7 @@ def _check_window(case: Case, model, window) -> None:
         out = average(after, out + part.class_weight * cls[:, :1])
         case.check(f'mid/agg_{dict(last="post", multi="multi")[name]}', out[0, :, ::4])
     case.check('mid/dense_feat', last.project(part(last).tokens)[0, :, ::2])
-    case.check('mid/cosine', model._window_map(window)[0].flatten(1).T)
+    case.check('mid/cosine', model.window_map(window)[0].flatten(1).T)
 
 
 @torch.no_grad()
@@ -63,20 +63,19 @@ def test_every_official_number_is_reproduced(sc_clip_case):
     base, attention, ori = build(config), _attention(options), config['ori_shape']
     case.check('text_embeddings', torch.nn.functional.normalize(base.decode_head.embed_classes(), dim=-1))
 
-    def model(test_cfg, **decision):
-        return variant(base, attention, test_cfg, decision_of(options, **decision))
+    def model(test_cfg, pamr=None, **more):
+        return variant(base, attention, test_cfg, steps_of(options | more, pamr=pamr))
 
     image, test_cfg = image_of(config['image']), windows(options)
     _check_window(case, model(test_cfg), _first_window(options, image))
-    maps = name_maps(model(test_cfg), image, ori)
-    case.check('logits', maps[0, :, ::sub, ::sub])
+    case.check('logits', name_maps(model(test_cfg), image, ori)[0, :, ::sub, ::sub])
     case.check('probs', decide(model(test_cfg), image, ori)[0][0, :, ::sub, ::sub])
-    area = model(test_cfg, area_thresh=config['area_thd'])
+    area = model(test_cfg, area_thd=config['area_thd'])
     case.check('alt/probs_area', decide(area, image, ori)[0][0, :, ::sub, ::sub])
-    pamr = model(test_cfg, pamr=dict(iterations=config['pamr']['steps'], dilations=config['pamr']['stride']))
-    case.check('alt/logits_pamr', pamr.decision.refine(maps[0], image[0])[:, ::sub, ::sub])
+    pamr = model(test_cfg, pamr=config['pamr'])
+    case.check('alt/logits_pamr', name_maps(pamr, image, ori)[0, :, ::sub, ::sub])
     whole, nonsquare = model(dict(mode='whole')), image_of(config['nonsquare'])
-    case.check('alt/cosine_nonsquare', whole._window_map(nonsquare)[0].flatten(1).T)
+    case.check('alt/cosine_nonsquare', whole.window_map(nonsquare)[0].flatten(1).T)
     case.check('alt/logits_whole_nonsquare', name_maps(whole, nonsquare, ori)[0, :, ::sub, ::sub])
     maps = image_of(config['mend']['map'])
     anomalies = torch.zeros(maps.shape[2:], dtype=torch.bool)

@@ -9,10 +9,10 @@ from dense_case import (
     check_pamr,
     check_tower,
     decide,
-    decision_of,
     image_of,
     last_blocks,
     name_maps,
+    steps_of,
     variant,
     windows,
 )
@@ -23,32 +23,29 @@ CSA = dict(type='vlm_dense.SCLIPAttention')
 
 def _check_case(case: Case, base, name: str, entry: dict) -> None:
     step, images = case.config['pixel_step'], image_of(entry['image'])
-    size, options = tuple(images.shape[2:]), decision_of(case.config['options'])
+    size, steps = tuple(images.shape[2:]), steps_of(case.config['options'])
     ori = tuple(entry.get('ori_shape', size))
-    model = variant(base, CSA, windows(entry), options)
+    model = variant(base, CSA, windows(entry), steps)
     if entry.get('mid'):
         check_tower(case, name, model, images)
     if entry['mode'] == 'whole':
-        case.check(f'{name}/patch_logits', model._window_map(images))
+        case.check(f'{name}/patch_logits', model.window_map(images))
     else:
         case.check(f'{name}/logits_image', name_maps(model, images, size)[..., ::step, ::step])
-    maps = name_maps(model, images, ori)
-    case.check(f'{name}/logits', maps[..., ::step, ::step])
+    case.check(f'{name}/logits', name_maps(model, images, ori)[..., ::step, ::step])
     if entry.get('predict'):
         every, (scores, labels) = entry['pred_step'], decide(model, images, ori)
         case.check(f'{name}/probs', scores[0, :, ::every, ::every])
         case.check(f'{name}/pred', labels[0, ::every, ::every])
     if 'pamr' in entry:
-        pamr = dict(iterations=entry['pamr']['steps'], dilations=entry['pamr']['dilations'])
-        decision = variant(base, CSA, windows(entry), options | dict(pamr=pamr)).decision
-        refined = torch.stack([decision.refine(m, image) for m, image in zip(maps, images, strict=True)])
-        case.check(f'{name}/logits_pamr', refined[..., ::step, ::step])
+        refined = variant(base, CSA, windows(entry), steps_of(case.config['options'], pamr=entry['pamr']))
+        case.check(f'{name}/logits_pamr', name_maps(refined, images, ori)[..., ::step, ::step])
 
 
 def _check_alternatives(case: Case, base) -> None:
     images = image_of(case.config['cases'][case.config['alt_case']]['image'])
     vanilla = variant(base, dict(CSA, similarity=('qk',)))
-    case.check('alt/vanilla/patch_logits', vanilla._window_map(images))
+    case.check('alt/vanilla/patch_logits', vanilla.window_map(images))
     last = last_blocks(variant(base, CSA), images)
     tokens = variant(base, CSA).backbone.dense_attention.all_tokens(last)
     case.check('alt/global_csa', last.project(tokens[:, 0]))

@@ -17,10 +17,10 @@ from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.contract import TextPrompt
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError, WeightsNotFoundError
 from vlm_dense.registry import MODELS
-from vlm_dense.segmentation.inference import _CLASSES_AT_ONCE
+from vlm_dense.segmentation.postprocess import CHANNELS_AT_ONCE
 
 NAMES = ['background', 'circle', 'square', 'red star']
-MANY = [f'thing number {i}' for i in range(2 * _CLASSES_AT_ONCE + 3)]
+MANY = [f'thing number {i}' for i in range(2 * CHANNELS_AT_ONCE + 3)]
 VIT = vit(embed_dim=32, text=dict(layers=1), patch_size=16, width=64, head_width=32)
 RESNET = resnet(embed_dim=32, text=dict(layers=1))
 BACKBONES = dict(
@@ -223,7 +223,7 @@ def test_the_background_may_stand_anywhere():
     [dict(), dict(index=0), dict(thresh=0.0), dict(thresh=40), dict(treshold=0.4), dict(index=9, thresh=0.4)],
 )
 def test_a_background_that_cannot_be_is_refused(background):
-    with pytest.raises(ConfigError, match='background'):
+    with pytest.raises(ConfigError, match='[bB]ackground'):
         build(head=dict(background=background))
 
 
@@ -265,9 +265,12 @@ def test_smoothing_equals_the_product_with_the_similarity_of_keys(ks_norm):
 
 
 def test_smoothing_without_keys_is_refused():
-    model = build('resnet', backbone=dict(attn_pooling=True), head=dict(ks_thresh=1.0))
-    with pytest.raises(ConfigError, match='ks_thresh needs keys'):
-        predict(model, torch.randn(1, 3, 64, 64))
+    smoothing = dict(refinements=[dict(type='vlm_dense.KeySmoothing')])
+    with pytest.raises(ConfigError, match='KeySmoothing needs keys, which MaskCLIPResNet does not give'):
+        build('resnet', backbone=dict(attn_pooling=True), head=smoothing)
+    attention = dict(type='vlm_dense.NACLIPAttention')
+    with pytest.raises(ConfigError, match='KeySmoothing needs keys, which NACLIPAttention does not give'):
+        build(backbone=dict(dense_attention=attention), head=smoothing)
 
 
 @pytest.mark.parametrize('option', [dict(aliases='sum'), dict(ks_norm='row')])

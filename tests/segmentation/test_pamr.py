@@ -48,14 +48,14 @@ def brute_force(image: torch.Tensor, masks: torch.Tensor, iterations: int, dilat
 @pytest.mark.parametrize(('iterations', 'dilations'), [(1, (1,)), (3, (1, 2)), (2, (1, 4))])
 def test_equals_the_formula_written_as_loops(iterations, dilations):
     image, masks = torch.rand(3, 5, 6), torch.rand(4, 5, 6)
-    found = PAMR(iterations, dilations)(image)(masks)
+    found = PAMR(iterations, dilations).on(image)(masks)
     torch.testing.assert_close(found, brute_force(image, masks, iterations, dilations), rtol=1e-4, atol=1e-5)
 
 
 def test_does_not_depend_on_how_the_image_was_normalised():
     image, masks = torch.rand(3, 12, 14), torch.rand(2, 12, 14)
     normalised = (image - torch.tensor([0.4, 0.5, 0.6])[:, None, None]) / torch.tensor([0.2, 0.3, 0.1])[:, None, None]
-    torch.testing.assert_close(PAMR(2)(image)(masks), PAMR(2)(normalised)(masks), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(PAMR(2).on(image)(masks), PAMR(2).on(normalised)(masks), rtol=1e-3, atol=1e-4)
 
 
 def test_moves_the_border_of_a_mask_to_the_edge_in_the_picture():
@@ -64,19 +64,19 @@ def test_moves_the_border_of_a_mask_to_the_edge_in_the_picture():
     image += 0.02 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
     masks = torch.zeros(2, 24, 24)
     masks[0, :, :9], masks[1, :, 9:] = 1.0, 1.0  # 3 px off
-    labels = PAMR(10, (1, 2, 4))(image)(masks).argmax(0)
+    labels = PAMR(10, (1, 2, 4)).on(image)(masks).argmax(0)
     truth = (torch.arange(24) >= 12).long().expand(24, 24)
     assert (labels == truth).float().mean() > (masks.argmax(0) == truth).float().mean() + 0.08
 
 
 def test_masks_that_sum_to_one_still_do():
     masks = torch.rand(5, 9, 7).softmax(0)
-    torch.testing.assert_close(PAMR()(torch.rand(3, 9, 7))(masks).sum(0), torch.ones(9, 7))
+    torch.testing.assert_close(PAMR().on(torch.rand(3, 9, 7))(masks).sum(0), torch.ones(9, 7))
 
 
 def test_a_flat_picture_gives_plain_means():
     masks = torch.rand(1, 6, 6)
-    found = PAMR(1, (1,))(torch.full((3, 6, 6), 0.3))(masks)
+    found = PAMR(1, (1,)).on(torch.full((3, 6, 6), 0.3))(masks)
     assert torch.isfinite(found).all()
     torch.testing.assert_close(found[0, 2, 2], (masks[0, 1:4, 1:4].sum() - masks[0, 2, 2]) / 8)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vlm_dense.errors import ClassNamesError, ConfigError
-from vlm_dense.methods.maskclip.refinements import build_refinements
+from vlm_dense.methods.maskclip.head import build_refinements
 from vlm_dense.registry import MODELS
 
 CLIP = dict(arch='tiny-vit', pretrained='bundled')
@@ -86,7 +86,7 @@ def test_the_order_of_the_list_counts():
     [
         ([DENOISING, DENOISING], 'once'),
         ([DENOISING, ALIASES], 'stands first'),
-        ([dict(type='vlm_dense.NACLIPAttention')], 'no refinements'),
+        ([dict(type='vlm_dense.NACLIPAttention')], 'is no step'),
         ([dict(type='vlm_dense.Aliases', keep='sum')], 'must be one of'),
         ([dict(SMOOTHING, norm='row')], 'must be one of'),
         ([dict(THRESHOLD, thresh=0.0)], 'above 0'),
@@ -99,7 +99,7 @@ def test_lists_that_cannot_be_are_refused(parts, words):
 
 
 def test_a_background_beyond_the_classes_is_refused():
-    with pytest.raises(ClassNamesError, match='background.index=9'):
+    with pytest.raises(ClassNamesError, match='index=9 must be one of at least two classes'):
         build(refinements=[dict(THRESHOLD, index=9)])
 
 

@@ -14,8 +14,10 @@ from torch import nn
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation import strips
-from vlm_dense.segmentation.inference import _CLASSES_AT_ONCE
-from vlm_dense.segmentation.strip_maps import StripMaps, StripTTAModel
+from vlm_dense.segmentation.postprocess import CHANNELS_AT_ONCE, PostProcess
+from vlm_dense.segmentation.steps import ClassMaps, PlaneStep
+from vlm_dense.segmentation.tta import StripTTAModel
+from vlm_dense.segmentation.window_maps import StripMaps, WindowMaps
 
 K = 11
 SLIDE = dict(mode='slide', crop_size=(48, 48), stride=(32, 32), window_batch_size=3)
@@ -104,39 +106,57 @@ def test_labels_are_those_of_mmseg(test_cfg, align_corners, meta):
     assert_same_labels(found.pred_sem_seg.data, wanted)
 
 
+def window_maps(*windows):
+    maps = WindowMaps()
+    for box, values in windows:
+        maps.add(box, values)
+    return maps
+
+
+def labels_of(maps, meta):
+    return PostProcess().labels(maps, torch.zeros(3, *maps.size), meta, ClassMaps)
+
+
 def test_rows_are_those_of_the_whole():
     torch.manual_seed(0)
-    pieces = [((0, 20, 0, 24), torch.randn(K, 5, 6)), ((4, 24, 10, 34), torch.randn(K, 5, 6))]
-    pieces += [((0, 20, 10, 34), torch.randn(K, 5, 6)), ((4, 24, 0, 24), torch.randn(K, 5, 6))]
-    pieces.append(((4, 24, 10, 34), torch.randn(K, 5, 6)))
+    boxes = [(0, 20, 0, 24), (4, 24, 10, 34), (0, 20, 10, 34), (4, 24, 0, 24), (4, 24, 10, 34)]
+    pieces = window_maps(*((box, torch.randn(K, 5, 6)) for box in boxes))
     maps, counts = torch.zeros(K, 24, 34), torch.zeros(1, 24, 34)
-    for (y1, y2, x1, x2), small in pieces:
+    for (y1, y2, x1, x2), small in pieces.windows:
         maps[:, y1:y2, x1:x2] += F.interpolate(small[None], (20, 24), mode='bilinear')[0]
         counts[:, y1:y2, x1:x2] += 1
+    torch.testing.assert_close(pieces.merged(), maps / counts)
+    torch.testing.assert_close(pieces.merged(slice(2, 5)), (maps / counts)[2:5])
     wanted = F.interpolate((maps / counts)[None], (51, 29), mode='bilinear')[0]
     found = StripMaps(pieces, dict(ori_shape=(51, 29, 3)))
-    assert found.size == (51, 29) and found.channels == K
+    assert found.size == (51, 29)
     torch.testing.assert_close(torch.cat([x for _, x in found.strips()]).permute(2, 0, 1), wanted)
     torch.testing.assert_close(found.rows(slice(13, 14)).permute(2, 0, 1), wanted[:, 13:14])
 
 
 def test_of_classes_that_tie_the_first_is_taken():
     maps = torch.randn(4, 5, 6)
-    labels = StripMaps([((0, 20, 0, 24), torch.cat([maps, maps]))], dict(ori_shape=(31, 31))).argmax()
-    assert labels.max() < 4 and torch.equal(
-        labels, StripMaps([((0, 20, 0, 24), maps)], dict(ori_shape=(31, 31))).argmax()
-    )
-    assert (StripMaps([((0, 20, 0, 24), torch.zeros(8, 5, 6))], {}).argmax() == 0).all()
+    box, meta = (0, 20, 0, 24), dict(ori_shape=(31, 31))
+    labels = labels_of(window_maps((box, torch.cat([maps, maps]))), meta)
+    assert labels.max() < 4 and torch.equal(labels, labels_of(window_maps((box, maps)), meta))
+    assert (labels_of(window_maps((box, torch.zeros(8, 5, 6))), {}) == 0).all()
+
+
+class Same(PlaneStep):
+    """A step that changes nothing."""
+
+    def on(self, image):
+        return lambda maps: maps
 
 
 @pytest.mark.parametrize('refined', [False, True])
 @pytest.mark.parametrize('test_cfg', [WHOLE, SLIDE], ids=['whole', 'slide'])
 def test_no_map_of_all_classes_is_at_full_size(test_cfg, refined):
     model, image, meta = build(**test_cfg), torch.randn(3, 64, 80), dict(ori_shape=(160, 200))
-    pieces = next(iter(model._maps([image], model._window_map)))[1]
+    [(_, maps)] = model.window_maps([image])
     with LargestTensor() as largest, torch.no_grad():
-        model._label_map(pieces, meta, (lambda maps: maps) if refined else None)
-    assert largest.numel <= 160 * 200 * (_CLASSES_AT_ONCE if refined else 1)
+        PostProcess([Same()] if refined else []).labels(maps, image, meta, ClassMaps)
+    assert largest.numel <= 160 * 200 * (CHANNELS_AT_ONCE if refined else 1)
 
 
 # --- test-time augmentation -----------------------------------------------------------------------------------------

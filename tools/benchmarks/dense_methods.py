@@ -22,8 +22,8 @@ from vlm_dense.engine.configs.files import load_config
 from vlm_dense.engine.runner.memory import PeakMemory
 from vlm_dense.methods.dense import LPOSS
 from vlm_dense.methods.maskclip import MaskCLIP
-from vlm_dense.methods.maskclip.name_inference import owners_of
 from vlm_dense.registry import MODELS
+from vlm_dense.segmentation.pamr import PAMR
 from vlm_dense.vocabulary.class_names import read_class_names
 
 BASES = Path(__file__).parents[2] / 'configs' / '_base_' / 'models'
@@ -70,17 +70,17 @@ def official(model: MaskCLIP, image: Tensor) -> tuple[Tensor, float]:
     if isinstance(model, LPOSS):
         maps = _official_graph(model, image, boxes)
     else:
-        maps = [model._window_map(image[:, :, y1:y2, x1:x2]) for y1, y2, x1, x2 in boxes]
+        maps = [model.window_map(image[:, :, y1:y2, x1:x2]) for y1, y2, x1, x2 in boxes]
     cosines = F.interpolate(_canvas(maps, boxes, size), tuple(size), mode='bilinear', align_corners=False)[0]
     del model.decode_head.embed_classes
     if isinstance(model, LPOSS):
         return cosines.argmax(dim=0), seconds
-    decision = model.decision
-    names = (decision.scale * decision.refine(cosines, image[0])).softmax(dim=0)
-    owners = torch.tensor(owners_of(model.decode_head.class_names))
-    scores = torch.stack([names[owners == k].amax(dim=0) for k in range(len(model.decode_head.class_names))])
-    best, labels = scores.max(dim=0)
-    return labels.masked_fill(best < decision.prob_thresh, 0), seconds
+    found = model.class_maps(cosines[None])
+    for step in model.postprocess.steps:
+        if isinstance(step, PAMR):
+            found.values = step.on(image[0])(found.values[0])[None]
+        found = step.refine(found)
+    return found.decided[0], seconds
 
 
 def _canvas(maps: list[Tensor], boxes: list[tuple], size: torch.Size) -> Tensor:

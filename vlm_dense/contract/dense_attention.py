@@ -24,12 +24,14 @@ class DenseAttention(nn.Module):
         hidden_states: Indices of earlier blocks whose outputs it reads; from 0, in front of the last ``num_blocks``.
         attention_maps: Indices of earlier blocks whose attention weights it reads.
         reads_classes: It calls ``last.classify``, so the task has to give a classifier.
+        gives_keys: Its :class:`DenseTokens` hold keys, for MaskCLIP's key smoothing.
     """
 
     num_blocks: int = 1
     hidden_states: tuple[int, ...] = ()
     attention_maps: tuple[int, ...] = ()
     reads_classes: bool = False
+    gives_keys: bool = False
 
     def forward(self, last: LastBlocks) -> DenseTokens:
         """Tokens of the map, see :class:`LastBlocks` and :class:`DenseTokens` for all shapes."""
@@ -42,6 +44,8 @@ class ValueAttention(DenseAttention):
 
     "Extract Free Dense Labels from CLIP", ECCV 2022, section 3.2.
     """
+
+    gives_keys = True
 
     def forward(self, last: LastBlocks) -> DenseTokens:
         """Tokens of the patches, and their keys through the output projection."""

@@ -57,10 +57,8 @@ def describe(model: nn.Module, cfg: Config, names: Sequence[str], task: str, con
 
 
 def _of_segmentor(model: nn.Module, cfg: Config) -> dict:
-    head, decision, pamr = model.decode_head, getattr(model, 'decision', None), getattr(model, 'pamr', None)
-    scale = getattr(head, 'scale', None)
-    names = getattr(head, 'class_names', None) if scale is not None else None
-    parts = {type(part).__name__ for part in getattr(head, 'refinements', ())}
+    head, maps = model.decode_head, model.class_maps(torch.empty(0))
+    names = getattr(head, 'class_names', None) if hasattr(head, 'scale') else None
     return dict(
         names=None if names is None else [list(aliases) for aliases in names],
         test_cfg={k: v for k, v in (model.test_cfg or {}).items() if k != 'keep_logits'},
@@ -68,20 +66,9 @@ def _of_segmentor(model: nn.Module, cfg: Config) -> dict:
         num_classes=head.num_classes,
         out_channels=head.out_channels,
         threshold=head.threshold,
-        scale=scale,
-        summed='KeySmoothing' in parts,
-        pamr=_pamr(pamr),
-        decision=None if decision is None else _decision(decision),
+        maps=dict(kind=maps.kind, scale=maps.scale, of_names=maps.classes is not None, background=maps.background),
+        postprocess=[step.config for step in model.postprocess.steps],
     )
-
-
-def _pamr(pamr) -> dict | None:
-    return None if pamr is None else dict(iterations=pamr.iterations, dilations=list(pamr.dilations))
-
-
-def _decision(decision) -> dict:
-    options = ('scale', 'prob_thresh', 'area_thresh', 'sum_to_one', 'two_steps')
-    return {name: getattr(decision, name) for name in options} | dict(pamr=_pamr(decision.pamr))
 
 
 def _of_detector(model: nn.Module, cfg: Config) -> dict:

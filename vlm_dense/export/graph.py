@@ -60,7 +60,7 @@ class SegmentorGraph(Graph):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The maps."""
-        return (self.model._window_map(images),)
+        return (self.model.window_map(images),)
 
 
 class ClassifierGraph(Graph):

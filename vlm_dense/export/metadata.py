@@ -11,14 +11,23 @@ from collections.abc import Iterator, Sequence
 
 from vlm_dense.errors import CheckpointError
 
-FORMAT = 1
-"""Version of what is described here; a reader refuses a later one."""
+FORMAT = 2
+"""Version of what is described here; a reader refuses a later one. 1 had no list of steps."""
 KEY = 'vlm_dense.json'
 """Name of the entry in the metadata of ONNX and in the extra files of a .pt2."""
 
 _SCOPES = ('', 'mmcv.', 'mmdet.', 'mmengine.', 'mmseg.', 'vlm_dense.')
 STEPS = ('Resize', 'ResizeToMultiple', 'Pad', 'CenterCrop', 'ObjectLabels', 'TorchvisionTransforms')
 STEPS = (*STEPS, 'PackSegInputs', 'PackDetInputs', 'PackClsInputs')
+POSTPROCESSING = (
+    'Aliases',
+    'Probabilities',
+    'PAMR',
+    'OriginalSize',
+    'AreaThreshold',
+    'ProbabilityThreshold',
+    'SumToOne',
+)
 PREPROCESSORS = ('SegDataPreProcessor', 'MixedSizeSegDataPreProcessor', 'DetDataPreprocessor', 'ClsDataPreprocessor')
 HEADS = ('RetinaHead', 'RetinaSepBNHead', 'FCOSHead', 'ATSSHead')
 HEAD_PARTS = ('AnchorGenerator', 'MlvlPointGenerator', 'DeltaXYWHBBoxCoder', 'DistancePointBBoxCoder')
@@ -62,6 +71,7 @@ def unknown_parts(found: dict) -> Iterator[str]:
     """What the configs inside a description name that is on no list."""
     yield from _not_in(found['pipeline'], STEPS)
     yield from _not_in(found['data_preprocessor'], PREPROCESSORS)
+    yield from _not_in(found.get('postprocess', []), POSTPROCESSING)
     if found['task'] == 'detection':
         head, test_cfg = dict(found['head']), found['test_cfg']
         yield from _not_in(dict(type=head.pop('type')), HEADS)

@@ -13,11 +13,11 @@ from torch import Tensor
 from vlm_dense.errors import CheckpointError, ConfigError
 from vlm_dense.export.metadata import with_tuples
 from vlm_dense.export.runtime import ExportedFile
-from vlm_dense.methods.maskclip.name_inference import NameInference
-from vlm_dense.methods.maskclip.refinements import ClassMaps
+from vlm_dense.methods.maskclip import older
 from vlm_dense.registry import MODELS
-from vlm_dense.segmentation.name_decision import NameDecision
-from vlm_dense.segmentation.pamr import PAMR
+from vlm_dense.segmentation.inference import BatchedInference
+from vlm_dense.segmentation.postprocess import PostProcess
+from vlm_dense.segmentation.steps import ClassMaps
 
 _DATA_SETS = dict(segmentation='BaseSegDataset', detection='mmdet.BaseDetDataset')
 
@@ -55,22 +55,25 @@ class _Head(BaseDecodeHead):
         )
         del self.conv_seg
         self.class_names = tuple(tuple(aliases) for aliases in found['names'] or [[name] for name in found['classes']])
-        self._scale, self._summed = found['scale'], found['summed']
 
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs
 
-    def probabilities(self, maps: Tensor) -> Tensor:
-        """Probabilities (B, K, h, w) of maps (B, K, h, w)."""
-        if self._scale is not None:
-            return ClassMaps(maps, self._scale, summed=self._summed).probabilities
-        if maps.shape[1] > 1:
-            return maps.softmax(dim=1)
-        return torch.cat([1 - maps.sigmoid(), maps.sigmoid()], dim=1)
+
+def _older_steps(found: dict) -> list:
+    """The steps in the description of a file of format 1."""
+    steps = older.postprocess([], {name: found[name] for name in older.OF_MODEL})
+    return [step for step in steps if found['pamr'] is None or type(step).__name__ != 'Probabilities']
+
+
+def _older_maps(found: dict) -> dict:
+    """What the maps are of a file of format 1, whose network gave probabilities where PAMR refined them."""
+    kind = 'probabilities' if found['pamr'] else 'weights' if found['summed'] else 'logits'
+    return dict(kind=kind, scale=found['scale'] or 1.0, of_names=found['decision'] is not None, background=None)
 
 
 @MODELS.register_module()
-class ExportedSegmentor(NameInference, BaseSegmentor):
+class ExportedSegmentor(BatchedInference, BaseSegmentor):
     """A segmentor whose network is an exported file; windows, refinement and thresholds are those of its model.
 
     Args:
@@ -91,16 +94,21 @@ class ExportedSegmentor(NameInference, BaseSegmentor):
             self.align_corners = found['align_corners']
             self.num_classes, self.out_channels = found['num_classes'], found['out_channels']
             self.test_cfg = ConfigDict(test_cfg or dict(found['test_cfg'], keep_logits=False))
-            self.pamr = None if found['pamr'] is None else PAMR(**found['pamr'])
-            self.decision = None if found['decision'] is None else NameDecision(**found['decision'])
+            steps = found['postprocess'] if 'postprocess' in found else _older_steps(found)
+            self.postprocess = PostProcess(with_tuples(steps))
+            self._maps = found['maps'] if 'maps' in found else _older_maps(found)
+            self.class_maps(torch.empty(0))
         except (KeyError, TypeError) as error:
             raise CheckpointError(f'The description inside {path} is damaged ({error!r}). Export it again.') from error
 
     def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
         return self.file(inputs)[0]
 
-    def _window_map(self, crops: Tensor) -> Tensor:
-        return self._forward(crops)
+    def class_maps(self, values: Tensor) -> ClassMaps:
+        """What the maps of the file are, as its model says."""
+        maps = self._maps
+        classes = self.decode_head.class_names if maps['of_names'] else None
+        return ClassMaps(values, maps['scale'], classes, kind=maps['kind'], background=maps['background'])
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Maps (B, K, H, W) at the size of images (B, 3, H, W)."""

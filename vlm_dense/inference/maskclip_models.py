@@ -110,7 +110,7 @@ def maskclip_config(arch: str | dict, pretrained: str | None) -> Config:
                 ),
                 backbone=dict(type=f'vlm_dense.MaskCLIP{"ResNet" if resnet else "ViT"}', **clip, **settings),
                 text_encoder=dict(type='vlm_dense.TextTower', **clip),
-                pamr=dict(iterations=10) if bundled else None,
+                postprocess=['vlm_dense.Probabilities', dict(type='vlm_dense.PAMR', iterations=10)] if bundled else [],
                 test_cfg=dict(mode='whole', keep_logits=False),
             ),
             test_pipeline=[

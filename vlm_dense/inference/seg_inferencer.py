@@ -348,7 +348,7 @@ class SegInferencer(BaseInferencer):
 
 
 def _probabilities(model: nn.Module, logits: torch.Tensor) -> torch.Tensor:
-    if hasattr(model, 'probabilities'):
+    if isinstance(model, BatchedInference):
         return model.probabilities(logits)
     if isinstance(model.decode_head, MaskCLIPHead):
         return model.decode_head.probabilities(logits[None])[0]

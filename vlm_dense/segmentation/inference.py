@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +14,10 @@ from torch import Tensor
 
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS, unknown_name
-from vlm_dense.segmentation.strip_maps import Box, Piece, StripMaps
+from vlm_dense.segmentation.postprocess import Describe, PostProcess, outcome_of
+from vlm_dense.segmentation.steps import ClassMaps
 from vlm_dense.segmentation.strips import use_strips
-
-_CLASSES_AT_ONCE = 8
+from vlm_dense.segmentation.window_maps import Box, StripMaps, WindowMaps
 
 
 @MODELS.register_module()
@@ -97,27 +96,58 @@ def _pair(test_cfg: dict, key: str) -> tuple[int, int]:
 class BatchedInference:
     """Mixin of mmseg segmentors with a test loop that does not depend on how images are batched.
 
+    Call graph::
+
+        predict --> for each image: window_maps --> window_map of its windows, several at a time --> WindowMaps
+                --> postprocess.scores or .labels: merge, steps, original size --> seg_logits, pred_sem_seg
+
     ``test_cfg`` keys: ``mode`` (``'whole'`` or ``'slide'``), ``crop_size`` and ``stride`` (h, w) for slide,
     ``window_batch_size``, the number of windows that go through the network at once (default 8), and ``keep_logits``
     (default true). Windows are placed as in mmseg: a regular grid, the last row and column shifted back inside the
-    image; logits are averaged where windows overlap. With ``window_multiple`` a window whose side is no multiple of it
+    image; maps are averaged where windows overlap. With ``window_multiple`` a window whose side is no multiple of it
     is padded evenly with zeros, and its maps are cut back. With ``keep_logits=False`` samples get ``pred_sem_seg``
     only: the same label map, but a few rows at a time are brought to full size (a few classes, where maps are refined
-    on the pixels), so that memory does not grow with the number of classes. The class must define
-    ``encode_decode(inputs, batch_img_metas)``.
+    on the pixels), so that memory does not grow with the number of classes.
 
     Attributes:
-        by_windows: Whether labels follow from :meth:`_window_map` of each window and what this class does with it.
+        by_windows: Whether labels follow from :meth:`window_map` of each window and ``postprocess``.
+        postprocess: The steps between the maps of windows and labels; none here.
 
     The decode heads take their losses strip by strip as well, see
     :func:`~vlm_dense.segmentation.strips.use_strips`.
     """
 
     by_windows = True
+    postprocess = PostProcess()
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         use_strips(self)
+
+    # --- what a model says ----------------------------------------------------------------------------------------
+
+    def window_map(self, crops: Tensor) -> Tensor:
+        """Maps (B, n, h, w) of windows (B, 3, H, W), as they come from the head."""
+        return self._forward(crops)
+
+    def class_maps(self, values: Tensor) -> ClassMaps:
+        """What the values (B, n, h, w) of :meth:`window_map` are: logits or probabilities, of classes or their names.
+
+        Here logits of classes.
+        """
+        return ClassMaps(values)
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Probabilities of the classes (K, H, W), which sum to one unless ``window_map`` gives independent ones.
+
+        Args:
+            scores: ``seg_logits`` of a sample, (K, H, W); of one class its probability, as in mmseg.
+        """
+        if len(scores) == 1:
+            return torch.cat([1 - scores, scores])
+        return outcome_of(self.postprocess.steps, self.class_maps(scores[None])).probabilities[0]
+
+    # --- from images to labels ------------------------------------------------------------------------------------
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
         """Segment a batch.
@@ -128,85 +158,63 @@ class BatchedInference:
             data_samples: B samples with metainfo, or ``None``.
 
         Returns:
-            B samples with ``seg_logits`` and ``pred_sem_seg`` in original size.
+            B samples with ``seg_logits``, the scores of the classes, and ``pred_sem_seg`` in original size.
         """
-        if data_samples is None:
-            return self.postprocess_result(self.inference(inputs, [{}] * len(inputs)), None)
-        order, images = own_sizes(inputs, data_samples)
-        if self._mode() == 'whole' and self._keep_logits():
-            for _, same in groupby(zip(order, images, strict=True), key=lambda pair: pair[1].shape):
-                ids, batch = zip(*same, strict=True)
-                self.postprocess_result(self._whole(torch.stack(batch)), [data_samples[i] for i in ids])
-            return data_samples
-        for n, pieces in self._maps(images, self._window_map):
-            sample, refine = data_samples[order[n]], self._refinement(images[n])
-            if self._keep_logits():
-                self.postprocess_result(self._join(pieces, refine)[None], [sample])
+        samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
+        order, images = own_sizes(inputs, samples)
+        for n, maps in self.window_maps(images):
+            sample = samples[order[n]]
+            todo = maps, images[n], sample.metainfo, self.class_maps
+            if self.test_cfg.get('keep_logits', True) or self.out_channels == 1:
+                found = self.postprocess.scores(*todo)
+                scores, labels = found.values[0], found.decided[0]
+                if self.out_channels == 1:
+                    scores = found.probabilities[0]
+                    labels = (scores[0] > self.decode_head.threshold).to(scores)
+                sample.set_data(dict(seg_logits=PixelData(data=scores)))
             else:
-                labels = self._label_map(pieces, sample.metainfo, refine)
-                sample.set_data(dict(pred_sem_seg=PixelData(data=labels[None])))
-        return data_samples
+                labels = self.postprocess.labels(*todo)
+            sample.set_data(dict(pred_sem_seg=PixelData(data=labels[None])))
+        return samples
 
-    def strip_maps(self, inputs: Tensor, data_samples: list) -> list[StripMaps]:
-        """Maps of each image in original size, a few rows at a time; arguments as of :meth:`predict`.
-
-        Maps that are refined on the pixels are whole, and at the size of the image.
-        """
-        order, images = own_sizes(inputs, data_samples)
-        found: dict[int, StripMaps] = {}
-        for n, pieces in self._maps(images, self._window_map):
-            refine = self._refinement(images[n])
-            if refine is not None:
-                maps = self._join(pieces, refine)
-                pieces = [((0, maps.shape[1], 0, maps.shape[2]), maps)]
-            found[order[n]] = StripMaps(pieces, data_samples[order[n]].metainfo, self.align_corners)
-        return [found[i] for i in range(len(data_samples))]
-
-    @classmethod
-    def check_config(cls, model: dict) -> None:
-        """Look whether the config of a model can work, before it is built; the engine's checks of configs call it.
+    def strip_maps(self, inputs: Tensor, data_samples: list) -> list[tuple[StripMaps, Describe]]:
+        """Maps of each image in original size, a few rows at a time, and what they are; arguments as of
+        :meth:`predict`.
 
         Raises:
-            ConfigError: see :func:`check_test_cfg`.
+            ConfigError: there are steps behind the change to the original size.
         """
-        check_test_cfg(model.get('test_cfg') or {})
+        if not self.postprocess.at_image_size:
+            raise ConfigError(
+                f'{type(self).__name__}: steps on maps of the original size cannot be averaged over augmented images. '
+                'Leave out the test-time augmentation or these steps of postprocess.'
+            )
+        order, images = own_sizes(inputs, data_samples)
+        found = {}
+        for n, maps in self.window_maps(images):
+            meta = data_samples[order[n]].metainfo
+            found[order[n]] = self.postprocess.strips(maps, images[n], meta, self.class_maps)
+        return [found[i] for i in range(len(data_samples))]
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Logits (B, K, H, W) of images of one size (B, 3, H, W)."""
-        if self._mode() == 'slide':
-            maps = self._maps(list(inputs), self._window_map)
-            return torch.stack([self._join(pieces, self._refinement(inputs[i])) for i, pieces in maps])
-        return self._whole(inputs)
+        """Maps (B, K, H, W) of images of one size (B, 3, H, W), at that size."""
+        every = self.window_maps(list(inputs))
+        return torch.cat([self.postprocess.merged(x, inputs[i], {}, self.class_maps).values for i, x in every])
 
-    def _mode(self) -> str:
-        check_test_cfg(self.test_cfg)
-        return self.test_cfg.get('mode', 'whole')
-
-    def _keep_logits(self) -> bool:
-        return self.test_cfg.get('keep_logits', True) or self.out_channels == 1
-
-    def _whole(self, images: Tensor) -> Tensor:
-        return self.encode_decode(images, [dict(img_shape=images.shape[2:])] * len(images))
-
-    def _window_map(self, crops: Tensor) -> Tensor:
-        """Maps (B, K, h, w) of windows (B, 3, H, W), as they come from the head."""
-        return self._forward(crops)
-
-    def _refinement(self, image: Tensor) -> Callable[[Tensor], Tensor] | None:
-        """What is done to full-size maps (n, H, W) of an image (3, H, W), class by class; nothing here."""
-        return None
-
-    def _maps(self, images: list[Tensor], forward: Callable[[Tensor], Tensor]) -> Iterator[tuple[int, list[Piece]]]:
-        """Yield the index and the pieces of each image (3, H, W), in order; windows of all images share the batches.
+    def window_maps(
+        self, images: list[Tensor], forward: Callable[[Tensor], Tensor] | None = None
+    ) -> Iterator[tuple[int, WindowMaps]]:
+        """Yield the index and the windows' maps of each image (3, H, W), in order; images share the batches.
 
         Args:
             images: Those of one size follow each other.
-            forward: Maps windows (B, 3, H, W) to (B, K, h, w).
+            forward: Maps windows (B, 3, H, W) to (B, n, h, w); default: :meth:`window_map`.
         """
+        forward, whole = forward or self.window_map, self._mode() == 'whole'
         windows = [(i, box) for i, image in enumerate(images) for box in self._windows(*image.shape[1:])]
         last = {i: n for n, (i, _) in enumerate(windows)}
         limit = self.test_cfg.get('window_batch_size', 8)
-        pieces: dict[int, list[Piece]] = defaultdict(list)
+        found: dict[int, WindowMaps] = defaultdict(lambda: WindowMaps(self.align_corners, whole))
         pos = 0
         while pos < len(windows):
             size = _box_size(windows[pos][1])
@@ -216,13 +224,12 @@ class BatchedInference:
                 if _box_size(following[1]) != size:
                     break
                 batch.append(following)
-            maps = self._forward_padded(
-                forward, torch.stack([images[i][:, y1:y2, x1:x2] for i, (y1, y2, x1, x2) in batch])
-            )
+            crops = torch.stack([images[i][:, y1:y2, x1:x2] for i, (y1, y2, x1, x2) in batch])
+            maps = self._forward_padded(forward, crops)
             for offset, (i, box) in enumerate(batch):
-                pieces[i].append((box, maps[offset]))
+                found[i].add(box, maps[offset])
                 if last[i] == pos + offset:
-                    yield i, pieces.pop(i)
+                    yield i, found.pop(i)
             pos += len(batch)
 
     def _forward_padded(self, forward: Callable[[Tensor], Tensor], crops: Tensor) -> Tensor:
@@ -233,64 +240,12 @@ class BatchedInference:
             return forward(crops)
         top, left = more_y // 2, more_x // 2
         crops = F.pad(crops, (left, more_x - left, top, more_y - top))
-        maps = self.decode_head.predict_by_feat(forward(crops), [dict(img_shape=crops.shape[2:])])
+        maps = F.interpolate(forward(crops), crops.shape[2:], mode='bilinear', align_corners=self.align_corners)
         return maps[:, :, top : top + size[0], left : left + size[1]]
 
-    def _join(
-        self,
-        pieces: list[Piece],
-        refine: Callable[[Tensor], Tensor] | None = None,
-        classes: slice = slice(None),
-    ) -> Tensor:
-        """Bring the maps of an image's windows to full size: (n, H, W) of the n ``classes``."""
-        height, width = pieces[-1][0][1], pieces[-1][0][3]
-        if len(pieces) == 1:
-            joined = self._upsample(pieces[0][1][classes], (height, width))
-        else:
-            joined = counts = None
-            for (y1, y2, x1, x2), small in pieces:  # one by one: full-size maps are the largest tensors of a test
-                maps = self._upsample(small[classes], (y2 - y1, x2 - x1))
-                if joined is None:
-                    joined, counts = (maps.new_zeros((n, height, width)) for n in (len(maps), 1))
-                joined[:, y1:y2, x1:x2] += maps
-                counts[:, y1:y2, x1:x2] += 1
-            joined = joined.div_(counts)
-        return joined if refine is None else refine(joined)
-
-    def _upsample(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.decode_head.predict_by_feat(maps[None], [dict(img_shape=torch.Size(size))])[0]
-
-    def _label_map(self, pieces: list[Piece], meta: dict, refine: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Labels (H, W), int64, in original size, equal to the argmax of all maps at full size.
-
-        Refinement needs whole planes, but treats each class by itself, as interpolation and averaging do. So there a
-        running maximum over groups of classes takes the place of strips.
-        """
-        if refine is None:
-            return StripMaps(pieces, meta, self.align_corners).argmax()
-        best = labels = None
-        for start in range(0, len(pieces[0][1]), _CLASSES_AT_ONCE):
-            maps = self._join(pieces, refine, slice(start, start + _CLASSES_AT_ONCE))
-            maps = self._original_size(maps, meta)
-            value, index = maps.max(dim=0)
-            if best is None:
-                best, labels = value, index
-                continue
-            better = value > best
-            best = torch.where(better, value, best)
-            labels = torch.where(better, index.add_(start), labels)
-        return labels
-
-    def _original_size(self, maps: Tensor, meta: dict) -> Tensor:
-        """Maps (n, H, W) without padding, not flipped and in original size, as ``postprocess_result`` does it."""
-        left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
-        maps = maps[:, top : maps.shape[1] - bottom, left : maps.shape[2] - right]
-        if meta.get('flip'):
-            maps = maps.flip(2 if meta['flip_direction'] == 'horizontal' else 1)
-        size = tuple(meta.get('ori_shape', maps.shape[1:])[:2])
-        if size == tuple(maps.shape[1:]):
-            return maps
-        return F.interpolate(maps[None], size, mode='bilinear', align_corners=self.align_corners)[0]
+    def _mode(self) -> str:
+        check_test_cfg(self.test_cfg)
+        return self.test_cfg.get('mode', 'whole')
 
     def _windows(self, height: int, width: int) -> list[Box]:
         """Boxes (y1, y2, x1, x2) that cover an image; the last one ends in its lower right corner."""

@@ -12,14 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlm_dense.errors import ConfigError
+from vlm_dense.registry import MODELS
+from vlm_dense.segmentation.steps import PlaneStep
 
 _OFFSETS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 
 
-class PAMR:
-    """Moves mask borders to edges of the picture: each pixel takes the mean of its neighbours, weighted by likeness.
+@MODELS.register_module()
+class PAMR(PlaneStep):
+    """Moves mask borders to edges of the image: each pixel takes the mean of its neighbours, weighted by affinity.
 
-    The neighbours N(i) of pixel i are the 8 around it at each of the dilations; outside the picture its border is
+    The neighbours N(i) of pixel i are the 8 around it at each of the dilations; outside the image its border is
     repeated. With the standard deviation sigma_i of the intensities of N(i) and i, which counts once for each of the
     dilations, one a colour channel,
 
@@ -42,12 +45,13 @@ class PAMR:
         >>> image[:, :, 4:] = 1  # an edge in the middle
         >>> masks = torch.zeros(1, 8, 8)
         >>> masks[:, :, 3:] = 1  # a mask that goes beyond it
-        >>> refined = PAMR(iterations=20, dilations=(1, 2))(image)(masks)
+        >>> refined = PAMR(iterations=20, dilations=(1, 2)).on(image)(masks)
         >>> bool(refined[0, 4, 3] < masks[0, 4, 3])
         True
     """
 
     def __init__(self, iterations: int = 10, dilations: Sequence[int] = (1, 2, 4, 8, 12, 24)):
+        super().__init__()
         if iterations < 1 or not dilations or min(dilations) < 1:
             raise ConfigError(
                 f'PAMR: iterations and dilations must be positive, found {iterations} and {list(dilations)}.'
@@ -55,7 +59,7 @@ class PAMR:
         self.iterations = iterations
         self.dilations = tuple(dilations)
 
-    def __call__(self, image: Tensor) -> Callable[[Tensor], Tensor]:
+    def on(self, image: Tensor) -> Callable[[Tensor], Tensor]:
         """A function that refines masks (n, H, W) of ``image`` (3, H, W); the affinities are computed once.
 
         Masks of another size are brought to that of the image first, bilinearly with aligned corners.
@@ -96,7 +100,7 @@ class PAMR:
         mean = (sum(self._neighbours(padded, image.shape[1:])) + own * image) / count
         square = sum((x - mean) ** 2 for x in self._neighbours(padded, image.shape[1:])) + own * (image - mean) ** 2
         sigma = (square / (count - 1)).sqrt()
-        likeness = [
+        affinity = [
             -((x - image).abs() / (0.1 * sigma + 1e-8)).mean(dim=0) for x in self._neighbours(padded, image.shape[1:])
         ]
-        return torch.stack(likeness).softmax(dim=0)
+        return torch.stack(affinity).softmax(dim=0)

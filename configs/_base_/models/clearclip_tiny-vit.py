@@ -3,5 +3,9 @@ _base_ = './ovss_tiny-vit.py'
 
 model = dict(
     backbone=dict(dense_attention=dict(type='vlm_dense.ClearCLIPAttention')),
-    decision=dict(scale=50.0),
+    postprocess=[
+        dict(type='vlm_dense.OriginalSize', at_once=True),
+        dict(type='vlm_dense.Probabilities', scale=50.0),
+        dict(type='vlm_dense.Aliases'),
+    ],
 )

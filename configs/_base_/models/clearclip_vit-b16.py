@@ -3,6 +3,10 @@ _base_ = './ovss_vit-b16.py'
 
 model = dict(
     backbone=dict(dense_attention=dict(type='vlm_dense.ClearCLIPAttention')),
-    decision=dict(scale=50.0),
+    postprocess=[
+        dict(type='vlm_dense.OriginalSize', at_once=True),
+        dict(type='vlm_dense.Probabilities', scale=50.0),
+        dict(type='vlm_dense.Aliases'),
+    ],
     test_cfg=dict(crop_size=(448, 448), stride=(224, 224), window_multiple=16, window_batch_size=2),
 )

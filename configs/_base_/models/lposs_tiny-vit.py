@@ -12,5 +12,5 @@ model = dict(
     k=30,
     gamma=30.0,
     sigma=0.1,
-    decision=None,
+    postprocess=[],
 )

@@ -6,5 +6,5 @@ model = dict(
     backbone=dict(pretrained='laion2b_s34b_b88k', pos_mode='bicubic', remainder='pad'),
     text_encoder=dict(pretrained='laion2b_s34b_b88k'),
     proxy=dict(type='vlm_dense.ProxyViT', model='vit_base_patch16_224.dino', pretrained=True, feature='value'),
-    decision=None,
+    postprocess=[],
 )

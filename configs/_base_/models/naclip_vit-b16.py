@@ -3,5 +3,11 @@ _base_ = './ovss_vit-b16.py'
 
 model = dict(
     backbone=dict(dense_attention=dict(type='vlm_dense.NACLIPAttention', std=5.0)),
-    decision=dict(sum_to_one=True, two_steps=True, pamr=dict(iterations=10, dilations=(8, 16))),
+    postprocess=[
+        dict(type='vlm_dense.OriginalSize'),
+        dict(type='vlm_dense.PAMR', iterations=10, dilations=(8, 16)),
+        dict(type='vlm_dense.Probabilities', scale=40.0),
+        dict(type='vlm_dense.Aliases'),
+        dict(type='vlm_dense.SumToOne'),
+    ],
 )

@@ -22,7 +22,11 @@ model = dict(
     ),
     text_encoder=dict(type='vlm_dense.TextTower', arch='ViT-B-16', pretrained='openai'),
     text_prompt=dict(type='vlm_dense.ZeroShotPrompt', templates='imagenet80'),
-    decision=dict(scale=40.0),
+    postprocess=[
+        dict(type='vlm_dense.OriginalSize', at_once=True),
+        dict(type='vlm_dense.Probabilities', scale=40.0),
+        dict(type='vlm_dense.Aliases'),
+    ],
     test_cfg=dict(mode='slide', crop_size=(224, 224), stride=(112, 112), keep_logits=False),
 )
 test_cfg = dict(type='TestLoop')

@@ -3,5 +3,10 @@ _base_ = './ovss_vit-b16.py'
 
 model = dict(
     backbone=dict(dense_attention=dict(type='vlm_dense.ResCLIPAttention')),
-    decision=dict(sum_to_one=True, two_steps=True),
+    postprocess=[
+        dict(type='vlm_dense.OriginalSize'),
+        dict(type='vlm_dense.Probabilities', scale=40.0),
+        dict(type='vlm_dense.Aliases'),
+        dict(type='vlm_dense.SumToOne'),
+    ],
 )

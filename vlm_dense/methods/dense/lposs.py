@@ -7,23 +7,22 @@ linear system. LPOSS+ does it again over pixels, with edges from colour.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.structures import PixelData
-from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.dense.affinity import IMAGENET_MEAN, IMAGENET_STD, Renormalise
 from vlm_dense.methods.maskclip import MaskCLIP
 from vlm_dense.methods.maskclip.head import ClassNames
-from vlm_dense.methods.maskclip.name_inference import owners_of
 from vlm_dense.registry import MODELS
-from vlm_dense.segmentation.inference import own_sizes
-from vlm_dense.segmentation.strip_maps import Box, Piece, StripMaps
+from vlm_dense.segmentation.postprocess import PostProcess
+from vlm_dense.segmentation.steps import Aliases as AliasPart
+from vlm_dense.segmentation.steps import ClassMaps, OriginalSize, PlaneStep
+from vlm_dense.segmentation.window_maps import Box, WindowMaps
 
 PAPER = dict(
     name='LPOSS',
@@ -93,10 +92,10 @@ class LPOSS(MaskCLIP):
     ):
         super().__init__(backbone, class_names, **kwargs)
         head = self.decode_head
-        if self.decision or self.pamr or self.variants or len(head.refinements) > 1:  # more than Aliases
+        if self.postprocess.steps or self.variants or len(head.refinements) > 1:  # more than Aliases
             raise ConfigError(
-                'LPOSS: decision, pamr, variants, background and the thresholds of the head would have no effect. '
-                'Leave them out; names of the background go into class_names, as [["wall", "sky"], "dog"].'
+                'LPOSS: postprocess, variants and refinements other than Aliases would have no effect. Leave them out; '
+                'names of the background go into class_names, as [["wall", "sky"], "dog"].'
             )
         if (self.test_cfg or {}).get('window_multiple'):
             raise ConfigError(
@@ -117,7 +116,9 @@ class LPOSS(MaskCLIP):
         self.k, self.gamma, self.alpha = k, gamma, alpha
         self.sigma, self.distance_power = sigma, distance_power
         self.steps, self.tol = steps, tol
-        self.pixels = None if pixels is None else dict(dict(tau=0.01, size=13), **pixels)
+        colours = self.renormalise.colours
+        pixel_steps = [] if pixels is None else [PixelPropagation(self.solve, colours, **pixels)]
+        self.postprocess = PostProcess([*pixel_steps, AliasPart(), OriginalSize(at_once=True)], windows=0)
 
     def train(self, mode: bool = True) -> LPOSS:
         """Switch the mode; the proxy stays in eval mode."""
@@ -126,25 +127,20 @@ class LPOSS(MaskCLIP):
             self.proxy.eval()
         return self
 
-    def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
-        """As in :class:`MaskCLIP`; ``seg_logits`` are the spread scores (K, H, W)."""
-        samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
-        order, images = own_sizes(inputs, samples)
-        for n, pieces in self._maps(images, self.both_features):
-            sample, spread = samples[order[n]], self.spread(pieces)
-            if not self._keep_logits() and self._strips_do(spread, sample.metainfo):
-                labels = self._strip_labels(spread, sample.metainfo)
-            else:
-                scores = self.class_maps(spread, images[n], sample.metainfo)
-                labels = scores.argmax(dim=0)
-                if self._keep_logits():
-                    sample.set_data(dict(seg_logits=PixelData(data=scores)))
-            sample.set_data(dict(pred_sem_seg=PixelData(data=labels[None])))
-        return samples
+    def window_maps(
+        self, images: list[Tensor], forward: Callable[[Tensor], Tensor] | None = None
+    ) -> Iterator[tuple[int, WindowMaps]]:
+        """As in :class:`MaskCLIP`, the spread scores of the names."""
+        for n, maps in super().window_maps(images, forward):
+            yield n, self.spread(maps)
 
-    def probabilities(self, scores: Tensor) -> Tensor:
-        """Softmax over the classes of the spread scores (K, H, W), as in the released code."""
-        return scores.softmax(dim=0)
+    def window_map(self, crops: Tensor) -> Tensor:
+        """What is compared with the patches of the other windows, see :meth:`both_features`."""
+        return self.both_features(crops)
+
+    def class_maps(self, values: Tensor) -> ClassMaps:
+        """Scores of the names, of which the released code takes the softmax as they are."""
+        return ClassMaps(values, classes=self.decode_head.class_names)
 
     def predict_lists(self, inputs: Tensor, data_samples: list, class_lists: Sequence) -> list:
         """Not available: see :meth:`set_class_names` for other classes.
@@ -178,22 +174,26 @@ class LPOSS(MaskCLIP):
         maps = self.proxy(self.renormalise(self.renormalise.fill_up(crops, self.proxy.patch_size)))
         return (maps[-1] if isinstance(maps, (tuple, list)) else maps).float()
 
-    def spread(self, pieces: list[Piece]) -> list[Piece]:
+    def spread(self, maps: WindowMaps) -> WindowMaps:
         """Windows with the spread scores of the names (N, I, J), of windows with both features (D + C, I, J)."""
-        shapes = [maps.shape[1:] for _, maps in pieces]
-        nodes = torch.cat([maps.flatten(1).T for _, maps in pieces])
+        boxes, values = zip(*maps.windows, strict=True)
+        shapes = [each.shape[1:] for each in values]
+        nodes = torch.cat([each.flatten(1).T for each in values])
         clip, proxy = nodes.split([self.backbone.embed_dim, nodes.shape[1] - self.backbone.embed_dim], dim=1)
-        graph = self.graph(proxy, self.places([box for box, _ in pieces], shapes, proxy.device))
+        graph = self.graph(proxy, self.places(boxes, shapes, proxy.device))
         found = self.solve(lambda x: torch.sparse.mm(graph, x), self.name_cosines(clip))
         found = found.split([h * w for h, w in shapes])
-        return [(box, x.T.unflatten(1, shape)) for (box, _), x, shape in zip(pieces, found, shapes, strict=True)]
+        spread = WindowMaps(maps.align_corners, maps.whole)
+        for box, x, shape in zip(boxes, found, shapes, strict=True):
+            spread.add(box, x.T.unflatten(1, shape))
+        return spread
 
     def name_cosines(self, clip: Tensor) -> Tensor:
         """Y (n, N) of CLIP's features (n, D)."""
         text = self.decode_head.embed_classes()
         return self.decode_head.name_scores(clip.T[None, :, :, None], text)[0, :, :, 0].T
 
-    def places(self, boxes: list[Box], shapes: list[tuple[int, int]], device: torch.device) -> Tensor:
+    def places(self, boxes: Sequence[Box], shapes: list[tuple[int, int]], device: torch.device) -> Tensor:
         """Row and column in px of each patch's middle in the image, (n, 2), float32."""
         p, found = self.proxy.patch_size, []
         for (y1, _, x1, _), shape in zip(boxes, shapes, strict=True):
@@ -244,48 +244,29 @@ class LPOSS(MaskCLIP):
             size = torch.where(going, new, size)
         return z
 
-    # --- pixels ---------------------------------------------------------------------------------------------------
 
-    def name_maps(self, pieces: list[Piece], meta: dict, image: Tensor | None = None) -> Tensor:
-        """Spread scores (N, H, W) of the windows at the size of the image; refined on ``image`` with ``pixels``."""
-        joined = self._join(pieces)
-        if self.pixels is None or image is None:
-            return joined
-        graph = PixelGraph(self.renormalise.colours(image), **self.pixels)
-        spread = self.solve(lambda x: graph(x.T.view_as(joined)).flatten(1).T, joined.flatten(1).T)
-        return spread.T.reshape(joined.shape)
+class PixelPropagation(PlaneStep):
+    """LPOSS+: scores at the size of the image, spread over a graph of its pixels.
 
-    def class_maps(self, pieces: list[Piece], image: Tensor, meta: dict) -> Tensor:
-        """Spread scores (K, H, W) of the classes in original size, of an image (3, h, w)."""
-        if len(pieces) == 1 and self.pixels is None and self._plain(meta):
-            return self._upsample(self._classes(pieces[0][1]), self.original_size(pieces, meta))
-        return self._original_size(self._classes(self.name_maps(pieces, meta, image)), meta)
+    Args:
+        solve: Of :class:`LPOSS`.
+        colours: Of images (3, H, W), RGB between 0 and 1.
+        tau, size: See :class:`PixelGraph`.
+    """
 
-    def _strips_do(self, pieces: list[Piece], meta: dict) -> bool:
-        """Whether labels can be made a few rows at a time: names are merged before maps get their original size."""
-        if self.pixels is not None:
-            return False
-        seen = pieces[-1][0][1], pieces[-1][0][3]
-        single = all(len(names) == 1 for names in self.decode_head.class_names)
-        return single or self.original_size(pieces, meta) == seen or (len(pieces) == 1 and self._plain(meta))
+    def __init__(self, solve: Callable, colours: Callable[[Tensor], Tensor], tau: float = 0.01, size: int = 13):
+        super().__init__()
+        self.solve, self.colours, self.tau, self.size = solve, colours, tau, size
 
-    def _strip_labels(self, pieces: list[Piece], meta: dict) -> Tensor:
-        """Labels (H, W) in original size, equal to the argmax of :meth:`class_maps`."""
-        if len(pieces) == 1 and self._plain(meta):
-            height, width = self.original_size(pieces, meta)
-            classes = [((0, height, 0, width), self._classes(pieces[0][1]))]
-            return StripMaps(classes, {}, self.align_corners).argmax()
-        names = StripMaps(pieces, meta, self.align_corners).argmax()
-        return torch.tensor(owners_of(self.decode_head.class_names), device=names.device)[names]
+    def on(self, image: Tensor) -> Callable[[Tensor], Tensor]:
+        """Spread scores (N, H, W) of maps (N, H, W) of an image (3, H, W)."""
+        graph = PixelGraph(self.colours(image), self.tau, self.size)
 
-    @staticmethod
-    def _plain(meta: dict) -> bool:
-        return not meta.get('flip') and 'padding_size' not in meta and 'img_padding_size' not in meta
+        def spread(maps: Tensor) -> Tensor:
+            found = self.solve(lambda x: graph(x.T.view_as(maps)).flatten(1).T, maps.flatten(1).T)
+            return found.T.reshape(maps.shape)
 
-    def _classes(self, maps: Tensor) -> Tensor:
-        """The largest of each class's names, (K, ...) of (N, ...)."""
-        counts = [len(names) for names in self.decode_head.class_names]
-        return torch.stack([each.amax(dim=0) for each in maps.split(counts)])
+        return spread
 
 
 class PixelGraph:

@@ -147,7 +147,7 @@ class ResCLIPAttention(LastBlockAttention):
         found = []
         for maps, image in zip(logits, last.images, strict=True):
             maps = F.interpolate(maps[None], (height, width), mode='bilinear', align_corners=False)[0]
-            found.append(self.pamr(image)(maps).softmax(dim=0))
+            found.append(self.pamr.on(image)(maps).softmax(dim=0))
         return found
 
     def patch_labels(self, last: LastBlocks, probabilities: Sequence[Tensor]) -> Tensor:

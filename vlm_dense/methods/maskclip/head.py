@@ -21,11 +21,12 @@ from vlm_dense.contract.prompt import PrecomputedEmbeddings, TextPrompt
 from vlm_dense.contract.roles import build_part
 from vlm_dense.contract.text_side import TextSide
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
-from vlm_dense.methods.maskclip.refinements import Aliases as AliasPart
-from vlm_dense.methods.maskclip.refinements import ClassMaps, KeySmoothing, Refinement, build_refinements
-from vlm_dense.methods.maskclip.refinements.background import Background
-from vlm_dense.methods.maskclip.refinements.options import OPTIONS
+from vlm_dense.methods.maskclip import older
+from vlm_dense.methods.maskclip.refinements import Background, ThresholdBackground
 from vlm_dense.registry import MODELS
+from vlm_dense.segmentation.postprocess import build_step, outcome_of
+from vlm_dense.segmentation.steps import Aliases as AliasPart
+from vlm_dense.segmentation.steps import ClassMaps, Step
 from vlm_dense.vocabulary.class_names import Aliases, as_class_names
 from vlm_dense.vocabulary.templates import MASKCLIP_TEMPLATES
 
@@ -37,7 +38,7 @@ class MaskCLIPHead(BaseDecodeHead):
     """Classifies positions by their cosine with the class embeddings; has no weights of its own.
 
     Works in any mmseg segmentor over ``vlm_dense.MaskCLIPViT`` or ``vlm_dense.MaskCLIPResNet``. The cosines of names go
-    through ``refinements``, a list of parts, which make maps of classes of them::
+    through ``refinements``, a list of steps, which make maps of classes of them::
 
         refinements=[
             dict(type='vlm_dense.Aliases', keep='max'),  # what a class with several names gets; this is the default
@@ -59,14 +60,14 @@ class MaskCLIPHead(BaseDecodeHead):
         text_embeddings_path: In place of the two: the release's ``<set>_<model>_clip_text.pth``, a tensor with one
             row a name.
         num_classes: K; default: as many as there are ``class_names``.
-        refinements: Configs of :class:`~vlm_dense.methods.maskclip.refinements.Refinement`, in their order. Default:
-            none but ``Aliases``.
+        refinements: Configs of :class:`~vlm_dense.segmentation.steps.Step`, in their order. Default: none but
+            ``Aliases``.
         scale: Inverse temperature of the probabilities.
         random_text: Seed of random directions that take the place of the class embeddings: a control that shows what
             the text contributes.
-        **kwargs: ``loss_decode``, ``ignore_index``, ``align_corners``, ``sampler`` as in mmseg; and the older
+        **kwargs: ``loss_decode``, ``ignore_index``, ``align_corners``, ``sampler`` as in mmseg; and the deprecated
             options ``aliases``, ``background``, ``pd_thresh``, ``ks_thresh`` and ``ks_norm``, which change the list,
-            see :func:`~vlm_dense.methods.maskclip.refinements.build_refinements`.
+            see :func:`vlm_dense.methods.maskclip.older.refinements`.
 
     Raises:
         ClassNamesError: see :func:`as_class_names`; or names, ``num_classes`` and text file differ in number.
@@ -94,8 +95,7 @@ class MaskCLIPHead(BaseDecodeHead):
             )
         if (text_encoder is None) == (text_embeddings_path is None):
             raise ConfigError('MaskCLIPHead: give either text_encoder or text_embeddings_path.')
-        older = {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
-        parts = build_refinements(refinements, older)
+        parts = build_refinements(refinements, older.take(kwargs, older.OF_HEAD))
         classes = _classes(class_names, parts)
         if num_classes is not None and num_classes != len(classes):
             raise ClassNamesError(
@@ -132,7 +132,7 @@ class MaskCLIPHead(BaseDecodeHead):
         """Names of each class, none for a background that is found by threshold alone."""
         return _classes(class_names, self.refinements)
 
-    def part(self, kind: type) -> Refinement | None:
+    def part(self, kind: type) -> Step | None:
         """The refinement of a kind; None if there is none."""
         return next((part for part in self.refinements if isinstance(part, kind)), None)
 
@@ -232,12 +232,12 @@ class MaskCLIPHead(BaseDecodeHead):
         Raises:
             ConfigError: other options.
         """
-        older = {name: options.pop(name) for name in ('pd_thresh', 'ks_thresh', 'ks_norm') if name in options}
+        deprecated = older.take(options, ('pd_thresh', 'ks_thresh', 'ks_norm'))
         unknown = set(options) - {'refinements', 'scale', 'random_text'}
         if unknown:
             raise ConfigError(f'MaskCLIPHead: {sorted(unknown)} cannot differ between variants of one head.')
         head = copy.copy(self)
-        parts = build_refinements(options.pop('refinements', self.refinements), older)
+        parts = build_refinements(options.pop('refinements', self.refinements), deprecated)
         head._modules = dict(self._modules, refinements=nn.ModuleList(parts))
         if _naming(parts) != _naming(self.refinements):
             raise ConfigError(
@@ -264,7 +264,7 @@ class MaskCLIPHead(BaseDecodeHead):
 
     def refine(self, scores: Tensor, key: Tensor | None = None) -> ClassMaps:
         """What the refinements make of scores of classes (B, K, h, w), with keys (B, h*w, C)."""
-        maps = ClassMaps(scores, self.scale, key)
+        maps = ClassMaps(scores, self.scale, key=key)
         for part in self.refinements:
             if part.in_training or not self.training:
                 maps = part.refine(maps)
@@ -278,8 +278,10 @@ class MaskCLIPHead(BaseDecodeHead):
             text: Embeddings of all names as the text prompt gives them, see :meth:`embed_classes`.
             classes: The names of each class; default: the head's own.
         """
-        background = () if self.background is None else (self.background,)
-        return self.part(AliasPart).merge(self.name_scores(value, text), classes or self.class_names, background)
+        maps = ClassMaps(
+            self.name_scores(value, text), self.scale, classes or self.class_names, background=self.background
+        )
+        return self.part(AliasPart).refine(maps).values
 
     def name_scores(self, value: Tensor, text: Tensor) -> Tensor:
         """Cosines (B, N, h, w) of positions and the names of all classes, float32; arguments as of :meth:`scores`."""
@@ -290,7 +292,11 @@ class MaskCLIPHead(BaseDecodeHead):
 
     def probabilities(self, maps: Tensor) -> Tensor:
         """Probabilities (B, K, h, w) that sum to one, of maps as ``forward`` gives them in eval mode."""
-        return ClassMaps(maps, self.scale, summed=self.part(KeySmoothing) is not None).probabilities
+        return self.class_maps(maps).probabilities
+
+    def class_maps(self, maps: Tensor) -> ClassMaps:
+        """What maps (B, K, h, w) are as ``forward`` gives them in eval mode: cosines, or sums of probabilities."""
+        return outcome_of(self.refinements, ClassMaps(maps, self.scale))
 
     # --- training, for prompts that learn -----------------------------------------------------------------------
 
@@ -305,7 +311,35 @@ class MaskCLIPHead(BaseDecodeHead):
         return losses
 
 
-def _classes(class_names: ClassNames, refinements: Sequence[Refinement]) -> tuple[Aliases, ...]:
+def build_refinements(cfgs: Sequence[dict | Step], options: dict) -> list[Step]:
+    """The refinements of a head, in their order.
+
+    Args:
+        cfgs: Configs of the steps, or steps.
+        options: Deprecated ones that change the list.
+
+    Raises:
+        ConfigError: what is no step, one that comes twice or at the wrong position, or an option that cannot be.
+    """
+    parts = [build_step(cfg) for cfg in cfgs]
+    names = [type(part).__name__ for part in parts]
+    if len(set(names)) < len(names):
+        raise ConfigError(f'MaskCLIPHead: each refinement can stand once in the list, found {names}.')
+    if 'Aliases' not in names:
+        parts.insert(0, AliasPart())
+    elif names[0] != 'Aliases':
+        raise ConfigError(f'MaskCLIPHead: Aliases makes classes of names, so it stands first, found {names}.')
+    parts = older.refinements(parts, options)
+    backgrounds = [part for part in parts if isinstance(part, Background)]
+    if len({part.index for part in backgrounds}) > 1:
+        raise ConfigError(f'MaskCLIPHead: one class is the background, found {[part.index for part in backgrounds]}.')
+    for part in backgrounds:
+        if isinstance(part, ThresholdBackground):
+            part.named = len(backgrounds) > 1
+    return parts
+
+
+def _classes(class_names: ClassNames, refinements: Sequence[Step]) -> tuple[Aliases, ...]:
     """Names of each class, as the refinements change them."""
     given = classes = as_class_names(class_names)
     for part in refinements:
@@ -318,7 +352,7 @@ def _classes(class_names: ClassNames, refinements: Sequence[Refinement]) -> tupl
     return classes
 
 
-def _naming(refinements: Sequence[Refinement]) -> list[tuple]:
+def _naming(refinements: Sequence[Step]) -> list[tuple]:
     """What the names of classes depend on."""
     return [
         tuple(getattr(part, name, None) for name in ('keep', 'keep_all', 'names', 'thresh', 'index'))

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
+from mmengine.logging import print_log
 from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
@@ -17,25 +20,39 @@ from torch import Tensor
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.contract.text_side import TextSide, check_image_tower, refuse_head
 from vlm_dense.errors import ConfigError
+from vlm_dense.methods.maskclip import older
 from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
-from vlm_dense.methods.maskclip.name_inference import NameInference
-from vlm_dense.methods.maskclip.refinements import Aliases as AliasPart
-from vlm_dense.methods.maskclip.refinements import KeySmoothing, PromptDenoising, ThresholdBackground
+from vlm_dense.methods.maskclip.refinements import KeySmoothing, NamedBackground
 from vlm_dense.registry import MODELS
-from vlm_dense.segmentation.inference import own_sizes
-from vlm_dense.segmentation.name_decision import NameDecision
-from vlm_dense.segmentation.pamr import PAMR
+from vlm_dense.segmentation.inference import BatchedInference, own_sizes
+from vlm_dense.segmentation.postprocess import PostProcess, build_step
+from vlm_dense.segmentation.steps import Aliases as AliasPart
+from vlm_dense.segmentation.steps import ClassMaps, Probabilities, Step
 from vlm_dense.vocabulary.class_names import Aliases
 
 
 @MODELS.register_module()
-class MaskCLIP(NameInference, EncoderDecoder):
-    """MaskCLIP as a segmentor: ``backbone`` (frozen tower), :class:`MaskCLIPHead`, and refinement on the pixels.
+class MaskCLIP(BatchedInference, EncoderDecoder):
+    """MaskCLIP as a segmentor: ``backbone`` (frozen tower), :class:`MaskCLIPHead`, and steps from its maps to labels.
 
     Call graph::
 
-        predict --> backbone.encode: value, key --> decode_head: cosines, refinements --> (B, K, h, w)
-                    --> bilinear to image size, windows averaged --> pamr --> original size --> argmax
+        predict --> for each image: window_maps --> window_map of its windows:
+                |       backbone.encode: value, key --> decode_head: cosines, refinements --> (B, K, h, w)
+                --> postprocess: bilinear to image size, windows averaged, steps, original size, argmax
+
+    What is done with the merged maps is a list as well::
+
+        postprocess=[
+            dict(type='vlm_dense.OriginalSize', at_once=True),
+            dict(type='vlm_dense.PAMR', iterations=10),  # moves borders to edges of the image
+            dict(type='vlm_dense.Probabilities', scale=40.0),  # softmax over all names
+            dict(type='vlm_dense.Aliases'),  # a class is as probable as the most probable of its names
+            dict(type='vlm_dense.AreaThreshold', thresh=0.1),  # what is too small is taken out
+            dict(type='vlm_dense.ProbabilityThreshold', thresh=0.1),  # class 0 is where nothing is this probable
+        ]
+
+    This is how SCLIP and its successors decide: with ``Aliases`` in the list the head gives the cosines of all names.
 
     Args:
         backbone: ``vlm_dense.MaskCLIPViT`` or ``vlm_dense.MaskCLIPResNet`` (published settings); the plain towers,
@@ -43,17 +60,19 @@ class MaskCLIP(NameInference, EncoderDecoder):
         class_names, text_encoder, text_prompt, image_prompt: See :class:`MaskCLIPHead`. ``tools/train.py`` and
             ``tools/test.py`` fill in the data set's names if none are given.
         decode_head: Further arguments of :class:`MaskCLIPHead`.
-        pamr: Arguments of :class:`~vlm_dense.segmentation.pamr.PAMR`, which then refines the probabilities at image
-            size.
-        decision: Arguments of :class:`~vlm_dense.segmentation.name_decision.NameDecision`, which then makes the labels
-            of the cosines of all names, in original size, in the place of the head's refinements and ``pamr``.
+        postprocess: Configs of :class:`~vlm_dense.segmentation.steps.Step`, see
+            :class:`~vlm_dense.segmentation.postprocess.PostProcess`. Default: none, the largest map wins.
         variants: Options of the head to be compared, ``{name: options}`` as for :meth:`MaskCLIPHead.variant`. Each adds
             its labels as ``pred_<name>`` to the samples, from the same image features, for
-            ``vlm_dense.VariantIoU``; logits are not kept then.
-        data_preprocessor, train_cfg, test_cfg, init_cfg: As in mmseg; ``test_cfg`` see :class:`BatchedInference`.
+            ``vlm_dense.VariantIoU``; logits are not kept then. One that needs keys of a tower that gives none is left
+            out, with a warning.
+        **kwargs: ``data_preprocessor``, ``train_cfg``, ``test_cfg``, ``init_cfg`` as in mmseg; ``test_cfg`` see
+            :class:`BatchedInference`; and the deprecated ``pamr`` and ``decision``, which change ``postprocess``, see
+            :func:`vlm_dense.methods.maskclip.older.postprocess`.
 
     Raises:
-        ClassNamesError, ConfigError: see :class:`MaskCLIPHead`; a backbone that is no CLIP image tower.
+        ClassNamesError, ConfigError: see :class:`MaskCLIPHead`; a backbone that is no CLIP image tower, or steps that
+            would have no effect.
 
     Examples:
         >>> clip = dict(arch='tiny-vit', pretrained='bundled')
@@ -77,42 +96,61 @@ class MaskCLIP(NameInference, EncoderDecoder):
         text_prompt: dict | None = None,
         image_prompt: dict | None = None,
         decode_head: dict | None = None,
-        pamr: dict | None = None,
-        decision: dict | None = None,
+        postprocess: Sequence[dict] = (),
         variants: dict[str, dict] | None = None,
         **kwargs,
     ):
+        steps = [build_step(step) for step in postprocess or ()]
+        steps = older.postprocess(steps, older.take(kwargs, older.OF_MODEL))
         refuse_head(kwargs.pop('head', None), 'MaskCLIP')
         own = dict(
             class_names=class_names, text_encoder=text_encoder, text_prompt=text_prompt, image_prompt=image_prompt
         )
         own = {k: v for k, v in own.items() if v is not None}
         super().__init__(backbone, dict(type='vlm_dense.MaskCLIPHead') | own | dict(decode_head or {}), **kwargs)
-        self.pamr = None if pamr is None else PAMR(**pamr)
-        self.decision = None if decision is None else NameDecision(**decision)
-        self.variants = dict(variants or {})
-        for head in self._heads():  # refuses what cannot be
-            self._check_decision(head)
+        self.postprocess = PostProcess(steps)
+        self.variants = {}
+        self._check_steps(self.decode_head)
+        for name, options in (variants or {}).items():
+            head = self.decode_head.variant(**options)
+            if self._lacks_keys(head):
+                print_log(
+                    f'MaskCLIP: the variant {name!r} is left out: KeySmoothing needs keys, which '
+                    f'{self._tower_name} does not give.',
+                    logger='current',
+                    level=logging.WARNING,
+                )
+                continue
+            self._check_steps(head)
+            self.variants[name] = options
+
+    def _lacks_keys(self, head: MaskCLIPHead) -> bool:
+        part = getattr(self.backbone, 'dense_attention', self.backbone)
+        return head.part(KeySmoothing) is not None and not getattr(part, 'gives_keys', True)
+
+    @property
+    def _tower_name(self) -> str:
+        return type(getattr(self.backbone, 'dense_attention', self.backbone)).__name__
 
     def _heads(self) -> list[MaskCLIPHead]:
         return [self.decode_head, *(self.decode_head.variant(**options) for options in self.variants.values())]
 
-    def _check_decision(self, head: MaskCLIPHead) -> None:
-        """Refuse refinements that would have no effect."""
-        if self.decision is None:
-            return
-        found = dict(
-            pamr=self.pamr is not None,
-            aliases=head.part(AliasPart).keep == 'mean',
-            pd_thresh=head.part(PromptDenoising) is not None,
-            ks_thresh=head.part(KeySmoothing) is not None,
-            background=head.part(ThresholdBackground) is not None,
-        )
-        wrong = [name for name, used in found.items() if used]
-        if wrong:
+    def _check_steps(self, head: MaskCLIPHead) -> None:
+        """Refuse refinements that cannot work or would have no effect."""
+        if self._lacks_keys(head):
             raise ConfigError(
-                f'MaskCLIP: decision makes the labels of the cosines of all names, so {wrong} would have no effect. '
-                'Leave them out; decision has pamr and prob_thresh (which gives class 0) of its own.'
+                f'MaskCLIP: KeySmoothing needs keys, which {self._tower_name} does not give. Leave it out, or return '
+                'keys with the tokens (gives_keys = True of a dense attention).'
+            )
+        late = next((step for step in self.postprocess.steps if isinstance(step, AliasPart)), None)
+        if late is None:
+            return
+        wrong = [type(step).__name__ for step in head.refinements if not _is_of_names(step)]
+        if wrong or late.keep == 'first':
+            raise ConfigError(
+                f'MaskCLIP: with Aliases in postprocess the head gives the cosines of all names, so {wrong} of its '
+                "refinements would have no effect; keep='first' goes the other way, into the head's refinements. "
+                'Leave them out; postprocess takes PAMR and ProbabilityThreshold (which gives class 0).'
             )
 
     def _init_decode_head(self, decode_head: dict) -> None:
@@ -145,7 +183,8 @@ class MaskCLIP(NameInference, EncoderDecoder):
         if not self._reads_classes:
             return {}
         head = head or self.decode_head
-        scale = head.scale if self.decision is None else self.decision.scale
+        scales = [step.scale for step in self.postprocess.steps if isinstance(step, Probabilities)]
+        scale = (scales[0] if scales else None) or head.scale
 
         def classify(value: Tensor) -> Tensor:
             return scale * head.name_scores(value, head.embed_classes(None, classes, self.backbone))
@@ -163,7 +202,7 @@ class MaskCLIP(NameInference, EncoderDecoder):
         self.num_classes = self.out_channels = self.decode_head.num_classes
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
-        """As in :class:`NameInference`, with ``pred_<name>`` for each of ``variants``."""
+        """As in :class:`BatchedInference`, with ``pred_<name>`` for each of ``variants``."""
         if not self.variants or data_samples is None:
             return super().predict(inputs, data_samples)
         views = [(head, head.class_names) for head in self._heads()]
@@ -204,16 +243,13 @@ class MaskCLIP(NameInference, EncoderDecoder):
             counts[:] = [m.shape[1] for m in maps]
             return torch.cat(maps, dim=1)
 
-        for n, pieces in self._maps(images, forward):
-            refine, meta = self._refinement(images[n]), data_samples[order[n]].metainfo
-            boxes = [box for box, _ in pieces]
-            parts = zip(*(maps.split(counts) for _, maps in pieces), strict=True)
-            parts = [list(zip(boxes, maps, strict=True)) for maps in parts]
-            if self.decision is None:
-                yield order[n], [self._label_map(part, meta, refine) for part in parts]
-            else:
-                classes = [names for _, names in views]
-                yield order[n], [self._decided_labels(*p, images[n], meta) for p in zip(parts, classes, strict=True)]
+        for n, maps in self.window_maps(images, forward):
+            todo = zip(maps.split(counts), views, strict=True)
+            image, meta = images[n], data_samples[order[n]].metainfo
+            yield (
+                order[n],
+                [self.postprocess.labels(m, image, meta, partial(self._class_maps_of, *view)) for m, view in todo],
+            )
 
     # --- maps of windows ------------------------------------------------------------------------------------------
 
@@ -221,10 +257,24 @@ class MaskCLIP(NameInference, EncoderDecoder):
         self, features: ImageFeatures, head: MaskCLIPHead, classes: tuple[Aliases, ...] | None = None
     ) -> Tensor:
         text = head.embed_classes(features.global_, classes, self.backbone)
-        if self.decision is not None:
+        if self.postprocess.has(AliasPart):
             return head.name_scores(features.value, text)
-        maps = head(features, classes, text)
-        return maps if self.pamr is None else head.probabilities(maps)
+        return head(features, classes, text)
 
-    def _window_map(self, crops: Tensor) -> Tensor:
+    def _class_maps_of(self, head: MaskCLIPHead, classes: tuple[Aliases, ...], values: Tensor) -> ClassMaps:
+        if self.postprocess.has(AliasPart):
+            return ClassMaps(values, head.scale, classes, background=head.background)
+        return head.class_maps(values)
+
+    def window_map(self, crops: Tensor) -> Tensor:
+        """Maps (B, n, h, w) of windows: of classes, or cosines of names if ``postprocess`` makes classes of them."""
         return self._maps_of(self.extract_feat(crops), self.decode_head)
+
+    def class_maps(self, values: Tensor) -> ClassMaps:
+        """Cosines, or what the head's refinements make of them; see :class:`BatchedInference`."""
+        return self._class_maps_of(self.decode_head, self.decode_head.class_names, values)
+
+
+def _is_of_names(step: Step) -> bool:
+    """Whether a refinement only chooses names."""
+    return isinstance(step, NamedBackground) or (isinstance(step, AliasPart) and step.keep != 'mean')

@@ -118,6 +118,11 @@ class MaskCLIPResNet(_MaskCLIPTower, CLIPResNet):
         self.attn_pooling = attn_pooling
         self._take(features, pretrained, visual_projs_path)
 
+    @property
+    def gives_keys(self) -> bool:
+        """Whether ``key`` comes with ``value``."""
+        return not self.attn_pooling
+
     def _encode(self, images: Tensor, features: set[str], prompts) -> ImageFeatures:
         if self.without_positions and features & {'global', 'dense'}:
             raise ConfigError(

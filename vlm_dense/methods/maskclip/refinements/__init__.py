@@ -1,19 +1,18 @@
-"""What happens between the cosines of names and the maps of classes: parts of a config, one file each."""
+"""MaskCLIP's steps between the cosines of names and the maps of classes of a window."""
 
-from vlm_dense.methods.maskclip.refinements.aliases import Aliases
-from vlm_dense.methods.maskclip.refinements.background import NamedBackground, ThresholdBackground
-from vlm_dense.methods.maskclip.refinements.base import ClassMaps, Refinement
+from vlm_dense.methods.maskclip.refinements.background import Background, NamedBackground, ThresholdBackground
 from vlm_dense.methods.maskclip.refinements.denoising import PromptDenoising
-from vlm_dense.methods.maskclip.refinements.options import build_refinements
 from vlm_dense.methods.maskclip.refinements.smoothing import KeySmoothing
+from vlm_dense.segmentation.steps import Aliases, ClassMaps
+from vlm_dense.segmentation.steps import Step as Refinement
 
 __all__ = [
     'Aliases',
+    'Background',
     'ClassMaps',
     'KeySmoothing',
     'NamedBackground',
     'PromptDenoising',
     'Refinement',
     'ThresholdBackground',
-    'build_refinements',
 ]

@@ -8,13 +8,13 @@ from dataclasses import replace
 import torch
 
 from vlm_dense.errors import ClassNamesError, ConfigError
-from vlm_dense.methods.maskclip.refinements.base import ClassMaps, Refinement
 from vlm_dense.registry import MODELS
+from vlm_dense.segmentation.steps import ClassMaps, Step
 from vlm_dense.vocabulary.class_names import Aliases as Names
 from vlm_dense.vocabulary.class_names import as_class_names
 
 
-class Background(Refinement):
+class Background(Step):
     """A class at ``index`` whose own name is not used."""
 
     in_training = True
@@ -28,7 +28,7 @@ class Background(Refinement):
         """
         if not 0 <= self.index < len(classes) or len(classes) == 1:
             raise ClassNamesError(
-                f'MaskCLIPHead: background.index={self.index} must be one of at least two classes, found '
+                f'{type(self).__name__}: index={self.index} must be one of at least two classes, found '
                 f'{len(classes)} names.'
             )
 
@@ -75,9 +75,7 @@ class ThresholdBackground(Background):
     def __init__(self, thresh: float, index: int = 0):
         super().__init__()
         if not 0 < thresh <= 1:
-            raise ConfigError(
-                f'ThresholdBackground: background.thresh is a probability, above 0 and up to 1, found {thresh}.'
-            )
+            raise ConfigError(f'ThresholdBackground: thresh is a probability, above 0 and up to 1, found {thresh}.')
         self.thresh, self.index = thresh, index
         self.named = False
 
@@ -89,7 +87,7 @@ class ThresholdBackground(Background):
     def refine(self, maps: ClassMaps) -> ClassMaps:
         """The background's map raised to the level of the threshold."""
         values = maps.values
-        if maps.summed:
+        if maps.kind == 'weights':
             level = self.thresh * values.sum(dim=1)
         else:
             level = (math.log(self.thresh) + (maps.scale * values).logsumexp(dim=1)) / maps.scale

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.maskclip.refinements.base import ClassMaps, Refinement
 from vlm_dense.registry import MODELS
+from vlm_dense.segmentation.steps import ClassMaps, Step
 
 NORMS = {'position': 1, 'channel': 2}
 
 
 @MODELS.register_module()
-class KeySmoothing(Refinement):
+class KeySmoothing(Step):
     """Positions that are sure of nothing take the probabilities of positions with similar keys.
 
     What comes out are probabilities, and at replaced positions sums of all probabilities weighted by the products of
@@ -33,9 +33,7 @@ class KeySmoothing(Refinement):
     def __init__(self, thresh: float = 1.0, norm: str = 'position'):
         super().__init__()
         if norm not in NORMS:
-            raise ConfigError(
-                f'KeySmoothing: norm (ks_norm of a MaskCLIPHead) must be one of {tuple(NORMS)}, found {norm!r}.'
-            )
+            raise ConfigError(f'KeySmoothing: norm must be one of {tuple(NORMS)}, found {norm!r}.')
         self.thresh, self.norm = thresh, norm
 
     def refine(self, maps: ClassMaps) -> ClassMaps:
@@ -46,12 +44,16 @@ class KeySmoothing(Refinement):
         """
         if maps.key is None:
             raise ConfigError(
-                'KeySmoothing: ks_thresh needs keys, which attn_pooling and the successors of MaskCLIP do not '
-                'give. Set one of them only.'
+                'KeySmoothing needs the keys of the positions, and the image tower gives none: attn_pooling, or a '
+                'dense attention that returns no key. Leave KeySmoothing out.'
             )
         p = maps.probabilities
         key = F.normalize(maps.key, dim=NORMS[self.norm])
         smoothed = key @ (key.mT @ p.flatten(2).mT)  # (k k^T) p without the (hw, hw) product
         unsure = p.amax(dim=1, keepdim=True) < self.thresh
         values = torch.where(unsure, smoothed.mT.unflatten(2, p.shape[2:]), p)
-        return replace(maps, values=values, summed=True)
+        return self.outcome(replace(maps, values=values))
+
+    def outcome(self, maps: ClassMaps) -> ClassMaps:
+        """Sums of probabilities."""
+        return replace(maps, kind='weights')
