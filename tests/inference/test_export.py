@@ -26,6 +26,16 @@ ARCH = tiny_towers.vit()
 TEXT = dict(type='vlm_dense.TextTower', arch=ARCH)
 MEAN, STD = [120.0, 110.0, 100.0], [60.0, 61.0, 62.0]
 PREPARE = dict(type='vlm_dense.MixedSizeSegDataPreProcessor', mean=MEAN, std=STD, bgr_to_rgb=True)
+REFINED = [dict(type='vlm_dense.Probabilities'), dict(type='vlm_dense.PAMR', iterations=2, dilations=(1, 2))]
+DECIDED = [
+    dict(type='vlm_dense.OriginalSize'),
+    dict(type='vlm_dense.PAMR', iterations=2, dilations=(1, 2)),
+    dict(type='vlm_dense.Probabilities', scale=30.0),
+    dict(type='vlm_dense.Aliases'),
+    dict(type='vlm_dense.AreaThreshold', thresh=0.1),
+    dict(type='vlm_dense.ProbabilityThreshold', thresh=0.4),
+    dict(type='vlm_dense.SumToOne'),
+]
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -85,7 +95,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def segmentor(folder):
     """MaskCLIP of PyTorch, with several names a class, and its two files."""
-    cfg = maskclip(class_names=['circle', ['star', 'cross'], 'square'], pamr=dict(iterations=2, dilations=(1, 2)))
+    cfg = maskclip(class_names=['circle', ['star', 'cross'], 'square'], postprocess=REFINED)
     weights = checkpoint(cfg, folder / 'maskclip.pth')
     export_file(cfg.copy(), weights, folder / 'open.pt2')
     export_file(cfg.copy(), weights, folder / 'fixed.onnx', size=(61, 83))  # open sizes as ONNX: test_benchmarks
@@ -108,6 +118,65 @@ def test_a_file_gives_the_labels_of_the_model(segmentor, folder, name):
     for key in ('predictions', 'scores'):
         for one, other in zip(found[key], expected[key], strict=True):
             np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('options', 'older'),
+    [
+        ({}, {}),
+        (dict(decode_head=dict(refinements=[dict(type='vlm_dense.KeySmoothing')])), dict(summed=True)),
+        (dict(postprocess=REFINED), dict(pamr=dict(iterations=2, dilations=[1, 2]))),
+        (
+            dict(postprocess=DECIDED),
+            dict(
+                decision=dict(
+                    scale=30.0,
+                    prob_thresh=0.4,
+                    area_thresh=0.1,
+                    sum_to_one=True,
+                    two_steps=True,
+                    pamr=dict(iterations=2, dilations=[1, 2]),
+                )
+            ),
+        ),
+    ],
+    ids=['plain', 'smoothed', 'pamr', 'decision'],
+)
+@torch.no_grad()
+def test_files_of_format_1_are_read(monkeypatch, options, older):
+    model = MODELS.build(maskclip(class_names=['circle', ['star', 'cross'], 'square'], **options).model).eval()
+
+    class File:
+        metadata = dict(
+            format=1,
+            task='segmentation',
+            classes=NAMES,
+            pipeline=[],
+            data_preprocessor=PREPARE,
+            names=[['circle'], ['star', 'cross'], ['square']],
+            test_cfg=dict(mode='whole'),
+            align_corners=False,
+            num_classes=3,
+            out_channels=3,
+            threshold=None,
+            scale=100.0,
+        )
+        metadata.update(dict(summed=False, pamr=None, decision=None) | older)
+
+        def __call__(self, images):  # PAMR of that time refined probabilities that the network gave
+            maps = model.window_map(images)
+            return (model.decode_head.probabilities(maps) if self.metadata['pamr'] else maps,)
+
+    assert parse(json.dumps(File.metadata), 'x.onnx') == File.metadata
+    monkeypatch.setattr('vlm_dense.export.models.ExportedFile', lambda path: File())
+    file = MODELS.build(dict(type='vlm_dense.ExportedSegmentor', path='x.onnx', test_cfg=dict(mode='whole')))
+    model.test_cfg.keep_logits = True
+    images = torch.randn(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    [found], [wanted] = file.predict(images), model.predict(images)
+    assert torch.equal(found.seg_logits.data, wanted.seg_logits.data)
+    assert torch.equal(found.pred_sem_seg.data, wanted.pred_sem_seg.data)
+    scores = wanted.seg_logits.data
+    torch.testing.assert_close(file.probabilities(scores), model.probabilities(scores))
 
 
 def test_the_text_tower_is_not_in_the_file(segmentor, folder):
@@ -237,7 +306,9 @@ def test_the_metadata_can_be_read_without_vlm_dense(segmentor, folder):
     same = ('task', 'classes', 'names', 'pipeline', 'data_preprocessor', 'test_cfg', 'scale', 'batch')
     assert {key: found[key] for key in same} == {key: json.loads(shown[KEY])[key] for key in same}
     assert found['size'] is None and json.loads(shown[KEY])['size'] == [61, 83]
-    assert found['pamr'] == dict(iterations=2, dilations=[1, 2]) and found['names'][1] == ['star', 'cross']
+    assert found['maps'] == dict(kind='logits', scale=100.0, of_names=False, background=None)
+    assert found['postprocess'][1] == dict(type='vlm_dense.PAMR', iterations=2, dilations=[1, 2])
+    assert found['names'][1] == ['star', 'cross']
 
 
 @pytest.mark.parametrize(
@@ -247,6 +318,7 @@ def test_the_metadata_can_be_read_without_vlm_dense(segmentor, folder):
         lambda d: d.update(data_preprocessor=dict(type='subprocess.Popen', args='true')),
         lambda d: d.update(task='detection', head=dict(type='RetinaHead'), test_cfg=dict(nms=dict(type='print(1)'))),
         lambda d: d['pipeline'].insert(0, dict(type='Resize', _scope_='somewhere')),
+        lambda d: d['postprocess'].insert(0, dict(type='vlm_dense.CLIPViT')),
     ],
 )
 def test_a_description_that_names_other_code_is_refused(segmentor, folder, change):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
+from mmseg.structures import SegDataSample
 
+from vlm_dense.engine.configs.files import load_config
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.methods.maskclip.head import build_refinements
 from vlm_dense.registry import MODELS
+from vlm_dense.segmentation import VariantIoU
 
 CLIP = dict(arch='tiny-vit', pretrained='bundled')
 NAMES = ['void', ['star', 'asterisk'], 'circle', 'ring']
@@ -19,15 +23,18 @@ THRESHOLD = dict(type='vlm_dense.ThresholdBackground', thresh=0.4)
 
 
 def build(class_names=NAMES, **head):
+    return maskclip(class_names=class_names, decode_head=head)
+
+
+def maskclip(**options):
     cfg = dict(
         type='vlm_dense.MaskCLIP',
         backbone=dict(type='vlm_dense.MaskCLIPViT', **CLIP),
         text_encoder=dict(type='vlm_dense.TextTower', **CLIP),
-        class_names=class_names,
-        decode_head=head,
+        class_names=NAMES,
         test_cfg=dict(mode='whole'),
     )
-    return MODELS.build(cfg).eval()
+    return MODELS.build(cfg | options).eval()
 
 
 def kinds(parts):
@@ -69,6 +76,101 @@ def test_older_options_change_the_list_of_a_config():
     assert kinds(head.variant(pd_thresh=0.0).refinements) == ['Aliases', 'KeySmoothing', 'ThresholdBackground']
     assert head.variant(ks_norm='channel').refinements[2].norm == 'channel'
     assert head.refinements[2].norm == 'position'  # the variant is another list
+
+
+def step(kind, **options):
+    return dict(type=f'vlm_dense.{kind}', **options)
+
+
+PAMR = dict(iterations=2, dilations=[1, 2])
+DECISION = dict(scale=30.0, prob_thresh=0.2, area_thresh=0.1, sum_to_one=True, two_steps=True, pamr=PAMR)
+DECIDED = [
+    step('OriginalSize'),
+    step('PAMR', **PAMR),
+    step('Probabilities', scale=30.0),
+    step('Aliases'),
+    step('AreaThreshold', thresh=0.1),
+    step('ProbabilityThreshold', thresh=0.2),
+    step('SumToOne'),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ('steps', 'older', 'wanted'),
+    [
+        ([], dict(pamr=PAMR), [step('Probabilities'), step('PAMR', **PAMR)]),
+        (
+            [],
+            dict(decision=dict()),
+            [step('OriginalSize', at_once=True), step('Probabilities', scale=40.0), step('Aliases')],
+        ),
+        ([], dict(decision=DECISION), DECIDED),
+        (DECIDED[:4], dict(decision=dict(prob_thresh=0.5)), [*DECIDED[:4], step('ProbabilityThreshold', thresh=0.5)]),
+        (
+            DECIDED[:4],
+            dict(decision=dict(pamr=None, scale=9.0)),
+            [DECIDED[0], step('Probabilities', scale=9.0), DECIDED[3]],
+        ),
+        (DECIDED, dict(decision=dict(prob_thresh=0.0)), [*DECIDED[:5], DECIDED[6]]),
+        (DECIDED, dict(decision=None), []),
+    ],
+)
+def test_older_options_of_the_model_change_the_list(steps, older, wanted):
+    models = [maskclip(postprocess=steps, **older), maskclip(postprocess=wanted)]
+    assert [s.config for s in models[0].postprocess.steps] == [s.config for s in models[1].postprocess.steps]
+    images = torch.randn(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    [a], [b] = (model.predict(images) for model in models)
+    assert torch.equal(a.seg_logits.data, b.seg_logits.data)
+
+
+def test_older_options_are_told_with_the_list_to_write():
+    with pytest.warns(FutureWarning) as told:
+        build(refinements=[ALIASES], pd_thresh=0.3)
+        maskclip(pamr=None, decision=dict(prob_thresh=0.3))
+    texts = [str(one.message) for one in told if 'will be removed' in str(one.message)]
+    assert texts == [
+        "MaskCLIPHead: pd_thresh will be removed; the same is refinements=[dict(type='vlm_dense.Aliases', "
+        "keep='mean'), dict(type='vlm_dense.PromptDenoising', thresh=0.3)].",
+        "MaskCLIP: decision will be removed; the same is postprocess=[dict(type='vlm_dense.OriginalSize', "
+        "at_once=True), dict(type='vlm_dense.Probabilities', scale=40.0), dict(type='vlm_dense.Aliases', keep='max'), "
+        "dict(type='vlm_dense.ProbabilityThreshold', thresh=0.3)].",
+    ]
+
+
+def test_an_unknown_word_of_the_older_decision_is_refused():
+    with pytest.raises(ConfigError, match='treshold'):
+        maskclip(decision=dict(treshold=0.3))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('mode', ['slide', 'whole'])
+def test_one_window_is_resized_twice_and_a_whole_image_at_once(mode):
+    windows = dict(crop_size=(100, 100), stride=(50, 50)) if mode == 'slide' else {}
+    model = maskclip(postprocess=[step('OriginalSize', at_once=True)], test_cfg=dict(mode=mode, **windows))
+    image = torch.randn(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    [sample] = model.predict(image, [SegDataSample(metainfo=dict(img_shape=(48, 64), ori_shape=(70, 90)))])
+    wanted = model.window_map(image)
+    for size in [(48, 64), (70, 90)] if mode == 'slide' else [(70, 90)]:
+        wanted = F.interpolate(wanted, size, mode='bilinear', align_corners=False)
+    assert torch.equal(sample.seg_logits.data, wanted[0])
+
+
+@torch.no_grad()
+def test_variants_that_need_keys_are_left_out_where_there_are_none(monkeypatch):
+    told = []
+    monkeypatch.setattr('vlm_dense.methods.maskclip.segmentor.print_log', lambda text, **_: told.append(text))
+    cfg = load_config('maskclip_tiny-vit_shapes').model
+    cfg.class_names = ['empty background', 'circle', 'star']
+    cfg.backbone.dense_attention = step('NACLIPAttention')
+    model = MODELS.build(cfg).eval()
+    assert len(told) == 2 and all('NACLIPAttention' in text and 'KeySmoothing' in text for text in told)
+    [sample] = model.predict(torch.zeros(1, 3, 48, 48), [SegDataSample(metainfo=dict(img_shape=(48, 48)))])
+    assert list(model.variants) == ['denoised', 'random_text']
+    assert 'pred_denoised' in sample and 'pred_smoothed' not in sample
+    metric = VariantIoU(name='smoothed', iou_metrics=['mIoU'])
+    metric.process({}, [sample.to_dict()])
+    assert metric.evaluate(1) == {}
 
 
 def test_the_order_of_the_list_counts():

@@ -195,6 +195,37 @@ def test_augmented_labels_are_those_of_mmseg(test_cfg):
         assert a.img_path == 'a.png' and 'seg_logits' not in a
 
 
+def test_maps_that_hold_independent_probabilities_are_averaged_as_they_are():
+    model = build(**WHOLE)
+    model.window_map = lambda crops: model._forward(crops).sigmoid()
+    model.class_maps = lambda values: ClassMaps(values, kind='probabilities')
+    model.test_cfg.keep_logits = True
+    with torch.no_grad():
+        [found] = StripTTAModel(model).test_step(augmented(1))
+        total = torch.zeros(K, 70, 90)
+        for i in range(4):
+            one = dict(inputs=augmented(1)['inputs'][i], data_samples=augmented(1)['data_samples'][i])
+            [sample] = model.test_step(one)
+            scores = sample.seg_logits.data
+            assert torch.equal(model.probabilities(scores), scores)  # not their softmax
+            total += scores
+    assert_same_labels(found.pred_sem_seg.data, total)
+
+
+@torch.no_grad()
+def test_scores_of_one_channel_are_its_probability():
+    model = build(keep_logits=True, **WHOLE)
+    model.out_channels = model.decode_head.out_channels = 1
+    model.decode_head.conv_seg, model.decode_head.threshold = nn.Conv2d(8, 1, 1), 0.5
+    image = 20 * torch.randn(3, 64, 80)
+    sample, logits = predict(model, image, {}), model.encode_decode(image[None], [dict(img_shape=(64, 80))])[0]
+    torch.testing.assert_close(sample.seg_logits.data, logits.sigmoid())
+    assert torch.equal(sample.pred_sem_seg.data, (logits.sigmoid() > 0.5).float())
+    torch.testing.assert_close(
+        model.probabilities(sample.seg_logits.data), torch.cat([1 - logits.sigmoid(), logits.sigmoid()])
+    )
+
+
 def test_augmentation_of_other_segmentors_is_left_to_mmseg():
     with pytest.raises(ConfigError, match=r"tta_model=dict\(type='mmseg.SegTTAModel'\)"):
         StripTTAModel(build(kind='mmseg.EncoderDecoder', **WHOLE))

@@ -208,9 +208,9 @@ class BatchedInference:
 
         Args:
             images: Those of one size follow each other.
-            forward: Maps windows (B, 3, H, W) to (B, n, h, w); default: :meth:`window_map`.
+            forward: Maps windows (B, 3, H, W) to (B, n, h, w); default: :meth:`window_map` and the steps on windows.
         """
-        forward, whole = forward or self.window_map, self._mode() == 'whole'
+        forward, whole = forward or self._window_map, self._mode() == 'whole'
         windows = [(i, box) for i, image in enumerate(images) for box in self._windows(*image.shape[1:])]
         last = {i: n for n, (i, _) in enumerate(windows)}
         limit = self.test_cfg.get('window_batch_size', 8)
@@ -231,6 +231,9 @@ class BatchedInference:
                 if last[i] == pos + offset:
                     yield i, found.pop(i)
             pos += len(batch)
+
+    def _window_map(self, crops: Tensor) -> Tensor:
+        return self.postprocess.of_window(self.class_maps(self.window_map(crops))).values
 
     def _forward_padded(self, forward: Callable[[Tensor], Tensor], crops: Tensor) -> Tensor:
         """Maps of windows (B, 3, H, W), which are padded first if ``window_multiple`` says so."""

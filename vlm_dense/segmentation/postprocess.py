@@ -78,6 +78,10 @@ class PostProcess:
         """Whether a step of a kind is in the list."""
         return any(isinstance(step, kind) for step in self.steps)
 
+    def of_window(self, maps: ClassMaps) -> ClassMaps:
+        """The map of a window behind the steps that are taken there."""
+        return self._through(self._window, maps)
+
     @property
     def at_image_size(self) -> bool:
         """Whether all steps are taken before maps get their original size."""
@@ -87,10 +91,10 @@ class PostProcess:
         """Scores (1, K, H, W) in original size, and labels.
 
         Args:
-            maps: Of the windows of an image.
+            maps: Of the windows of an image, as :meth:`of_window` gives them.
             image: (3, h, w), as the network saw it.
             meta: Metainfo of the sample.
-            describe: See :data:`Describe`.
+            describe: See :data:`Describe`, in front of all steps.
         """
         found = self.merged(maps, image, meta, describe)
         if not self._at_once(maps, meta):
@@ -99,10 +103,10 @@ class PostProcess:
 
     def merged(self, maps: WindowMaps, image: Tensor, meta: dict, describe: Describe) -> ClassMaps:
         """Maps (1, n, h, w) in front of :class:`OriginalSize`, at the size of the image; arguments as above."""
+        describe = _behind(self._window, describe)
         if self._at_once(maps, meta):
             maps, describe = self._small(maps, meta, describe)
             return describe(maps.merged()[None])
-        maps, describe = self._windows(maps, describe)
         return self._through(self._before, describe(maps.merged()[None]), image)
 
     def labels(self, maps: WindowMaps, image: Tensor, meta: dict, describe: Describe) -> Tensor:
@@ -111,9 +115,9 @@ class PostProcess:
         planes = [step for step in steps if isinstance(step, PlaneStep)]
         if planes:
             rest = [step for step in self._after if not isinstance(step, PlaneStep)]
-            kind = _behind(self._window, describe)(maps.windows[0].values[None]).kind
-            if steps == [*planes, *rest] and _follow_from_the_best(rest, kind):
-                return self._labels_by_channels(maps, image, meta, describe, rest)
+            known = _behind(self._window, describe)(maps.windows[0].values[None])
+            if steps == [*planes, *rest] and _follow_from_the_best(rest, known.kind):
+                return self._labels_by_channels(maps, image, meta, known, rest)
             return self.scores(maps, image, meta, describe).decided[0]
         done: list[Callable[[ClassMaps], ClassMaps]] = []
         source, describe = self.strips(maps, image, meta, describe)
@@ -132,14 +136,14 @@ class PostProcess:
     def strips(self, maps: WindowMaps, image: Tensor, meta: dict, describe: Describe) -> tuple[StripMaps, Describe]:
         """Maps behind :class:`OriginalSize`, a few rows at a time, and what they are; arguments as above."""
         if self._at_once(maps, meta):
-            maps, describe = self._small(maps, meta, describe)
+            maps, describe = self._small(maps, meta, _behind(self._window, describe))
             return StripMaps(maps, {}), describe
         if any(isinstance(step, PlaneStep) for step in self._before):
             found = self.merged(maps, image, meta, describe)
             maps = WindowMaps(maps.align_corners)
             maps.add((0, found.values.shape[2], 0, found.values.shape[3]), found.values[0])
             return StripMaps(maps, meta), lambda values: replace(found, values=values)
-        maps, describe = self._windows(maps, describe)
+        describe = _behind(self._window, describe)
         if not self._before:
             return StripMaps(maps, meta), describe
 
@@ -150,13 +154,10 @@ class PostProcess:
         return StripMaps(maps, meta, change), _behind(self._before, describe)
 
     def _labels_by_channels(
-        self, maps: WindowMaps, image: Tensor, meta: dict, describe: Describe, rest: Sequence[Step]
+        self, maps: WindowMaps, image: Tensor, meta: dict, known: ClassMaps, rest: Sequence[Step]
     ) -> Tensor:
         if self._at_once(maps, meta):
-            (maps, describe), meta = self._small(maps, meta, describe), {}
-        else:
-            maps, describe = self._windows(maps, describe)
-        known = describe(maps.windows[0].values[None])
+            maps, meta = maps.stretched(_original(maps, meta)), {}
         before = [step.on(image) for step in self._before]
         after = None
 
@@ -191,16 +192,8 @@ class PostProcess:
 
     def _small(self, maps: WindowMaps, meta: dict, describe: Describe) -> tuple[WindowMaps, Describe]:
         """The map of an image in one piece as one of its original size, and what it is."""
-        maps, describe = self._windows(maps, describe)
         maps = maps.each(lambda x: self._through(self._before, describe(x[None])).values[0])
-        return maps.stretched(tuple(meta.get('ori_shape', maps.size)[:2])), _behind(self._before, describe)
-
-    def _windows(self, maps: WindowMaps, describe: Describe) -> tuple[WindowMaps, Describe]:
-        """Maps behind the steps on each window, and what they are."""
-        if not self._window:
-            return maps, describe
-        changed = maps.each(lambda values: self._through(self._window, describe(values[None])).values[0])
-        return changed, _behind(self._window, describe)
+        return maps.stretched(_original(maps, meta)), _behind(self._before, describe)
 
     @staticmethod
     def _through(steps: Iterable[Step], maps: ClassMaps, image: Tensor | None = None) -> ClassMaps:
@@ -274,6 +267,11 @@ def _follow_from_the_best(steps: Sequence[Step], kind: str) -> bool:
     means = any(isinstance(step, Aliases) and step.keep == 'mean' for step in steps)
     sums = 0 in order and kind == 'weights'
     return -1 not in order and order == sorted(set(order)) and not means and not sums
+
+
+def _original(maps: WindowMaps, meta: dict) -> tuple[int, int]:
+    """Original (H, W) of an image without padding."""
+    return tuple(meta.get('ori_shape', maps.size)[:2])
 
 
 def _behind(steps: Sequence[Step], describe: Describe) -> Describe:

@@ -240,6 +240,8 @@ class MaskCLIP(BatchedInference, EncoderDecoder):
         def forward(crops: Tensor) -> Tensor:
             shared = None if self._reads_classes else self.extract_feat(crops)
             maps = [self._maps_of(shared or self.extract_feat(crops, *view), *view) for view in views]
+            described = [self._class_maps_of(*view, one) for view, one in zip(views, maps, strict=True)]
+            maps = [self.postprocess.of_window(one).values for one in described]
             counts[:] = [m.shape[1] for m in maps]
             return torch.cat(maps, dim=1)
 
