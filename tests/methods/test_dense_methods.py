@@ -283,7 +283,7 @@ def test_a_batch_of_eight_pictures_equals_eight_single_runs(method):
     models[1].load_state_dict(models[0].state_dict())
     inputs = torch.zeros(8, 3, 64, 70)
     for i, (h, w) in enumerate(EIGHT_SIZES):
-        inputs[i, :, :h, :w] = images(3, h, w)
+        inputs[i, :, :h, :w] = 2 * images(3, h, w)
     metas = [dict(img_shape=size, ori_shape=(size[0] + 9, size[1] + 5)) for size in EIGHT_SIZES]
 
     def labels(model, some):

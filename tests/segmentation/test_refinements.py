@@ -169,6 +169,7 @@ def test_variants_that_need_keys_are_left_out_where_there_are_none(monkeypatch):
     assert list(model.variants) == ['denoised', 'random_text']
     assert 'pred_denoised' in sample and 'pred_smoothed' not in sample
     metric = VariantIoU(name='smoothed', iou_metrics=['mIoU'])
+    metric.dataset_meta = dict(classes=cfg.class_names)
     metric.process({}, [sample.to_dict()])
     assert metric.evaluate(1) == {}
 
