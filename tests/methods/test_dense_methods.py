@@ -339,14 +339,12 @@ def test_a_single_window_goes_to_its_own_size_first(keep):
 
     def found(**test_cfg):
         names = ['a circle', 'a star', 'a ring', 'a cross', 'red', 'blue', 'noise', 'texture']
-        own = dict(class_names=names, decision=dict(scale=60.0))
-        model = maskclip(**own, test_cfg=dict(test_cfg, keep_logits=keep))
+        steps = [SIZE, SHARP, ALIASES]
+        model = maskclip(class_names=names, postprocess=steps, test_cfg=dict(test_cfg, keep_logits=keep))
         (sample,) = model.predict(inputs, [SegDataSample(metainfo=meta)])
-        ((_, pieces),) = model._maps(list(inputs), model._window_map)
-        small = F.interpolate(pieces[0][1][None], (48, 64), mode='bilinear')
-        ways = {
-            n: F.interpolate(maps, (70, 90), mode='bilinear')[0] for n, maps in ((1, pieces[0][1][None]), (2, small))
-        }
+        only = model.window_map(inputs)
+        small = F.interpolate(only, (48, 64), mode='bilinear')
+        ways = {n: F.interpolate(maps, (70, 90), mode='bilinear')[0] for n, maps in ((1, only), (2, small))}
         maps = {n: (60 * cosines).softmax(dim=0) for n, cosines in ways.items()}
         if keep:
             torch.testing.assert_close(sample.seg_logits.data, maps[2 if test_cfg['mode'] == 'slide' else 1])

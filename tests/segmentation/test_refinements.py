@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from mmseg.structures import SegDataSample
 
 from vlm_dense.engine.configs.files import load_config
@@ -133,7 +132,7 @@ def test_older_options_are_told_with_the_list_to_write():
         "MaskCLIPHead: pd_thresh will be removed; the same is refinements=[dict(type='vlm_dense.Aliases', "
         "keep='mean'), dict(type='vlm_dense.PromptDenoising', thresh=0.3)].",
         "MaskCLIP: decision will be removed; the same is postprocess=[dict(type='vlm_dense.OriginalSize', "
-        "at_once=True), dict(type='vlm_dense.Probabilities', scale=40.0), dict(type='vlm_dense.Aliases', keep='max'), "
+        "at_once=True), dict(type='vlm_dense.Probabilities', scale=40.0), dict(type='vlm_dense.Aliases'), "
         "dict(type='vlm_dense.ProbabilityThreshold', thresh=0.3)].",
     ]
 
@@ -141,19 +140,6 @@ def test_older_options_are_told_with_the_list_to_write():
 def test_an_unknown_word_of_the_older_decision_is_refused():
     with pytest.raises(ConfigError, match='treshold'):
         maskclip(decision=dict(treshold=0.3))
-
-
-@torch.no_grad()
-@pytest.mark.parametrize('mode', ['slide', 'whole'])
-def test_one_window_is_resized_twice_and_a_whole_image_at_once(mode):
-    windows = dict(crop_size=(100, 100), stride=(50, 50)) if mode == 'slide' else {}
-    model = maskclip(postprocess=[step('OriginalSize', at_once=True)], test_cfg=dict(mode=mode, **windows))
-    image = torch.randn(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
-    [sample] = model.predict(image, [SegDataSample(metainfo=dict(img_shape=(48, 64), ori_shape=(70, 90)))])
-    wanted = model.window_map(image)
-    for size in [(48, 64), (70, 90)] if mode == 'slide' else [(70, 90)]:
-        wanted = F.interpolate(wanted, size, mode='bilinear', align_corners=False)
-    assert torch.equal(sample.seg_logits.data, wanted[0])
 
 
 @torch.no_grad()

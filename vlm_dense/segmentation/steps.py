@@ -82,10 +82,16 @@ class Step(nn.Module):
 
     @property
     def config(self) -> dict:
-        """The config that builds this step."""
+        """The config that builds this step, with all its arguments."""
         given = inspect.signature(type(self)).parameters.values()
         options = {p.name: getattr(self, p.name) for p in given if p.kind is p.POSITIONAL_OR_KEYWORD}
         return dict(type=f'vlm_dense.{type(self).__name__}', **options)
+
+    def __str__(self) -> str:
+        """The config as one writes it, without defaults."""
+        defaults = {p.name: p.default for p in inspect.signature(type(self)).parameters.values()}
+        shown = {k: v for k, v in self.config.items() if k == 'type' or v != defaults[k]}
+        return f'dict({", ".join(f"{k}={v!r}" for k, v in shown.items())})'
 
 
 class PlaneStep(Step):

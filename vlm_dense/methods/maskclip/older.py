@@ -133,9 +133,5 @@ def _put(steps: list[Step], order: Sequence[type], kind: type, new: Step | None)
 def _warn(owner: str, options: dict, name: str, steps: Sequence[Step]) -> None:
     given = [option for option, value in options.items() if value is not None]
     if given:
-        steps = ', '.join(f'dict({", ".join(f"{k}={v!r}" for k, v in step.config.items())})' for step in steps)
-        warnings.warn(
-            f'{owner}: {" and ".join(given)} will be removed; the same is {name}=[{steps}].',
-            FutureWarning,
-            stacklevel=3,
-        )
+        text = f'{owner}: {" and ".join(given)} will be removed; the same is {name}=[{", ".join(map(str, steps))}].'
+        warnings.warn(text, FutureWarning, stacklevel=3)
