@@ -303,7 +303,7 @@ def test_the_metadata_can_be_read_without_vlm_dense(segmentor, folder):
     with zipfile.ZipFile(folder / 'open.pt2') as archive:
         [name] = [n for n in archive.namelist() if n.endswith(KEY)]
         found = json.loads(archive.read(name))
-    same = ('task', 'classes', 'names', 'pipeline', 'data_preprocessor', 'test_cfg', 'scale', 'batch')
+    same = ('task', 'classes', 'names', 'pipeline', 'data_preprocessor', 'test_cfg', 'maps', 'batch')
     assert {key: found[key] for key in same} == {key: json.loads(shown[KEY])[key] for key in same}
     assert found['size'] is None and json.loads(shown[KEY])['size'] == [61, 83]
     assert found['maps'] == dict(kind='logits', scale=100.0, of_names=False, background=None)

@@ -3,8 +3,9 @@
 from vlm_dense.methods.maskclip.refinements.background import Background, NamedBackground, ThresholdBackground
 from vlm_dense.methods.maskclip.refinements.denoising import PromptDenoising
 from vlm_dense.methods.maskclip.refinements.smoothing import KeySmoothing
-from vlm_dense.segmentation.steps import Aliases, ClassMaps
-from vlm_dense.segmentation.steps import Step as Refinement
+from vlm_dense.segmentation.steps import Aliases, ClassMaps, Step
+
+Refinement = Step  # its name before there were steps behind the head
 
 __all__ = [
     'Aliases',
@@ -13,6 +14,5 @@ __all__ = [
     'KeySmoothing',
     'NamedBackground',
     'PromptDenoising',
-    'Refinement',
     'ThresholdBackground',
 ]
