@@ -32,7 +32,7 @@ from vlm_dense.contract import (
     TextPrompt,
 )
 from vlm_dense.engine import registry as engine_registry
-from vlm_dense.methods.maskclip import Refinement
+from vlm_dense.segmentation import Step
 
 ROLES = {
     LearnedContext: 'text prompt with learned context',
@@ -42,7 +42,7 @@ ROLES = {
     Prepared: 'preparation',
     Loss: 'loss',
     DenseAttention: 'dense attention',
-    Refinement: 'refinement',
+    Step: 'step from maps to labels',
     StreamAdaptation: 'test-time adaptation of a stream',
     TestTimeAdaptation: 'test-time adaptation',
     BaseTTAModel: 'test-time augmentation',

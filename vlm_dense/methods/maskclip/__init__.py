@@ -12,7 +12,6 @@ from vlm_dense.methods.maskclip.refinements import (
     KeySmoothing,
     NamedBackground,
     PromptDenoising,
-    Refinement,
     ThresholdBackground,
 )
 from vlm_dense.methods.maskclip.segmentor import MaskCLIP
@@ -27,7 +26,6 @@ __all__ = [
     'MaskCLIPViT',
     'NamedBackground',
     'PromptDenoising',
-    'Refinement',
     'ThresholdBackground',
 ]
 
