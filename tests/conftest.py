@@ -17,6 +17,12 @@ def pytest_addoption(parser):
         default=Path(__file__).parent / 'data' / 'parity',
         help='directory of <method>[-<case>].npz files with the official numbers',
     )
+    parser.addoption(
+        '--parity-report',
+        type=Path,
+        metavar='FILE',
+        help='write the largest error of each case of official numbers, relative to the largest entry of its array',
+    )
 
 
 LONG = {
@@ -180,8 +186,22 @@ def _globals_of_other_tests():
     forget()
 
 
+def _report_parity(terminalreporter, path: Path) -> None:
+    """Write a table of the largest error of each case, the largest first."""
+    reports = terminalreporter.getreports('passed') + terminalreporter.getreports('failed')
+    worst = {}
+    for name, error, key in (value for r in reports for kind, value in r.user_properties if kind == 'parity'):
+        worst[name] = max(worst.get(name, (-1.0, '')), (error, key))
+    rows = sorted(worst.items(), key=lambda row: row[1], reverse=True)
+    lines = [f'| {name} | {error:.1e} | {key} |' for name, (error, key) in rows]
+    path.write_text('\n'.join(['| Case | Largest relative error | in |', '|---|---|---|', *lines, '']))
+    terminalreporter.write_line(f'parity: the largest errors of {len(rows)} cases are in {path}')
+
+
 def pytest_terminal_summary(terminalreporter):
     """Tell how many combinations of the matrix train and how many are refused."""
+    if path := terminalreporter.config.getoption('--parity-report'):
+        _report_parity(terminalreporter, path)
     told = [value for r in terminalreporter.getreports('passed') for key, value in r.user_properties if key == 'matrix']
     if told:
         refused = [text for text in told if text.startswith('refused')]

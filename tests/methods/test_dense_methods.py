@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from margins import MARGIN, margin
 from mmseg.structures import SegDataSample
 from tiny_towers import vit
 from torch.nn import functional as F
@@ -170,6 +171,15 @@ def test_a_far_token_is_the_anomaly():
     assert part.anomalies(part.outlier_factor(tokens))[0].nonzero().flatten().tolist() == [13]
 
 
+@pytest.mark.parametrize('count', [2, 5, 20, 21])
+def test_of_few_tokens_the_two_farthest_apart_are_equally_lonely(count):
+    """By the definition their factors are equal; rounding must not make one of them the anomaly."""
+    part = SCCLIPAttention()
+    factor = part.outlier_factor(images(64, count, 32))
+    first, second = factor.topk(2, dim=1).values.unbind(1)
+    assert torch.equal(first, second) and not part.anomalies(factor).any()
+
+
 def test_a_wall_stands_between_patches():
     labels = torch.tensor([[[0, 1, 0]]])
     clear = clear_path(labels)[0]
@@ -281,9 +291,9 @@ def test_a_batch_of_eight_pictures_equals_eight_single_runs(method):
     models = [model_of(method)]
     models.append(model_of(method, test_cfg=dict(models[0].test_cfg, keep_logits=False)))
     models[1].load_state_dict(models[0].state_dict())
-    inputs = torch.zeros(8, 3, 64, 70)
+    inputs, generator = torch.zeros(8, 3, 64, 70), torch.Generator().manual_seed(0)
     for i, (h, w) in enumerate(EIGHT_SIZES):
-        inputs[i, :, :h, :w] = 2 * images(3, h, w)
+        inputs[i, :, :h, :w] = torch.randn(3, h, w, generator=generator)
     metas = [dict(img_shape=size, ori_shape=(size[0] + 9, size[1] + 5)) for size in EIGHT_SIZES]
 
     def labels(model, some):
@@ -293,6 +303,8 @@ def test_a_batch_of_eight_pictures_equals_eight_single_runs(method):
             return [sample.pred_sem_seg.data for sample in model.predict(inputs[some, :, :h, :w], samples)]
         return [sample.pred_sem_seg.data for sample in model.predict(inputs[some], samples)]
 
+    for sample in models[0].predict(inputs, [SegDataSample(metainfo=meta) for meta in metas]):
+        assert margin(sample.seg_logits.data) > MARGIN
     together = labels(models[0], list(range(8)))
     for i, (found, strips) in enumerate(zip(together, labels(models[1], list(range(8))), strict=True)):
         assert found.shape == (1, *metas[i]['ori_shape'])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import compare_ops as tool
 import numpy as np
 import pytest
 import torch
-from kernel_cases.detectors import DETECTORS, build
+from kernel_cases.detectors import DETECTORS, UNSTABLE, build
 from kernel_cases.drawing import draw
 
 from vlm_dense.ops import is_stand_in
 
+STORED = [name for name in DETECTORS if name not in UNSTABLE]
 TOOLS = Path(__file__).parents[2] / 'tools' / 'dev'
 
 
@@ -65,7 +67,7 @@ def test_half_precision_is_nearer_to_double_than_compiled(compiled):
 def test_every_kept_case_is_compared(compiled):
     """Nothing was left out when the figures were written, and the comparison tells when something differs."""
     kernels = {case.split('/')[0] for case in compiled}
-    assert kernels >= {'nms', 'batched_nms', 'soft_nms', 'nms_match', 'bbox_overlaps', 'roi_align', *DETECTORS}
+    assert kernels >= {'nms', 'batched_nms', 'soft_nms', 'nms_match', 'bbox_overlaps', 'roi_align', *STORED}
     assert kernels >= {'deform_conv2d', 'modulated_deform_conv2d'}
     case = 'soft_nms/linear'
     dets, kept = compiled[case]
@@ -79,12 +81,16 @@ def test_every_kept_case_is_compared(compiled):
 @pytest.mark.parametrize('name', DETECTORS)
 def test_detectors_train_in_mixed_precision(name, compiled):
     model, data = build(name)
+    data = model.data_preprocessor(data, True)
+    with torch.no_grad():
+        full = model.parse_losses(model.train()(**copy.deepcopy(data), mode='loss'))[0]
     with torch.autocast('cpu', torch.bfloat16):
-        loss, parts = model.parse_losses(model.train()(**model.data_preprocessor(data, True), mode='loss'))
+        loss, parts = model.parse_losses(model.train()(**data, mode='loss'))
     loss.backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
-    kept = dict(zip(sorted(parts), compiled[f'{name}/losses'], strict=True))
-    assert loss.item() == pytest.approx(kept['loss'].item(), rel=0.1)
+    if name in STORED:
+        full = dict(zip(sorted(parts), compiled[f'{name}/losses'], strict=True))['loss']
+    assert loss.item() == pytest.approx(full.item(), rel=0.1)
 
 
 @pytest.mark.parametrize('name', DETECTORS)

@@ -33,10 +33,15 @@ TINY = {
 """open_clip configs of the two tiny CLIPs behind all cases."""
 
 
+errors: dict[str, tuple[float, str]] = {}
+"""Of every case that the running test compared, the largest error over the largest entry, and its key."""
+
+
 class Case:
     """One npz file: ``case.config``, and ``case['key']`` for its arrays."""
 
     def __init__(self, path: Path):
+        self.name = path.stem
         with np.load(path) as data:
             self.arrays = {k: data[k] for k in data.files}
         self.config = json.loads(str(self.arrays.pop('config')))
@@ -62,16 +67,17 @@ class Case:
         if not wanted.is_floating_point():
             assert torch.equal(found.to(wanted.dtype), wanted), key
             return
-        error = (found.double() - wanted.double()).abs().max().item()
-        scale = wanted.abs().max().item()
-        assert error <= rtol * scale + 1e-7, f'{key}: differs by {error:.3g} of {scale:.3g}'
+        self._compare(key, found, wanted, rtol, 1e-7)
 
     def check_grad(self, key: str, value) -> None:
         """Gradients: 1e-3 of the largest entry; entries that are mathematically zero are noise."""
-        wanted = torch.as_tensor(np.asarray(self[key])).double()
-        found = value.detach().double()
-        error = (found - wanted).abs().max().item()
-        assert error <= 1e-3 * wanted.abs().max().item() + 1e-6, f'{key}: differs by {error:.3g}'
+        self._compare(key, value.detach(), torch.as_tensor(np.asarray(self[key])), 1e-3, 1e-6)
+
+    def _compare(self, key: str, found: Tensor, wanted: Tensor, rtol: float, atol: float) -> None:
+        error = (found.double() - wanted.double()).abs().max().item()
+        scale = wanted.double().abs().max().item()
+        errors[self.name] = max(errors.get(self.name, (0.0, '')), (error / (scale + atol / rtol), key))
+        assert error <= rtol * scale + atol, f'{key}: differs by {error:.3g} of {scale:.3g}'
 
     def done(self) -> None:
         """Fail if some official number was never looked at."""

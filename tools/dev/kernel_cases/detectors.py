@@ -88,6 +88,10 @@ DETECTORS = {
     ),
 }
 
+UNSTABLE = ('ATSS with DyHead',)
+"""Their offsets fall on the edges of bilinear sampling, where rounding decides which cell is read: processors differ.
+``ops_sweep.py --compiled`` compares them with the compiled kernels in one run; there are no stored figures."""
+
 
 def build(name: str) -> tuple:
     """A detector of ``DETECTORS``, always with the same parameters, and two images with boxes for it."""
@@ -119,9 +123,9 @@ def build(name: str) -> tuple:
 
 
 def of_detectors() -> dict:
-    """A training step and a prediction of small detectors."""
+    """A training step and a prediction of small detectors, of those that every processor computes alike."""
     found = {}
-    for name in DETECTORS:
+    for name in (name for name in DETECTORS if name not in UNSTABLE):
         model, data = build(name)
         model.train()
         loss, parts = model.parse_losses(model(**model.data_preprocessor(copy.deepcopy(data), True), mode='loss'))
