@@ -44,10 +44,10 @@ def test_every_role_of_the_contract_is_on_the_page():
 
     bases = ('TextPrompt', 'LearnedContext', 'ImagePrompt', 'Head', 'DenseAttention', 'Loss', 'TestTimeAdaptation')
     table = PAGE.partition('## ')[0]
-    for name in (*bases, 'StreamAdaptation', 'Refinement', 'PrepareHook', 'OptimWrapper', 'Hook'):
+    for name in (*bases, 'StreamAdaptation', 'Step', 'PrepareHook', 'OptimWrapper', 'Hook'):
         assert f'`{name}' in table or f' {name}`' in table or f'.{name}`' in table, name
     assert set(bases) <= set(contract.__all__)
-    files = {path.name for path in (ROOT / 'vlm_dense/methods').rglob('*.py')}
+    files = {path.name for path in (ROOT / 'vlm_dense').rglob('*.py')}
     assert set(re.findall(r'`(\w+\.py)`', table)) <= files
 
 
