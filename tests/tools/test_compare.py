@@ -62,7 +62,7 @@ METHODS = dict(
     searched='model.update(text_prompt=dict(type="vlm_dense.ZeroShotPrompt"), head=dict(type="vlm_dense.CALIP", '
     'search_step=(2, 2)))\ndel train_cfg\nsearch = val_dataloader["dataset"]\n'
     'default_hooks = dict(prepare=dict(type="vlm_dense.PrepareHook", data=dict(search=dict(dataset=search))))',
-    slow='train_cfg.update(max_epochs=150)\ndefault_hooks = dict(checkpoint=dict(by_epoch=True, interval=5))',
+    slow='train_cfg.update(max_epochs=80)\ndefault_hooks = dict(checkpoint=dict(by_epoch=True, interval=5))',
 )
 
 
