@@ -369,8 +369,8 @@ def test_unknown_names_get_the_nearest_known_ones(tmp_path):
         build('dtd', tmp_path, classes=['baklavas'])
     with pytest.raises(ConfigError, match='gives 2 classes of 5; expected one or more, each once'):
         build('dtd', tmp_path, classes=['baklava', 'baklava'])
-    with pytest.raises(ConfigError, match="'imagenet8' is not in the template lists .* 'imagenet80'"):
-        read_templates('imagenet8')
+    with pytest.raises(ConfigError, match="'imagenet81' is not in the template lists .* 'imagenet80'"):
+        read_templates('imagenet81')
 
 
 def test_one_class_has_no_new_half(tmp_path):

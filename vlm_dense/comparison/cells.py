@@ -232,13 +232,12 @@ def method_config(folder: Path, method: str, dataset: str) -> dict:
     Raises:
         ConfigError: there is none; names what there is.
     """
-    path, general, drawn = (find_config(folder / f'{method}_{name}.py') for name in (dataset, 'imagenet', 'shapes'))
-    if path.is_file():
+    if (path := find_config(folder / f'{method}_{dataset}.py')).is_file():
         return _read(path)
-    if dataset in SETS and general.is_file():
-        return _read(general)
-    if dataset in PAIRS and drawn.is_file():
-        return with_pairs(_read(drawn), dataset)
+    if dataset in SETS and (path := find_config(folder / f'{method}_imagenet.py')).is_file():
+        return _read(path)
+    if dataset in PAIRS and (path := find_config(folder / f'{method}_shapes.py')).is_file():
+        return with_pairs(_read(path), dataset)
     configs = list_configs(folder)
     known = [p.stem.removesuffix(f'_{dataset}') for p in configs if p.stem.endswith(f'_{dataset}')]
     if not known and dataset not in (*SETS, *PAIRS):

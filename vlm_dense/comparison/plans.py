@@ -115,10 +115,11 @@ def _parts(node, path: str = '') -> Iterator[tuple[str, dict]]:
         yield from _parts(value, f'{path}.{key}' if path else str(key))
 
 
-def _parameters(node: Mapping) -> dict[str, inspect.Parameter]:
-    """Arguments of the constructor of a part, with those that it hands on to the constructors it extends."""
+@functools.cache
+def _parameters(kind: str | type) -> dict[str, inspect.Parameter]:
+    """Arguments of the constructor of a ``type``, with those that it hands on to the constructors it extends."""
     try:
-        kind = registered(MODELS, node['type'])
+        kind = registered(MODELS, kind)
     except ConfigError:
         return {}
     found: dict[str, inspect.Parameter] = {}
@@ -142,7 +143,7 @@ def _sentences(cfg: dict, what: str, strict: bool) -> dict[str, list[str]]:
     silent = head is not None and not getattr(registered(MODELS, head), 'text', True)
     for loader in ('model', 'train_dataloader'):
         for path, node in _parts(cfg.get(loader) or {}, loader):
-            parameters = _parameters(node)
+            parameters = _parameters(node['type'])
             for name in (*_SENTENCES, *_TEXTS):
                 if name not in parameters:
                     continue
@@ -240,7 +241,7 @@ def _fitted(cfg: dict, what: str) -> dict:
     """Options of a head that is fitted or searched before the test."""
     head = cfg['model'].get('head') or {}
     for name in _LENGTHS:
-        if head and name in _parameters(head) and name not in head:
+        if head and name in _parameters(head['type']) and name not in head:
             raise ConfigError(f'{what}: model.head leaves {name} to its default. Say model.head.{name} in the config.')
     return {key: _plain(value) for key, value in head.items()} if prepared_from(cfg) else {}
 
