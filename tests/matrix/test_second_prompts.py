@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from matrix.models import NAMES, SIZE, TASKS, build, output, samples
@@ -65,14 +67,14 @@ def check(name: str, task: str, tower: str) -> None:
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
     for times in (1, 3):
-        model, untouched = made(name, task, tower), made(name, task, tower)
+        model = made(name, task, tower)
+        untouched, reloaded = copy.deepcopy(model), copy.deepcopy(model)
         change_names(model, name, task, times)
         same(model, untouched)
         assert trained(model, task) == trained(untouched, task)
         same(model, untouched)
         change_names(model, name, task, times)
         same(model, untouched)
-        reloaded = made(name, task, tower)
         change_names(reloaded, name, task, times)
         reloaded.load_state_dict(untouched.state_dict())
         same(reloaded, untouched)
