@@ -145,9 +145,9 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, tower):
 
 
 def test_options_that_cannot_work_are_named(tower):
-    with pytest.raises(ConfigError, match='templates need a {}'):
+    with pytest.raises(ConfigError, match='templates need one {}'):
         lasp(tower, templates=['a photo.'])
-    with pytest.raises(ConfigError, match='templates need a {}'):
+    with pytest.raises(ConfigError, match='templates need one {}'):
         lasp(tower, templates=[])
     with pytest.raises(ClassNamesError, match='LASPPrompt: .*The context takes 74 of them'):
         lasp(tower, words=None, num_contexts=74)

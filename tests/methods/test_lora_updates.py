@@ -56,7 +56,7 @@ def of_file(task: str, parts: dict, path: str) -> torch.nn.Module:
 @pytest.mark.parametrize('task', TASKS)
 def test_merged_weights_give_the_same(task, weights, tmp_path):
     model = moved(of_file(task, both(), weights['path']))
-    torch.save(merged(weights['state'], model.text_prompt.official()), tmp_path / 'merged.pt')
+    torch.save(merged(weights['state'], model.text_side.text_prompt.official()), tmp_path / 'merged.pt')
     others = r'^backbone\.fpn|^(?!backbone|(decode_head\.)?text_)'  # the text tower is in MaskCLIP's head
     rest = {key: value for key, value in model.state_dict().items() if re.search(others, key)}
 

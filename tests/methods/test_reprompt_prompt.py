@@ -139,7 +139,7 @@ def test_it_trains_in_a_denseclip_whose_tower_is_frozen():
     part = model.image_prompt
     part.prepare(model, dict(support=support([number % len(part.class_names) for number in range(6)])))
     images = torch.randn(2, 3, 32, 32)
-    features, _ = model.train().encode(images, ('dense', 'global'))
+    features, _ = model.train().text_side.encode(model.backbone, images, ('dense', 'global'))
     features.dense.square().mean().backward()
     assert part.prompts.grad.abs().max() > 0 and part.proj.weight.grad.abs().max() > 0
     assert all(p.grad is None for p in model.backbone.transformer.parameters())

@@ -87,5 +87,5 @@ def test_what_does_not_go_together_is_refused():
         build(text_prompt=coop, loss=RANKING).loss(ImageFeatures(global_=torch.randn(2, 16)), samples)
     with pytest.raises(ConfigError, match='are for captions and for images'):
         build(text_prompt=dict(TAI, spatial_scales=[50]))
-    with pytest.raises(ConfigError, match='VPTPrompt prompts the image tower, and texts in the place of images'):
+    with pytest.raises(ConfigError, match='VPTPrompt prompts the image tower, and captions used instead of images'):
         build(text_prompt=TAI, image_prompt=dict(type='vlm_dense.VPTPrompt', num_tokens=2))(ids)

@@ -218,7 +218,7 @@ def test_a_foreign_checkpoint_is_refused(capsys, data, tmp_path):
     config = write_config(tmp_path, data, name='foreign')
     torch.save({'layer.weight': torch.zeros(3)}, tmp_path / 'foreign.pth')
     message = complaint(
-        capsys, train_tool.main, config, '--load-from', tmp_path / 'foreign.pth', '--work-dir', tmp_path
+        capsys, train_tool.main, config, '--load-from', tmp_path / 'foreign.pth', '--work-dir', tmp_path / 'work'
     )
     assert '1 unknown to the model: layer.weight' in message and 'missing from the checkpoint: backbone' in message
 

@@ -66,7 +66,7 @@ def method_config(method: str, arch: str = 'tiny-vit', pretrained: str = 'bundle
     path = CONFIGS / '_base_' / 'models' / f'{method}_{"tiny-vit" if bundled else "vit-b16"}.py'
     model = load_config(str(path)).model
     if (arch, pretrained) != TOWERS['vit-b16']:
-        for part in (model.backbone, model.text_side.text_encoder):
+        for part in (model.backbone, model.text_encoder):
             part.update(arch=arch, pretrained=pretrained)
     scale = (384, 96) if bundled else (2048, _SHORT_SIDE.get(method, 336))
     steps = [dict(type='vlm_dense.LoadImage'), dict(type='Resize', scale=scale, keep_ratio=True)]
