@@ -76,7 +76,9 @@ class Case:
     def _compare(self, key: str, found: Tensor, wanted: Tensor, rtol: float, atol: float) -> None:
         error = (found.double() - wanted.double()).abs().max().item()
         scale = wanted.double().abs().max().item()
-        errors[self.name] = max(errors.get(self.name, (0.0, '')), (error / (scale + atol / rtol if rtol else scale or 1.0), key))
+        errors[self.name] = max(
+            errors.get(self.name, (0.0, '')), (error / (scale + atol / rtol if rtol else scale or 1.0), key)
+        )
         assert error <= rtol * scale + atol, f'{key}: differs by {error:.3g} of {scale:.3g}'
 
     def done(self) -> None:

@@ -62,5 +62,5 @@ def paint(
         for path in images:
             mmcv.imwrite(draw_scene(path.rpartition('/')[2], (384, 512)).image[..., ::-1], path)
     inferencer = SegInferencer(maskclip_config(arch, pretrained), show_progress=False)
-    inferencer(list(images), classes=list(classes or NAMES), out_dir=str(out))
-    return sorted((out / 'vis').iterdir())
+    files = inferencer(list(images), classes=list(classes or NAMES), out_dir=str(out))['files']
+    return [Path(each['vis']) for each in (files if isinstance(files, list) else [files])]
