@@ -83,6 +83,7 @@ SLOW = {
     'test_prepare',
     'test_pretraining',
     'test_pseudo_label',
+    'test_processors',
     'test_published_splits',
     'test_readme',
     'test_refinements',

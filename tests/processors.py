@@ -43,7 +43,8 @@ print('aten:' + torch.backends.cpu.get_cpu_capability())
 def processor() -> tuple[str, set[str]]:
     """Its name, and its flags as Linux gives them; none elsewhere."""
     info = Path('/proc/cpuinfo')
-    lines = dict(re.split(r'\s*:\s*', line, maxsplit=1) for line in info.read_text().splitlines() if ':' in line)
+    text = info.read_text() if info.exists() else ''
+    lines = dict(re.split(r'\s*:\s*', line, maxsplit=1) for line in text.splitlines() if ':' in line)
     return lines.get('model name', platform.machine()), set(lines.get('flags', '').split())
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from kernel_cases.drawing import draw
+from kernel_cases.switching import kernels
 
 _TWO_STAGES = dict(
     neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),
@@ -58,7 +59,7 @@ DETECTORS = {
             test_cfg=dict(max_per_img=20),
         ),
     ),
-    'ATSS with DyHead': (
+    'ATSS with DyHead': (  # 2 channels a group of its norms: of a channel alone the mean is 0, a kink of what follows
         'dyhead/atss_r50_fpn_dyhead_1x_coco.py',
         dict(
             backbone=_RESNET,
@@ -66,14 +67,14 @@ DETECTORS = {
                 dict(
                     type='FPN',
                     in_channels=[8, 16, 32, 64],
-                    out_channels=16,
+                    out_channels=32,
                     start_level=1,
                     add_extra_convs='on_output',
                     num_outs=5,
                 ),
-                dict(type='DyHead', in_channels=16, out_channels=16, num_blocks=1, zero_init_offset=False),
+                dict(type='DyHead', in_channels=32, out_channels=32, num_blocks=1, zero_init_offset=False),
             ],
-            bbox_head=dict(in_channels=16, feat_channels=16, num_classes=3),
+            bbox_head=dict(in_channels=32, feat_channels=32, num_classes=3),
             test_cfg=dict(score_thr=0.0, max_per_img=20),
         ),
     ),
@@ -88,13 +89,15 @@ DETECTORS = {
     ),
 }
 
-UNSTABLE = ('ATSS with DyHead',)
-"""Their offsets fall on the edges of bilinear sampling, where rounding decides which cell is read: processors differ.
-``ops_sweep.py --compiled`` compares them with the compiled kernels in one run; there are no stored figures."""
 
+def build(name: str, dtype: torch.dtype = torch.float32, moved: float = 0.0) -> tuple:
+    """A detector of ``DETECTORS`` and two images with boxes for it, the same on every machine.
 
-def build(name: str) -> tuple:
-    """A detector of ``DETECTORS``, always with the same parameters, and two images with boxes for it."""
+    Args:
+        name: Of ``DETECTORS``.
+        dtype: Of parameters and images.
+        moved: Parameters are multiplied by numbers that spread by this around 1.
+    """
     import mmdet
     from mmdet.registry import MODELS
     from mmdet.testing import demo_mm_inputs
@@ -111,22 +114,58 @@ def build(name: str) -> tuple:
     np.random.seed(0)
     model = MODELS.build(config.model)
     model.init_weights()
+    model.to(dtype)
     for key, parameter in model.named_parameters():
-        if 'conv_offset' in key or '_cls' in key:  # all zero, all alike
-            parameter.data = draw(key, *parameter.shape) / 4
-        elif 'rtm_reg' in key and 'bias' in key:  # boxes without extent
+        if 'rtm_reg' in key and 'bias' in key:  # boxes without extent
             parameter.data.fill_(2)
         elif 'bn' in key and 'weight' in key:  # zero at the end of residual blocks
             parameter.data.fill_(1)
+        elif 'conv_offset' in key or '_cls' in key:  # all zero, all alike
+            parameter.data = draw(key, *parameter.shape).to(dtype) / 4
+        elif (parameter != parameter.flatten()[0]).any():  # torch's own random numbers round by processor
+            spread = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.5
+            parameter.data = draw(key, *parameter.shape).to(dtype) * spread
+        if moved:
+            parameter.data *= 1 + moved * draw(f'{key} moved', *parameter.shape).to(dtype)
     sizes = dict(image_shapes=(3, 64, 96), num_items=[3, 2], num_classes=3)
-    return model, demo_mm_inputs(2, with_mask='Mask' in name, use_box_type=True, **sizes)
+    data = demo_mm_inputs(2, with_mask='Mask' in name, use_box_type=True, **sizes)
+    if 'Mask' in name:  # halves: of random masks some means are 0.5, the threshold of their targets
+        for sample in data['data_samples']:
+            for i, mask in enumerate(sample.gt_instances.masks.masks):
+                mask[:] = np.arange(96) < 37 + 6 * i
+    if name == 'Deformable DETR':  # matches boxes of one type only
+        for sample in data['data_samples']:
+            sample.gt_instances.bboxes = sample.gt_instances.bboxes.to(dtype)
+    if name == 'RTMDet':  # matches boxes in single precision only
+        assign = model.bbox_head.assigner.assign
+        model.bbox_head.assigner.assign = lambda found, *others: assign(_single(found), *others)
+    model.data_preprocessor.register_forward_hook(lambda _, args, batch: {**batch, 'inputs': batch['inputs'].to(dtype)})
+    return model, data
 
 
-def of_detectors() -> dict:
-    """A training step and a prediction of small detectors, of those that every processor computes alike."""
+def _single(instances):
+    return type(instances)(**{key: value.float() for key, value in instances.items()})
+
+
+def of_detectors(moved: float = 0.0) -> dict:
+    """A training step and a prediction of small detectors, whose parameters are ``moved`` by so much.
+
+    They compute in double precision: in single precision the gradients of such a model follow the processor's rounding,
+    since values near a kink of a ReLU or of bilinear sampling fall to one side or to the other.
+    """
+    from mmcv.ops.nms import ext_module
+
+    def nms(boxes, scores, **options):  # mmcv's takes single precision only
+        return ext_module.nms(boxes.float(), scores.float(), **options)
+
+    with kernels(dict(nms=nms)):
+        return _of_detectors(moved)
+
+
+def _of_detectors(moved: float) -> dict:
     found = {}
-    for name in (name for name in DETECTORS if name not in UNSTABLE):
-        model, data = build(name)
+    for name in DETECTORS:
+        model, data = build(name, torch.float64, moved)
         model.train()
         loss, parts = model.parse_losses(model(**model.data_preprocessor(copy.deepcopy(data), True), mode='loss'))
         loss.backward()
@@ -138,6 +177,8 @@ def of_detectors() -> dict:
                 summaries += [grad.norm(), (grad * draw(key, *grad.shape)).sum()]
         found[f'{name}/gradients'] = [torch.stack(summaries)]
         model.eval()
+        if 'Mask' in name:  # mmdet pastes masks in single precision only; they are not among the figures
+            model.roi_head.mask_head = None
         predictions = [sample.pred_instances for sample in model.test_step(data)]
         found[f'{name}/predictions'] = [p[key].float() for p in predictions for key in ('bboxes', 'scores', 'labels')]
     return found

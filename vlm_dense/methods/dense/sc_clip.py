@@ -116,8 +116,8 @@ class SCCLIPAttention(DenseAttention):
         distances.diagonal(dim1=1, dim2=2).fill_(torch.inf)
         nearest, index = distances.topk(count, dim=2, largest=False)
         radius = nearest[:, :, -1].clamp_min(1e-12)
-        # Sorted, so that all tokens sum in one order: where all others are neighbours, the two tokens farthest apart have
-        # equal factors, and rounding would make one of them the only outlier.
+        # Sorted, so that all tokens sum in one order: where all others are neighbours, the two tokens farthest apart
+        # have equal factors, and rounding would make one of them the only outlier.
         others = radius[:, None].expand_as(distances).gather(2, index).sort(dim=2).values
         return (radius[:, :, None] / others).mean(dim=2)
 
