@@ -62,8 +62,8 @@ def value(own, images):
     return own.encode(images, ['value'], classify=classify).value
 
 
-def images(*size):
-    return torch.randn(*size, generator=torch.Generator().manual_seed(2))
+def images(*size, seed=2):
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
 
 
 @every_part
@@ -338,8 +338,10 @@ def test_labels_without_full_maps_are_the_same(steps, mode):
     test_cfg = dict(mode='whole') if mode == 'whole' else dict(mode=mode, crop_size=(40, 40), stride=(20, 20))
     options = dict(class_names=[*names, ['moon', 'crescent', 'sickle']], postprocess=steps)
     full, light = (maskclip(**options, test_cfg=dict(test_cfg, keep_logits=keep)) for keep in (True, False))
-    inputs, meta = images(1, 3, 48, 64), dict(img_shape=(48, 64), ori_shape=(70, 90))
+    inputs, meta = images(1, 3, 48, 64, seed=74), dict(img_shape=(48, 64), ori_shape=(35, 45))
     [a], [b] = (model.predict(inputs, [SegDataSample(metainfo=meta)]) for model in (full, light))
+    thresholds = [each['thresh'] for each in steps if 'ProbabilityThreshold' in each['type']]
+    assert margin(a.seg_logits.data, *thresholds) > MARGIN
     assert torch.equal(a.pred_sem_seg.data, b.pred_sem_seg.data) and 'seg_logits' not in b
     assert len(a.pred_sem_seg.data.unique()) > 1
 
@@ -371,15 +373,13 @@ def test_a_single_window_goes_to_its_own_size_first(keep):
 @pytest.mark.parametrize('method', list(MODELS_OF_ALL))
 @torch.no_grad()
 def test_windows_may_be_larger_than_the_picture(method):
-    inputs, meta = images(1, 3, 30, 44), dict(img_shape=(30, 44), ori_shape=(30, 44))
+    inputs, meta = images(1, 3, 30, 44, seed=6), dict(img_shape=(30, 44), ori_shape=(30, 44))
     more = {} if method == 'lposs' else dict(window_multiple=8)
     large = dict(mode='slide', crop_size=(200, 300), stride=(100, 100), **more)
     same = dict(mode='slide', crop_size=(30, 44), stride=(30, 44), **more)
-    found = [
-        model_of(method, test_cfg=cfg).predict(inputs, [SegDataSample(metainfo=meta)])[0].pred_sem_seg.data
-        for cfg in (large, same)
-    ]
-    assert torch.equal(*found)
+    found = [model_of(method, test_cfg=cfg).predict(inputs, [SegDataSample(metainfo=meta)])[0] for cfg in (large, same)]
+    assert margin(found[1].seg_logits.data) > MARGIN
+    assert torch.equal(*(sample.pred_sem_seg.data for sample in found))
 
 
 @pytest.mark.parametrize('outliers', [0.0, 1.0])
@@ -408,6 +408,7 @@ def test_a_batch_of_several_sizes_equals_single_runs():
     for i, ((h, w), meta) in enumerate(zip(sizes, metas, strict=True)):
         [alone] = model.predict(inputs[i : i + 1, :, :h, :w], [SegDataSample(metainfo=meta)])
         assert alone.pred_sem_seg.data.shape == (1, *meta['ori_shape'])
+        assert margin(alone.seg_logits.data) > MARGIN
         assert torch.equal(found[i].pred_sem_seg.data, alone.pred_sem_seg.data)
         torch.testing.assert_close(found[i].seg_logits.data, alone.seg_logits.data, rtol=1e-4, atol=1e-5)
     [[listed], [other]] = model.predict_lists(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from margins import MARGIN, margin
 from mmseg.structures import SegDataSample
 
 from vlm_dense.errors import ConfigError
@@ -59,6 +60,7 @@ def test_a_batch_of_several_sizes_equals_single_runs():
         [alone] = predict(model, inputs[i : i + 1, :, :h, :w], [sizes[i]])
         assert alone.seg_logits.data.shape == (3, h + 9, w - 5)
         torch.testing.assert_close(found.seg_logits.data, alone.seg_logits.data, rtol=1e-4, atol=1e-5)
+        assert margin(alone.seg_logits.data) > MARGIN
         assert torch.equal(found.pred_sem_seg.data, alone.pred_sem_seg.data)
 
 
