@@ -125,9 +125,11 @@ class CheckpointFitHook(Hook):
             if not isinstance(value, Tensor):
                 continue
             wanted = own.get(key)
-            if wanted is None or wanted.shape != value.shape:  # told where shapes are compared
+            if wanted is not None and wanted.shape != value.shape:
+                wanted = None
+            if wanted is None and not isinstance(model, FullyShardedDataParallel):  # told where shapes are compared
                 continue
-            if _kind(wanted) != _kind(value):
+            if wanted is not None and _kind(wanted) != _kind(value):
                 raise CheckpointError(
                     f'The checkpoint does not fit the model: {key} holds {_kind(value)} numbers ({value.dtype}), and '
                     f'the model has {_kind(wanted)} ones ({wanted.dtype}). Save the weights of the training itself, '
@@ -139,7 +141,7 @@ class CheckpointFitHook(Hook):
                 )
             finite = _finite(value)
             if not finite.all():
-                if not _finite(wanted).all():  # a mask of -inf
+                if wanted is not None and not _finite(wanted).all():  # a mask of -inf
                     continue
                 bad = (~finite).sum().item()
                 raise CheckpointError(
