@@ -13,6 +13,10 @@ from vlm_dense.errors import InvalidLossError
 from vlm_dense.registry import HOOKS
 
 
+def _numbers(outputs: dict) -> dict[str, float]:
+    return {name: float(torch.as_tensor(value).detach()) for name, value in outputs.items()}
+
+
 @HOOKS.register_module()
 class AverageLossesHook(Hook):
     """Average the logged losses over all processes, where mmengine logs those of the first.
@@ -26,7 +30,7 @@ class AverageLossesHook(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         """Replace the values of ``outputs``, a dict of scalars, in place."""
         if outputs and get_world_size() > 1:
-            everywhere = all_gather_object({name: float(value) for name, value in outputs.items()})
+            everywhere = all_gather_object(_numbers(outputs))
             for name in outputs:
                 values = [process[name] for process in everywhere if name in process]
                 outputs[name] = torch.tensor(sum(values) / len(values))
@@ -44,7 +48,7 @@ class StopOnInvalidLoss(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         """Look at every scalar of ``outputs`` whose name has 'loss' in it."""
-        losses = {k: float(torch.as_tensor(v).detach()) for k, v in (outputs or {}).items() if 'loss' in k}
+        losses = _numbers({k: v for k, v in (outputs or {}).items() if 'loss' in k})
         bad = {k: v for k, v in losses.items() if not math.isfinite(v)}
         if not bad:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import inspect
 import os
 import tempfile
@@ -133,6 +134,7 @@ def _use_gloo(cfg: Config) -> None:
         number_in(name)
     if not is_distributed():
         torch.distributed.init_process_group('gloo')
+        atexit.register(_disconnect)  # else a thread of gloo may still run when the process ends, which aborts it
     cfg.setdefault('env_cfg', dict()).setdefault('dist_cfg', dict())['backend'] = 'gloo'
     wrapper = dict(cfg.get('model_wrapper_cfg') or {}, type='vlm_dense.CPUDistributedDataParallel')
     wrapper.setdefault('broadcast_buffers', False)
@@ -145,6 +147,11 @@ def _use_gloo(cfg: Config) -> None:
         cfg.strategy['model_wrapper'] = dict(given, type='vlm_dense.CPUFullyShardedDataParallel')
     else:
         cfg.model_wrapper_cfg = wrapper
+
+
+def _disconnect() -> None:
+    if is_distributed():
+        torch.distributed.destroy_process_group()
 
 
 # --- runs -----------------------------------------------------------------------------------------------------
