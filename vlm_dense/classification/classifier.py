@@ -18,7 +18,7 @@ from vlm_dense.contract.roles import Head, Loss, Step, build_part
 from vlm_dense.contract.text_side import TextSide
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
-from vlm_dense.vocabulary.class_names import check_names
+from vlm_dense.vocabulary.class_names import one_name_each
 
 
 @MODELS.register_module()
@@ -78,13 +78,13 @@ class CLIPClassifier(BaseModel):
         head: dict | None = None,
         loss: dict | None = None,
         test_time: dict | None = None,
-        class_names: Sequence[str] | None = None,
+        class_names: str | Sequence[str] | None = None,
         frozen_backbone: bool = True,
         trainable: Sequence[str] = (),
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ):
-        check_names(class_names, self.repeated_names)
+        class_names = one_name_each(class_names, repeated=self.repeated_names)
         super().__init__(data_preprocessor, init_cfg)
         twice = [name for name, count in Counter(class_names or ()).items() if count > 1]
         if twice:  # the curated names of ImageNet hold two such pairs, so this is no error

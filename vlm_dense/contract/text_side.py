@@ -26,7 +26,7 @@ from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.contract.prompt import TextPrompt
 from vlm_dense.contract.roles import ImagePrompt, build_part
-from vlm_dense.errors import ConfigError
+from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.registry import MODELS
 
 
@@ -95,6 +95,28 @@ class TextSide:
     def prompter(self) -> ImagePrompt | None:
         """The module that prompts the image tower."""
         return self.text_prompt if isinstance(self.text_prompt, ImagePrompt) else self.image_prompt
+
+    def prompt_for(self, cfg: dict, class_names: Sequence[str], image_tower: nn.Module | None = None) -> TextPrompt:
+        """The prompt of other class names, with what this one's has learned.
+
+        Args:
+            cfg: That the prompt was built from.
+            class_names: Names in label order, which the owner has checked.
+            image_tower: For prompts that need it; only inspected.
+
+        Raises:
+            ClassNamesError: the prompt has learned something for each of its classes.
+        """
+        given = dict(class_names=class_names, text_tower=self.text_encoder, image_tower=image_tower)
+        prompt = build_part(cfg, **given).to(self.text_encoder.logit_scale.device)
+        try:
+            prompt.load_state_dict(self.text_prompt.state_dict())
+        except RuntimeError as error:
+            raise ClassNamesError(
+                f'{type(prompt).__name__} has learned something for each of its {len(self.text_prompt.class_names)} '
+                f'classes and cannot be used for others: {str(error).splitlines()[1].strip()}'
+            ) from error
+        return prompt
 
     # --- features and class embeddings ----------------------------------------------------------------------------
 

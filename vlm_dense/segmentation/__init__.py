@@ -3,6 +3,7 @@
 from vlm_dense.segmentation.deeplab_v2 import ASPPHeadV2
 from vlm_dense.segmentation.inference import BatchedInference, CLIPEncoderDecoder, MixedSizeSegDataPreProcessor
 from vlm_dense.segmentation.metrics import VariantIoU
+from vlm_dense.segmentation.naming import ClassNamesHook, set_class_names
 from vlm_dense.segmentation.pamr import PAMR
 from vlm_dense.segmentation.postprocess import PostProcess
 from vlm_dense.segmentation.seen_unseen import SeenUnseenIoUMetric
@@ -27,6 +28,7 @@ __all__ = [
     'BatchedInference',
     'CLIPEncoderDecoder',
     'ClassMaps',
+    'ClassNamesHook',
     'MixedSizeSegDataPreProcessor',
     'OriginalSize',
     'PAMR',
@@ -40,5 +42,6 @@ __all__ = [
     'StripTTAModel',
     'SumToOne',
     'VariantIoU',
+    'set_class_names',
     'use_strips',
 ]

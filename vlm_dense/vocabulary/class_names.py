@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.logging import print_log
 
 from vlm_dense.clip.tokenizer import tokenize
-from vlm_dense.errors import ClassNamesError, unknown_name
+from vlm_dense.errors import ClassNamesError, ConfigError, unknown_name
 
 FOLDER = Path(__file__).parents[1] / 'data' / 'class_names'
 
@@ -32,7 +33,8 @@ def read_class_names(source: str) -> list[list[str]]:
     ``#`` are left out.
 
     Args:
-        source: Path of a file, or the name of a list that comes with the package, as ``'voc20'``.
+        source: Path of a file; the name of a list that comes with the package, as ``'voc20'``; or the type of a data
+            set of mmseg, mmdet or this package, as ``'ADE20KDataset'``.
 
     Returns:
         The names of each class.
@@ -41,6 +43,10 @@ def read_class_names(source: str) -> list[list[str]]:
         ClassNamesError: no such list.
     """
     path = Path(source)
+    if re.fullmatch(r'(\w+\.)?[A-Z]\w*', source) and not path.is_file():
+        names = _of_data_set(source)
+        if names is not None:
+            return [[' '.join(name.split())] for name in names]
     if not path.suffix:
         path = FOLDER / f'{source}.txt'
     if not path.is_file():
@@ -53,6 +59,16 @@ def read_class_names(source: str) -> list[list[str]]:
     except UnicodeDecodeError as error:
         raise ClassNamesError(f'{path} is no text in UTF-8 ({error}). Save it as UTF-8, a class a line.') from error
     return [_split(line) for line in lines if line and not line.startswith('#')]
+
+
+def _of_data_set(kind: str) -> Sequence[str] | None:
+    """Classes of the type of a data set; ``None`` if there is no such type, or it has none of its own."""
+    from vlm_dense.registry import DATASETS  # imports the libraries of the tasks, which no other list needs
+
+    try:
+        return getattr(DATASETS.get(kind), 'METAINFO', {}).get('classes')
+    except ConfigError:
+        return None
 
 
 def _split(line: str) -> list[str]:
@@ -79,6 +95,28 @@ def as_class_names(names: str | Sequence[str | Sequence[str]]) -> tuple[Aliases,
         raise ClassNamesError('Expected at least one class name, found an empty list.')
     check_distinct(classes)
     return classes
+
+
+def one_name_each(names: str | Sequence[str] | None, number: int | None = None, repeated: bool = False) -> list[str]:
+    """Names in label order, one a class, checked by :func:`check_names`.
+
+    Args:
+        names: They, or what :func:`read_class_names` takes, of which each class has its first name.
+        number: How many there must be; ``None``: any number.
+        repeated: See :func:`check_names`.
+
+    Raises:
+        ClassNamesError: see :func:`check_names`; or another number of them.
+    """
+    if isinstance(names, str):
+        names = [entry[0] for entry in read_class_names(names)]
+    check_names(names, repeated)
+    if number not in (None, len(names)):
+        raise ClassNamesError(
+            f'{len(names)} class names for num_classes={number}. Leave num_classes out, or name the classes of the '
+            'data set.'
+        )
+    return list(names)
 
 
 def check_names(names: Sequence[str] | None, repeated: bool = False) -> None:

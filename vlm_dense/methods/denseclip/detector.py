@@ -17,7 +17,7 @@ from vlm_dense.contract.text_side import refuse_head
 from vlm_dense.methods.denseclip.segmentor import PixelTextMatching, counted_head, joined_neck
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.strips import strip_loss
-from vlm_dense.vocabulary.class_names import check_names
+from vlm_dense.vocabulary.class_names import one_name_each
 
 STRIDE = 4
 """Stride in pixels of the grid on which boxes supervise the score map."""
@@ -148,7 +148,7 @@ class DenseCLIPSingleStage(DenseCLIPDetection, SingleStageDetector):
         image_prompt: dict | None = None,
         context_decoder: dict | None = None,
         head: dict | None = None,
-        class_names: Sequence[str] | None = None,
+        class_names: str | Sequence[str] | None = None,
         score_concat_index: int = 3,
         tau: float = 0.07,
         gamma: float = 1e-4,
@@ -159,7 +159,7 @@ class DenseCLIPSingleStage(DenseCLIPDetection, SingleStageDetector):
         init_cfg: dict | None = None,
     ):
         refuse_head(head, type(self).__name__)
-        check_names(class_names)
+        class_names = one_name_each(class_names)
         super().__init__(
             backbone=backbone,
             bbox_head=counted_head(bbox_head, len(class_names), 'bbox_head'),
@@ -195,7 +195,7 @@ class DenseCLIPTwoStage(DenseCLIPDetection, TwoStageDetector):
         image_prompt: dict | None = None,
         context_decoder: dict | None = None,
         head: dict | None = None,
-        class_names: Sequence[str] | None = None,
+        class_names: str | Sequence[str] | None = None,
         score_concat_index: int = 3,
         tau: float = 0.07,
         gamma: float = 1e-4,
@@ -206,7 +206,7 @@ class DenseCLIPTwoStage(DenseCLIPDetection, TwoStageDetector):
         init_cfg: dict | None = None,
     ):
         refuse_head(head, type(self).__name__)
-        check_names(class_names)
+        class_names = one_name_each(class_names)
         super().__init__(
             backbone=backbone,
             rpn_head=rpn_head,

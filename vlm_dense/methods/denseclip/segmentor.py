@@ -23,7 +23,7 @@ from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.inference import BatchedInference
 from vlm_dense.segmentation.strips import use_strips
-from vlm_dense.vocabulary.class_names import check_names
+from vlm_dense.vocabulary.class_names import one_name_each
 
 
 class PixelTextMatching:
@@ -131,7 +131,8 @@ class DenseCLIP(PixelTextMatching, BatchedInference, EncoderDecoder):
             map, one a class, are added here.
         train_cfg, test_cfg, data_preprocessor, init_cfg: As in mmseg.
         identity_head: Head of the auxiliary pixel-text loss, ``vlm_dense.IdentityHead``; ``None`` for no such loss.
-        class_names: Names in label order. ``tools/train.py`` and ``tools/test.py`` fill in the data set's.
+        class_names: Names in label order, or the type of a data set, a file or a list of the package.
+            ``tools/train.py`` and ``tools/test.py`` fill in the data set's.
         score_concat_index: Stage whose channels the score map joins: 3 for ResNets, 2 for ViT-B/16.
         tau: Temperature of the auxiliary loss.
         gamma: Initial weight of what the context decoder adds.
@@ -155,7 +156,7 @@ class DenseCLIP(PixelTextMatching, BatchedInference, EncoderDecoder):
         auxiliary_head: dict | Sequence[dict] | None = None,
         identity_head: dict | None = None,
         head: dict | None = None,
-        class_names: Sequence[str] | None = None,
+        class_names: str | Sequence[str] | None = None,
         score_concat_index: int = 3,
         tau: float = 0.07,
         gamma: float = 1e-4,
@@ -165,7 +166,7 @@ class DenseCLIP(PixelTextMatching, BatchedInference, EncoderDecoder):
         init_cfg: dict | None = None,
     ):
         refuse_head(head, type(self).__name__)
-        check_names(class_names)
+        class_names = one_name_each(class_names)
         count = len(class_names)
         super().__init__(
             backbone=backbone,

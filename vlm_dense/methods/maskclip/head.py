@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.weight_files import read_weights
 from vlm_dense.contract.prompt import PrecomputedEmbeddings, TextPrompt
-from vlm_dense.contract.roles import build_part
 from vlm_dense.contract.text_side import TextSide
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError
 from vlm_dense.methods.maskclip import older
@@ -210,16 +209,7 @@ class MaskCLIPHead(BaseDecodeHead):
         if classes == self.class_names:
             return self.text_prompt
         self._check_given(classes)
-        given = dict(class_names=_flat(classes), text_tower=self.text_encoder, image_tower=image_tower)
-        prompt = build_part(self._prompt_cfg, **given)
-        prompt = prompt.to(self.text_encoder.logit_scale.device)
-        try:
-            prompt.load_state_dict(self.text_prompt.state_dict())
-        except RuntimeError as error:
-            raise ClassNamesError(
-                f'{type(prompt).__name__} has learned something for each of its {self.num_classes} classes and cannot '
-                f'be used for others: {str(error).splitlines()[1].strip()}'
-            ) from error
+        prompt = self.text_side.prompt_for(self._prompt_cfg, _flat(classes), image_tower)
         return prompt.train(self.training)
 
     def variant(self, **options: Any) -> MaskCLIPHead:
