@@ -7,9 +7,11 @@ registry imports its ``locations`` when a name is first looked up.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from vlm_dense.errors import ConfigError, unknown_name
 from vlm_dense.libraries import need_mm
@@ -138,3 +140,25 @@ OTHERS = [
     )
 ]
 """Nothing of ours is in them; with them mmengine finds in this scope what its own and those of the tasks hold."""
+
+
+def build_part(cfg: dict, **given: Any) -> Any:
+    """Build ``cfg``; of ``given``, pass only the arguments that the constructor declares; values in ``cfg`` win.
+
+    Raises:
+        ConfigError: the constructor needs something that is ``None`` in ``given``.
+    """
+    kind = MODELS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
+    declared = inspect.signature(kind).parameters
+    lacking = [
+        name
+        for name, value in given.items()
+        if value is None and name in declared and declared[name].default is inspect.Parameter.empty and name not in cfg
+    ]
+    if lacking:
+        raise ConfigError(
+            f'{kind.__name__} needs {", ".join(lacking)}, which a head or a backbone alone has not. Use it in a model '
+            "that builds both towers: 'vlm_dense.CLIPClassifier', 'vlm_dense.DenseCLIP' or 'vlm_dense.MaskCLIP'."
+        )
+    given = {name: value for name, value in given.items() if name in declared and value is not None}
+    return MODELS.build(cfg, default_args=given)

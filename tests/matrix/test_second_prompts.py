@@ -10,8 +10,8 @@ from matrix.models import NAMES, SIZE, TASKS, build, output, samples
 from matrix.test_matrix import given, parts_of, prepared
 
 from vlm_dense.contract import ImagePrompt, TextPrompt
-from vlm_dense.contract.roles import build_part
 from vlm_dense.errors import UserError
+from vlm_dense.registry import build_part
 
 PROMPTS = sorted({*parts_of(TextPrompt), *parts_of(ImagePrompt)})
 OTHERS = [NAMES[::-1], [*NAMES[1:], NAMES[0]], [NAMES[1], NAMES[0], NAMES[2]]]  # some prompts know these names only

@@ -11,9 +11,8 @@ from segmentation.small_heads import fpn_head
 from tiny_towers import vit
 
 from vlm_dense.clip.image_tower import PromptTokens
-from vlm_dense.contract.roles import build_part
 from vlm_dense.errors import CheckpointError, ConfigError, DataError
-from vlm_dense.registry import MODELS
+from vlm_dense.registry import MODELS, build_part
 
 NAMES = ['background', 'circle', 'red star']
 ARCH = vit(text=dict(width=24, layers=3), layers=4)

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from vlm_dense.classification.structures import ClsDataSample
 from vlm_dense.clip.image_tower import ImageFeatures
-from vlm_dense.contract.roles import Head, Loss, Step, build_part
+from vlm_dense.contract.roles import Head, Loss, Step
 from vlm_dense.contract.text_side import TextSide
 from vlm_dense.errors import ConfigError
-from vlm_dense.registry import MODELS
+from vlm_dense.registry import MODELS, build_part
 from vlm_dense.vocabulary.class_names import one_name_each
 
 

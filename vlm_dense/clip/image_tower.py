@@ -22,6 +22,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from vlm_dense.errors import ConfigError
+from vlm_dense.registry import build_part
 
 POSITION_MODES = ('bilinear', 'bicubic', 'bicubic_scaled', 'dino')
 FEATURES = ('stages', 'global', 'dense', 'patch', 'value', 'regions', 'pooled', 'images')
@@ -160,6 +161,10 @@ class ImageTower(BaseModule):
         out_indices: Which stages ``forward`` returns.
         frozen_stages: -1: nothing is frozen; 0: the stem; i: also the first i stages (ResNet) or blocks (ViT).
         norm_eval: Keep every BatchNorm in eval mode.
+        frozen: Nothing of the tower is trained or leaves eval mode, but for ``image_prompt`` and the pyramid of a ViT.
+        image_prompt: Config of a prompt of this tower that needs no text: ``vlm_dense.VPTPrompt`` (ViT), ``VPPrompt``,
+            ``LoRA`` (ViT), for models that are not of this package; the others have it themselves, beside the backbone.
+            Applied in :meth:`encode`; its parameters are ``image_prompt.*``.
         with_cp: Recompute activations in the backward pass to save memory: True those of all blocks, ``'light'`` only
             what is there again in no time, the stem of a ResNet and the hidden tokens of a ViT's MLPs.
     """
@@ -171,6 +176,20 @@ class ImageTower(BaseModule):
         self._register_load_state_dict_pre_hook(self._fit_positions)
         self._register_load_state_dict_pre_hook(self._leave_out_dropped)
         self._dropped: tuple[str, ...] = ()
+        self.frozen = False
+        self.image_prompt: nn.Module | None = None
+
+    def _finish(self, frozen: bool, image_prompt: dict | None) -> None:
+        """What a constructor does last: build the prompt, which looks at the tower, and freeze."""
+        self.frozen = frozen
+        if image_prompt is not None:
+            self.image_prompt = build_part(image_prompt, class_names=None, text_tower=None, image_tower=self)
+        self._freeze(self._frozen_modules())
+
+    def _all_but(self, *trained: str) -> list[nn.Module | nn.Parameter]:
+        """What is frozen of a frozen tower: everything but the prompt and these modules."""
+        own = (*self.named_children(), *self.named_parameters(recurse=False))
+        return [part for name, part in own if name not in ('image_prompt', *trained)]
 
     def _fit_positions(self, state_dict: dict, prefix: str, *args) -> None:
         """Resize the position grid of a checkpoint made for another input resolution."""
@@ -217,12 +236,20 @@ class ImageTower(BaseModule):
             :class:`ImageFeatures` with just these filled.
 
         Raises:
-            ConfigError: an unknown feature, prompt tokens for a ResNet, or regions of a ViT.
+            ConfigError: an unknown feature, prompt tokens for a ResNet or beside those of ``image_prompt``, or regions
+                of a ViT.
         """
         unknown = set(features) - set(FEATURES)
         if unknown:
             raise ConfigError(f'Unknown image features {sorted(unknown)}; known are {list(FEATURES)}.')
-        found = self._encode(images, set(features) - {'images'}, prompts, **options)
+        asked = set(features) - {'images'}
+        if self.image_prompt is not None:
+            if prompts is not None:
+                raise ConfigError(
+                    f'{type(self).__name__} has an image_prompt of its own and was given prompt tokens: leave one out.'
+                )
+            images, prompts = self.image_prompt.prompt(images)
+        found = self._encode(images, asked, prompts, **options)
         found.images = images if 'images' in features else None
         return found
 

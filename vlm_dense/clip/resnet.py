@@ -61,7 +61,8 @@ class CLIPResNet(AttentionPooling, ImageTower):
     Stage maps have strides 4, 8, 16, 32 and 4w, 8w, 16w, 32w channels (w = 64 for RN50).
 
     Args:
-        arch, pretrained, input_resolution, frozen_stages, norm_eval, with_cp: See :class:`ImageTower`.
+        arch, pretrained, input_resolution, frozen_stages, norm_eval, with_cp, frozen, image_prompt: See
+            :class:`ImageTower`.
         out_indices: Stages to return, out of 0..3. Without ``attnpool`` the layers after the last of them do not
             exist, so that distributed training has no unused parameters; their weights in a checkpoint are ignored.
         norm_cfg: ``dict(type='SyncBN')`` turns every BatchNorm into one that is synchronised between processes.
@@ -94,6 +95,8 @@ class CLIPResNet(AttentionPooling, ImageTower):
         attnpool: bool = False,
         attnpool_positions: str = 'interpolate',
         dense_attention: None = None,
+        frozen: bool = False,
+        image_prompt: dict | None = None,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
@@ -136,7 +139,7 @@ class CLIPResNet(AttentionPooling, ImageTower):
             if norm_cfg['type'] != 'SyncBN':
                 raise ConfigError(f"CLIPResNet: norm_cfg type must be 'BN' or 'SyncBN', found {norm_cfg['type']!r}.")
             nn.SyncBatchNorm.convert_sync_batchnorm(self)
-        self._freeze(self._frozen_modules())
+        self._finish(frozen, image_prompt)
 
     @classmethod
     def stage_channels(cls, cfg: Mapping[str, Any]) -> list[int]:
@@ -145,6 +148,8 @@ class CLIPResNet(AttentionPooling, ImageTower):
         return [width * 4 * 2**i for i in range(4)]
 
     def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen:
+            return self._all_but()
         if self.frozen_stages < 0:
             return []
         return self._stem_parts() + [

@@ -65,7 +65,7 @@ class CLIPViT(ImageTower):
     4, 8, 16 and 32 as in DenseCLIP, so that FPN-style necks and heads apply; without it all have the patch's stride.
 
     Args:
-        arch, pretrained, input_resolution, norm_eval, with_cp: See :class:`ImageTower`.
+        arch, pretrained, input_resolution, norm_eval, with_cp, frozen, image_prompt: See :class:`ImageTower`.
         out_indices: Blocks whose outputs are returned. Default: four, evenly spaced, the last one included. Without
             ``head`` the blocks after the last of them do not exist, so that distributed training has no unused
             parameters; their weights in a checkpoint are ignored.
@@ -126,6 +126,8 @@ class CLIPViT(ImageTower):
         pos_mode: str = 'bilinear',
         remainder: str = 'pad',
         dense_attention: dict | None = None,
+        frozen: bool = False,
+        image_prompt: dict | None = None,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
@@ -182,7 +184,7 @@ class CLIPViT(ImageTower):
                 self.add_module(name, module)
         self._override(act, ln_eps)
         self.dense_attention = self._build_dense(dense_attention, depth)  # its own norms keep their epsilon
-        self._freeze(self._frozen_modules())
+        self._finish(frozen, image_prompt)
 
     def _build_dense(self, cfg: dict | None, depth: int) -> nn.Module | None:
         if not self.with_head:
@@ -215,6 +217,8 @@ class CLIPViT(ImageTower):
                     m.eps = ln_eps
 
     def _frozen_modules(self) -> list[nn.Module | nn.Parameter]:
+        if self.frozen:
+            return self._all_but('fpn1', 'fpn2', 'fpn3', 'fpn4')
         if self.frozen_stages < 0:
             return []
         stem = [self.conv1, self.class_embedding, self.positional_embedding, self.ln_pre]

@@ -5,10 +5,8 @@ The roles are mixins with one method each, so that a module may have several of 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,30 +14,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures, PromptTokens
-from vlm_dense.errors import ConfigError, DataError
+from vlm_dense.errors import DataError
 from vlm_dense.registry import MODELS
-
-
-def build_part(cfg: dict, **given: Any) -> nn.Module:
-    """Build ``cfg``; of ``given``, pass only the arguments that the constructor declares; values in ``cfg`` win.
-
-    Raises:
-        ConfigError: the constructor needs something that is ``None`` in ``given``.
-    """
-    kind = MODELS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
-    declared = inspect.signature(kind).parameters
-    lacking = [
-        name
-        for name, value in given.items()
-        if value is None and name in declared and declared[name].default is inspect.Parameter.empty and name not in cfg
-    ]
-    if lacking:
-        raise ConfigError(
-            f'{kind.__name__} needs {", ".join(lacking)}, which a head alone has not. Use it in a model that builds '
-            "both towers: 'vlm_dense.CLIPClassifier', 'vlm_dense.DenseCLIP' or 'vlm_dense.MaskCLIP'."
-        )
-    given = {name: value for name, value in given.items() if name in declared and value is not None}
-    return MODELS.build(cfg, default_args=given)
 
 
 class ImagePrompt:

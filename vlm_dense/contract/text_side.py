@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.contract.prompt import TextPrompt
-from vlm_dense.contract.roles import ImagePrompt, build_part
+from vlm_dense.contract.roles import ImagePrompt
 from vlm_dense.errors import ClassNamesError, ConfigError
-from vlm_dense.registry import MODELS
+from vlm_dense.registry import MODELS, build_part
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,11 @@ class TextSide:
         """
         if image_tower is not None:
             check_image_tower(type(image_tower))
+        if getattr(image_tower, 'image_prompt', None) is not None:
+            raise ConfigError(
+                f'{type(image_tower.image_prompt).__name__} is the image_prompt of the backbone, whose features this '
+                'model prompts itself: move image_prompt out of backbone, beside it.'
+            )
         tower = MODELS.build(text_encoder)
         if image_tower is not None and tower.embed_dim != image_tower.embed_dim:
             raise _other_space(image_tower.embed_dim, tower.embed_dim)

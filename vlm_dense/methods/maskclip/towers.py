@@ -27,6 +27,10 @@ class _MaskCLIPTower(ImageTower):
     """
 
     def _take(self, features: Sequence[str], pretrained: str | None, visual_projs_path: str | None) -> None:
+        if self.image_prompt is not None:
+            raise ConfigError(
+                f"{type(self).__name__} is frozen whole: give image_prompt to the model, 'vlm_dense.MaskCLIP'."
+            )
         self.features = tuple(features)
         self.without_positions = False
         if visual_projs_path is not None:
