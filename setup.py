@@ -20,7 +20,7 @@ MM = ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3', 'onedl-mmsegmentation>=1.4',
 PROBE = ['scikit-learn']
 DOCS = ['mkdocs-material>=9.5,<10', 'mkdocstrings[python]>=1,<2', 'nbclient', 'ipykernel', 'pyyaml']
 EXPORT = ['onnx', 'onnxscript', 'onnxruntime']
-TESTS = [*MM, *PROBE, *DOCS, *EXPORT, 'pytest', 'pytest-xdist', 'scipy', 'hypothesis', 'import-linter>=2.7']
+TESTS = [*MM, *PROBE, *DOCS, *EXPORT, 'pytest', 'pytest-xdist', 'scipy', 'hypothesis', 'import-linter>=2.7', 'codespell>=2.4']
 DEMO = ['gradio>=6,<7']
 COMPLETION = ['shtab>=1.7,<2']
 DEV = [*TESTS, *DEMO, *COMPLETION, 'ruff', 'pre-commit', 'selenium']

@@ -72,9 +72,9 @@ def label_image(labels: np.ndarray, names: Sequence[str]) -> Image.Image:
         labels: uint8 (H, W): indices into ``names``, or others, as 255, which are black.
         names: A name of each class.
     """
-    picture = Image.fromarray(labels)
-    if picture.mode == 'L':  # more classes than 256 need 16 bits, which have no palette
+    image = Image.fromarray(labels)
+    if image.mode == 'L':  # more classes than 256 need 16 bits, which have no palette
         table = np.zeros((256, 3), np.uint8)
         table[: len(names)] = class_colours(names)[:256]
-        picture.putpalette(table.ravel().tolist())
-    return picture
+        image.putpalette(table.ravel().tolist())
+    return image

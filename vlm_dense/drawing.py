@@ -33,7 +33,7 @@ def draw_rows(
     title: str = '',
     tile: int = 256,
 ) -> Image.Image:
-    """One picture: a row of tiles per sample, column titles above, class names and their colours below.
+    """One image: a row of tiles per sample, column titles above, class names and their colours below.
 
     Args:
         rows: RGB uint8 arrays (H, W, 3), of any size; each is fitted into a square of ``tile`` pixels.
@@ -56,20 +56,20 @@ def draw_rows(
     fitted = [[_fit(image, tile, smooth=c == 0) for c, image in enumerate(row)] for row in rows]
     bottom = top + sum(max(image.shape[0] for image in row) + gap for row in fitted)
     height = bottom + (y + line + gap if boxes else 0)
-    picture = Image.new('RGB', (width, height), _PAPER)
-    draw = ImageDraw.Draw(picture)
+    canvas = Image.new('RGB', (width, height), _PAPER)
+    draw = ImageDraw.Draw(canvas)
     if title:
         draw.text((gap, 3), title, _INK, font)
     for c, name in enumerate(columns):
         draw.text((gap + c * (tile + gap), top - line + 2), name, _INK, font)
     for row in fitted:
         for c, image in enumerate(row):
-            picture.paste(Image.fromarray(image), (gap + c * (tile + gap), top))
+            canvas.paste(Image.fromarray(image), (gap + c * (tile + gap), top))
         top += max(image.shape[0] for image in row) + gap
     for x, y, name, rgb in boxes:
         draw.rectangle((x, bottom + y + 3, x + 15, bottom + y + 18), tuple(rgb), _INK)
         draw.text((x + 20, bottom + y + 2), name, _INK, font)
-    return picture
+    return canvas
 
 
 def draw_instances(image: np.ndarray, instances, meta: dict, side: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Base of the errors that a user, not a developer, can mend."""
+    """Base of the errors that a user, not a developer, can fix."""
 
 
 class ConfigError(UserError, ValueError):

@@ -19,7 +19,7 @@ def how_to_install(extra: str) -> str:
     )
 
 
-def need_mm() -> None:
+def require_openmmlab() -> None:
     """Look whether the libraries of the extra ``mm`` are there.
 
     Raises:
@@ -64,7 +64,7 @@ def import_quietly() -> None:
     Raises:
         MissingLibraryError: mmengine, mmcv or mmseg is not installed.
     """
-    need_mm()
+    require_openmmlab()
     from mmengine.logging import MMLogger
 
     logger = MMLogger.get_current_instance()  # its handler keeps the stream that it finds, which must be the real one

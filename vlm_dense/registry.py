@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from vlm_dense.errors import ConfigError, unknown_name
-from vlm_dense.libraries import need_mm
+from vlm_dense.libraries import require_openmmlab
 
-need_mm()
+require_openmmlab()
 
 from mmengine import registry as root  # noqa: E402
 

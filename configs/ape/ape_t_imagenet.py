@@ -1,5 +1,5 @@
 # APE-T on ImageNet, 16 shots, RN50. Epoch, alpha and beta are chosen on validation images, where the official code
-# takes the test images; it also augments anew in each epoch.
+# takes the test images; it also augments again in each epoch.
 #   python tools/train.py configs/ape/ape_t_imagenet.py
 _base_ = ['./ape_imagenet.py', '../_base_/schedules/ape_t_20e.py']
 

@@ -1,4 +1,4 @@
-# CLIP-Adapter, 16 shots, on drawn scenes by night, trained on features in the place of images.
+# CLIP-Adapter, 16 shots, on drawn scenes by night, trained on features instead of images.
 _base_ = [
     '../_base_/models/clip_classifier_tiny-vit.py',
     '../_base_/datasets/shapes_few-shot_features.py',

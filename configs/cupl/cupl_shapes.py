@@ -1,4 +1,4 @@
-# Sentences about each shape in the place of a template, on drawn scenes by night; nothing is trained.
+# Sentences about each shape instead of a template, on drawn scenes by night; nothing is trained.
 #   python tools/test.py configs/cupl/cupl_shapes.py
 _base_ = [
     '../_base_/models/clip_classifier_tiny-vit.py',

@@ -1,4 +1,4 @@
-# MaskCLIP on road scenes with the sentences of CuPL in the place of templates; nothing is trained.
+# MaskCLIP on road scenes with the sentences of CuPL instead of templates; nothing is trained.
 #   python tools/test.py configs/cupl/maskclip_cupl_camvid.py
 _base_ = [
     '../_base_/models/maskclip_vit-b16.py',

@@ -1,4 +1,4 @@
-# DenseCLIP on drawn scenes with KgCoOp's prompt in the place of its own.
+# DenseCLIP on drawn scenes with KgCoOp's prompt instead of its own.
 _base_ = './denseclip_shapes.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# DenseCLIP on drawn scenes with LASP's prompt in the place of its own; the text-to-text loss works there too.
+# DenseCLIP on drawn scenes with LASP's prompt instead of its own; the text-to-text loss works there too.
 _base_ = [
     '../_base_/models/denseclip_tiny-rn.py',
     '../_base_/datasets/shapes.py',

@@ -1,6 +1,6 @@
 # MaskCLIP on drawn scenes with the bundled tiny-vit: nothing is trained, no checkpoint is needed.
 #   python tools/test.py configs/maskclip/maskclip_tiny-vit_shapes.py
-# Beside mIoU it prints that of both refinements and of random directions in place of the text.
+# Beside mIoU it prints that of both refinements and of random directions instead of the text.
 _base_ = [
     '../_base_/models/maskclip_tiny-vit.py',
     '../_base_/datasets/shapes.py',

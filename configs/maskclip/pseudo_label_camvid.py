@@ -3,7 +3,7 @@
 #   python tools/pseudo_label.py maskclip_vit-b16 none data/camvid/images/train data/camvid/pseudo_labels/train \
 #       --classes sky building pole road pavement tree sign fence car pedestrian bicyclist --thresh 0.5
 #   python tools/train.py configs/maskclip/pseudo_label_camvid.py
-# For other pictures change data_root, classes and folders; any other segmentor of mmseg takes the place of the model.
+# For other images change data_root, classes and folders; any other segmentor of mmseg takes the place of the model.
 _base_ = ['../_base_/datasets/camvid.py', '../_base_/default_runtime.py']
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)
@@ -49,7 +49,7 @@ model = dict(
 train_dataloader = dict(
     dataset=dict(
         data_prefix=dict(seg_map_path='pseudo_labels/train'),
-        ann_file='pseudo_labels/train/labelled.txt',  # pictures without mask are left out
+        ann_file='pseudo_labels/train/labelled.txt',  # images without mask are left out
     )
 )
 optim_wrapper = dict(

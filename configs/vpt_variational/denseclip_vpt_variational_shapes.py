@@ -1,4 +1,4 @@
-# DenseCLIP on drawn scenes with 4 samples of a variational prompt in the place of its own.
+# DenseCLIP on drawn scenes with 4 samples of a variational prompt instead of its own.
 _base_ = [
     '../_base_/models/denseclip_tiny-rn.py',
     '../_base_/datasets/shapes.py',

@@ -1,4 +1,4 @@
-# VT-CLIP, 16 shots, on drawn scenes by night, trained on features in the place of images.
+# VT-CLIP, 16 shots, on drawn scenes by night, trained on features instead of images.
 _base_ = [
     '../_base_/models/clip_classifier_tiny-rn.py',
     '../_base_/datasets/shapes_few-shot_features.py',

@@ -28,7 +28,7 @@ CONFIGS = sorted(
 
 
 def shrink(node) -> None:
-    """Tiny towers with random weights where a published architecture is named, texts in the place of users' files."""
+    """Tiny towers with random weights where a published architecture is named, texts instead of users' files."""
     if isinstance(node, dict):
         arch = node.get('arch')
         if isinstance(arch, str) and not arch.startswith('tiny'):

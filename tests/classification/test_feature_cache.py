@@ -43,7 +43,7 @@ def pipeline(size=32, random=False) -> list[dict]:
     return [dict(type='vlm_dense.LoadImage'), transforms, dict(type='vlm_dense.PackClsInputs')]
 
 
-def picture(path, seed: int) -> None:
+def image(path, seed: int) -> None:
     noise = np.random.RandomState(seed).randint(0, 255, (8, 8, 3), np.uint8)
     cv2.imwrite(str(path), cv2.resize(noise, (40, 40), interpolation=cv2.INTER_NEAREST))
 
@@ -52,7 +52,7 @@ def picture(path, seed: int) -> None:
 def folder(tmp_path):
     (tmp_path / 'photos').mkdir()
     for index, label in enumerate((0, 1, 2, 0, 1, 2, 0)):
-        picture(tmp_path / 'photos' / f'{label}_{index}.bmp', index)
+        image(tmp_path / 'photos' / f'{label}_{index}.bmp', index)
     return tmp_path
 
 
@@ -144,7 +144,7 @@ def test_a_changed_file_is_read_again_even_with_its_old_size_and_time(folder):
     path = folder / 'photos' / '1_1.bmp'
     stat = path.stat()
     time.sleep(0.02)
-    picture(path, 77)
+    image(path, 77)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
     images = dict(type=Photos, data_root=str(folder / 'photos'), pipeline=pipeline())
@@ -177,7 +177,7 @@ def test_changed_code_of_a_transform_is_noticed(folder, monkeypatch):
     torch.testing.assert_close(torch.stack([dataset[i]['inputs']['global_'] for i in range(7)]), wanted)
 
 
-def test_a_larger_set_finds_what_a_smaller_one_wrote_and_damaged_files_are_computed_anew(folder):
+def test_a_larger_set_finds_what_a_smaller_one_wrote_and_damaged_files_are_computed_again(folder):
     model = build()
     images = dict(type=Photos, data_root=str(folder / 'photos'), pipeline=pipeline())
     features(folder, model, dict(images, indices=5))
@@ -246,7 +246,7 @@ def test_a_loop_of_iterations_sees_another_copy_in_each_pass(folder, workers):
     assert torch.equal(passes[0], passes[2]) and (passes[0] - passes[1]).abs().amax(1).min() > 1e-3
 
 
-def test_numbers_that_were_changed_on_the_disk_are_computed_anew(folder):
+def test_numbers_that_were_changed_on_the_disk_are_computed_again(folder):
     model = build()
     dataset, _ = features(folder, model)
     wanted = torch.stack([dataset[i]['inputs']['global_'] for i in range(7)])

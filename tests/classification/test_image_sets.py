@@ -35,7 +35,7 @@ FOLDERS = {
 NAMES = ['Tiger_Shark', "St. Bernard's", 'café', 'Model S 2012', 'baklava']
 
 
-def picture(path: Path) -> None:
+def photo(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((4, 6, 3), 90, np.uint8)).save(path, 'JPEG')
 
@@ -50,7 +50,7 @@ def write_split(root: Path, name: str, counts=(7, 5, 3), names=NAMES, draw=True)
         parts[part] = entries
         if draw:
             for path, *_ in entries:
-                picture(images / path)
+                photo(images / path)
     split.parent.mkdir(parents=True, exist_ok=True)
     split.write_text(json.dumps(parts, ensure_ascii=False), encoding='utf-8')
     return parts
@@ -97,7 +97,7 @@ def test_aircraft_is_read_from_its_own_lists(tmp_path):
     for part, lines in dict(train=['1 F/A-18', '2 A330-200', '3 Boeing 717'], val=['4 Boeing 717'], test=[]).items():
         (root / f'images_variant_{part}.txt').write_text('\n'.join(lines) + '\n')
         for line in lines:
-            picture(root / 'images' / f'{line[0]}.jpg')
+            photo(root / 'images' / f'{line[0]}.jpg')
     dataset = build('fgvc_aircraft', tmp_path)
     assert dataset.metainfo['classes'] == ('A330-200', 'Boeing 717', 'F/A-18')
     assert listed(dataset, tmp_path) == [(f'fgvc_aircraft/images/{i}.jpg', y) for i, y in ((1, 2), (2, 0), (3, 1))]
@@ -113,8 +113,8 @@ WORDNET = {'n01': 'tench', 'n02': 'missile', 'n03': 'night snake', 'n04': 'missi
 def write_imagenet(root: Path, per_class: int = 3) -> None:
     for wnid in WORDNET:
         for i in range(per_class):
-            picture(root / f'imagenet/images/train/{wnid}/{wnid}_{i}.JPEG')
-        picture(root / f'imagenet/images/val/{wnid}/v.JPEG')
+            photo(root / f'imagenet/images/train/{wnid}/{wnid}_{i}.JPEG')
+        photo(root / f'imagenet/images/val/{wnid}/v.JPEG')
     (root / 'imagenet/classnames.txt').write_text(''.join(f'{k} {v}\n' for k, v in WORDNET.items()))
 
 
@@ -149,14 +149,14 @@ def test_validation_images_of_imagenet_are_training_images_that_were_not_drawn(t
 def test_variants_know_their_classes_among_those_of_imagenet(name, folder, kept, tmp_path):
     write_imagenet(tmp_path)
     for wnid in kept:
-        picture(tmp_path / folder / wnid / 'x.jpg')
+        photo(tmp_path / folder / wnid / 'x.jpg')
     (tmp_path / folder / 'README.txt').write_text('no class')
     dataset = build(name, tmp_path, 'test')
     kept = sorted(kept)
     assert dataset.metainfo['classes'] == tuple(WORDNET[k] for k in kept)
     assert dataset.metainfo['class_indices'] == tuple(list(WORDNET).index(k) for k in kept)
     assert listed(dataset, tmp_path) == [(f'{folder}/{k}/x.jpg', y) for y, k in enumerate(kept)]
-    picture(tmp_path / folder / 'n99' / 'x.jpg')
+    photo(tmp_path / folder / 'n99' / 'x.jpg')
     with pytest.raises(DataError, match='1 of them without name in .*: n99'):
         build(name, tmp_path, 'test')
     with pytest.raises(ConfigError, match=f"'train' is not in the splits of {name}"):
@@ -169,7 +169,7 @@ def test_imagenet_v2_has_numbers_for_folders(tmp_path):
     (tmp_path / 'imagenetv2/classnames.txt').write_text(names)
     folder = 'imagenetv2/imagenetv2-matched-frequency-format-val'
     for i in range(12):
-        picture(tmp_path / folder / str(i) / 'x.jpeg')
+        photo(tmp_path / folder / str(i) / 'x.jpeg')
     dataset = build('imagenetv2', tmp_path, 'test')  # 10 must not come before 2
     assert sorted(listed(dataset, tmp_path)) == sorted((f'{folder}/{i}/x.jpeg', i) for i in range(12))
     assert dataset.metainfo['classes'][10] == 'class 10'
@@ -192,7 +192,7 @@ def write_coco(root: Path) -> None:
         )
         (root / f'coco/annotations/instances_{part}.json').write_text(json.dumps(content))
         for i in (7, 3):
-            picture(root / f'coco/{part}/{i}.jpg')
+            photo(root / f'coco/{part}/{i}.jpg')
 
 
 def test_coco_has_the_classes_that_its_boxes_show(tmp_path):
@@ -218,7 +218,7 @@ def test_a_class_of_voc_that_only_difficult_objects_show_is_unknown(tmp_path):
     for image, shown in objects.items():
         boxes = ''.join(f'<object><name>{n}</name><difficult>{d}</difficult></object>' for n, d in shown)
         (root / f'Annotations/{image}.xml').write_text(f'<annotation>{boxes}</annotation>')
-        picture(root / f'JPEGImages/{image}.jpg')
+        photo(root / f'JPEGImages/{image}.jpg')
     for part in ('trainval', 'test'):
         (root / f'ImageSets/Main/{part}.txt').write_text('000001\n000002\n')
     table, person = (SETS['voc2007']['classes'].index(n) for n in ('dining table', 'person'))
@@ -239,7 +239,7 @@ def test_nus_wide_is_read_from_the_publishers_lists(tmp_path):
         (root / f'Groundtruth/TrainTestLabels/Labels_airport_{part}.txt').write_text('0\n1\n')
         (root / f'Groundtruth/TrainTestLabels/Labels_nighttime_sky_{part}.txt').write_text('0\n1\n')
     for image in ('actor/1.jpg', 'sky/2.jpg'):
-        picture(root / 'Flickr' / image)
+        photo(root / 'Flickr' / image)
     dataset = build('nus-wide', tmp_path, 'test')
     assert dataset.metainfo['classes'] == ('airport', 'nighttime sky')
     assert multi(dataset) == [('1.jpg', [], []), ('2.jpg', [0, 1], [])]

@@ -68,7 +68,7 @@ def test_a_killed_evaluation_by_tpt_goes_on_and_equals_an_uninterrupted_one(tmp_
     other = [*small, 'model.test_time.steps=2']
     started = progress.read_bytes()
     evaluate(tmp_path / 'killed', *other, config='tpt', more=('--out', str(outs[2])))
-    assert len(adapted) == 11  # another model starts anew
+    assert len(adapted) == 11  # another model starts again
     assert not torch.equal(predictions(outs[2]), predictions(outs[0]))
 
     adapted.clear()

@@ -49,7 +49,7 @@ def test_a_killed_training_goes_on_bit_for_bit(config, tmp_path):
     killed('train', tmp_path, tmp_path / 'killed', *small, config=config, after=10)
     assert (tmp_path / 'killed' / 'last_checkpoint').read_text().endswith(('epoch_1.pth', 'epoch_2.pth'))
     for features in (tmp_path / 'features').glob('*/*.pt'):
-        features.unlink()  # what the labellers saw is found anew
+        features.unlink()  # what the labellers saw is found again
     train(tmp_path / 'killed', config=config, small=small, resume=('--resume',))
     expected, found = (weights(folder / 'epoch_4.pth') for folder in (whole, tmp_path / 'killed'))
     assert set(found) == set(expected)

@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 
 import pytest
-from classification.test_image_sets import build, multi, picture, write_coco
+from classification.test_image_sets import build, multi, photo, write_coco
 
 from vlm_dense.classification.datasets.pickled_shots import read_pickled_shots
 from vlm_dense.errors import ConfigError, DataError
@@ -43,7 +43,7 @@ def test_tags_of_nus_wide_are_seen_and_its_concepts_unseen(tmp_path):
         (root / f'Groundtruth/TrainTestLabels/Labels_sky_{part}.txt').write_text('1\n0\n')
         (root / f'NUS_WID_Tags/{part}_Tags1k.dat').write_text('0\t1\t1\t\n1\t0\t0\t\n')
     for image in ('a/1.jpg', 'b/2.jpg'):
-        picture(root / 'Flickr' / image)
+        photo(root / 'Flickr' / image)
     every = build('nus-wide-tags', tmp_path, 'test')
     assert every.metainfo['classes'] == ('nature', 'blue', 'airport', 'sky')
     assert multi(every) == [('1.jpg', [1, 3], []), ('2.jpg', [0, 2], [])]
@@ -79,7 +79,7 @@ def write_set(root) -> None:
              for part in ('train', 'val', 'test')}  # fmt: skip
     for entries in parts.values():
         for path, *_ in entries:
-            picture(root / 'dtd/images' / path)
+            photo(root / 'dtd/images' / path)
     (root / 'dtd/split_zhou_DescribableTextures.json').write_text(json.dumps(parts))
 
 

@@ -182,7 +182,7 @@ def test_labels_can_be_smoothed():
         torch.testing.assert_close(smooth(images(), samples(0, 2), mode='loss')['loss_ce'], wanted)
 
 
-# --- heads, features in place of images -------------------------------------------------------------------------------
+# --- heads, features instead of images -------------------------------------------------------------------------------
 
 
 class Linear(Head, BaseModule):

@@ -79,7 +79,7 @@ def test_packed_sequences_equal_one_call_each(block, padded):
     packing = Packing.with_padding(lengths, 5, 0) if padded else Packing.of(lengths, 0, x.device)
     packed = x.flatten(0, 1)[packing.rows][None]
     assert packed.shape[1] == (15 if padded else 8)
-    out, last = block(packed, packing=packing), block(packed, packing=packing, ends_only=True)
+    out, last = block(packed, packing=packing), block(packed, packing=packing, last_token_only=True)
     for i, n in enumerate(lengths):
         alone = block(x[i : i + 1, :n], causal=True)[0]
         start = int(packing.starts[i])

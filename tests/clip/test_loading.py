@@ -269,7 +269,7 @@ def test_a_file_is_read_once_for_both_towers_and_then_forgotten(reads, tmp_path)
     assert len(reads) == 2
 
 
-def test_a_file_that_changed_or_another_one_is_read_anew(reads, tmp_path):
+def test_a_file_that_changed_or_another_one_is_read_again(reads, tmp_path):
     path = tmp_path / 'clip.pt'
     torch.save(weights_of(VIT), path)
     load_clip(VIT, path)

@@ -176,7 +176,7 @@ def test_labels_outside_the_classes_are_told_where_a_pipeline_checks_none(masks,
 # --- looked at beforehand -------------------------------------------------------------------------------------
 
 
-def test_a_sound_data_set_has_counts_and_pictures(masks, boxes, folders, capsys):
+def test_a_sound_data_set_has_counts_and_images(masks, boxes, folders, capsys):
     status, text = check(MASKS, masks, capsys, '--classes', *NAMES, '--json', str(masks / 'report.json'))
     report = json.loads((masks / 'report.json').read_text())['train']
     assert report['images'] == 8 and report['unit'] == 'pixels' and report['faults'] == []
@@ -188,8 +188,8 @@ def test_a_sound_data_set_has_counts_and_pictures(masks, boxes, folders, capsys)
     for config, root in ((BOXES, boxes), (FOLDERS, folders)):
         status, text = check(config, root, capsys)
         assert status == 0 and 'No faults.' in text
-        with Image.open(root.parent / 'out' / 'train.png') as picture:
-            assert picture.width > 200
+        with Image.open(root.parent / 'out' / 'train.png') as image:
+            assert image.width > 200
 
 
 def rewrite(path: Path, change) -> None:
@@ -207,18 +207,18 @@ BROKEN = {
     'label outside': (MASKS, lambda r: save_mask(r / 'annotations/3.png', np.full((32, 48), 7)), 'the label 7 in 1536'),
     'mask in colours': (MASKS, lambda r: save_mask(r / 'annotations/3.png', np.zeros((32, 48, 3))), '3 channels'),
     'mask of another size': (MASKS, lambda r: save_mask(r / 'annotations/3.png', np.zeros((16, 48))), '48x16 pixels'),
-    'cut picture': (MASKS, lambda r: (r / 'images/3.jpg').write_bytes((r / 'images/3.jpg').read_bytes()[:90]), 'cut'),
+    'cut image': (MASKS, lambda r: (r / 'images/3.jpg').write_bytes((r / 'images/3.jpg').read_bytes()[:90]), 'cut'),
     'empty mask file': (MASKS, lambda r: (r / 'annotations' / '3.png').write_bytes(b''), 'cannot be read: it is empty'),
-    'no pictures': (MASKS, lambda r: [p.unlink() for p in (r / 'images').iterdir()], 'No image for the train set'),
-    'picture absent': (BOXES, lambda r: (r / 'images/3.jpg').unlink(), '1 do not exist'),
-    'size of another picture': (BOXES, lambda r: draw(r / 'images/3.jpg', 3, (32, 48)), 'annotations say 48 x 32'),
+    'no images': (MASKS, lambda r: [p.unlink() for p in (r / 'images').iterdir()], 'No image for the train set'),
+    'image absent': (BOXES, lambda r: (r / 'images/3.jpg').unlink(), '1 do not exist'),
+    'size of another image': (BOXES, lambda r: draw(r / 'images/3.jpg', 3, (32, 48)), 'annotations say 48 x 32'),
     'unknown category': (
         BOXES,
         lambda r: rewrite(r / 'annotations.json', lambda c: c['annotations'][2].update(category_id=5)),
         'category_id 5',
     ),
     'no coco': (BOXES, lambda r: (r / 'annotations.json').write_text('[1'), 'cannot be read as COCO'),
-    'text as picture': (FOLDERS, lambda r: (r / 'bus/3.jpg').write_text('no picture'), 'bus/3.jpg (10 bytes) cannot'),
+    'text as image': (FOLDERS, lambda r: (r / 'bus/3.jpg').write_text('no image'), 'bus/3.jpg (10 bytes) cannot'),
     'empty class': (FOLDERS, lambda r: (r / 'van').mkdir(), 'No image for the train set in'),
 }
 """Kind of fault -> config, how it comes about, what is said of it."""
@@ -230,7 +230,7 @@ def test_a_fault_is_told_with_its_file(kind, request, capsys):
     root = request.getfixturevalue({MASKS: 'masks', BOXES: 'boxes', FOLDERS: 'folders'}[config])
     breaks(root)
     status, text = check(config, root, capsys, *(['--classes', *NAMES] if config == MASKS else []))
-    assert status == 1 and message in text and 'mend these files before training' in text
+    assert status == 1 and message in text and 'fix these files before training' in text
 
 
 def test_what_is_probably_not_meant_is_remarked(masks, boxes, capsys):
@@ -238,7 +238,7 @@ def test_what_is_probably_not_meant_is_remarked(masks, boxes, capsys):
     save_mask(masks / 'annotations' / '5.png', np.full((32, 48), 255))
     status, text = check(MASKS, masks, capsys, '--classes', *NAMES, 'boat')
     assert status == 0 and 'No image shows boat.' in text and '5.png has no labels: all its pixels are ign' in text
-    assert '1 pictures are in train and in val' in text
+    assert '1 images are in train and in val' in text
     rewrite(boxes / 'annotations.json', lambda c: c['annotations'][2].update(bbox=[60, 4, 10, 10]))
     status, text = check(BOXES, boxes, capsys)
     assert status == 0 and '1 boxes have no area or lie outside their image and are left out: ids 2.' in text

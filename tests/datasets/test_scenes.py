@@ -41,7 +41,7 @@ def test_domains_share_layout_but_not_pixels(domain):
         assert np.abs(source.image.astype(int) - other.image).mean() > 15
 
 
-def test_a_larger_picture_shows_the_same_scene():
+def test_a_larger_image_shows_the_same_scene():
     for key in 'abcdef':
         small, large = draw_scene(key, (64, 64), (1, 1)), draw_scene(key, (256, 256), (1, 1))
         assert small.names == large.names

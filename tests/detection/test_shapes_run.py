@@ -31,8 +31,8 @@ def test_it_trains_and_tests_on_a_part_of_the_scenes(name, tmp_path):
     assert ('coco/segm_mAP' in rows[-1]) == ('mask' in name) and 'coco/bbox_mAP' in rows[-1]
     if name != 'denseclip_mask-rcnn':
         return
-    with Image.open(work / 'vis' / 'iter_2.png') as picture:
-        assert picture.width > 3 * 256 and picture.height > 4 * 256
+    with Image.open(work / 'vis' / 'iter_2.png') as image:
+        assert image.width > 3 * 256 and image.height > 4 * 256
     show = tmp_path / 'show'
     checkpoint = str(work / 'iter_2.pth')
     options = ['--cfg-options', *SMALL, 'visualizer.name=tested']

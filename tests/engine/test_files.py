@@ -10,7 +10,7 @@ import textwrap
 import pytest
 import torch
 
-from vlm_dense.engine.files import last_checkpoint, local_path, locked_work_dir, written_whole
+from vlm_dense.engine.files import atomic_write, last_checkpoint, local_path, locked_work_dir
 from vlm_dense.errors import ConfigError
 
 
@@ -22,19 +22,19 @@ def save(path, value: float = 1.0):
 def test_a_file_that_could_not_be_written_to_the_end_leaves_the_old_one(tmp_path):
     path = tmp_path / 'a.txt'
     path.write_text('old')
-    with pytest.raises(OSError, match='full'), written_whole(path) as begun:
+    with pytest.raises(OSError, match='full'), atomic_write(path) as begun:
         begun.write_text('ne')
         assert path.read_text() == 'old'
         raise OSError('the disk is full')
     assert path.read_text() == 'old' and list(tmp_path.iterdir()) == [path]
-    with written_whole(path) as begun:
+    with atomic_write(path) as begun:
         begun.write_text('new')
     assert path.read_text() == 'new' and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_takes_the_place_of_another(tmp_path):
     for content in ('1', '2'):
-        with written_whole(tmp_path / 'shards') as begun:
+        with atomic_write(tmp_path / 'shards') as begun:
             begun.mkdir()
             (begun / 'rank0.pth').write_text(content)
     assert (tmp_path / 'shards' / 'rank0.pth').read_text() == '2'

@@ -3,7 +3,7 @@
 python tests/faults/demo_clients.py --clients 16 --seconds 60    # prints how many answers were right
 
 Starts the page with the bundled model on a free port of this machine, asks each question once alone, then many at the
-same time, and compares the pictures pixel by pixel.
+same time, and compares the images pixel by pixel.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from PIL import Image
 
 sys.path += [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-from faults.hostile import PICTURE, png_header, write  # noqa: E402
+from faults.hostile import PHOTO, png_header, write  # noqa: E402
 
 from vlm_dense.inference import SegInferencer  # noqa: E402
 from vlm_dense.inference import page as web_page  # noqa: E402
@@ -58,15 +58,15 @@ class Client:
             raise RefusedError(reply.text)
         return reply.json()[0]
 
-    def ask(self, picture, names, **more) -> np.ndarray:
-        """The picture that the page answers with, RGB (h, w, 3).
+    def ask(self, image, names, **more) -> np.ndarray:
+        """The image that the page answers with, RGB (h, w, 3).
 
         Args:
-            picture: Path of an upload, or what is sent in the place of the file.
+            image: Path of an upload, or what is sent instead of the file.
             names: Class names.
-            **more: Added to the file, or in the place of its ``meta``.
+            **more: Added to the file, or instead of its ``meta``.
         """
-        file = dict(dict(path=picture, meta=FILE), **more) if isinstance(picture, str) else picture
+        file = dict(dict(path=image, meta=FILE), **more) if isinstance(image, str) else image
         reply = self.http.post(f'{self.url}/call/segment', json=dict(data=[file, names]))
         if reply.status_code != 200:
             raise RefusedError(reply.text)
@@ -104,7 +104,7 @@ def served(concurrency: int = PAGE_CONCURRENCY, waiting: int = PAGE_WAITING) -> 
 
 
 def questions() -> list[tuple[bytes, str]]:
-    """Pictures and class names, no two alike."""
+    """Images and class names, no two alike."""
     from vlm_dense.datasets import DrawScene, ShapesDataset
 
     scenes = ShapesDataset(3, 'test', size=96, num_objects=(2, 3), label='shape', pipeline=[DrawScene()])
@@ -152,7 +152,7 @@ def listener() -> Iterator[tuple[str, list]]:
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             visits.append(self.client_address)
-            self.request.sendall(b'HTTP/1.0 200 OK\r\nContent-Type: image/png\r\n\r\n' + PICTURE)
+            self.request.sendall(b'HTTP/1.0 200 OK\r\nContent-Type: image/png\r\n\r\n' + PHOTO)
 
     with socketserver.ThreadingTCPServer(('127.0.0.1', 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -169,11 +169,11 @@ def hostile(url: str, folder: Path) -> dict[str, str]:
         url: The page.
         folder: A folder of its machine that is not the one of uploads.
     """
-    secret = write(folder / 'secret.png', PICTURE)
+    secret = write(folder / 'secret.png', PHOTO)
     fifo = folder / 'fifo'
     os.mkfifo(fifo)
     client, replies = Client(url), {}
-    own = client.upload(PICTURE)
+    own = client.upload(PHOTO)
     uploads = str(Path(own).parents[1])
 
     def attempt(name: str, call) -> None:
@@ -190,11 +190,11 @@ def hostile(url: str, folder: Path) -> dict[str, str]:
 
     def fetched(route: str) -> None:
         reply = client.http.get(f'{client.url}/{route}')
-        if reply.status_code != 200 or reply.content == PICTURE:
+        if reply.status_code != 200 or reply.content == PHOTO:
             raise RefusedError(reply.text)
 
     places = {
-        'a picture of the server': str(secret),
+        'an image of the server': str(secret),
         'no such file': str(folder / 'absent.png'),
         'a text of the system': '/etc/passwd',
         'its environment': '/proc/self/environ',
@@ -223,16 +223,16 @@ def hostile(url: str, folder: Path) -> dict[str, str]:
             attempt(f'unqueued by number {number}, {route}', lambda route=route, body=body: posted(route, **body))
     for path in (secret, '/etc/passwd', f'{uploads}/../secret.png', f'{folder}/uploads/%2e%2e/secret.png'):
         attempt(f'the route of files, {Path(path).name} of {len(str(path))}', lambda path=path: fetched(f'file={path}'))
-    attempt('no picture', lambda: client.ask(None, 'circle, star'))
-    attempt('a number for a picture', lambda: client.ask(7, 'circle, star'))
-    attempt('a list for a picture', lambda: client.ask([own], 'circle, star'))
+    attempt('no image', lambda: client.ask(None, 'circle, star'))
+    attempt('a number for an image', lambda: client.ask(7, 'circle, star'))
+    attempt('a list for an image', lambda: client.ask([own], 'circle, star'))
     attempt('numbers for names', lambda: client.ask(own, 7))
     attempt('no names', lambda: client.ask(own, ''))
     attempt('null for names', lambda: client.ask(own, None))
     attempt('a flood of names', lambda: client.ask(own, ','.join(map(str, range(5000)))))
     attempt('a long name', lambda: client.ask(own, 'a' * 10_000_000))
     attempt('a bomb', lambda: client.ask(client.upload(png_header(30_000, 30_000)), 'circle, star'))
-    attempt('no picture at all', lambda: client.ask(client.upload(b'<svg/>', 'a.svg'), 'circle, star'))
+    attempt('no image at all', lambda: client.ask(client.upload(b'<svg/>', 'a.svg'), 'circle, star'))
     attempt('too many bytes', lambda: client.ask(client.upload(bytes(web_page.MAX_BYTES + 1)), 'circle, star'))
     return replies
 

@@ -23,25 +23,25 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def encoded(array: np.ndarray, kind: str = 'PNG', **options) -> bytes:
-    """The bytes of a picture."""
+    """The bytes of an image."""
     file = io.BytesIO()
     Image.fromarray(array).save(file, kind, **options)
     return file.getvalue()
 
 
-PICTURE = encoded(np.random.RandomState(0).randint(0, 255, (40, 48, 3)).astype(np.uint8))
+PHOTO = encoded(np.random.RandomState(0).randint(0, 255, (40, 48, 3)).astype(np.uint8))
 MASK = encoded(np.zeros((40, 48), np.uint8))
 
 BROKEN = {
     'empty': b'',
-    'text': b'no picture at all',
-    'cut': PICTURE[: len(PICTURE) // 2],
-    'only-a-signature': PICTURE[:8],
-    'bad-checksum': PICTURE[:20] + b'\xff\xff' + PICTURE[22:],
+    'text': b'no image at all',
+    'cut': PHOTO[: len(PHOTO) // 2],
+    'only-a-signature': PHOTO[:8],
+    'bad-checksum': PHOTO[:20] + b'\xff\xff' + PHOTO[22:],
     'html': b'<html><body>404</body></html>',
     'zip': b'PK\x03\x04' + bytes(60),
 }
-"""Contents of files that are no pictures."""
+"""Contents of files that are no images."""
 
 
 def write(path: Path, content: bytes | str) -> Path:

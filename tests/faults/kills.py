@@ -120,14 +120,14 @@ def classifier(folder: Path) -> Callable[[Path], None]:
 
 
 def pseudo_labels(folder: Path) -> Callable[[Path], None]:
-    """MaskCLIP labels a folder of pictures."""
+    """MaskCLIP labels a folder of images."""
     rng = np.random.RandomState(0)
-    (folder / 'pictures').mkdir()
+    (folder / 'images').mkdir()
     for number in range(8):
         noise = rng.randint(0, 255, (4, 4, 3)).astype(np.uint8)
-        Image.fromarray(noise).resize((64, 48)).save(folder / 'pictures' / f'{number}.png')
+        Image.fromarray(noise).resize((64, 48)).save(folder / 'images' / f'{number}.png')
     return lambda work_dir: pseudo_label(
-        'maskclip_tiny-vit_shapes', None, str(folder / 'pictures'), str(work_dir), batch_size=2
+        'maskclip_tiny-vit_shapes', None, str(folder / 'images'), str(work_dir), batch_size=2
     )
 
 

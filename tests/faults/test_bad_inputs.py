@@ -16,7 +16,7 @@ import pytest
 import torch
 from classification.test_image_sets import build, write_coco, write_imagenet, write_split
 from engine.toy import write_config, write_data
-from faults.hostile import BROKEN, PICTURE, encoded, png_header, write
+from faults.hostile import BROKEN, PHOTO, encoded, png_header, write
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
@@ -32,20 +32,20 @@ from vlm_dense.engine.runner.launch import user_errors
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError, UserError
 from vlm_dense.inference import SegInferencer
 from vlm_dense.inference import page as web_page
-from vlm_dense.inference.common import load_picture
+from vlm_dense.inference.common import load_image
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """Pictures and masks of the toy data set, which no test changes."""
+    """Images and masks of the toy data set, which no test changes."""
     return write_data(tmp_path_factory.mktemp('data'), train=4, val=2)
 
 
 @pytest.fixture
 def own(tmp_path):
-    """Pictures and masks that a test may damage."""
+    """Images and masks that a test may damage."""
     return write_data(tmp_path / 'data', train=4, val=2)
 
 
@@ -399,7 +399,7 @@ def test_a_test_that_cannot_be_made_says_why(words, expected, trained, data, tmp
     refused(capsys, expected, test_tool.main, config, *words, '--work-dir', tmp_path / 'work')
 
 
-@pytest.mark.parametrize('content', [b'', b'no checkpoint', PICTURE])
+@pytest.mark.parametrize('content', [b'', b'no checkpoint', PHOTO])
 def test_a_file_that_is_no_checkpoint_is_named(content, data, tmp_path, capsys):
     path = write(tmp_path / 'bad.pth', content)
     refused(capsys, 'bad.pth', test_tool.main, write_config(tmp_path, data), path, '--work-dir', tmp_path / 'work')
@@ -417,12 +417,12 @@ LABELS = [
 def test_a_test_checks_masks_with_and_without_augmentation(case, words, trained, own, tmp_path, capsys):
     _, labels, expected = case
     write(own / 'masks' / 'val' / '1.png', encoded(labels))
-    write(own / 'images' / 'val' / '1.png', PICTURE)
+    write(own / 'images' / 'val' / '1.png', PHOTO)
     config = write_config(tmp_path, own, name='masked')
     refused(capsys, expected, test_tool.main, config, trained / 'iter_3.pth', *words, '--work-dir', tmp_path / 'work')
 
 
-# --- pictures and masks ---------------------------------------------------------------------------------------
+# --- images and masks ---------------------------------------------------------------------------------------
 
 MASKS = {
     **BROKEN,
@@ -440,7 +440,7 @@ MASKS = {
 @pytest.mark.parametrize('kind', MASKS)
 def test_a_mask_that_cannot_be_right_is_named_in_training(kind, own, tmp_path, capsys):
     for i in range(4):
-        write(own / 'images' / 'train' / f'{i}.png', PICTURE)
+        write(own / 'images' / 'train' / f'{i}.png', PHOTO)
         write(own / 'masks' / 'train' / f'{i}.png', MASKS[kind])
     config = write_config(tmp_path, own, name='mask')
     message = refused(capsys, 'DataError: Mask ', train.main, config, '--work-dir', tmp_path / 'work')
@@ -448,15 +448,15 @@ def test_a_mask_that_cannot_be_right_is_named_in_training(kind, own, tmp_path, c
 
 
 @pytest.mark.parametrize('kind', [*BROKEN, 'a bomb'])
-def test_a_picture_that_cannot_be_read_is_named_in_training(kind, own, tmp_path, capsys):
+def test_an_image_that_cannot_be_read_is_named_in_training(kind, own, tmp_path, capsys):
     for i in range(4):
         write(own / 'images' / 'train' / f'{i}.png', BROKEN.get(kind, png_header(30_000, 30_000)))
-    config = write_config(tmp_path, own, name='picture')
+    config = write_config(tmp_path, own, name='image')
     message = refused(capsys, 'DataError: Image ', train.main, config, '--work-dir', tmp_path / 'work')
     assert 'images/train/' in message
 
 
-def test_missing_masks_and_pictures_of_another_suffix_are_named(own, tmp_path, capsys):
+def test_missing_masks_and_images_of_another_suffix_are_named(own, tmp_path, capsys):
     (own / 'images' / 'train' / '0.png').rename(own / 'images' / 'train' / '0.PNG')
     config = write_config(tmp_path, own)
     refused(capsys, 'end in another case than', train.main, config, '--work-dir', tmp_path / 'work')
@@ -491,7 +491,7 @@ def test_every_format_is_turned_as_its_exif_says(kind, orientation, tmp_path):
     exif[0x0112] = orientation
     path = tmp_path / f'a.{kind.lower()}'
     Image.fromarray(image).save(path, kind, exif=exif)
-    shown = load_picture(str(path))
+    shown = load_image(str(path))
     corner = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}[orientation]
     assert shown.shape[:2] == ((32, 48) if orientation < 5 else (48, 32))
     quarters = shown.mean(axis=2).reshape(2, shown.shape[0] // 2, 2, shown.shape[1] // 2).mean(axis=(1, 3))
@@ -501,12 +501,12 @@ def test_every_format_is_turned_as_its_exif_says(kind, orientation, tmp_path):
 def test_a_limit_on_pixels_is_one_before_memory_is_taken(tmp_path):
     bomb = write(tmp_path / 'bomb.png', png_header(30_000, 30_000))
     with pytest.raises(DataError, match='900,000,000 pixels; at most 100,000,000'):
-        load_picture(str(bomb))
-    picture = str(write(tmp_path / 'a.png', PICTURE))
-    assert load_picture(picture, 40 * 48).shape == (40, 48, 3)
-    for source in (picture, np.zeros((40, 48, 3), np.uint8)):
+        load_image(str(bomb))
+    photo = str(write(tmp_path / 'a.png', PHOTO))
+    assert load_image(photo, 40 * 48).shape == (40, 48, 3)
+    for source in (photo, np.zeros((40, 48, 3), np.uint8)):
         with pytest.raises(DataError, match='1,920 pixels; at most 1,919'):
-            load_picture(source, 40 * 48 - 1)
+            load_image(source, 40 * 48 - 1)
 
 
 # --- segment.py -----------------------------------------------------------------------------------------------
@@ -525,8 +525,8 @@ NAMES = [
 
 @pytest.mark.parametrize(('names', 'expected'), NAMES)
 def test_names_that_cannot_be_told_apart_are_refused(names, expected, tiny, tmp_path, capsys):
-    picture = write(tmp_path / 'a.png', PICTURE)
-    refused(capsys, expected, segment.main, picture, '--model', tiny, '--out', tmp_path / 'out', '--classes', *names)
+    photo = write(tmp_path / 'a.png', PHOTO)
+    refused(capsys, expected, segment.main, photo, '--model', tiny, '--out', tmp_path / 'out', '--classes', *names)
 
 
 @pytest.mark.parametrize('kind', [*BROKEN, 'a bomb', 'absent', 'empty folder'])
@@ -553,28 +553,28 @@ WORDS = [
 
 @pytest.mark.parametrize(('words', 'expected'), WORDS)
 def test_options_of_segment_that_cannot_be_used(words, expected, tiny, tmp_path, capsys):
-    picture = write(tmp_path / 'a.png', PICTURE)
+    photo = write(tmp_path / 'a.png', PHOTO)
     model = [] if '--model' in words or '--arch' in words else ['--model', tiny]
-    refused(capsys, expected, segment.main, picture, *model, *words, '--out', tmp_path / 'out')
+    refused(capsys, expected, segment.main, photo, *model, *words, '--out', tmp_path / 'out')
 
 
 @pytest.mark.parametrize('kind', ['itself', 'a link', 'a hard link'])
 def test_segment_never_writes_over_what_it_reads(kind, tiny, tmp_path, capsys):
-    picture = write(tmp_path / 'out' / 'vis' / 'a.png', PICTURE)
+    photo = write(tmp_path / 'out' / 'vis' / 'a.png', PHOTO)
     source = tmp_path / 'a.png'
     if kind == 'itself':
-        source = picture
+        source = photo
     elif kind == 'a link':
-        source.symlink_to(picture)
+        source.symlink_to(photo)
     else:
-        os.link(picture, source)
+        os.link(photo, source)
     refused(capsys, 'which it is made from', segment.main, source, '--model', tiny, '--out', tmp_path / 'out')
-    assert picture.read_bytes() == PICTURE and not (tmp_path / 'out' / 'pred').exists()
+    assert photo.read_bytes() == PHOTO and not (tmp_path / 'out' / 'pred').exists()
 
 
 def test_a_place_that_cannot_be_written_is_named(tiny, tmp_path, capsys):
-    picture, place = write(tmp_path / 'a.png', PICTURE), write(tmp_path / 'file', '')
-    refused(capsys, 'cannot be written', segment.main, picture, '--model', tiny, '--out', place)
+    photo, place = write(tmp_path / 'a.png', PHOTO), write(tmp_path / 'file', '')
+    refused(capsys, 'cannot be written', segment.main, photo, '--model', tiny, '--out', place)
 
 
 @pytest.mark.parametrize(
@@ -695,8 +695,8 @@ def test_model_info_says_what_it_cannot_count(words, expected, data, tmp_path, c
         (['--zoom', '0'], 'must be at least 1'),
         (['--size', '-8'], 'must be at least 1'),
         (['--objects', '5', '1'], 'num_objects'),
-        (['--out', 'sheet.xyz'], 'no format of pictures'),
-        (['--out', 'sheet'], 'no format of pictures'),
+        (['--out', 'sheet.xyz'], 'no format of images'),
+        (['--out', 'sheet'], 'no format of images'),
         (['--out', '/proc/nowhere/sheet.png'], 'cannot be written'),
     ],
 )
@@ -707,7 +707,7 @@ def test_show_dataset_says_what_it_cannot_draw(words, expected, tmp_path, monkey
 
 def test_show_dataset_writes_jpg_as_well(tmp_path):
     show_dataset.main(['--scenes', '1', '--domain', 'source', '--out', str(tmp_path / 'sheet.jpg')])
-    assert load_picture(str(tmp_path / 'sheet.jpg')).ndim == 3
+    assert load_image(str(tmp_path / 'sheet.jpg')).ndim == 3
 
 
 def test_the_page_of_methods_needs_a_comparison(tmp_path, capsys):
@@ -784,7 +784,7 @@ def test_damaged_boxes_of_coco_are_named(change, expected, tmp_path):
 )
 def test_damaged_objects_of_voc_are_named(name, content, expected, tmp_path):
     root = tmp_path / 'VOCdevkit/VOC2007'
-    write(root / 'JPEGImages/000001.jpg', PICTURE)
+    write(root / 'JPEGImages/000001.jpg', PHOTO)
     for part in ('trainval', 'test'):
         write(root / f'ImageSets/Main/{part}.txt', '000001\n')
     write(root / name, content)
@@ -858,7 +858,7 @@ class NoModel:
 def test_the_page_reads_uploads_only(place, tmp_path):
     folder = tmp_path / 'uploads'
     folder.mkdir()
-    outside = write(tmp_path / 'secret.png', PICTURE)
+    outside = write(tmp_path / 'secret.png', PHOTO)
     path = {
         'outside': outside,
         'above': folder / '..' / 'secret.png',
@@ -873,11 +873,11 @@ def test_the_page_reads_uploads_only(place, tmp_path):
         os.mkfifo(path)
     with pytest.raises(DataError) as error:
         web_page.uploaded(str(path), str(folder))
-    assert str(error.value) == 'Only pictures that are uploaded to this page are read.'  # the same of all places
+    assert str(error.value) == 'Only images that are uploaded to this page are read.'  # the same of all places
 
 
 def test_the_page_takes_its_own_uploads(tmp_path):
-    path = write(tmp_path / 'uploads' / 'a.png', PICTURE)
+    path = write(tmp_path / 'uploads' / 'a.png', PHOTO)
     assert web_page.uploaded(str(path), str(tmp_path / 'uploads')) == str(path.resolve())
     assert web_page.uploaded(None, str(tmp_path)) is None
 
@@ -885,7 +885,7 @@ def test_the_page_takes_its_own_uploads(tmp_path):
 @pytest.mark.parametrize('names', ['a, ' * 200, 'a' * 6000, ','.join(map(str, range(101)))])
 def test_the_page_refuses_floods_of_names(names, tmp_path):
     with pytest.raises(ClassNamesError, match='at most'):
-        web_page.segment(NoModel(), str(write(tmp_path / 'a.png', PICTURE)), names)
+        web_page.segment(NoModel(), str(write(tmp_path / 'a.png', PHOTO)), names)
 
 
 @pytest.mark.parametrize('words', [('--concurrency', '0'), ('--waiting', '-1')])

@@ -25,6 +25,6 @@ def test_hostile_requests_are_refused_and_tell_nothing(page):
     assert len(replies) > 50
     assert not [name for name, reply in replies.items() if not reply]
     for kind in ('as an upload', 'without meta', 'as a stream'):  # whether something is there is not told
-        there, absent = (replies[f'{name}, {kind}'] for name in ('a picture of the server', 'no such file'))
+        there, absent = (replies[f'{name}, {kind}'] for name in ('an image of the server', 'no such file'))
         assert there.replace('secret', 'absent') == absent
     assert not [reply for reply in replies.values() if 'root:' in reply or 'PATH=' in reply]

@@ -338,8 +338,8 @@ def test_code_that_is_only_for_debuggers_is_not_passed_on(exported, tmp_path):
             node['metadata'] = dict(stack_trace=CODE, torch_fn=CODE, nn_module_stack=CODE)
 
     changed_file = rewritten(exported, tmp_path / 'changed.pt2', in_graph(change))
-    picture = np.zeros((40, 48, 3), np.uint8)
-    results = [SegInferencer(p, device='cpu', show_progress=False)(picture) for p in (exported, changed_file)]
+    image = np.zeros((40, 48, 3), np.uint8)
+    results = [SegInferencer(p, device='cpu', show_progress=False)(image) for p in (exported, changed_file)]
     assert np.array_equal(*(r['predictions'] for r in results))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from engine.toy import write_config, write_data
-from faults.hostile import PICTURE, write
+from faults.hostile import PHOTO, write
 from faults.test_bad_inputs import refused
 from PIL import Image
 
@@ -115,7 +115,7 @@ def test_answers_and_names_are_not_replaced_by_what_is_made_of_them(tmp_path, ca
 
 
 def test_pseudo_labels_replace_nobodys_list_and_nobodys_mask(tmp_path, capsys):
-    write(tmp_path / 'in' / 'a.png', PICTURE)
+    write(tmp_path / 'in' / 'a.png', PHOTO)
     words = ['maskclip_tiny-vit_shapes', 'none', tmp_path / 'in']
     for name, text in (('labelled.txt', 'my list'), ('a.png', 'no image, but mine')):
         own = write(tmp_path / name / name, text)
@@ -127,11 +127,11 @@ def test_images_that_lie_where_results_go_stay(run, tmp_path, capsys):
     config, data, _ = run
     root = tmp_path / 'data'
     shutil.copytree(data, root)
-    mine = write(root / 'train.png', PICTURE)
+    mine = write(root / 'train.png', PHOTO)
     words = ['--data-root', root, '--out', root]
     refused(capsys, 'would replace', check_data.main, config, *words)
-    image = write(tmp_path / 'a.png', PICTURE)
-    other = write(tmp_path / 'out' / 'vis' / 'a.png', PICTURE + b'mine')
+    image = write(tmp_path / 'a.png', PHOTO)
+    other = write(tmp_path / 'out' / 'vis' / 'a.png', PHOTO + b'mine')
     refused(capsys, 'would replace', segment.main, image, '--classes', 'circle', 'star', '--out', tmp_path / 'out')
-    assert mine.read_bytes() == PICTURE and other.read_bytes() == PICTURE + b'mine'
+    assert mine.read_bytes() == PHOTO and other.read_bytes() == PHOTO + b'mine'
     assert np.array_equal(np.asarray(Image.open(image)), np.asarray(Image.open(mine)))

@@ -22,7 +22,7 @@ from vlm_dense.engine.checkpoints.resume_check import read_assignments
 from vlm_dense.engine.configs.keys import check_keys
 from vlm_dense.engine.outputs import claim
 from vlm_dense.errors import DataError, UserError
-from vlm_dense.inference.common import load_picture
+from vlm_dense.inference.common import load_image
 from vlm_dense.vocabulary.class_names import as_class_names
 
 quick = settings(
@@ -177,7 +177,7 @@ def test_any_image_is_read_whole_or_refused(width, height, mode, kind, damage):
         content[at : at + len(data)] = data
     with files(bytes(content), 'a.png') as root:
         try:
-            found = load_picture(f'{root}/a.png', 10_000)
+            found = load_image(f'{root}/a.png', 10_000)
         except UserError:
             return
     assert found.dtype == np.uint8 and found.ndim == 3 and found.shape[2] == 3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from engine.toy import write_config, write_data
-from faults.hostile import PICTURE, write
+from faults.hostile import PHOTO, write
 from faults.test_bad_inputs import refused
 from mmengine.registry import DATASETS
 from PIL import Image
@@ -20,30 +20,30 @@ from vlm_dense.datasets.custom import ClassFolderDataset
 from vlm_dense.detection.coco import CocoFileDataset, CocoMetric
 from vlm_dense.engine.checkpoints.fit import CheckpointFitHook
 from vlm_dense.errors import CheckpointError, ClassNamesError, DataError
-from vlm_dense.inference.common import load_picture, picture_list
+from vlm_dense.inference.common import image_list, load_image
 from vlm_dense.vocabulary.class_names import as_class_names, check_names
 
 
-def test_a_picture_of_sixteen_bits_is_the_same_from_a_file_and_from_memory(tmp_path):
+def test_an_image_of_sixteen_bits_is_the_same_from_a_file_and_from_memory(tmp_path):
     values = np.random.default_rng(0).integers(0, 65536, (20, 24)).astype(np.uint16)
     Image.fromarray(values).save(tmp_path / 'a.png')
     with Image.open(tmp_path / 'a.png') as opened:
-        [given] = picture_list([opened])
-    assert np.array_equal(given, load_picture(str(tmp_path / 'a.png')))
+        [given] = image_list([opened])
+    assert np.array_equal(given, load_image(str(tmp_path / 'a.png')))
 
 
-def test_a_picture_of_memory_that_cannot_be_read_is_told():
+def test_an_image_of_memory_that_cannot_be_read_is_told():
     closed = Image.new('RGB', (4, 4))
     closed.close()
     for image in (closed, Image.fromarray(np.full((4, 4), 0.5, np.float32))):
         with pytest.raises(DataError):
-            picture_list([image])
+            image_list([image])
 
 
 def folders(root, *names):
     for name in names:
         for i in range(5):
-            write(root / name / f'{i}.png', PICTURE)
+            write(root / name / f'{i}.png', PHOTO)
     return str(root)
 
 
@@ -71,7 +71,7 @@ def test_fewer_names_than_the_data_have_are_refused(tmp_path, capsys):
 
 def coco(root, change=lambda content: None, boxes=((1, 1, 10, 10),)):
     for i in range(2):
-        write(root / 'images' / f'{i}.png', PICTURE)
+        write(root / 'images' / f'{i}.png', PHOTO)
     content = dict(
         images=[dict(id=i, file_name=f'{i}.png', width=48, height=40) for i in range(2)],
         categories=[dict(id=1, name='a')],

@@ -59,7 +59,7 @@ def same(a: dict, b: dict) -> None:
     np.testing.assert_allclose(a['scores'], b['scores'], atol=1e-5)
 
 
-def test_boxes_and_masks_are_in_pixels_of_the_picture(inferencer, scenes):
+def test_boxes_and_masks_are_in_pixels_of_the_image(inferencer, scenes):
     result = inferencer(scenes[0])
     assert result['classes'] == NAMES
     (found,) = result['predictions']
@@ -74,7 +74,7 @@ def test_boxes_and_masks_are_in_pixels_of_the_picture(inferencer, scenes):
 def test_paths_arrays_folders_and_batches_give_the_same(inferencer, scenes, tmp_path):
     for i, scene in enumerate(scenes):
         cv2.imwrite(str(tmp_path / f'{i}.png'), scene)
-    (tmp_path / 'notes.txt').write_text('no picture')
+    (tmp_path / 'notes.txt').write_text('no image')
     arrays = inferencer(scenes)['predictions']
     folder = inferencer(tmp_path, batch_size=3)['predictions']
     mixed = inferencer([str(tmp_path / '0.png'), scenes[1], tmp_path / '2.png'])['predictions']
@@ -89,14 +89,14 @@ def test_overlays_and_predictions_are_saved_each_under_a_name_of_its_own(inferen
         path.parent.mkdir()
         cv2.imwrite(str(path), scene)
     result = inferencer(paths, out_dir=tmp_path / 'out', no_save_pred=False, return_vis=True, pred_score_thr=0.0)
-    for name, found, picture in zip(('a', 'a_2'), result['predictions'], result['visualization'], strict=True):
+    for name, found, image in zip(('a', 'a_2'), result['predictions'], result['visualization'], strict=True):
         same(json.loads((tmp_path / 'out' / 'preds' / f'{name}.json').read_text()), found)
         with Image.open(tmp_path / 'out' / 'vis' / f'{name}.png') as saved:
-            np.testing.assert_array_equal(np.array(saved), picture)
-        assert picture.shape == (375, 480, 3)
+            np.testing.assert_array_equal(np.array(saved), image)
+        assert image.shape == (375, 480, 3)
 
 
-def test_what_is_drawn_is_the_picture_and_what_is_sure(inferencer, scenes):
+def test_what_is_drawn_is_the_image_and_what_is_sure(inferencer, scenes):
     plain, drawn = (
         inferencer(scenes[0], return_vis=True, pred_score_thr=t)['visualization'][0].astype(int) for t in (1.0, 0.0)
     )
@@ -112,7 +112,7 @@ def test_samples_are_mmdets(inferencer, scenes):
 
 
 @pytest.mark.parametrize('kind', ['cut', 'empty', 'absent'])
-def test_a_file_that_is_no_whole_picture_is_named(inferencer, scenes, tmp_path, kind):
+def test_a_file_that_is_no_whole_image_is_named(inferencer, scenes, tmp_path, kind):
     path = tmp_path / 'photo.jpg'
     Image.fromarray(scenes[0]).save(path)
     whole = path.read_bytes()
@@ -124,7 +124,7 @@ def test_a_file_that_is_no_whole_picture_is_named(inferencer, scenes, tmp_path, 
 
 
 @pytest.mark.parametrize('source', [np.zeros((10,), np.uint8), np.zeros((10, 10, 3), np.float32), [], 7])
-def test_what_is_no_picture_is_a_message(inferencer, source):
+def test_what_is_no_image_is_a_message(inferencer, source):
     with pytest.raises(DataError, match='Expected'):
         inferencer(source)
 
@@ -147,9 +147,9 @@ def test_a_model_that_cannot_be_used_is_a_message(checkpoint, tmp_path):
 
 @pytest.mark.parametrize('shape', [(3, 20_000), (20_000, 3), (1, 1), (2, 300), (1, 5_000)])
 def test_extreme_shapes_are_detected_on_or_refused_in_a_message(inferencer, shape, tmp_path):
-    picture = np.full((*shape, 3), 90, np.uint8)
+    image = np.full((*shape, 3), 90, np.uint8)
     try:
-        result = inferencer(picture, out_dir=str(tmp_path))
+        result = inferencer(image, out_dir=str(tmp_path))
     except DataError as error:
         assert f'{shape[1]} x {shape[0]} px' in str(error)
     else:
@@ -175,10 +175,10 @@ def test_the_program_prints_what_it_finds_and_saves_all(checkpoint, inferencer, 
     for i, scene in enumerate(scenes[:2]):
         cv2.imwrite(str(tmp_path / f'scene_{i}.png'), scene)
     words = ['--model', 'denseclip_mask-rcnn_shapes', '--weights', str(checkpoint), '--device', 'cpu']
-    pictures = [str(tmp_path / f'scene_{i}.png') for i in range(2)]
-    expected = inferencer(pictures)['predictions']
+    images = [str(tmp_path / f'scene_{i}.png') for i in range(2)]
+    expected = inferencer(images)['predictions']
     threshold = float(np.median(expected[0]['scores']))
-    detect.main([*pictures, *words, '--threshold', str(threshold), '--out', str(tmp_path / 'out')])
+    detect.main([*images, *words, '--threshold', str(threshold), '--out', str(tmp_path / 'out')])
     printed = capsys.readouterr().out
     for i, found in enumerate(expected):
         saved = json.loads((tmp_path / 'out' / 'preds' / f'scene_{i}.json').read_text())
@@ -188,5 +188,5 @@ def test_the_program_prints_what_it_finds_and_saves_all(checkpoint, inferencer, 
         assert f'scene_{i}.png  ({count} objects; all: ' in printed
     assert printed.count(') to (') == sum(score > threshold for found in expected for score in found['scores'])
     with pytest.raises(SystemExit) as left:
-        detect.main([*pictures, *words, '--threshold', '7'])
+        detect.main([*images, *words, '--threshold', '7'])
     assert left.value.code == 2 and '--threshold is a score' in capsys.readouterr().err

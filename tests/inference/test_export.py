@@ -47,7 +47,7 @@ def _no_trace_records():
     logger.disabled = before
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def photo(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -109,11 +109,11 @@ def segmentor(folder):
 def test_a_file_gives_the_labels_of_the_model(segmentor, folder, name):
     file = SegInferencer(folder / name, device='cpu', show_progress=False)
     assert file.class_names == NAMES
-    pictures = [picture(61, 83), picture(61, 83)]
+    photos = [photo(61, 83), photo(61, 83)]
     if name == 'open.pt2':  # also that of the table of positions
-        pictures.append(picture(32, 32))
-    found = file(pictures, batch_size=3, return_scores=True)
-    expected = segmentor(pictures, batch_size=3, return_scores=True)
+        photos.append(photo(32, 32))
+    found = file(photos, batch_size=3, return_scores=True)
+    expected = segmentor(photos, batch_size=3, return_scores=True)
     assert len(np.unique(expected['predictions'][0])) > 1
     for key in ('predictions', 'scores'):
         for one, other in zip(found[key], expected[key], strict=True):
@@ -196,7 +196,7 @@ def test_windows_are_those_of_the_config(folder):
     plain, file = (
         SegInferencer(*x, device='cpu', show_progress=False) for x in ((cfg, weights), (folder / 'windows.pt2',))
     )
-    np.testing.assert_array_equal(plain(picture(50, 70))['predictions'], file(picture(50, 70))['predictions'])
+    np.testing.assert_array_equal(plain(photo(50, 70))['predictions'], file(photo(50, 70))['predictions'])
 
 
 def test_denseclip_with_its_context_decoder(folder):
@@ -229,9 +229,9 @@ def test_denseclip_with_its_context_decoder(folder):
     plain, file = (
         SegInferencer(*x, device='cpu', show_progress=False) for x in ((cfg, weights), (folder / 'denseclip.pt2',))
     )
-    expected = plain(picture(64, 104))['predictions']
+    expected = plain(photo(64, 104))['predictions']
     assert len(np.unique(expected)) > 1
-    assert (file(picture(64, 104))['predictions'] == expected).mean() > 0.9999
+    assert (file(photo(64, 104))['predictions'] == expected).mean() > 0.9999
     with pytest.raises(ClassNamesError, match='was trained for its 3 classes'):
         export_file(cfg.copy(), weights, folder / 'other.pt2', ['sky', 'road'])
 
@@ -244,12 +244,12 @@ def test_a_classifier_with_learned_prompts(folder):
     model = MODELS.build(cfg.model).eval()
     model.load_state_dict(torch.load(weights, weights_only=True)['state_dict'])
     file = ExportedClassifier(folder / 'coop.onnx')
-    pictures = [picture(40, 50), picture(32, 32), picture(33, 90)]
-    images = [torch.from_numpy(file._prepare(dict(img=p))['inputs'].numpy()) for p in pictures]
+    photos = [photo(40, 50), photo(32, 32), photo(33, 90)]
+    images = [torch.from_numpy(file._prepare(dict(img=p))['inputs'].numpy()) for p in photos]
     with torch.no_grad():
         expected = model(**model.data_preprocessor(dict(inputs=images)), mode='tensor')
-    torch.testing.assert_close(file.logits(pictures), expected, atol=1e-3, rtol=1e-4)
-    assert [one['label'] for one in file(pictures, batch_size=2)] == expected.argmax(dim=1).tolist()
+    torch.testing.assert_close(file.logits(photos), expected, atol=1e-3, rtol=1e-4)
+    assert [one['label'] for one in file(photos, batch_size=2)] == expected.argmax(dim=1).tolist()
     other = export_file(cfg.copy(), weights, folder / 'coop.pt2', ['sky', 'road'], size=(32, 32))
     assert other['classes'] == ['sky', 'road']  # the context is for any names
 
@@ -282,7 +282,7 @@ def test_a_single_stage_detector(folder):
     cfg = Config(dict(default_scope='mmdet', model=model, test_dataloader=dict(dataset=dataset)))
     weights = checkpoint(cfg, folder / 'retinanet.pth')
     export_file(cfg.copy(), weights, folder / 'retinanet.pt2', size=(64, 64))
-    image = picture(128, 120)
+    image = photo(128, 120)
     plain, file = (
         DetInferencer(*x, device='cpu', show_progress=False) for x in ((cfg, weights), (folder / 'retinanet.pt2',))
     )
@@ -342,9 +342,9 @@ def test_a_damaged_or_later_description_is_told(text):
 
 def test_other_class_names_than_those_of_the_file_are_refused(segmentor, folder):
     file = SegInferencer(folder / 'fixed.onnx', device='cpu', show_progress=False)
-    assert file(picture(61, 83), classes=NAMES)['classes'] == NAMES
+    assert file(photo(61, 83), classes=NAMES)['classes'] == NAMES
     with pytest.raises(ClassNamesError, match='was exported for its 3 classes .*found 2 others'):
-        file(picture(61, 83), classes=['sky', 'road'])
+        file(photo(61, 83), classes=['sky', 'road'])
 
 
 @pytest.fixture(scope='module')
@@ -403,9 +403,9 @@ def test_a_size_that_a_file_does_not_take_is_told(folder):
     weights = checkpoint(cfg, folder / 'fixed.pth')
     export_file(cfg, weights, folder / 'small.pt2', size=(32, 40))
     file = SegInferencer(folder / 'small.pt2', device='cpu', show_progress=False)
-    assert file(picture(32, 40))['predictions'].shape == (32, 40)
+    assert file(photo(32, 40))['predictions'].shape == (32, 40)
     with pytest.raises(DataError, match='images of 32 x 40 px .* only, found 33 x 40'):
-        file(picture(33, 40))
+        file(photo(33, 40))
 
 
 # --- what cannot be written -------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from faults.hostile import PICTURE
+from faults.hostile import PHOTO
 
 from vlm_dense.inference.page import free_space
 
@@ -44,10 +44,10 @@ def test_the_folder_of_a_page_stays_below_its_bound(tmp_path, monkeypatch):
         client = demo_clients.Client(url)
         for i in range(30):
             client.upload(bytes(50_000), f'{i}.png')
-        client.ask(client.upload(PICTURE), 'circle, star')
+        client.ask(client.upload(PHOTO), 'circle, star')
         time.sleep(1)
         assert sum(p.stat().st_size for p in (folder / 'uploads').rglob('*') if p.is_file()) <= 200_000
-        client.ask(client.upload(PICTURE), 'circle, star')  # it goes on
+        client.ask(client.upload(PHOTO), 'circle, star')  # it goes on
 
 
 @pytest.mark.slow

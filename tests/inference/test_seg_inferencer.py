@@ -123,13 +123,13 @@ def test_a_model_that_finds_a_background_keeps_it_first(scenes):
     assert (given['predictions'] == 0).any()
 
 
-# --- pictures in ----------------------------------------------------------------------------------------------
+# --- images in ----------------------------------------------------------------------------------------------
 
 
 def test_paths_arrays_lists_and_folders_give_the_same(inferencer, scenes, tmp_path):
     for i, scene in enumerate(scenes):
         cv2.imwrite(str(tmp_path / f'{i}.png'), scene)
-    (tmp_path / 'notes.txt').write_text('no picture')
+    (tmp_path / 'notes.txt').write_text('no image')
     arrays = inferencer(scenes, classes=NAMES)['predictions']
     folder = inferencer(tmp_path, classes=NAMES)['predictions']
     mixed = inferencer([str(tmp_path / '0.png'), scenes[1], tmp_path / '2.png'], classes=NAMES)['predictions']
@@ -138,32 +138,32 @@ def test_paths_arrays_lists_and_folders_give_the_same(inferencer, scenes, tmp_pa
     np.testing.assert_array_equal(arrays[0], inferencer(str(tmp_path / '0.png'), classes=NAMES)['predictions'])
 
 
-def test_pictures_of_different_size_in_a_batch_do_not_see_each_other(inferencer, scenes):
-    pictures = [scenes[0], scenes[1][:120], scenes[2][:, :90]]
-    together = inferencer(pictures, classes=NAMES, batch_size=3)['predictions']
-    for picture, labels in zip(pictures, together, strict=True):
-        assert agreement(labels, inferencer(picture, classes=NAMES)['predictions']) > 0.999
+def test_images_of_different_size_in_a_batch_do_not_see_each_other(inferencer, scenes):
+    images = [scenes[0], scenes[1][:120], scenes[2][:, :90]]
+    together = inferencer(images, classes=NAMES, batch_size=3)['predictions']
+    for image, labels in zip(images, together, strict=True):
+        assert agreement(labels, inferencer(image, classes=NAMES)['predictions']) > 0.999
 
 
 @pytest.mark.parametrize('model', ['maskclip_tiny-rn', 'maskclip_tiny-rn_shapes'])  # resizes; takes pixels as they are
-def test_a_picture_smaller_than_a_patch_is_segmented(scenes, model, tmp_path):
+def test_an_image_smaller_than_a_patch_is_segmented(scenes, model, tmp_path):
     small = SegInferencer(model, device='cpu', show_progress=False)
     for size in ((1, 1), (3, 5), (7, 40)):
         result = small(cv2.resize(scenes[0], size[::-1]), classes=['circle', 'star'], out_dir=tmp_path)
         assert result['predictions'].shape == size
-        with Image.open(result['files']['vis']) as picture:
-            assert picture.width > 480
+        with Image.open(result['files']['vis']) as image:
+            assert image.width > 480
 
 
-def test_a_picture_of_8000_x_200_is_segmented(inferencer, scenes, tmp_path):
+def test_an_image_of_8000_x_200_is_segmented(inferencer, scenes, tmp_path):
     wide = np.tile(scenes[0], (1, 32, 1))[:, :8000]
     result = inferencer(wide, classes=NAMES, out_dir=tmp_path)
     assert result['predictions'].shape == (200, 8000)
-    with Image.open(result['files']['vis']) as picture:
-        assert picture.width < 2000
+    with Image.open(result['files']['vis']) as image:
+        assert image.width < 2000
 
 
-def test_a_picture_too_narrow_to_resize_is_a_message(inferencer):
+def test_an_image_too_narrow_to_resize_is_a_message(inferencer):
     with pytest.raises(DataError, match='5000 x 1 px'):
         inferencer(np.zeros((1, 5000, 3), np.uint8), classes=NAMES)
 
@@ -185,7 +185,7 @@ def test_a_cmyk_jpeg_is_segmented_as_its_rgb_twin(inferencer, scenes, tmp_path):
 
 
 @pytest.mark.parametrize('orientation', range(2, 9))
-def test_the_mask_of_a_turned_photo_lies_on_the_picture_as_shown(inferencer, scenes, tmp_path, orientation):
+def test_the_mask_of_a_turned_photo_lies_on_the_image_as_shown(inferencer, scenes, tmp_path, orientation):
     path = str(tmp_path / 'photo.jpg')
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -198,11 +198,11 @@ def test_the_mask_of_a_turned_photo_lies_on_the_picture_as_shown(inferencer, sce
             result['visualization'], inferencer(shown, classes=NAMES, return_vis=True, opacity=0.0)['visualization']
         )
         > 0.9
-    )  # the same picture under the masks, and the same legend
+    )  # the same image under the masks, and the same legend
 
 
 @pytest.mark.parametrize('kind', ['cut', 'junk', 'empty', 'absent'])
-def test_a_file_that_is_no_whole_picture_is_named(inferencer, scenes, tmp_path, kind):
+def test_a_file_that_is_no_whole_image_is_named(inferencer, scenes, tmp_path, kind):
     path = tmp_path / 'photo.jpg'
     Image.fromarray(scenes[0]).save(path)
     whole = path.read_bytes()
@@ -224,13 +224,13 @@ def test_a_file_that_is_no_whole_picture_is_named(inferencer, scenes, tmp_path, 
         7,
     ],
 )
-def test_what_is_no_picture_is_a_message(inferencer, source):
+def test_what_is_no_image_is_a_message(inferencer, source):
     with pytest.raises(DataError, match='Expected'):
         inferencer(source, classes=NAMES)
 
 
-def test_a_folder_without_pictures_is_a_message(inferencer, tmp_path):
-    with pytest.raises(DataError, match='no picture'):
+def test_a_folder_without_images_is_a_message(inferencer, tmp_path):
+    with pytest.raises(DataError, match='no image'):
         inferencer(tmp_path, classes=NAMES)
 
 
@@ -255,7 +255,7 @@ def test_samples_are_those_of_mmseg(inferencer, scenes):
         np.testing.assert_array_equal(sample.pred_sem_seg.data[0].numpy(), labels)
 
 
-def test_saved_labels_equal_the_result_and_the_picture_has_a_legend(inferencer, scenes, tmp_path):
+def test_saved_labels_equal_the_result_and_the_image_has_a_legend(inferencer, scenes, tmp_path):
     result = inferencer(scenes[0], classes=NAMES, out_dir=tmp_path, return_vis=True)
     assert {k: p.removeprefix(f'{tmp_path}/') for k, p in result['files'].items()} == dict(
         vis='vis/00000000.png', pred='pred/00000000.png'
@@ -263,14 +263,14 @@ def test_saved_labels_equal_the_result_and_the_picture_has_a_legend(inferencer, 
     with Image.open(result['files']['pred']) as labels:
         assert labels.mode == 'P'
         np.testing.assert_array_equal(np.array(labels), result['predictions'])
-    with Image.open(result['files']['vis']) as picture:
-        picture = np.array(picture.convert('RGB'))
-    np.testing.assert_array_equal(picture, result['visualization'])
+    with Image.open(result['files']['vis']) as image:
+        image = np.array(image.convert('RGB'))
+    np.testing.assert_array_equal(image, result['visualization'])
     for label in np.unique(result['predictions']):  # pure colours are in the legend only
-        assert (picture == class_colours(NAMES)[label]).all(axis=-1).sum() > 100
+        assert (image == class_colours(NAMES)[label]).all(axis=-1).sum() > 100
 
 
-def test_pictures_of_one_name_do_not_overwrite_each_other(inferencer, scenes, tmp_path):
+def test_images_of_one_name_do_not_overwrite_each_other(inferencer, scenes, tmp_path):
     paths = [tmp_path / folder / 'a.png' for folder in 'xy']
     for path, scene in zip(paths, scenes, strict=False):
         path.parent.mkdir()

@@ -1,4 +1,4 @@
-"""MaskCLIP's successors: batches, odd pictures, odd proxies, bad options, the decision by names."""
+"""MaskCLIP's successors: batches, odd images, odd proxies, bad options, the decision by names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from vlm_dense.clip.vit import CLIPViT
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.dense.resclip import clear_path
-from vlm_dense.methods.dense.sc_clip import SCCLIPAttention, mend
+from vlm_dense.methods.dense.sc_clip import SCCLIPAttention, replace_outliers
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.postprocess import PostProcess
 from vlm_dense.segmentation.steps import ClassMaps
@@ -152,16 +152,16 @@ def test_options_that_cannot_work_are_refused(cfg, words):
         tower(cfg)
 
 
-def test_mending_leaves_what_has_no_sound_neighbour():
+def test_outliers_stay_that_have_no_sound_neighbour_and_others_are_replaced():
     tokens, grid = images(1, 20, 3), (4, 5)
     none, all_ = torch.zeros(1, 20, dtype=torch.bool), torch.ones(1, 20, dtype=torch.bool)
-    assert torch.equal(mend(tokens, none, grid), tokens)
-    assert torch.equal(mend(tokens, all_, grid), tokens)
+    assert torch.equal(replace_outliers(tokens, none, grid), tokens)
+    assert torch.equal(replace_outliers(tokens, all_, grid), tokens)
     one = none.clone()
     one[0, 7] = True  # row 1, column 2
-    mended, around = mend(tokens, one, grid), [1, 2, 3, 6, 8, 11, 12, 13]
-    torch.testing.assert_close(mended[0, 7], tokens[0, around].mean(0))
-    assert torch.equal(mended[0, ~one[0]], tokens[0, ~one[0]])
+    fixed, around = replace_outliers(tokens, one, grid), [1, 2, 3, 6, 8, 11, 12, 13]
+    torch.testing.assert_close(fixed[0, 7], tokens[0, around].mean(0))
+    assert torch.equal(fixed[0, ~one[0]], tokens[0, ~one[0]])
 
 
 def test_a_far_token_is_the_anomaly():
@@ -287,7 +287,7 @@ def model_of(method, **options):
 
 @pytest.mark.parametrize('method', list(MODELS_OF_ALL))
 @torch.no_grad()
-def test_a_batch_of_eight_pictures_equals_eight_single_runs(method):
+def test_a_batch_of_eight_images_equals_eight_single_runs(method):
     models = [model_of(method)]
     models.append(model_of(method, test_cfg=dict(models[0].test_cfg, keep_logits=False)))
     models[1].load_state_dict(models[0].state_dict())
@@ -372,7 +372,7 @@ def test_a_single_window_goes_to_its_own_size_first(keep):
 
 @pytest.mark.parametrize('method', list(MODELS_OF_ALL))
 @torch.no_grad()
-def test_windows_may_be_larger_than_the_picture(method):
+def test_windows_may_be_larger_than_the_image(method):
     inputs, meta = images(1, 3, 30, 44, seed=6), dict(img_shape=(30, 44), ori_shape=(30, 44))
     more = {} if method == 'lposs' else dict(window_multiple=8)
     large = dict(mode='slide', crop_size=(200, 300), stride=(100, 100), **more)

@@ -1,4 +1,4 @@
-"""LPOSS: batches, odd pictures, bad options; its graphs and its solver against dense algebra."""
+"""LPOSS: batches, odd images, bad options; its graphs and its solver against dense algebra."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_batch_of_several_sizes_equals_single_runs():
 
 @pytest.mark.parametrize('size', [(1, 40), (40, 8), (8, 8)])
 @torch.no_grad()
-def test_pictures_of_one_row_or_one_patch(size):
+def test_images_of_one_row_or_one_patch(size):
     [found] = predict(lposs(test_cfg=dict(mode='whole')), images(1, 3, *size), [size])
     assert found.seg_logits.data.isfinite().all()
 

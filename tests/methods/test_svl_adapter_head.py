@@ -37,7 +37,7 @@ def test_nt_xent_is_that_of_loops():
 def test_a_triplet_whose_negative_is_its_anchor_counts_nothing(kind):
     first, second = torch.randn(3, 4), torch.randn(3, 4)
     negatives = torch.tensor([0, 4, 2])
-    alone = triplet_loss(first[1:2], second[1:2], torch.tensor([1]), 9.0, kind)  # its positive in the place of row 4
+    alone = triplet_loss(first[1:2], second[1:2], torch.tensor([1]), 9.0, kind)  # its positive instead of row 4
     assert float(triplet_loss(first, second, negatives, 9.0, kind)) == pytest.approx(float(alone) / 3)
 
 

@@ -89,7 +89,7 @@ def test_what_cannot_be_is_named():
 # --- views ------------------------------------------------------------------------------------------------------------
 
 
-def picture(seed: int, size=(40, 50)) -> np.ndarray:
+def photo(seed: int, size=(40, 50)) -> np.ndarray:
     return RandomState(seed).randint(0, 256, (*size, 3)).astype(np.uint8)
 
 
@@ -100,15 +100,15 @@ def test_views_follow_from_the_image_and_the_seed(mix):
         return transform(dict(img=image))['img']
 
     state, drawn = np.random.get_state()[1].copy(), torch.get_rng_state()
-    first = made(0, picture(0))
-    made(0, picture(1))
-    again = made(0, picture(0))
+    first = made(0, photo(0))
+    made(0, photo(1))
+    again = made(0, photo(0))
     assert first.shape == (4, 32, 32, 3) and first.dtype == (np.float32 if mix else np.uint8)
     assert np.array_equal(first, again)
-    other = made(1, picture(0))
+    other = made(1, photo(0))
     assert np.array_equal(other[0], first[0]) and not np.array_equal(other[1:], first[1:])
     assert np.array_equal(np.random.get_state()[1], state) and torch.equal(torch.get_rng_state(), drawn)
-    rgb = Image.fromarray(picture(0)[..., ::-1])
+    rgb = Image.fromarray(photo(0)[..., ::-1])
     plain = np.asarray(rgb.resize((40, 32), Image.Resampling.BICUBIC).crop((4, 0, 36, 32)))[..., ::-1]
     assert np.array_equal(first[0], plain)
 
@@ -129,7 +129,7 @@ def drawn(name: str, image: Image.Image, level: float, positive: bool) -> np.nda
 
 @pytest.mark.parametrize('positive', [True, False])
 def test_operations_without_effect_in_the_official_figures_are_right_on_every_pixel(positive):
-    pixels = picture(3, (224, 224))
+    pixels = photo(3, (224, 224))
     image = Image.fromarray(pixels)
     for level, bits in ((1.0, 4), (2.6, 3), (9.9, 1)):
         mask = 256 - 2 ** (8 - bits)
@@ -148,7 +148,7 @@ def test_operations_without_effect_in_the_official_figures_are_right_on_every_pi
 
 @pytest.mark.parametrize('positive', [True, False])
 def test_shears_interpolate_along_rows_and_columns(positive):
-    pixels = picture(4, (48, 48))
+    pixels = photo(4, (48, 48))
     shear = 0.03 * 7.3 * (1 if positive else -1)
     wanted = np.zeros((48, 48, 3))
     inside = np.zeros((48, 48), bool)

@@ -60,7 +60,7 @@ def test_the_divergence_is_that_of_normal_distributions(tower, conditional):
 
 
 @pytest.mark.parametrize('conditional', [False, True])
-def test_an_evaluation_can_be_repeated_and_a_training_draws_anew(conditional):
+def test_an_evaluation_can_be_repeated_and_a_training_draws_again(conditional):
     model = classifier(NAMES, dict(type='vlm_dense.VariationalPrompt', num_samples=3, conditional=conditional))
     image = torch.randn(1, 3, 16, 16)
     with torch.no_grad():

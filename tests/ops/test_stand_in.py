@@ -68,7 +68,7 @@ print(MODELS.get('DCNv2').__name__, MODELS.get('MaskRCNN').__name__)
 
 @without_compiled
 def test_mmdet_imported_in_vain_before_it():
-    """What mmdet defined in the place of the missing kernels gives way to them."""
+    """What mmdet defined instead of the missing kernels gives way to them."""
     lines = run(_MMDET_FIRST).strip().split('\n')
     assert "No module named 'mmcv._ext'" in lines[-5]
     assert lines[-4:] == ['[1, 2]', '8', '(1, 4, 4)', 'ModulatedDeformConv2dPack MaskRCNN']

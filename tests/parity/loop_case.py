@@ -39,7 +39,7 @@ def official_loop(case: Case, model, trained, step: Callable | None = None) -> I
 
     Args:
         trained: Parameters.
-        step: ``step(images, labels, prefix)`` is called in the place of the backward pass and returns the loss.
+        step: ``step(images, labels, prefix)`` is called instead of the backward pass and returns the loss.
     """
     optim = case.config['optim']
     optimizer, number = optimizer_of(optim, trained), 0

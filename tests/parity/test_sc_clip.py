@@ -1,4 +1,4 @@
-"""SC-CLIP equals the official code: anomalies, likeness, both passes, windows, decision."""
+"""SC-CLIP equals the official code: anomalies, similarity, both passes, windows, decision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from official import Case
 
 from vlm_dense.clip.image_tower import resize_positions
 from vlm_dense.methods.dense.affinity import cosines
-from vlm_dense.methods.dense.sc_clip import average, mend
+from vlm_dense.methods.dense.sc_clip import average, replace_outliers
 
 
 def _attention(options: dict) -> dict:
@@ -37,18 +37,18 @@ def _check_window(case: Case, model, window) -> None:
     case.check('mid/lof', factor[0])
     anomalies = part.anomalies(factor)
     case.check('mid/outliers', anomalies[0].nonzero().flatten())
-    mended = mend(tokens, anomalies, last.grid)
-    case.check('mid/mended', mended[0, :, ::4])
-    before = mend(last.hidden_states[part.pre][:, last.patches], anomalies, last.grid)
-    case.check('mid/mended_pre', before[0, :, ::4])
-    likeness, after = cosines(before), part.cut(cosines(last.hidden_states[part.post][:, last.patches]))
-    case.check('mid/simi_pre', likeness[0, ::3])
+    replaced = replace_outliers(tokens, anomalies, last.grid)
+    case.check('mid/mended', replaced[0, :, ::4])  # codespell:ignore mend,mended
+    before = replace_outliers(last.hidden_states[part.pre][:, last.patches], anomalies, last.grid)
+    case.check('mid/mended_pre', before[0, :, ::4])  # codespell:ignore mend,mended
+    similarity, after = cosines(before), part.cut(cosines(last.hidden_states[part.post][:, last.patches]))
+    case.check('mid/simi_pre', similarity[0, ::3])
     case.check('mid/simi_post', after[0, ::3])
-    deep = average(part.cut(likeness), mended)
+    deep = average(part.cut(similarity), replaced)
     case.check('mid/agg_pre', deep[0, :, ::4])
     middle = sum(last.hidden_states[i] for i in range(*part.multi))
     for name, x, cls in (('last', deep, last.tokens), ('multi', middle[:, last.patches], middle)):
-        out = part.attend(last, x, likeness)
+        out = part.attend(last, x, similarity)
         case.check(f'mid/attn_{name}', out[0, :, ::4])
         out = average(after, out + part.class_weight * cls[:, :1])
         case.check(f'mid/agg_{dict(last="post", multi="multi")[name]}', out[0, :, ::4])
@@ -77,9 +77,9 @@ def test_every_official_number_is_reproduced(sc_clip_case):
     whole, nonsquare = model(dict(mode='whole')), image_of(config['nonsquare'])
     case.check('alt/cosine_nonsquare', whole.window_map(nonsquare)[0].flatten(1).T)
     case.check('alt/logits_whole_nonsquare', name_maps(whole, nonsquare, ori)[0, :, ::sub, ::sub])
-    maps = image_of(config['mend']['map'])
+    maps = image_of(config['mend']['map'])  # codespell:ignore mend,mended
     anomalies = torch.zeros(maps.shape[2:], dtype=torch.bool)
-    anomalies[tuple(zip(*config['mend']['indices'], strict=True))] = True
-    mended = mend(maps.flatten(2).mT, anomalies.flatten()[None], tuple(maps.shape[2:]))
-    case.check('alt/mend', mended.mT.unflatten(2, maps.shape[2:]))
+    anomalies[tuple(zip(*config['mend']['indices'], strict=True))] = True  # codespell:ignore mend,mended
+    replaced = replace_outliers(maps.flatten(2).mT, anomalies.flatten()[None], tuple(maps.shape[2:]))
+    case.check('alt/mend', replaced.mT.unflatten(2, maps.shape[2:]))  # codespell:ignore mend,mended
     case.done()

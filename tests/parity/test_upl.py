@@ -13,8 +13,8 @@ from vlm_dense.registry import DATASETS, MODELS, TRANSFORMS
 
 
 @DATASETS.register_module(force=True)
-class Pictures(list):
-    """The case's pictures, by their number; what a labeller makes of them is its pipeline's business."""
+class Photos(list):
+    """The case's photos, by their number; what a labeller makes of them is its pipeline's business."""
 
     def __init__(self, count: int, names: list[str], pipeline: list):
         super().__init__(range(count))
@@ -36,7 +36,7 @@ class Pictures(list):
 
 @TRANSFORMS.register_module(force=True)
 class TakeRow:
-    """Pipeline step: the picture as one backbone sees it."""
+    """Pipeline step: the photo as one backbone sees it."""
 
     def __init__(self, entry: list):
         self.images = inputs(entry)
@@ -78,7 +78,7 @@ def test_every_official_number_is_reproduced(upl_case, tmp_path):
 
     # the labels, by the data set that a config names
     def pseudo(chosen: list[dict]) -> PseudoLabelDataset:
-        data = dict(type='vlm_dense.Pictures', count=config['n_images'], names=config['classnames'], pipeline=[])
+        data = dict(type='vlm_dense.Photos', count=config['n_images'], names=config['classnames'], pipeline=[])
         return PseudoLabelDataset(data, chosen, top_k=shots, cache_dir=str(tmp_path / 'features'))
 
     total = 0

@@ -16,7 +16,7 @@ from text_prompt_case import case_labels, check_training, classifier
 
 
 def restart(prompt, numbers: list[int]) -> None:
-    """The prompt takes these numbers in the place of random rows and columns; evaluations always the first two."""
+    """The prompt takes these numbers instead of random rows and columns; evaluations always the first two."""
     stream = itertools.cycle(numbers)
     prompt.place = lambda: (next(stream), next(stream)) if prompt.training else numbers[:2]
 

@@ -91,7 +91,7 @@ def test_score_map_of_another_stride_is_explained():
         model.extract_feat(torch.randn(1, 3, 64, 64))
 
 
-def test_text_is_encoded_once_for_all_windows_and_anew_after_training(monkeypatch):
+def test_text_is_encoded_once_for_all_windows_and_again_after_training(monkeypatch):
     model = build(test_cfg=dict(mode='slide', crop_size=(64, 64), stride=(32, 32), window_batch_size=2)).eval()
     calls = []
     forward = type(model.text_prompt).forward

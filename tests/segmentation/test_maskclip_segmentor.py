@@ -114,7 +114,7 @@ def test_text_is_encoded_once_a_class_list(monkeypatch):
     assert len(calls) == 3
 
 
-def test_loaded_weights_are_encoded_anew():
+def test_loaded_weights_are_encoded_again():
     model, other = build(seed=0), build(seed=1)
     images = torch.randn(1, 3, 32, 32)
     predict(model, images)

@@ -1,4 +1,4 @@
-"""PAMR equals its formula, written as loops, and follows the edges of the picture."""
+"""PAMR equals its formula, written as loops, and follows the edges of the image."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_does_not_depend_on_how_the_image_was_normalised():
     torch.testing.assert_close(PAMR(2).on(image)(masks), PAMR(2).on(normalised)(masks), rtol=1e-3, atol=1e-4)
 
 
-def test_moves_the_border_of_a_mask_to_the_edge_in_the_picture():
+def test_moves_the_border_of_a_mask_to_the_edge_in_the_image():
     image = torch.zeros(3, 24, 24)
     image[:, :, 12:] = 1.0
     image += 0.02 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
@@ -74,7 +74,7 @@ def test_masks_that_sum_to_one_still_do():
     torch.testing.assert_close(PAMR().on(torch.rand(3, 9, 7))(masks).sum(0), torch.ones(9, 7))
 
 
-def test_a_flat_picture_gives_plain_means():
+def test_a_flat_image_gives_plain_means():
     masks = torch.rand(1, 6, 6)
     found = PAMR(1, (1,)).on(torch.full((3, 6, 6), 0.3))(masks)
     assert torch.isfinite(found).all()

@@ -40,7 +40,7 @@ TINY = {
     ],
     'export': [
         (
-            '--models maskclip_tiny-vit --pictures 1',
+            '--models maskclip_tiny-vit --images 1',
             [f'| maskclip_tiny-vit | {form} | 100.0000% of 9,216 pixels |' for form in ('onnx', 'pt2')],
         )
     ],
@@ -55,7 +55,7 @@ TINY = {
     ],
     'ops': [('--rounds 1', ['| nms, 2,000 boxes |', '| modulated_deform_conv2d, 64 channels |'])],
     'pipelines': [
-        ('camvid --files 2 --pictures 16 --batch 4', ['camvid: 480 x 360 px', 'RandomCrop', 'PackSegInputs']),
+        ('camvid --files 2 --images 16 --batch 4', ['camvid: 480 x 360 px', 'RandomCrop', 'PackSegInputs']),
     ],
     'text_tower': [('--classes 3 --repeats 1', ['plain 77-token pass', 'gradient of the context'])],
     'whole_training': [(f'--cfg-options {SHORT} val_dataloader.dataset.num_scenes=2', ['strips', 'the first loss'])],

@@ -1,4 +1,4 @@
-"""The comparison on toy methods: what is run, what is not run twice, a failing cell, kill -9, tables and picture."""
+"""The comparison on toy methods: what is run, what is not run twice, a failing cell, kill -9, tables and image."""
 
 from __future__ import annotations
 
@@ -137,9 +137,9 @@ def test_cost_and_selection_are_told(compared):
         assert row['peak_memory_mb'] > 50 and row['selection'] == 'none' and row['transductive'] is False
 
 
-def test_the_picture_can_be_opened(compared):
-    with Image.open(compared[0] / 'results.png') as picture:
-        assert picture.size[0] > 500 and len(picture.convert('RGB').getcolors(1 << 20)) > 10
+def test_the_image_can_be_opened(compared):
+    with Image.open(compared[0] / 'results.png') as image:
+        assert image.size[0] > 500 and len(image.convert('RGB').getcolors(1 << 20)) > 10
 
 
 def test_a_second_call_runs_what_failed_and_nothing_else(compared):

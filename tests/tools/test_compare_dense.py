@@ -49,11 +49,11 @@ def compared(tmp_path_factory):
     out = tmp_path_factory.mktemp('compare_dense')
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compare_dense, '_measure', lambda cell, out, images: dense.run_cost(cell, out, images) or {})
-        arguments = ['--images', 'shapes=2', '--timed', '1', '--pictures', '1', '--out', str(out)]
+        arguments = ['--images', 'shapes=2', '--timed', '1', '--drawn', '1', '--out', str(out)]
         return out, compare_dense.main([*arguments, '--methods', *METHODS])
 
 
-def test_each_method_has_its_row_and_its_column_in_the_picture(compared):
+def test_each_method_has_its_row_and_its_column_in_the_image(compared):
     out, status = compared
     assert status == 0
     with (out / 'results.csv').open(encoding='utf-8') as file:
@@ -62,8 +62,8 @@ def test_each_method_has_its_row_and_its_column_in_the_picture(compared):
     assert all(0 < float(row['mIoU']) < 100 and float(row['seconds']) > 0 for row in rows.values())
     text = (out / 'results.md').read_text(encoding='utf-8')
     assert all(f'| {method} | {float(row["mIoU"]):.1f} | ' in text for method, row in rows.items())
-    with Image.open(out / 'shapes.png') as picture:
-        assert picture.width > (2 + len(METHODS)) * 160
+    with Image.open(out / 'shapes.png') as image:
+        assert image.width > (2 + len(METHODS)) * 160
 
 
 def test_names_are_encoded_once_for_all_with_the_same_text(compared):
@@ -78,7 +78,7 @@ def test_scores_are_those_of_the_model_alone(compared, method, tmp_path):
     [cell] = planned(out, method)
     model = dense.build(cell)  # with its own text and tower
     dataset = dense.DATASETS.build(cell.cfg.test_dataloader.dataset)
-    with np.load(cell.file(out, 'pictures').with_suffix('.npz')) as kept:
+    with np.load(cell.file(out, 'pictures').with_suffix('.npz')) as kept:  # codespell:ignore pictures
         sample = model.test_step(dense.pseudo_collate([dataset[dense.spread(cell.images, len(dataset))[0]]]))[0]
         assert np.array_equal(sample.pred_sem_seg.data[0].numpy(), kept[f'{method}_0'])
 
@@ -87,9 +87,7 @@ def test_finished_cells_are_not_run_again(compared, monkeypatch):
     out, _ = compared
     monkeypatch.setattr(dense, 'run_group', lambda *args: pytest.fail('run again'))
     before = (out / 'results.csv').read_text()
-    assert (
-        compare_dense.main(['--images', 'shapes=2', '--out', str(out), '--pictures', '1', '--methods', *METHODS]) == 0
-    )
+    assert compare_dense.main(['--images', 'shapes=2', '--out', str(out), '--drawn', '1', '--methods', *METHODS]) == 0
     assert (out / 'results.csv').read_text() == before
 
 

@@ -35,10 +35,10 @@ def examples(tmp_path_factory):
     return web_page.draw_examples(str(tmp_path_factory.mktemp('examples')))
 
 
-def test_a_picture_and_names_give_masks_with_legend(inferencer, examples):
+def test_an_image_and_names_give_masks_with_legend(inferencer, examples):
     path, names = examples[0]
-    picture = web_page.segment(inferencer, path, names).picture
-    assert picture.dtype == np.uint8 and picture.shape[0] > picture.shape[1] > 480
+    image = web_page.segment(inferencer, path, names).image
+    assert image.dtype == np.uint8 and image.shape[0] > image.shape[1] > 480
     assert inferencer.view(names.split(', ')).class_names == names.split(', ')
 
 
@@ -80,11 +80,11 @@ def methods():
 
 def test_methods_of_the_menu_stand_side_by_side(methods, examples):
     path, names = examples[0]
-    one = web_page.segment_side_by_side(methods, ['naclip'], path, names).picture
-    assert np.array_equal(one, web_page.segment(methods['naclip'], path, names).picture)
-    two = web_page.segment_side_by_side(methods, ['naclip', 'maskclip', 'naclip'], path, names).picture
+    one = web_page.segment_side_by_side(methods, ['naclip'], path, names).image
+    assert np.array_equal(one, web_page.segment(methods['naclip'], path, names).image)
+    two = web_page.segment_side_by_side(methods, ['naclip', 'maskclip', 'naclip'], path, names).image
     assert two.dtype == np.uint8 and two.shape[1] > 3 * 240
-    assert not np.array_equal(two, web_page.segment_side_by_side(methods, ['maskclip', 'naclip'], path, names).picture)
+    assert not np.array_equal(two, web_page.segment_side_by_side(methods, ['maskclip', 'naclip'], path, names).image)
 
 
 @pytest.mark.parametrize('chosen', [[], None, ['naclip', 'no such'], ['../secret']])
@@ -99,8 +99,8 @@ def test_a_model_of_the_menu_is_built_when_it_is_asked_for():
     assert methods['b'] is methods['b'] and made == ['b']
 
 
-def test_no_picture_is_a_message(inferencer):
-    with pytest.raises(DataError, match='picture first'):
+def test_no_image_is_a_message(inferencer):
+    with pytest.raises(DataError, match='image first'):
         web_page.segment(inferencer, None, 'circle, star')
 
 
@@ -219,7 +219,7 @@ def test_in_a_browser_the_menu_gives_methods_side_by_side(methods, examples, bro
         page.close()
 
 
-def test_in_a_browser_a_file_that_is_no_picture_is_a_message(page, browser, tmp_path):
+def test_in_a_browser_a_file_that_is_no_image_is_a_message(page, browser, tmp_path):
     (tmp_path / 'broken.jpg').write_bytes(b'\xff\xd8\xff' + bytes(500))
     browser.get(page)
     upload(browser, tmp_path / 'broken.jpg')

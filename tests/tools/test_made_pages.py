@@ -181,14 +181,14 @@ def test_figures_of_a_comparison_are_kept_and_shown(root):
     rows = [row('toy', 'test', 50.0), row('toy', 'test', 60.0, seed=2), row('toy', 'test', 10.0, shots=1)]
     rows += [row('toy', test, value, protocol='base-to-new') for test, value in (('base', 80.0), ('new', 60.0))]
     report.write_csv(rows, compared / 'results.csv')
-    (compared / 'results.png').write_bytes(b'picture')
+    (compared / 'results.png').write_bytes(b'image')
     (compared / 'results.md').write_text('# Comparison\n\n`python tools/compare.py --methods toy`\n')
     pages.keep_figures(compared, docs)
     methods = records.read_methods(root)
     text = pages.page(methods, docs)
     assert '| 55.0 ± 7.1; 80.0 / 60.0 / 68.6 | 59.1 |' in text
     assert '```bash\npython tools/compare.py --methods toy\n```' in text and '### shapes, few-shot, top1' in text
-    assert (docs / 'images/compare_shapes.png').read_bytes() == b'picture'
+    assert (docs / 'images/compare_shapes.png').read_bytes() == b'image'
     shown = next(config for config in methods[0].configs if config.name == 'toy_shapes')
     assert shown.told(False) == 'top1 (16 shots) 55.0' and shown.told(True) == ''
 

@@ -1,4 +1,4 @@
-"""Masks for a folder of pictures: complete, resumed, never half written, and trainable."""
+"""Masks for a folder of images: complete, resumed, never half written, and trainable."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Five pictures of different size, in two folders."""
+def images(tmp_path):
+    """Five images of different size, in two folders."""
     rng = np.random.RandomState(0)
-    folder = tmp_path / 'pictures'
+    folder = tmp_path / 'images'
     for i, name in enumerate(('a.jpg', 'b.png', 'c.jpg', 'more/a.jpg', 'more/d.JPG')):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,15 +85,15 @@ def complaint(capsys, *argv) -> str:
     return message
 
 
-def test_masks_hold_the_labels_of_the_model_and_ignore_where_it_is_unsure(config, pictures, tmp_path):
-    everything = run(config, pictures, tmp_path / 'all')
-    sure = run(config, 'none', pictures, tmp_path / 'sure', '--thresh', 0.9, '--batch-size', 3)
+def test_masks_hold_the_labels_of_the_model_and_ignore_where_it_is_unsure(config, images, tmp_path):
+    everything = run(config, images, tmp_path / 'all')
+    sure = run(config, 'none', images, tmp_path / 'sure', '--thresh', 0.9, '--batch-size', 3)
     assert everything['kept'] == 1 and 0.02 < sure['kept'] < 0.98
     every, some = masks(tmp_path / 'all'), masks(tmp_path / 'sure')
     assert list(every) == list(some) == ['a.png', 'b.png', 'c.png', 'more/a.png', 'more/d.png']
     inferencer = SegInferencer(config, show_progress=False)
     for (name, full), part in zip(every.items(), some.values(), strict=True):
-        path = next(p for p in pictures.rglob('*.*') if p.relative_to(pictures).with_suffix('.png').as_posix() == name)
+        path = next(p for p in images.rglob('*.*') if p.relative_to(images).with_suffix('.png').as_posix() == name)
         wanted = inferencer(str(path), return_scores=True)
         assert np.array_equal(full, wanted['predictions'])
         assert np.array_equal(part, np.where(wanted['scores'].max(0) < 0.9, 255, wanted['predictions']))
@@ -104,23 +104,23 @@ def test_masks_hold_the_labels_of_the_model_and_ignore_where_it_is_unsure(config
     assert json.loads((tmp_path / 'sure' / 'pseudo_labels.json').read_text()) == sure
 
 
-def test_a_second_run_makes_what_is_missing_or_broken_and_nothing_else(config, pictures, tmp_path):
+def test_a_second_run_makes_what_is_missing_or_broken_and_nothing_else(config, images, tmp_path):
     out = tmp_path / 'masks'
-    run(config, pictures, out)
+    run(config, images, out)
     before = masks(out)
     (out / 'a.png').unlink()
     whole = (out / 'b.png').read_bytes()
     (out / 'b.png').write_bytes(whole[: len(whole) // 2])
-    Image.effect_noise((8, 8), 9).save(pictures / 'more' / 'd.JPG')  # another picture of the same name
+    Image.effect_noise((8, 8), 9).save(images / 'more' / 'd.JPG')  # another image of the same name
     before.pop('more/d.png')
     times = {p: p.stat().st_mtime_ns for p in (out / 'c.png', out / 'more' / 'a.png')}
-    summary = run(config, pictures, out)
+    summary = run(config, images, out)
     assert summary['masks'] == 5 and summary['new'] == 3
     assert all(p.stat().st_mtime_ns == time for p, time in times.items())
     assert all(np.array_equal(masks(out)[name], m) for name, m in before.items())
 
 
-def test_a_run_that_is_stopped_leaves_no_half_mask(config, pictures, tmp_path, monkeypatch, capsys):
+def test_a_run_that_is_stopped_leaves_no_half_mask(config, images, tmp_path, monkeypatch, capsys):
     save = Image.Image.save
 
     def stop_at_third(image, path, *args, **kwargs):
@@ -132,17 +132,17 @@ def test_a_run_that_is_stopped_leaves_no_half_mask(config, pictures, tmp_path, m
     monkeypatch.setattr(Image.Image, 'save', stop_at_third)
     out = tmp_path / 'masks'
     with pytest.raises(SystemExit, match='2'):
-        run(config, pictures, out)
+        run(config, images, out)
     assert 'run the same again' in capsys.readouterr().err
     assert list(masks(out)) == ['a.png', 'b.png']
     monkeypatch.undo()
-    assert run(config, pictures, out)['new'] == 3
+    assert run(config, images, out)['new'] == 3
     assert not list(out.rglob('*.tmp'))
 
 
-def test_several_processes_write_the_same_masks(config, pictures, tmp_path):
-    run(config, pictures, tmp_path / 'one')
-    command = [sys.executable, TOOLS / 'pseudo_label.py', config, pictures, tmp_path / 'two', '--processes', '2', '-q']
+def test_several_processes_write_the_same_masks(config, images, tmp_path):
+    run(config, images, tmp_path / 'one')
+    command = [sys.executable, TOOLS / 'pseudo_label.py', config, images, tmp_path / 'two', '--processes', '2', '-q']
     environment = {**os.environ, 'PYTHONPATH': str(TOOLS.parent), 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)  # whose children import the file
     assert done.returncode == 0 and '5 masks' in done.stdout and 'Pseudo-labels' not in done.stdout, done.stderr
@@ -151,21 +151,21 @@ def test_several_processes_write_the_same_masks(config, pictures, tmp_path):
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
-def test_bad_files_are_listed_and_left_out(config, pictures, tmp_path, capsys):
-    (pictures / 'empty.jpg').touch()
-    (pictures / 'text.png').write_text('not a picture')
-    (pictures / 'notes.txt').write_text('not meant')
-    Image.fromarray(np.zeros((1, 3000, 3), np.uint8)).save(pictures / 'line.png')
-    summary = run(config, pictures, tmp_path / 'masks', '--batch-size', 4)
+def test_bad_files_are_listed_and_left_out(config, images, tmp_path, capsys):
+    (images / 'empty.jpg').touch()
+    (images / 'text.png').write_text('not an image')
+    (images / 'notes.txt').write_text('not meant')
+    Image.fromarray(np.zeros((1, 3000, 3), np.uint8)).save(images / 'line.png')
+    summary = run(config, images, tmp_path / 'masks', '--batch-size', 4)
     assert summary['masks'] == 5
     assert {Path(p).name for p in summary['bad_files']} == {'empty.jpg', 'text.png', 'line.png'}
-    assert '3 pictures could not be labelled' in capsys.readouterr().out
+    assert '3 images could not be labelled' in capsys.readouterr().out
     listed = (tmp_path / 'masks' / 'labelled.txt').read_text().split()
     assert listed == ['a', 'b', 'c', 'more/a', 'more/d']
 
 
-def test_masks_fit_the_picture_as_training_loads_it(config, tmp_path):
-    folder, out = tmp_path / 'pictures', tmp_path / 'masks'
+def test_masks_fit_the_image_as_training_loads_it(config, tmp_path):
+    folder, out = tmp_path / 'images', tmp_path / 'masks'
     folder.mkdir()
     rng = np.random.RandomState(0)
     colours = rng.randint(0, 256, (48, 80, 3)).astype(np.uint8)
@@ -196,70 +196,70 @@ def test_an_ordinary_segmentor_trains_on_the_masks(config, tmp_path):
     assert (tmp_path / 'work' / 'iter_2.pth').is_file()
 
 
-def test_masks_of_two_runs_are_not_mixed(config, pictures, tmp_path, capsys):
-    run(config, pictures, tmp_path / 'masks')
-    message = complaint(capsys, config, pictures, tmp_path / 'masks', '--thresh', 0.5)
+def test_masks_of_two_runs_are_not_mixed(config, images, tmp_path, capsys):
+    run(config, images, tmp_path / 'masks')
+    message = complaint(capsys, config, images, tmp_path / 'masks', '--thresh', 0.5)
     assert 'masks of another run: thresh=0.0 (now 0.5)' in message
 
 
-def test_masks_of_somebody_else_are_neither_adopted_nor_replaced(config, pictures, tmp_path, capsys):
+def test_masks_of_somebody_else_are_neither_adopted_nor_replaced(config, images, tmp_path, capsys):
     out = tmp_path / 'masks'
     out.mkdir()
     Image.fromarray(np.full((48, 64), 200, np.uint8)).save(out / 'a.png')
     before = (out / 'a.png').read_bytes()
-    assert '1 masks that this model did not write' in complaint(capsys, config, pictures, out)
+    assert '1 masks that this model did not write' in complaint(capsys, config, images, out)
     assert (out / 'a.png').read_bytes() == before
 
 
-def test_a_mask_that_was_painted_over_is_told_and_left(config, pictures, tmp_path):
+def test_a_mask_that_was_painted_over_is_told_and_left(config, images, tmp_path):
     out = tmp_path / 'masks'
-    run(config, pictures, out)
+    run(config, images, out)
     with Image.open(out / 'a.png') as png:
         note = PngInfo()
         note.add_text('vlm_dense', png.text['vlm_dense'])
         painted = np.asarray(png).copy()
     painted[:4] = 99
     Image.fromarray(painted).save(out / 'a.png', pnginfo=note)
-    summary = run(config, pictures, out)
-    assert summary['masks'] == 4 and 'was changed after it was written' in summary['bad_files'][str(pictures / 'a.jpg')]
+    summary = run(config, images, out)
+    assert summary['masks'] == 4 and 'was changed after it was written' in summary['bad_files'][str(images / 'a.jpg')]
     assert np.array_equal(masks(out)['a.png'], painted)
 
 
-def test_other_weights_at_the_same_path_are_another_run(config, pictures, tmp_path, capsys):
+def test_other_weights_at_the_same_path_are_another_run(config, images, tmp_path, capsys):
     weights = tmp_path / 'clip.safetensors'
     text = Path(config).read_text()
     old = re.search(r"pretrained='(.*?)'", text)[1]
     own = tmp_path / 'maskclip.py'
     own.write_text(text.replace(old, str(weights)))
     shutil.copy(old, weights)
-    run(own, pictures, tmp_path / 'masks')
+    run(own, images, tmp_path / 'masks')
     torch.manual_seed(1)
     save_file({k: v.contiguous() for k, v in load_clip(ARCH).state_dict().items() if k != 'attn_mask'}, weights)
-    assert 'masks of another run: digest=' in complaint(capsys, own, pictures, tmp_path / 'masks')
+    assert 'masks of another run: digest=' in complaint(capsys, own, images, tmp_path / 'masks')
 
 
-def test_folders_that_cannot_work_are_refused(config, pictures, tmp_path, capsys):
-    assert 'no folder of pictures' in complaint(capsys, config, tmp_path / 'absent', tmp_path / 'out')
+def test_folders_that_cannot_work_are_refused(config, images, tmp_path, capsys):
+    assert 'no folder of images' in complaint(capsys, config, tmp_path / 'absent', tmp_path / 'out')
     (tmp_path / 'none').mkdir()
-    assert 'holds no picture' in complaint(capsys, config, tmp_path / 'none', tmp_path / 'out')
-    assert 'give another folder' in complaint(capsys, config, pictures, pictures)
-    Image.new('RGB', (32, 32)).save(pictures / 'a.png')
-    assert 'would share the mask' in complaint(capsys, config, pictures, tmp_path / 'out')
+    assert 'holds no image' in complaint(capsys, config, tmp_path / 'none', tmp_path / 'out')
+    assert 'give another folder' in complaint(capsys, config, images, images)
+    Image.new('RGB', (32, 32)).save(images / 'a.png')
+    assert 'would share the mask' in complaint(capsys, config, images, tmp_path / 'out')
 
 
 def test_nothing_that_could_be_labelled_is_an_error(config, tmp_path, capsys):
     (tmp_path / 'bad').mkdir()
-    (tmp_path / 'bad' / 'a.jpg').write_text('no picture')
-    assert 'None of the 1 pictures' in complaint(capsys, config, tmp_path / 'bad', tmp_path / 'out')
+    (tmp_path / 'bad' / 'a.jpg').write_text('no image')
+    assert 'None of the 1 images' in complaint(capsys, config, tmp_path / 'bad', tmp_path / 'out')
 
 
-def test_masks_inside_the_folder_of_pictures_are_no_pictures(config, pictures):
-    out = pictures / 'masks'
-    assert run(config, pictures, out)['masks'] == run(config, pictures, out)['masks'] == 5
+def test_masks_inside_the_folder_of_images_are_no_images(config, images):
+    out = images / 'masks'
+    assert run(config, images, out)['masks'] == run(config, images, out)['masks'] == 5
 
 
 @pytest.mark.parametrize('options', [dict(thresh=1.0), dict(thresh=-0.1), dict(processes=0), dict(batch_size=0)])
-def test_options_out_of_range_are_refused(config, pictures, tmp_path, options):
+def test_options_out_of_range_are_refused(config, images, tmp_path, options):
     with pytest.raises(ValueError, match='found'):
-        pseudo_label(config, None, pictures, tmp_path / 'out', show_progress=False, **options)
+        pseudo_label(config, None, images, tmp_path / 'out', show_progress=False, **options)
     assert not os.path.exists(tmp_path / 'out')

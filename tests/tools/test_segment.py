@@ -43,7 +43,7 @@ def complaint(capsys, *words) -> str:
     return message
 
 
-def test_pictures_are_saved_and_shares_printed(scene, tmp_path, capsys):
+def test_images_are_saved_and_shares_printed(scene, tmp_path, capsys):
     words = ['--classes', 'circle,', 'star', 'empty background', '--model', 'maskclip_tiny-rn', '--out', tmp_path]
     run(scene, *words, '--json', tmp_path / 'found.json')
     lines = capsys.readouterr().out.splitlines()
@@ -72,12 +72,12 @@ def test_several_methods_are_also_drawn_side_by_side(scene, tmp_path, capsys):
         assert str(tmp_path / method / 'vis' / 'scene.png') in printed
         with Image.open(tmp_path / method / 'pred' / 'scene.png') as labels:
             assert np.array(labels).shape == (128, 128)
-    with Image.open(tmp_path / 'side_by_side' / 'scene.png') as picture:
-        assert picture.width > 3 * 240  # the picture and two methods
+    with Image.open(tmp_path / 'side_by_side' / 'scene.png') as image:
+        assert image.width > 3 * 240  # the image and two methods
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_every_method_segments_a_picture_by_any_names(scene, method):
+def test_every_method_segments_an_image_by_any_names(scene, method):
     inferencer = SegInferencer(f'{method}_tiny-vit', device='cpu', show_progress=False)
     result = inferencer(str(scene), ['circle', ['star', 'asterisk'], 'empty background'], return_scores=True)
     assert result['predictions'].shape == (128, 128) and result['classes'] == ['circle', 'star', 'empty background']
@@ -121,12 +121,12 @@ def test_the_bundled_model_warns_that_it_knows_shapes_only(scene, tmp_path):
     assert len(warning) == 1 and 'WARNING' in warning[0]
 
 
-def test_a_picture_side_by_side_does_not_replace_its_own(scene, tmp_path, capsys):
+def test_an_image_side_by_side_does_not_replace_its_own(scene, tmp_path, capsys):
     folder = tmp_path / 'side_by_side'
     folder.mkdir()
-    picture = folder / 'scene.png'
-    picture.write_bytes(Path(scene).read_bytes())
-    before = picture.read_bytes()
+    image = folder / 'scene.png'
+    image.write_bytes(Path(scene).read_bytes())
+    before = image.read_bytes()
     with pytest.raises(SystemExit):
-        segment.main([str(picture), '--classes', 'ring', '--method', 'naclip', 'sclip', '--out', str(tmp_path)])
-    assert 'which it is made from' in capsys.readouterr().err and picture.read_bytes() == before
+        segment.main([str(image), '--classes', 'ring', '--method', 'naclip', 'sclip', '--out', str(tmp_path)])
+    assert 'which it is made from' in capsys.readouterr().err and image.read_bytes() == before

@@ -50,7 +50,7 @@ def complaint(capsys, main, *argv) -> str:
     return message.strip().splitlines()[-1] if 'Error: ' not in message else message[message.index('Error: ') + 7 :]
 
 
-def test_training_saves_checkpoints_and_pictures(trained):
+def test_training_saves_checkpoints_and_images(trained):
     _, work_dir = trained
     assert {p.name for p in work_dir.glob('*.pth')} == {'iter_9.pth', 'iter_12.pth'}
     assert {p.name for p in (work_dir / 'vis').glob('*.png')} == {'iter_6.png', 'iter_12.png'}

@@ -79,7 +79,7 @@ def test_time(arch: str, classes: int, images: int, views: int, size: int) -> di
 
 
 class RandomFeatures(Dataset):
-    """Features around a direction of each class, anew in each pass.
+    """Features around a direction of each class, again in each pass.
 
     Args:
         dim, classes: D and K.

@@ -93,7 +93,7 @@ def _canvas(maps: list[Tensor], boxes: list[tuple], size: torch.Size) -> Tensor:
 
 
 def _official_graph(model: LPOSS, image: Tensor, boxes: list[tuple]) -> list[Tensor]:
-    """LPOSS: all likenesses at once, and the system solved name by name."""
+    """LPOSS: all affinities at once, and the system solved name by name."""
     features = torch.cat([model.both_features(image[:, :, y1:y2, x1:x2]) for y1, y2, x1, x2 in boxes])
     shapes = [features.shape[2:]] * len(boxes)
     nodes = features.permute(0, 2, 3, 1).flatten(0, 2)

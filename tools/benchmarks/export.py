@@ -1,13 +1,13 @@
 """Exported files against PyTorch: same labels, size, time.
 
     python tools/benchmarks/export.py                                    # the small models on drawn scenes
-    python tools/benchmarks/export.py --models denseclip_rn50 denseclip_vit-b16 --pictures 2
+    python tools/benchmarks/export.py --models denseclip_rn50 denseclip_vit-b16 --images 2
 
 Models that are trained get a few iterations here (``--iterations``), those of full size random weights. Each is
-written in both formats, and PyTorch's inferencer and that of the file see the same pictures: scenes of the validation
-split, for the models of full size noise of 512 x 512 px. Agreement is the share of pixels, of pictures or of boxes (of
+written in both formats, and PyTorch's inferencer and that of the file see the same images: scenes of the validation
+split, for the models of full size noise of 512 x 512 px. Agreement is the share of pixels, of images or of boxes (of
 the same class, with corners within half a pixel) that are equal. Milliseconds are those of a whole call, preparation
-and enlargement included; the median over the pictures after one that is not counted. Everything runs on one thread.
+and enlargement included; the median over the images after one that is not counted. Everything runs on one thread.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def weights(cfg: Config, iterations: int, folder: str) -> str | None:
     cfg.update(work_dir=folder, launcher='none', log_level='ERROR', randomness=dict(seed=0))
     cfg.update(val_dataloader=None, val_cfg=None, val_evaluator=None)
     cfg.default_hooks = dict(cfg.default_hooks, checkpoint=dict(type='CheckpointHook', interval=-1))
-    cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or [] if 'Picture' not in h['type']]
+    cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or [] if 'Image' not in h['type']]
     runner = build_runner(cfg)
     runner.train()
     path = os.path.join(folder, 'trained.pth')
@@ -97,8 +97,8 @@ def weights(cfg: Config, iterations: int, folder: str) -> str | None:
     return path
 
 
-def pictures(cfg: Config, count: int, large: bool) -> list[np.ndarray]:
-    """Pictures (H, W, 3), uint8, BGR."""
+def images(cfg: Config, count: int, large: bool) -> list[np.ndarray]:
+    """Images (H, W, 3), uint8, BGR."""
     if large:
         return list(np.random.default_rng(0).integers(0, 256, (count, 512, 512, 3), dtype=np.uint8))
     found = cfg.test_dataloader.dataset
@@ -113,30 +113,30 @@ def pictures(cfg: Config, count: int, large: bool) -> list[np.ndarray]:
 
 
 def segmentor(source, checkpoint: str | None) -> Callable[[np.ndarray], np.ndarray]:
-    """A function of a picture: its labels."""
+    """A function of an image: its labels."""
     inferencer = SegInferencer(source, checkpoint, 'cpu', show_progress=False)
-    return lambda picture: inferencer(picture)['predictions']
+    return lambda image: inferencer(image)['predictions']
 
 
 def detector(source, checkpoint: str | None) -> Callable[[np.ndarray], dict]:
-    """A function of a picture: its boxes."""
+    """A function of an image: its boxes."""
     inferencer = DetInferencer(source, checkpoint, 'cpu', show_progress=False)
-    return lambda picture: inferencer(picture)['predictions'][0]
+    return lambda image: inferencer(image)['predictions'][0]
 
 
 def classifier(source, checkpoint: str | None) -> Callable[[np.ndarray], int]:
-    """A function of a picture: its label."""
+    """A function of an image: its label."""
     if isinstance(source, str):
         file = ExportedClassifier(source)
-        return lambda picture: file(picture)[0]['label']
+        return lambda image: file(image)[0]['label']
     from vlm_dense.inference.export import build_model
 
     model = build_model(source, checkpoint, None)[0]
     pack = TRANSFORMS.build(dict(type='vlm_dense.PackClsInputs'))
 
     @torch.no_grad()
-    def label(picture: np.ndarray) -> int:
-        one = pack(dict(img=picture, img_shape=picture.shape[:2]))
+    def label(image: np.ndarray) -> int:
+        one = pack(dict(img=image, img_shape=image.shape[:2]))
         data = dict(inputs=[one['inputs']], data_samples=[one['data_samples']])
         return int(model.test_step(data)[0].pred_label)
 
@@ -167,16 +167,16 @@ def same_boxes(one: dict, other: dict) -> tuple[int, int]:
 
 KINDS = dict(segmentation=(segmentor, same_pixels), detection=(detector, same_boxes))
 KINDS['classification'] = (classifier, same_label)
-UNITS = dict(segmentation='pixels', detection='boxes', classification='pictures')
+UNITS = dict(segmentation='pixels', detection='boxes', classification='images')
 
 
 def timed(function: Callable, scenes: list[np.ndarray]) -> tuple[list, float]:
-    """What a function says of each picture, and the median of milliseconds."""
+    """What a function says of each image, and the median of milliseconds."""
     function(scenes[0])
     found, times = [], []
-    for picture in scenes:
+    for image in scenes:
         start = time.perf_counter()
-        found.append(function(picture))
+        found.append(function(image))
         times.append(1e3 * (time.perf_counter() - start))
     return found, statistics.median(times)
 
@@ -186,7 +186,7 @@ def report(name: str, args: argparse.Namespace, folder: str) -> None:
     large = name in LARGE
     cfg = large_config(name) if large else small_config(name)
     checkpoint = weights(cfg, 0 if large else args.iterations, folder)
-    plain, scenes = None, pictures(cfg, args.pictures, large)
+    plain, scenes = None, images(cfg, args.images, large)
     for form in args.formats:
         out = os.path.join(folder, f'{name}.{form}')
         start = time.perf_counter()
@@ -215,7 +215,7 @@ def main() -> None:
         '--models', nargs='+', choices=known, default=list(SMALL), metavar='NAME', help=', '.join(known)
     )
     parser.add_argument('--formats', nargs='+', choices=('onnx', 'pt2'), default=['onnx', 'pt2'])
-    parser.add_argument('--pictures', type=positive, default=40)
+    parser.add_argument('--images', type=positive, default=40)
     parser.add_argument('--iterations', type=positive, default=60, help='of training; one epoch where epochs count')
     args = parser.parse_args()
     torch.set_num_threads(1)

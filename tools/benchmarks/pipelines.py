@@ -1,4 +1,4 @@
-"""Pictures a second of the training pipelines with 1 and 2 workers, against what a model consumes.
+"""Images a second of the training pipelines with 1 and 2 workers, against what a model consumes.
 
     python tools/benchmarks/pipelines.py [ade20k camvid coco imagenet] [--tflops 40]
 
@@ -6,7 +6,7 @@ The pipelines are those of the configs, run on JPEG files of the data sets' usua
 colours with detail, about as many bytes as photographs have. A model's operations are those that tools/model_info.py
 counts, three times for a training step (forward, and twice as much backward), once where the towers are frozen. What
 --tflops stands for is the speed that the device reaches, not the one on its box. Where a model would consume more than
-the workers of a machine give, pictures are the bottleneck. Below each set: what the steps of the pipeline take.
+the workers of a machine give, images are the bottleneck. Below each set: what the steps of the pipeline take.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Set:
 
     Attributes:
         config: Whose pipeline and model it is.
-        size: Width and height of its pictures.
+        size: Width and height of its images.
         input: Height and width that the model sees.
-        frozen: CLIP's ResNet that is all a picture passes, forward only; None: all of the model is trained.
+        frozen: CLIP's ResNet that is all an image passes, forward only; None: all of the model is trained.
     """
 
     config: str
@@ -64,7 +64,7 @@ SETS = dict(
 )
 
 
-def picture(size: tuple[int, int], seed: int) -> np.ndarray:
+def image(size: tuple[int, int], seed: int) -> np.ndarray:
     """Colours whose detail falls with frequency, as in photographs: (H, W, 3) uint8."""
     generator, (width, height) = np.random.default_rng(seed), size
     total = np.zeros((height, width, 3), np.float32)
@@ -75,7 +75,7 @@ def picture(size: tuple[int, int], seed: int) -> np.ndarray:
     return np.clip(total + 120, 0, 255).astype(np.uint8)
 
 
-class Pictures(Dataset):
+class Images(Dataset):
     """Made-up files and their annotations, through a pipeline."""
 
     def __init__(self, chosen: Set, cfg: Config, folder: Path, files: int, length: int):
@@ -84,7 +84,7 @@ class Pictures(Dataset):
         width, height = chosen.size
         for i in range(files):
             path, mask = folder / f'{i}.jpg', folder / f'{i}.png'
-            cv2.imwrite(str(path), picture(chosen.size, i), [cv2.IMWRITE_JPEG_QUALITY, 90])
+            cv2.imwrite(str(path), image(chosen.size, i), [cv2.IMWRITE_JPEG_QUALITY, 90])
             labels = np.random.default_rng(i).integers(0, 11, (6, 8), np.uint8)
             cv2.imwrite(str(mask), cv2.resize(labels, chosen.size, interpolation=cv2.INTER_NEAREST))
             boxes = [[40 * k, 30 * k, 40 * k + 120, 30 * k + 100] for k in range(7)]
@@ -131,9 +131,9 @@ def _circle(box: list[int]) -> list[float]:
     return np.stack([x, y], 1).ravel().tolist()
 
 
-def rate(pictures: Dataset, workers: int, batch: int) -> float:
-    """Pictures a second after the workers have started."""
-    loader = iter(DataLoader(pictures, batch, num_workers=workers, collate_fn=pseudo_collate))
+def rate(images: Dataset, workers: int, batch: int) -> float:
+    """Images a second after the workers have started."""
+    loader = iter(DataLoader(images, batch, num_workers=workers, collate_fn=pseudo_collate))
     next(loader)
     start = time.perf_counter()
     count = sum(len(batch['inputs']) for batch in loader)
@@ -141,7 +141,7 @@ def rate(pictures: Dataset, workers: int, batch: int) -> float:
 
 
 def gflops(chosen: Set) -> float:
-    """10^9 operations that a picture costs in a training step."""
+    """10^9 operations that an image costs in a training step."""
     if chosen.frozen:
         tower = CLIPResNet(chosen.frozen, attnpool=True).eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -161,8 +161,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('sets', nargs='*', help=f'of {", ".join(SETS)}; default: all')
     parser.add_argument('--tflops', type=float, default=40, help='10^12 operations a second that the device reaches')
-    parser.add_argument('--files', type=positive, default=16, help='pictures that are made')
-    parser.add_argument('--pictures', type=positive, default=160, help='pictures that are read, the files in turn')
+    parser.add_argument('--files', type=positive, default=16, help='images that are made')
+    parser.add_argument('--images', type=positive, default=160, help='images that are read, the files in turn')
     parser.add_argument('--batch', type=positive, default=8)
     args = parser.parse_args()
     if set(args.sets) - set(SETS):
@@ -172,15 +172,15 @@ def main() -> None:
         cfg = Config.fromfile(ROOT / chosen.config)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         with tempfile.TemporaryDirectory() as folder:
-            pictures = Pictures(chosen, cfg, Path(folder), args.files, args.pictures)
+            images = Images(chosen, cfg, Path(folder), args.files, args.images)
             kilobytes = np.mean([f.stat().st_size for f in Path(folder).glob('*.jpg')]) / 1024
-            one, two = (rate(pictures, workers, args.batch) for workers in (1, 2))
-            times = pictures.steps()
+            one, two = (rate(images, workers, args.batch) for workers in (1, 2))
+            times = images.steps()
         operations = gflops(chosen)
         wanted = 1e3 * args.tflops / operations
         print(
             f'{name}: {chosen.size[0]} x {chosen.size[1]} px, {kilobytes:.0f} kB; 1 worker {one:.1f}, 2 workers '
-            f'{two:.1f} pictures/s; a step takes {operations:.1f} GFLOPs a picture: {wanted:.1f} pictures/s at '
+            f'{two:.1f} images/s; a step takes {operations:.1f} GFLOPs an image: {wanted:.1f} images/s at '
             f'{args.tflops:g} TFLOP/s, the work of {wanted / one:.1f} workers'
         )
         print('  ' + ', '.join(f'{step} {ms:.1f}' for step, ms in times.items()) + ' ms', flush=True)

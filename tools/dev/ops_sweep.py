@@ -1,6 +1,6 @@
 """Every config of an installed mmdet or mmseg with the stand-in for mmcv's kernels, and with the compiled ones.
 
-Each model is built with random weights, trains one step and predicts once on small random pictures, in this
+Each model is built with random weights, trains one step and predicts once on small random images, in this
 environment, and in another one if its Python is named; the same seeds in both. Configs whose models are the same run
 once. Every run is a process of its own with a limit of time; the results are kept in a file, and a sweep that was
 stopped goes on from there.
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--results', type=Path, default=Path('ops_sweep.jsonl'), help='kept results')
     parser.add_argument('--compiled', metavar='PYTHON', help='of an environment whose mmcv has compiled kernels')
     parser.add_argument('--only', default='*', metavar='PATTERN', help='configs whose path matches')
-    parser.add_argument('--size', type=int, default=128, help='sides of the pictures, pixels; 0: of each config')
+    parser.add_argument('--size', type=int, default=128, help='sides of the images, pixels; 0: of each config')
     parser.add_argument('--limit', type=float, default=120, help='seconds of the processor for one model')
     parser.add_argument('--memory', type=float, default=MEMORY, help='GiB of address space for one model')
     parser.add_argument('--report', action='store_true', help='only print the table of the kept results')

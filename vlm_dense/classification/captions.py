@@ -1,4 +1,4 @@
-"""Captions with the classes that they name, in the place of labelled images (TaI-DPT, CVPR 2023, section 3.2)."""
+"""Captions with the classes that they name, instead of labelled images (TaI-DPT, CVPR 2023, section 3.2)."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ class CaptionFileDataset(BaseDataset):
 
 @DATASETS.register_module()
 class CaptionDataset:
-    """Captions that name classes, as token ids in the place of images, with the labels of the classes.
+    """Captions that name classes, as token ids instead of images, with the labels of the classes.
 
     Captions without class are left out; the log counts them. To these come sentences about each class alone.
 

@@ -1,4 +1,4 @@
-"""Features of a frozen image tower in the place of images, computed once and kept on disk."""
+"""Features of a frozen image tower instead of images, computed once and kept on disk."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from vlm_dense.engine.generators import generators_kept, seed_generators
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import DATASETS
 
-_CHECKED = 4  # features of each set that are computed anew in every run, to see that they still come out
+_CHECKED = 4  # features of each set that are computed again in every run, to see that they still come out
 _TOLERANCE = 1e-3
 
 
 @DATASETS.register_module()
 class FeatureDataset:
-    """What the frozen image tower makes of another data set's images, in the place of the images.
+    """What the frozen image tower makes of another data set's images, instead of the images.
 
     ``vlm_dense.PrepareHook``, which has to be among the hooks, shows the model to the data set before it is used. Then
     features that are not yet in ``cache_dir`` are computed and written, by several processes a share each; of those
@@ -163,7 +163,7 @@ class FeatureDataset:
             rows = {}
             if rank == 0:
                 print_log(
-                    f'FeatureDataset: features in {store.folder} do not come out again; all are computed anew.',
+                    f'FeatureDataset: features in {store.folder} do not come out again; all are computed again.',
                     logger='current',
                     level=logging.WARNING,
                 )

@@ -39,7 +39,7 @@ def draw_shots(labels: Iterable[int], shots: int, draw: random.Random, names: Se
     wrong = [label for label in groups if not 0 <= label < len(names)]
     if wrong:
         raise DataError(
-            f'{where} has the label {wrong[0]}; expected 0 to {len(names) - 1} for {len(names)} classes. Mend the '
+            f'{where} has the label {wrong[0]}; expected 0 to {len(names) - 1} for {len(names)} classes. Fix the '
             'label, or name all classes.'
         )
     empty = [name for label, name in enumerate(names) if label not in groups]

@@ -36,7 +36,7 @@ class ZeroShotComparisonHook(Hook):
         self.zero_shot: dict[str, float] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Test with hand-written prompts, plain towers and cosines in the place of the model's own parts."""
+        """Test with hand-written prompts, plain towers and cosines instead of the model's own parts."""
         model = bare_model(runner)
         names = [name.replace('_', ' ') for name in model.class_names]
         prompt = MODELS.build(

@@ -11,7 +11,7 @@ class ClsDataSample(BaseDataElement):
 
     Fields:
         gt_label: int64, scalar: the class.
-        gt_labels: int64 (K,), in place of it where an image may show several classes: 1 shown, 0 not, -1 unknown.
+        gt_labels: int64 (K,), instead of it where an image may show several classes: 1 shown, 0 not, -1 unknown.
         pred_scores: float32 (K,): the logits.
         pred_label: int64, scalar: the class with the greatest logit.
 

@@ -118,7 +118,7 @@ def label_vector(results: dict) -> torch.Tensor:
         wrong = [label for label in labels if not 0 <= label < count]
         if wrong:
             raise DataError(
-                f'{where} has the label {wrong[0]} in {key}; expected 0 to {count - 1} for {count} classes. Mend '
+                f'{where} has the label {wrong[0]} in {key}; expected 0 to {count - 1} for {count} classes. Fix '
                 'the label, or name all classes.'
             )
         vector[labels] = value

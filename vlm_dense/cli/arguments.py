@@ -23,7 +23,7 @@ import vlm_dense
 from vlm_dense.engine.configs.names import existing_config
 from vlm_dense.engine.messages import local_rank, user_errors
 from vlm_dense.errors import DataError
-from vlm_dense.libraries import need_mm
+from vlm_dense.libraries import require_openmmlab
 from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.zoo import MASKCLIP, METHODS, free_names
 
@@ -61,7 +61,7 @@ class ConfigOptions(argparse.Action):
         if wrong:
             raise argparse.ArgumentError(self, f'expected KEY=VALUE, found {wrong[0]!r}')
         with user_errors():
-            need_mm()
+            require_openmmlab()
         from mmengine.config import DictAction
 
         DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
@@ -71,7 +71,7 @@ class ConfigFile(argparse.Action):
     """The path or name of a config; that there is one is looked at when the command line is read.
 
     Args:
-        others: Names that may stand in the place of a config.
+        others: Names that may stand instead of a config.
         suffixes: Endings of files that may; whether they are there is looked at when they are read.
     """
 
@@ -250,13 +250,13 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_max_pixels(parser: argparse.ArgumentParser) -> None:
-    """Add the limit on pictures from outside."""
+    """Add the limit on images from outside."""
     parser.add_argument(
         '--max-pixels',
         type=int,
         default=MAX_PIXELS,
         metavar='N',
-        help='refuse pictures with more pixels, before memory is taken for them (default: %(default)s; 0: no limit)',
+        help='refuse images with more pixels, before memory is taken for them (default: %(default)s; 0: no limit)',
     )
 
 
@@ -270,7 +270,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help=f'config, its name in configs/, an exported file, or one of {", ".join(MASKCLIP)}',
     )
     parser.add_argument('--weights', metavar='CHECKPOINT', help='of a model that was trained; MaskCLIP needs none')
-    parser.add_argument('--arch', help='another CLIP of open_clip in place of --model, as ViT-L-14')
+    parser.add_argument('--arch', help='another CLIP of open_clip instead of --model, as ViT-L-14')
     parser.add_argument('--pretrained', help='its weights: a tag of open_clip, or a file')
     parser.add_argument('--device', help='default: a GPU if there is one')
     add_max_pixels(parser)

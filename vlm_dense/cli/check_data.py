@@ -1,4 +1,4 @@
-"""Look at the data of a config before training: counts, sizes, classes, files that cannot be used, and pictures.
+"""Look at the data of a config before training: counts, sizes, classes, files that cannot be used, and images.
 
 vlm-dense check-data configs/denseclip/denseclip_own-masks.py --data-root DIR --classes names.txt
 """
@@ -16,8 +16,8 @@ def parser() -> arguments.Parser:
     parser = arguments.Parser('check-data', __doc__)
     arguments.add_config(parser)
     arguments.add_data(parser)
-    parser.add_argument('--out', default='work_dirs/check_data', metavar='DIR', help='for pictures (%(default)s)')
-    parser.add_argument('--samples', type=arguments.positive, default=6, help='in each picture (%(default)s)')
+    parser.add_argument('--out', default='work_dirs/check_data', metavar='DIR', help='for images (%(default)s)')
+    parser.add_argument('--samples', type=arguments.positive, default=6, help='in each image (%(default)s)')
     parser.add_argument('--show', type=arguments.positive, default=10, help='faults that are listed (%(default)s)')
     arguments.add_config_arguments(parser)
     arguments.add_json(parser)

@@ -3,7 +3,7 @@
 vlm-dense compare-dense --methods maskclip sclip naclip --datasets shapes camvid --data-root camvid=DIR
 vlm-dense compare-dense --methods naclip lposs --datasets voc20 ade20k --tower vit-b16
 
-Runs what is missing of configs/<method>/<method>_<tower>_<data set>.py and writes results.md, results.csv and a picture
+Runs what is missing of configs/<method>/<method>_<tower>_<data set>.py and writes results.md, results.csv and an image
 a data set into the folder of --out. Stop it as you like, also with kill -9: the same command goes on. Names are encoded
 once for all methods with the same text side; methods that see the same images share them, and the blocks of a tower
 that they have in common.
@@ -45,11 +45,12 @@ def parser() -> arguments.Parser:
         '--timed', type=arguments.positive, default=8, metavar='N', help='images of the median time (%(default)s)'
     )
     parser.add_argument(
-        '--pictures',
+        '--drawn',
+        '--pictures',  # codespell:ignore pictures
         type=arguments.positive,
         default=3,
         metavar='N',
-        help='rows of a picture, evenly spread images (%(default)s)',
+        help='images that are drawn with their label maps, evenly spread (%(default)s)',
     )
     parser.add_argument('--out', default='work_dirs/compare_dense', type=Path, help='folder of results (%(default)s)')
     parser.add_argument('--data-root', nargs='+', default=[], metavar='SET=DIR', help='where the data lie')
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for group in dense.groups(missing):
             if not args.quiet:
                 print(f'\n{group[0].dataset}: {", ".join(cell.method for cell in group)}', flush=True)
-            failed |= dense.run_group(group, args.out, args.pictures, _progress(args.quiet))
+            failed |= dense.run_group(group, args.out, args.drawn, _progress(args.quiet))
         for cell in cells:
             if cell not in failed and not dense.result_at(cell.file(args.out, 'cost')):
                 failed |= _measure(cell, args.out, args.timed)

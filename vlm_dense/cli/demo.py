@@ -1,4 +1,4 @@
-"""A page in the browser: give a picture, type class names, see the masks.
+"""A page in the browser: give an image, type class names, see the masks.
 
 vlm-dense demo                                   # bundled model, drawn shapes only; a menu of methods
 vlm-dense demo --model maskclip_vit-b16
@@ -47,7 +47,7 @@ def parser() -> arguments.Parser:
         '--waiting', type=int, default=PAGE_WAITING, help='requests that wait at most (default: %(default)s)'
     )
     arguments.add_model_arguments(parser)
-    arguments.add_method_argument(parser, 'a menu of methods in place of --model (default: all, if no model is given)')
+    arguments.add_method_argument(parser, 'a menu of methods instead of --model (default: all, if no model is given)')
     parser.set_defaults(max_pixels=PAGE_PIXELS)
     return parser
 

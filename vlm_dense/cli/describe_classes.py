@@ -42,8 +42,8 @@ CUPL = (
     'What does {} look like?',
     'Describe the looks of {}.',
     'How can one recognise {}?',
-    'Describe a picture of {} from the web.',
-    'Write a caption for a picture of {}:',
+    'Describe an image of {} from the web.',
+    'Write a caption for an image of {}:',
 )
 """The five kinds of question of CuPL on ImageNet."""
 

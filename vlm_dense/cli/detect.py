@@ -1,9 +1,9 @@
-"""Detect objects in pictures with a detector that was trained.
+"""Detect objects in images with a detector that was trained.
 
 vlm-dense detect photo.jpg --model denseclip_mask-rcnn_r50_coco --weights epoch_12.pth
 vlm-dense detect photos/ --model my_config.py --weights work_dirs/my_config/epoch_12.pth --threshold 0.5
 
-The folder of --out gets vis/*.png, the pictures with what was found, and preds/*.json: labels, scores, boxes (x1 y1 x2
+The folder of --out gets vis/*.png, the images with what was found, and preds/*.json: labels, scores, boxes (x1 y1 x2
 y2, pixels) and, of a model that finds them, masks as COCO's run lengths. The classes are those of the training.
 """
 
@@ -21,7 +21,7 @@ from vlm_dense.libraries import need_mmdet
 def parser() -> arguments.Parser:
     """The arguments."""
     parser = arguments.Parser('detect', __doc__)
-    parser.add_argument('image', nargs='+', help='picture files, or one folder of them')
+    parser.add_argument('image', nargs='+', help='image files, or one folder of them')
     parser.add_argument(
         '--model',
         action=arguments.ConfigFile,
@@ -37,7 +37,7 @@ def parser() -> arguments.Parser:
         default=0.3,
         help='score above which objects are drawn and printed; files have all (%(default)s)',
     )
-    parser.add_argument('--batch-size', type=arguments.positive, default=1, help='pictures at a time (%(default)s)')
+    parser.add_argument('--batch-size', type=arguments.positive, default=1, help='images at a time (%(default)s)')
     parser.add_argument('--device', help='default: a GPU if there is one')
     arguments.add_max_pixels(parser)
     arguments.add_quiet(parser)
@@ -54,29 +54,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         need_mmdet()
         arguments.setup(args.quiet)
         from vlm_dense.inference import DetInferencer
-        from vlm_dense.inference.common import file_names, picture_list
+        from vlm_dense.inference.common import file_names, image_list
 
-        pictures = picture_list(args.image)
+        images = image_list(args.image)
         inferencer = DetInferencer(
             args.model,
             args.weights,
             args.device,
-            len(pictures) > 1 and not args.quiet,
+            len(images) > 1 and not args.quiet,
             max_pixels=args.max_pixels or None,
         )
         result = inferencer(
-            pictures,
+            images,
             out_dir=args.out,
             batch_size=args.batch_size,
             pred_score_thr=args.threshold,
             no_save_pred=False,
         )
-    for name, found in zip(file_names(pictures), result['predictions'], strict=True):
+    for name, found in zip(file_names(images), result['predictions'], strict=True):
         report(os.path.join(args.out, '{}', name), found, result['classes'], args.threshold)
 
 
 def report(place: str, found: dict, classes: Sequence[str], threshold: float) -> None:
-    """Print the files of a picture, and label and box of each object whose score is above a threshold."""
+    """Print the files of an image, and label and box of each object whose score is above a threshold."""
     shown = [i for i, score in enumerate(found['scores']) if score > threshold]
     print(f'{place.format("vis")}.png  ({len(shown)} objects; all: {place.format("preds")}.json)')
     for i in shown:

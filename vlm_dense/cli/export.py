@@ -28,7 +28,7 @@ def parser() -> arguments.Parser:
         type=arguments.positive,
         nargs=2,
         metavar=('HEIGHT', 'WIDTH'),
-        help='take pictures of this size only, in px',
+        help='take images of this size only, in px',
     )
     return parser
 

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from vlm_dense.engine.checkpoints.reading import read_checkpoint
     from vlm_dense.engine.configs.checks import check_values
-    from vlm_dense.engine.files import written_whole
+    from vlm_dense.engine.files import atomic_write
     from vlm_dense.engine.outputs import claim
     from vlm_dense.engine.runner import launch
     from vlm_dense.methods.fine_tuning.clip_lora import merged
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             clip = clip_of(cfg.model)
             content = merged(clip.state_dict(), updates)
         claim([args.out], [args.checkpoint])
-        with written_whole(args.out) as begun:
+        with atomic_write(args.out) as begun:
             torch.save(content, begun)
     use = 'as checkpoint'
     if not args.whole:

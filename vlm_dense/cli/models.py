@@ -61,4 +61,4 @@ def show(found: Sequence[Card], names: bool) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
     for row in rows:
         print('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f'\n{len(found)} models. Pictures by any class names, without training: {arguments.command("segment")}.')
+    print(f'\n{len(found)} models. Images by any class names, without training: {arguments.command("segment")}.')

@@ -1,4 +1,4 @@
-"""Write masks for a folder of pictures, to train an ordinary segmentor on.
+"""Write masks for a folder of images, to train an ordinary segmentor on.
 
 vlm-dense pseudo-label maskclip_vit-b16 none photos/ masks/ --thresh 0.5 --classes sky road car
 vlm-dense pseudo-label configs/maskclip_plus_shapes.py work_dirs/.../iter_400.pth photos/ masks/ --processes 2
@@ -21,13 +21,13 @@ def parser() -> arguments.Parser:
     parser = arguments.Parser('pseudo-label', __doc__)
     arguments.add_named_config(parser)
     parser.add_argument('checkpoint', nargs='?', help='of a model that was trained; left out or none for MaskCLIP')
-    parser.add_argument('images', help='folder of pictures')
+    parser.add_argument('images', help='folder of images')
     parser.add_argument('out', help='folder for the masks')
     parser.add_argument(
         '--thresh', type=float, default=0.0, help='ignore pixels whose label is less probable (default: %(default)s)'
     )
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='class names for MaskCLIP, in label order')
-    parser.add_argument('--batch-size', type=int, default=1, help='pictures at a time (default: %(default)s)')
+    parser.add_argument('--batch-size', type=int, default=1, help='images at a time (default: %(default)s)')
     parser.add_argument(
         '--processes', type=int, default=1, help='processes, each with the model (default: %(default)s)'
     )
@@ -62,13 +62,13 @@ def main(argv: Sequence[str] | None = None) -> dict:
         'have a label; of these'
     )
     for index, (name, share) in enumerate(summary['histogram'].items()):
-        print(f'  {index:3}  {share:6.1%}  {name}  (in {summary["images"][name]} pictures)')
+        print(f'  {index:3}  {share:6.1%}  {name}  (in {summary["images"][name]} images)')
     bad = summary['bad_files']
     if bad:
-        print(f'{len(bad)} pictures could not be labelled:')
+        print(f'{len(bad)} images could not be labelled:')
         for path, reason in list(bad.items())[:_SHOWN]:
             print(f'  {path}: {reason}')
         if len(bad) > _SHOWN:
             print(f'  ... all are in {SUMMARY}')
-    print(f'Summary: {args.out}/{SUMMARY}. Pictures with a mask, as ann_file: {args.out}/{LIST}')
+    print(f'Summary: {args.out}/{SUMMARY}. Images with a mask, as ann_file: {args.out}/{LIST}')
     return summary

@@ -1,4 +1,4 @@
-"""Segment pictures by class names that you type.
+"""Segment images by class names that you type.
 
 vlm-dense segment photo.jpg --classes sky road car --model maskclip_vit-b16
 vlm-dense segment photos/ --classes sky road car --arch ViT-L-14 --pretrained laion2b_s32b_b82k
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 def parser() -> arguments.Parser:
     """The arguments."""
     parser = arguments.Parser('segment', __doc__)
-    parser.add_argument('image', nargs='+', help='picture files, or one folder of them')
+    parser.add_argument('image', nargs='+', help='image files, or one folder of them')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='class names (default: those of the config)')
     parser.add_argument('--out', default='work_dirs/segment', metavar='DIR', help='where to save (%(default)s)')
     arguments.add_model_arguments(parser)
-    arguments.add_method_argument(parser, 'in place of --model; several are also drawn side by side')
+    arguments.add_method_argument(parser, 'instead of --model; several are also drawn side by side')
     arguments.add_json(parser)
     arguments.add_quiet(parser)
     return parser
@@ -96,17 +96,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         check(args)
         arguments.setup(args.quiet)
         from vlm_dense.engine.outputs import claim
-        from vlm_dense.inference.common import picture_list
+        from vlm_dense.inference.common import image_list
         from vlm_dense.vocabulary.class_names import split_names
 
         classes = split_names(args.classes) if args.classes else None
-        progress = len(picture_list(args.image)) > 1 and not args.quiet
+        progress = len(image_list(args.image)) > 1 and not args.quiet
         if args.method is None:
             return write(report(build(args, progress)(args.image, classes, out_dir=args.out)))
         methods, found = list(dict.fromkeys(args.method)), {}
         if len(methods) > 1:
-            pictures, sheets = zip(*side_by_side(args), strict=True)
-            claim(sheets, pictures)
+            images, sheets = zip(*side_by_side(args), strict=True)
+            claim(sheets, images)
         rows = []
         for method in methods:
             folder = args.out if len(methods) == 1 else os.path.join(args.out, method)
@@ -136,28 +136,26 @@ def report(result: dict) -> list[dict]:
 
 
 def side_by_side(args: argparse.Namespace) -> list[tuple[str, str]]:
-    """Each picture, and the file where the labels of all methods will stand beside it."""
-    from vlm_dense.inference.common import file_names, picture_list
+    """Each image, and the file where the labels of all methods will stand beside it."""
+    from vlm_dense.inference.common import file_names, image_list
 
-    pictures = picture_list(args.image)
+    images = image_list(args.image)
     folder = os.path.join(args.out, 'side_by_side')
-    return [
-        (path, os.path.join(folder, f'{name}.png')) for path, name in zip(pictures, file_names(pictures), strict=True)
-    ]
+    return [(path, os.path.join(folder, f'{name}.png')) for path, name in zip(images, file_names(images), strict=True)]
 
 
 def save_side_by_side(args: argparse.Namespace, found: dict[str, dict]) -> None:
-    """Save a picture with the labels of all methods for each picture that was segmented."""
-    from vlm_dense.inference.common import load_picture, save
+    """Save an image with the labels of all methods for each image that was segmented."""
+    from vlm_dense.inference.common import load_image, save
     from vlm_dense.inference.overlay import draw_side_by_side
 
-    pictures = side_by_side(args)
-    for i, (path, file) in enumerate(pictures):
+    images = side_by_side(args)
+    for i, (path, file) in enumerate(images):
         labels = {
-            method: result['predictions'][i] if len(pictures) > 1 else result['predictions']
+            method: result['predictions'][i] if len(images) > 1 else result['predictions']
             for method, result in found.items()
         }
         names = next(iter(found.values()))['classes']
-        image = load_picture(path, args.max_pixels or None)
+        image = load_image(path, args.max_pixels or None)
         save(draw_side_by_side(image, labels, names).save, file)
         print(file)

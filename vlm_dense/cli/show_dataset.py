@@ -1,4 +1,4 @@
-"""Save a contact sheet of the Shapes data set: a row per domain, each picture beside its labels.
+"""Save a contact sheet of the Shapes data set: a row per domain, each image beside its labels.
 
 vlm-dense show-dataset --out sheet.png --label shape
 """
@@ -41,11 +41,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         from vlm_dense.datasets.contact_sheet import contact_sheet
         from vlm_dense.inference.common import save
 
-        picture = Image.fromarray(contact_sheet(args)[..., ::-1])
+        image = Image.fromarray(contact_sheet(args)[..., ::-1])
         suffix = Path(args.out).suffix.lower()
         if suffix not in Image.registered_extensions():
-            raise ConfigError(f'--out {args.out}: {suffix or "no suffix"} is no format of pictures; take .png.')
+            raise ConfigError(f'--out {args.out}: {suffix or "no suffix"} is no format of images; take .png.')
         few = suffix in ('.png', '.gif')  # few colours make a small file, where the format knows such
-        save((picture.quantize(255) if few else picture).save, args.out)
+        save((image.quantize(255) if few else image).save, args.out)
         size = Path(args.out).stat().st_size // 1000
-    print(f'{args.out}: {picture.width} x {picture.height} px, {size} kB')
+    print(f'{args.out}: {image.width} x {image.height} px, {size} kB')

@@ -21,7 +21,7 @@ def parser() -> arguments.Parser:
     parser.add_argument(
         'checkpoint', nargs='?', help='.pth or .safetensors file; not for models with frozen weights only'
     )
-    parser.add_argument('--show-dir', metavar='DIR', help='save a picture of every prediction in DIR')
+    parser.add_argument('--show-dir', metavar='DIR', help='save an image of every prediction in DIR')
     parser.add_argument('--out', help='keep predictions: a folder for label maps (PNG), or a .pkl file of everything')
     parser.add_argument('--tta', action='store_true', help="use the config's test-time augmentation")
     arguments.add_common_arguments(parser)

@@ -96,7 +96,7 @@ class Attention(nn.Module):
         attn_mask: Tensor | None = None,
         prefix_kv: tuple[Tensor, Tensor] | None = None,
         packing: Packing | None = None,
-        ends_only: bool = False,
+        last_token_only: bool = False,
         return_kv: bool = False,
         return_weights: bool = False,
     ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]] | tuple[Tensor, Tensor]:
@@ -110,23 +110,26 @@ class Attention(nn.Module):
                 scores.
             prefix_kv: Keys and values, each (1, N or G, H, P, d), put in front of the own ones; all queries see them.
             packing: Places of packed sequences.
-            ends_only: Only the last tokens of the packed sequences are queries.
+            last_token_only: Only the last tokens of the packed sequences are queries.
             return_kv: Also return this call's own keys and values, ready to be another call's ``prefix_kv``.
             return_weights: Also return the attention weights.
 
         Returns:
-            Of the shape of ``y``, or (G, sequences, C) with ``ends_only``; with ``return_kv`` a pair of it and
+            Of the shape of ``y``, or (G, sequences, C) with ``last_token_only``; with ``return_kv`` a pair of it and
             (k, v), each (N, H, L, d); with ``return_weights`` a pair of it and (N, H, L, L).
         """
         q, k, v = self.project(y)
         groups, n = y.shape[0], None if packing is None else packing.ends.shape[0]
         if packing is not None:  # spread out to rows of equal length, (G * n, L, C)
-            queries = packing.ends if ends_only else packing.padded
+            queries = packing.ends if last_token_only else packing.padded
             q, k, v = (
                 t.index_select(1, rows).reshape(groups * n, -1, t.shape[-1])
                 for t, rows in ((q, queries), (k, packing.padded), (v, packing.padded))
             )
-            causal, attn_mask = not ends_only, packing.visible.repeat(groups, 1, 1, 1) if ends_only else None
+            causal, attn_mask = (
+                not last_token_only,
+                packing.visible.repeat(groups, 1, 1, 1) if last_token_only else None,
+            )
             if prefix_kv is not None and groups > 1:
                 prefix_kv = tuple(t.repeat_interleave(n, dim=0) for t in prefix_kv)
         q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2) for t in (q, k, v))
@@ -149,7 +152,7 @@ class Attention(nn.Module):
         out = self.out_proj(mixed.transpose(-3, -2).flatten(-2))
         if packing is not None:
             out = out.view(groups, -1, out.shape[-1])
-            return out if ends_only else out.index_select(1, packing.rows)
+            return out if last_token_only else out.index_select(1, packing.rows)
         return (out, (k, v)) if return_kv else out
 
 
@@ -196,22 +199,22 @@ class Block(nn.Module):
         Args:
             x: (N, L, C) tokens; with ``packing`` (G, S, C).
             drop_path: Module applied to both residual branches (stochastic depth).
-            path: Function of this block and ``x`` whose result is returned in place of the block's own. A method that
+            path: Function of this block and ``x`` whose result is returned instead of the block's own. A method that
                 uses the block's parts in another way goes through here, so that a wrapper of the block (sharding) has
                 gathered its weights and hooks on it fire.
             light: Compute the hidden tokens of the MLP again in the backward pass.
             **attention: Options of :meth:`Attention.forward`.
 
         Returns:
-            (N, L, C), or what :meth:`Attention.forward` gives by its options: (G, sequences, C) with ``ends_only``; a
-            pair of tokens and keys and values with ``return_kv``, of tokens and weights with ``return_weights``.
+            (N, L, C), or what :meth:`Attention.forward` gives by its options: (G, sequences, C) with
+            ``last_token_only``; a pair of tokens and keys and values with ``return_kv``, of tokens and weights with ``return_weights``.
         """
         if path is not None:
             return path(self, x)
         branch, extra = self.attn(self.ln_1(x), **attention), None
         if isinstance(branch, tuple):
             branch, extra = branch
-        if attention.get('ends_only'):
+        if attention.get('last_token_only'):
             x = x.index_select(1, attention['packing'].ends)
         branch = self.ls_1(branch)
         x = self.feed_forward(x + (branch if drop_path is None else drop_path(branch)), drop_path, light)

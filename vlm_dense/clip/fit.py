@@ -17,7 +17,7 @@ def check_fit(
 
     Args:
         state_dict: What was found.
-        reference: Name -> shape of everything that is needed. With tensors in the place of shapes (the module's own
+        reference: Name -> shape of everything that is needed. With tensors instead of shapes (the module's own
             state dict), integers and booleans where floats belong are refused as well.
         source: Where the state dict comes from, for the message.
 

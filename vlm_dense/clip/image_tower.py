@@ -53,7 +53,7 @@ class ImageFeatures:
         pooled: (B, D) the image feature with an attention pool that has no table of positions (TaI-DPT, section 3.3);
             of a ViT, which has no such pool, ``global_``.
         images: (B, 3, H, W) what the tower was given.
-        tokens: (B, T, D) every position of a text in the place of an image, not normalised; ``global_`` is then that of
+        tokens: (B, T, D) every position of a text instead of an image, not normalised; ``global_`` is then that of
             the end-of-text token.
         padding: (B, T) bool, which of them lie behind the text. Comes with ``tokens``.
         prompts: The tokens that the tower was given. Not part of a selection of images or of a copy.

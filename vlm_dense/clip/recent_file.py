@@ -29,7 +29,7 @@ class _RecentFile:
             return found
 
     def keep(self, key: tuple, state_dict: dict[str, Tensor]) -> None:
-        """Keep this state dict in the place of another."""
+        """Keep this state dict instead of another."""
         with self._lock:
             self._forget()
             self._key, self._state_dict = key, state_dict

@@ -302,7 +302,7 @@ class TextTower(BaseModule):
                 of each sequence before it (TCP).
             chunk_size: Replaces the tower's.
             project: Send them through the tower's last projection; without,
-                there are ``width`` channels in the place of D.
+                there are ``width`` channels instead of D.
 
         Returns:
             ``(N, D)``, or ``(G, N, D)`` for a 3-D prefix; not normalised.
@@ -392,7 +392,7 @@ class TextTower(BaseModule):
                 rows = packing.starts[:, None] + torch.arange(tokens.shape[1], device=x.device)
                 x = x.index_copy(1, rows.flatten(), tokens.flatten(0, 1).to(x.dtype).expand(groups, -1, -1))
             kv = keys_values and keys_values[layer]
-            x = block(x, packing=packing, prefix_kv=kv, ends_only=layer == len(blocks) - 1)
+            x = block(x, packing=packing, prefix_kv=kv, last_token_only=layer == len(blocks) - 1)
         return x
 
     def _too_long(self, length: int) -> ClassNamesError:

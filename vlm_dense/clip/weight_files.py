@@ -20,7 +20,7 @@ from vlm_dense.errors import CheckpointError, WeightsNotFoundError
 _LEGACY_TORCH = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
 _LITTLE = 1 << 20  # bytes of repeated values that a file may always have
 _FOREIGN = {
-    b'<': 'an HTML or XML page (saved in place of the file?)',
+    b'<': 'an HTML or XML page (saved instead of the file?)',
     b'version https://git-lfs': 'a Git LFS pointer (the file itself was not fetched)',
     b'\x89PNG': 'a PNG image',
     b'\xff\xd8\xff': 'a JPEG image',

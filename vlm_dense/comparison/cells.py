@@ -95,7 +95,7 @@ def plan(
 
     Args:
         configs: Folder of ``<method>_<dataset>.py``. A set of CoOp's without such a file takes
-            ``<method>_imagenet.py`` with the set's name and template in the place of ImageNet's, a drawn set
+            ``<method>_imagenet.py`` with the set's name and template instead of ImageNet's, a drawn set
             ``<method>_shapes.py``, see :func:`with_pairs`.
         options: As of ``--cfg-options``, for every config.
 
@@ -249,7 +249,7 @@ def method_config(folder: Path, method: str, dataset: str) -> dict:
 
 
 def _with_set(cfg: dict, new: str) -> dict:
-    """Another of CoOp's sets, with its template, in the place of ImageNet; a config of the set itself as it is."""
+    """Another of CoOp's sets, with its template, instead of ImageNet; a config of the set itself as it is."""
     cfg = copy.deepcopy(cfg)
     sets = image_sets(cfg)
     if new not in SETS or not sets or new in {node['name'] for node in sets}:
@@ -260,9 +260,9 @@ def _with_set(cfg: dict, new: str) -> dict:
 
 
 def _with_template(cfg: dict, old: str, new: str) -> dict:
-    """CoOp's sentence for one set in the place of that for another.
+    """CoOp's sentence for one set instead of that for another.
 
-    Outside of ImageNet also in the place of ImageNet's lists, and the file of sentences that has the set's name.
+    Outside of ImageNet also instead of ImageNet's lists, and the file of sentences that has the set's name.
     """
     ((old_sentence, *_), (sentence, *_)) = read_templates(old), read_templates(new)
     far = not new.startswith('imagenet')  # its variants have its classes

@@ -27,7 +27,7 @@ from vlm_dense.comparison.origin import code_digest, weights_digest
 from vlm_dense.comparison.shared_tower import SharedTower
 from vlm_dense.contract.prompt import TextPrompt
 from vlm_dense.engine.configs.names import existing_config
-from vlm_dense.engine.files import written_whole
+from vlm_dense.engine.files import atomic_write
 from vlm_dense.engine.runner.launch import prepare
 from vlm_dense.engine.runner.memory import PeakMemory
 from vlm_dense.errors import ConfigError, UserError
@@ -124,7 +124,7 @@ def result_at(path: Path) -> dict | None:
 def write_json(path: Path, value: dict) -> None:
     """Write a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(value), encoding='utf-8')
 
 
@@ -165,7 +165,7 @@ def encode_text(cell: Cell, folder: Path) -> None:
         ):
             return
         folder.mkdir(parents=True, exist_ok=True)
-        with torch.no_grad(), written_whole(path) as partial:
+        with torch.no_grad(), atomic_write(path) as partial:
             torch.save(built.embed_classes().cpu(), partial)
     model.decode_head = dict(head, text_embeddings_path=str(path))
     for name in ('text_encoder', 'text_prompt'):
@@ -218,13 +218,13 @@ def spread(count: int | None, length: int) -> list[int]:
 
 
 @torch.no_grad()
-def run_group(cells: Sequence[Cell], out: Path, pictures: int, told=lambda done, every: None) -> dict[Cell, str]:
+def run_group(cells: Sequence[Cell], out: Path, drawn: int, told=lambda done, every: None) -> dict[Cell, str]:
     """Test models on the images that they share, and write a result for each.
 
     A run that was stopped goes on; a method that fails stops no other.
 
     Args:
-        pictures: So many images, evenly spread, are kept with the labels that they got, for the picture.
+        drawn: So many images, evenly spread, are kept with the labels that they got, to be drawn.
         told: Called with (done, all) images.
 
     Returns:
@@ -243,7 +243,7 @@ def run_group(cells: Sequence[Cell], out: Path, pictures: int, told=lambda done,
         return failed
     dataset = DATASETS.build(cells[0].cfg.test_dataloader.dataset)
     indices = spread(cells[0].images, len(dataset))
-    kept = spread(pictures, len(indices))
+    kept = spread(drawn, len(indices))
     metrics = {cell.method: Evaluator(copy.deepcopy(cell.cfg.test_evaluator)) for cell in running}
     for metric in metrics.values():
         metric.dataset_meta = dataset.metainfo
@@ -273,7 +273,7 @@ def run_group(cells: Sequence[Cell], out: Path, pictures: int, told=lambda done,
     for cell in running:
         found = {name: float(value) for name, value in metrics[cell.method].evaluate(len(indices)).items()}
         write_json(cell.file(out, 'scores'), dict(found, images=len(indices)))
-        _keep_pictures(cell, out, shown)
+        _keep_images(cell, out, shown)
     progress.unlink(missing_ok=True)
     return failed
 
@@ -281,7 +281,7 @@ def run_group(cells: Sequence[Cell], out: Path, pictures: int, told=lambda done,
 def _save(path: Path, done: int, metrics: dict[str, Evaluator], shown: list[dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     results = {name: [list(r) for r in metric.metrics[0].results] for name, metric in metrics.items()}
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         torch.save(dict(done=done, results=results, shown=shown), partial)
 
 
@@ -297,8 +297,8 @@ def _resume(path: Path, metrics: dict[str, Evaluator]) -> tuple[int, list[dict]]
     return kept['done'], kept['shown']
 
 
-def _keep_pictures(cell: Cell, out: Path, shown: list[dict]) -> None:
-    path = cell.file(out, 'pictures').with_suffix('.npz')
+def _keep_images(cell: Cell, out: Path, shown: list[dict]) -> None:
+    path = cell.file(out, 'pictures').with_suffix('.npz')  # codespell:ignore pictures
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {}
     for i, one in enumerate(shown):

@@ -1,4 +1,4 @@
-"""What a comparison of segmentation models found: CSV, one table, and a picture a data set."""
+"""What a comparison of segmentation models found: CSV, one table, and an image a data set."""
 
 from __future__ import annotations
 
@@ -78,23 +78,23 @@ def _number(value: float | None, form: str) -> str:
 
 
 def draw(cells: Sequence[Cell], out: Path) -> list[Path]:
-    """A picture of each data set: image, truth and the labels of each method side by side; returns the files."""
+    """An image of each data set: image, truth and the labels of each method side by side; returns the files."""
     files = []
     for dataset in dict.fromkeys(cell.dataset for cell in cells):
         found = {}
         for cell in cells:
-            path = cell.file(out, 'pictures').with_suffix('.npz')
+            path = cell.file(out, 'pictures').with_suffix('.npz')  # codespell:ignore pictures
             if cell.dataset == dataset and path.is_file():
                 with np.load(path, allow_pickle=False) as arrays:
                     found[cell] = dict(arrays)
         if not any(found.values()):
             continue
         files.append(out / f'{dataset}.png')
-        _picture(found).save(files[-1])
+        _image(found).save(files[-1])
     return files
 
 
-def _picture(found: dict[Cell, dict]):
+def _image(found: dict[Cell, dict]):
     first = next(cell for cell, arrays in found.items() if arrays)
     names = class_names(first.cfg, ('test_dataloader',))
     colours = class_colours(names)

@@ -1,4 +1,4 @@
-"""What a comparison found, as CSV, Markdown and a picture."""
+"""What a comparison found, as CSV, Markdown and an image."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def _unique(values: Iterable) -> list:
     return list(dict.fromkeys(values))
 
 
-# --- picture --------------------------------------------------------------------------------------------------
+# --- image --------------------------------------------------------------------------------------------------
 
 
 def draw(rows: list[dict], path: Path) -> None:

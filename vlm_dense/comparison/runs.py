@@ -22,7 +22,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from vlm_dense.comparison.cells import Cell, prepared_from
 from vlm_dense.engine.configs.checks import class_names, registered
-from vlm_dense.engine.files import last_checkpoint, lock, written_whole
+from vlm_dense.engine.files import atomic_write, last_checkpoint, lock
 from vlm_dense.engine.forked import forked_context
 from vlm_dense.engine.runner import launch
 from vlm_dense.errors import ConfigError
@@ -99,12 +99,12 @@ def write_cell(cell: Cell, folder: Path) -> None:
     ``origin.json`` tells the digests of weights and code.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with written_whole(folder / 'origin.json') as begun:
+    with atomic_write(folder / 'origin.json') as begun:
         begun.write_text(json.dumps(cell.origin), encoding='utf-8')
     configs = {cell.files[name]: cfg for name, cfg in cell.tests.items()}
     for name, cfg in dict(configs, **(dict(train=cell.train) if cell.train else {})).items():
         lines = (f'{key} = {pprint.pformat(value, width=118, sort_dicts=False)}\n' for key, value in cfg.items())
-        with written_whole(folder / f'{name}.py') as begun:
+        with atomic_write(folder / f'{name}.py') as begun:
             begun.write_text(f'# {cell}\n' + ''.join(lines), encoding='utf-8')
 
 
@@ -156,7 +156,7 @@ def _train_and_test(folder: Path) -> None:
             broken = True
             continue
         found['minutes'] = minutes + (time.perf_counter() - start) / 60
-        with written_whole(config.with_suffix('.json')) as begun:
+        with atomic_write(config.with_suffix('.json')) as begun:
             begun.write_text(json.dumps(found), encoding='utf-8')
     if broken:
         sys.exit(1)

@@ -38,7 +38,7 @@ class Prepared:
                 'to custom_hooks, see the documentation of the class on what it reads, or load a checkpoint.'
             )
 
-    def needed(self, data: Mapping[str, DataLoader], name: str) -> DataLoader:
+    def loader(self, data: Mapping[str, DataLoader], name: str) -> DataLoader:
         """The loader of that name.
 
         Raises:

@@ -103,7 +103,7 @@ def labels_of(data_samples: Sequence, num_classes: int) -> Tensor:
         sample = data_samples[int(wrong.nonzero()[0])]
         raise DataError(
             f'{sample.get("img_path", "An image")} has the label {int(sample.gt_label)}; expected 0 to '
-            f'{num_classes - 1} for {num_classes} classes. Mend the label, or name all classes.'
+            f'{num_classes - 1} for {num_classes} classes. Fix the label, or name all classes.'
         )
     return labels
 
@@ -140,7 +140,7 @@ class Step:
         """Classes of the images, int64 (B,), checked by :func:`labels_of`."""
         return labels_of(self.data_samples, len(self.class_names))
 
-    def several_labels(self) -> Tensor:
+    def multi_hot_labels(self) -> Tensor:
         """Whether each class of the step is shown: int64 (B, K) or (B, k) of 1, 0 and -1 for unknown.
 
         Raises:

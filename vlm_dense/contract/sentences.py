@@ -60,7 +60,7 @@ def _checked(content: object, where: str) -> dict[str, list[str]]:
         raise DataError(f'{where}: {expected}; found {what}.')
     for name, texts in content.items():
         if isinstance(texts, str) or not isinstance(texts, Sequence):
-            raise DataError(f'{where}: {expected}; the class {name!r} has a {type(texts).__name__} in place of a list.')
+            raise DataError(f'{where}: {expected}; the class {name!r} has a {type(texts).__name__} instead of a list.')
         other = next((text for text in texts if not isinstance(text, str)), None)
         if other is not None:
             raise DataError(f'{where}: {expected}; the list of the class {name!r} has the entry {other!r}.')

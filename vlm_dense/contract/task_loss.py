@@ -77,7 +77,7 @@ class TaskCrossEntropy(Loss):
         classes = every if step.classes is None else step.classes
         logits = self.restrict(step.logits, step.data_samples, classes)
         if 'gt_labels' in step.data_samples[0]:
-            shown = (step.several_labels() == 1).to(logits.dtype)
+            shown = (step.multi_hot_labels() == 1).to(logits.dtype)
             blank = (shown.sum(dim=1) == 0).nonzero()
             if len(blank):
                 where = step.data_samples[int(blank[0])].get('img_path', 'An image')

@@ -1,4 +1,4 @@
-"""Checks on files as they are read: pictures (:class:`LoadImage`), masks (:class:`LoadMask`, :class:`CheckSeg`)."""
+"""Checks on files as they are read: images (:class:`LoadImage`), masks (:class:`LoadMask`, :class:`CheckSeg`)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda image: np.swapaxes(np.rot90(image, 2), 0, 1),
     8: np.rot90,
 }
-"""EXIF orientation -> what shows the picture upright."""
+"""EXIF orientation -> what shows the image upright."""
 _unlimited = threading.Lock()
 
 
@@ -60,7 +60,7 @@ def other_case(folder: str, suffix: str) -> list[str]:
 
 
 def open_header(source: str | bytes) -> Image.Image:
-    """A picture of which only the header has been read, whatever its size; close it.
+    """An image of which only the header has been read, whatever its size; close it.
 
     Pillow's own limit, which counts pixels before anybody can ask for them, is off meanwhile.
     """
@@ -73,7 +73,7 @@ def open_header(source: str | bytes) -> Image.Image:
 
 
 def check_pixels(size: tuple[int, int], max_pixels: int | None, what: str) -> None:
-    """Refuse a picture by what its header says, before memory is taken for it.
+    """Refuse an image by what its header says, before memory is taken for it.
 
     Args:
         size: Width and height.
@@ -104,7 +104,7 @@ def check_limit(max_pixels: int | None) -> int | None:
 
 
 def check_plain(path: str) -> None:
-    """Refuse what stands in the place of a file and would be read without end: a pipe, a device, a folder.
+    """Refuse what stands instead of a file and would be read without end: a pipe, a device, a folder.
 
     Raises:
         DataError: names it.
@@ -183,7 +183,7 @@ class LoadImage(LoadImageFromFile):
 class LoadMask(LoadAnnotations):
     """mmseg's ``LoadAnnotations`` that names a mask which cannot be read or whose values are no labels.
 
-    ``tools/train.py`` and ``tools/test.py`` put it in the place of ``LoadAnnotations`` of mmseg.
+    ``tools/train.py`` and ``tools/test.py`` put it instead of ``LoadAnnotations`` of mmseg.
 
     Args:
         max_pixels: As of :class:`LoadImage`.
@@ -235,7 +235,7 @@ class CheckSeg(BaseTransform):
         ignore_index: Label of pixels that count nowhere.
 
     Raises:
-        DataError: a label out of range, a mask in colours in place of labels, or one of another size than its image;
+        DataError: a label out of range, a mask in colours instead of labels, or one of another size than its image;
             names the file.
     """
 
@@ -279,7 +279,7 @@ class CheckSeg(BaseTransform):
     def _complain(self, path: str, found: str) -> None:
         raise DataError(
             f'Mask {path} holds the label {found}. Expected 0 to {self.num_classes - 1}, or {self.ignore_index} for '
-            'pixels to ignore. Mend the mask, or set num_classes and reduce_zero_label to suit it.'
+            'pixels to ignore. Fix the mask, or set num_classes and reduce_zero_label to suit it.'
         )
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ GAP = 4
 
 
 def overlay(data: dict, palette: np.ndarray) -> np.ndarray:
-    """Label colours mixed into a greyed picture: uint8 (H, W, 3), BGR."""
+    """Label colours mixed into a greyed image: uint8 (H, W, 3), BGR."""
     grey = data['img'].mean(2, keepdims=True) * 0.35 + 40
     painted = np.broadcast_to(grey, data['img'].shape).copy()
     labelled = data['gt_instance_masks'].any(0)

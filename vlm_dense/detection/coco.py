@@ -64,7 +64,7 @@ class _CheckedCOCO(COCO):
             if twice:
                 raise DataError(
                     f'{self.path}: {len(twice)} ids of {key} are there more than once, as {twice[0]!r}; one would take '
-                    "the other's place. Number them anew."
+                    "the other's place. Number them again."
                 )
         names = Counter(category.get('name') for category in self.dataset['categories'])
         if '' in names or not all(isinstance(name, str) for name in names) or max(names.values(), default=1) > 1:
@@ -82,7 +82,7 @@ class _CheckedCOCO(COCO):
         for image in self.imgs.values():
             for key, kind in (('file_name', str), ('height', int), ('width', int)):
                 if not isinstance(image.get(key), kind):
-                    raise DataError(f'{self.path}: image {image["id"]} has {key} {image.get(key)!r}. Mend the entry.')
+                    raise DataError(f'{self.path}: image {image["id"]} has {key} {image.get(key)!r}. Fix the entry.')
         for annotation in self.anns.values():
             told = f'{self.path}: annotation {annotation["id"]}'
             if annotation.get('image_id') not in self.imgs:

@@ -33,7 +33,7 @@ def partial_of(path: str | Path) -> Path:
 
 
 @contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield where to write; what is there in the end takes the place of ``path`` at once.
 
     A process that is killed at any moment, or a disk that is full, leaves ``path`` as it was or whole.
@@ -44,7 +44,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     Examples:
         >>> import tempfile
         >>> folder = tempfile.mkdtemp()
-        >>> with written_whole(f'{folder}/a.txt') as begun:
+        >>> with atomic_write(f'{folder}/a.txt') as begun:
         ...     _ = begun.write_text('whole')
         >>> os.listdir(folder)
         ['a.txt']
@@ -52,13 +52,13 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     partial = partial_of(path)
     try:
         yield partial
-        put_in_place(path)
+        commit(path)
     except BaseException:
         remove(partial)
         raise
 
 
-def put_in_place(path: str | Path) -> None:
+def commit(path: str | Path) -> None:
     """Flush what lies at :func:`partial_of` ``path``, a file or a folder, to the disk and let it become ``path``."""
     path, partial = Path(path), partial_of(path)
     for each in [*partial.rglob('*'), partial]:
@@ -145,7 +145,7 @@ def locked_work_dir(work_dir: str) -> Iterator[None]:
 
 def write_last(work_dir: str, checkpoint: str) -> None:
     """Make ``checkpoint`` the last one of a work dir."""
-    with written_whole(os.path.join(work_dir, LAST)) as begun:
+    with atomic_write(os.path.join(work_dir, LAST)) as begun:
         begun.write_text(str(checkpoint), encoding='utf-8')
 
 

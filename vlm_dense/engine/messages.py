@@ -1,4 +1,4 @@
-"""What a user can mend, told in one message: programs print it and leave with status 2, without traceback.
+"""What a user can fix, told in one message: programs print it and leave with status 2, without traceback.
 
 Nothing heavy is imported here, so that a program can say what is wrong with its arguments before it imports torch.
 """
@@ -32,7 +32,7 @@ _OF_BUILDS = (TypeError, ValueError, AssertionError, LookupError, AttributeError
 
 @contextmanager
 def user_errors(once_per_machine: bool = False, interrupted: Callable[[], str] | str | None = None) -> Iterator[None]:
-    """Print the message of an error that a user can mend and leave with status 2, without traceback.
+    """Print the message of an error that a user can fix and leave with status 2, without traceback.
 
     Those are every :class:`UserError`, unknown names in a registry, arguments that a component of a config does not
     take or refuses, files and folders that cannot be read or written, a full disk, memory that does not suffice, and
@@ -43,7 +43,7 @@ def user_errors(once_per_machine: bool = False, interrupted: Callable[[], str] |
         interrupted: After Ctrl-C, what is saved and how to go on; a sentence, or what gives one.
 
     Raises:
-        SystemExit: status 2, in place of these errors.
+        SystemExit: status 2, instead of these errors.
     """
     try:
         yield
@@ -176,7 +176,7 @@ def _of_system(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and type(error).__name__ == 'OutOfMemoryError':  # torch's
         return f'The memory of the GPU does not suffice: {text.splitlines()[0]} Take a smaller batch_size.'
     if isinstance(error, MemoryError):
-        return 'The memory of this machine does not suffice. Take a smaller batch_size or smaller pictures.'
+        return 'The memory of this machine does not suffice. Take a smaller batch_size or smaller images.'
     return None
 
 

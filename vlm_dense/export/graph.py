@@ -96,14 +96,14 @@ def graph_of(model: nn.Module) -> Graph:
     if isinstance(model, CLIPClassifier):
         if model.test_time is not None:
             raise ConfigError(
-                f'{kind}: {type(model.test_time).__name__} adapts the model to each picture, which a fixed graph '
+                f'{kind}: {type(model.test_time).__name__} adapts the model to each image, which a fixed graph '
                 'cannot. Export the config without test_time.'
             )
         return ClassifierGraph(model)
     if isinstance(model, BatchedInference):
         if not model.by_windows:
             raise ConfigError(
-                f'{kind} compares the patches of all windows of a picture with each other, by sparse graphs that ONNX '
+                f'{kind} compares the patches of all windows of an image with each other, by sparse graphs that ONNX '
                 'and torch.export do not have. Export another method, as naclip or maskclip.'
             )
         return SegmentorGraph(model)
@@ -111,7 +111,7 @@ def graph_of(model: nn.Module) -> Graph:
         return DetectorGraph(model)
     if hasattr(model, 'roi_head'):
         raise ConfigError(
-            f'{kind} cuts regions out of its maps that differ from picture to picture, so it has no fixed graph. '
+            f'{kind} cuts regions out of its maps that differ from image to image, so it has no fixed graph. '
             'Export a single-stage detector, as denseclip_retinanet_r50_coco.'
         )
     raise ConfigError(f'{kind} cannot be exported; what can: {_KINDS}.')

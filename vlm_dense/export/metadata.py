@@ -1,4 +1,4 @@
-"""What an exported file says of itself: classes, preparation of pictures, thresholds. Plain JSON, read without code.
+"""What an exported file says of itself: classes, preparation of images, thresholds. Plain JSON, read without code.
 
 Parts of a config are among it, and configs name classes to build. A file may be anybody's, so every name must be on one
 of the lists below; a name with a path of modules, which mmengine would import, is on none.
@@ -43,7 +43,7 @@ def parse(text: str | bytes | None, path: str) -> dict:
     """
     if text is None:
         raise CheckpointError(
-            f'{path} was not written by vlm_dense: it does not say which classes it has and how pictures are prepared. '
+            f'{path} was not written by vlm_dense: it does not say which classes it has and how images are prepared. '
             'Export the model with tools/export.py.'
         )
     try:
@@ -92,7 +92,7 @@ def _not_in(node, known: Sequence[str]) -> Iterator[str]:
 
 
 def with_tuples(node):
-    """The same with tuples in the place of lists of numbers or words, as arguments of transforms are tuples."""
+    """The same with tuples instead of lists of numbers or words, as arguments of transforms are tuples."""
     if isinstance(node, dict):
         return {key: with_tuples(value) for key, value in node.items()}
     if isinstance(node, list):

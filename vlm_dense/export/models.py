@@ -78,7 +78,7 @@ class ExportedSegmentor(BatchedInference, BaseSegmentor):
 
     Args:
         path: ``*.onnx`` or ``*.pt2``, see :func:`vlm_dense.inference.export_file`.
-        test_cfg: In the place of that of the model, see :class:`BatchedInference`.
+        test_cfg: Instead of that of the model, see :class:`BatchedInference`.
 
     Raises:
         CheckpointError, ConfigError: see :class:`vlm_dense.export.runtime.ExportedFile`.

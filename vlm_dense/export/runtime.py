@@ -68,7 +68,7 @@ class ExportedFile:
         if fixed is not None and list(size) != fixed:
             raise DataError(
                 f'{self.path} takes images of {fixed[0]} x {fixed[1]} px (height x width) only, found {size[0]} x '
-                f'{size[1]}. Bring pictures to that size, or export with another --size.'
+                f'{size[1]}. Bring images to that size, or export with another --size.'
             )
         for side, low, high in zip(size, least or (1, 1), most, strict=True):
             if side < low or (high is not None and side > high):

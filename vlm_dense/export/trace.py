@@ -64,8 +64,8 @@ def trace(graph: Graph, size: Size | None, window: Size | None = None) -> Traced
     told = '\n'.join(dict.fromkeys(failures))
     if size is None and window is None:
         raise ConfigError(
-            f'{type(graph.model).__name__} cannot be exported for pictures of any size:\n{told}\nName the size in px '
-            'that it is to take, as in --size 336 336; pictures are then brought to it by your program.'
+            f'{type(graph.model).__name__} cannot be exported for images of any size:\n{told}\nName the size in px '
+            'that it is to take, as in --size 336 336; images are then brought to it by your program.'
         )
     raise ConfigError(f'{type(graph.model).__name__} cannot be exported:\n{told}')
 

@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from vlm_dense.engine.files import written_whole
+from vlm_dense.engine.files import atomic_write
 from vlm_dense.engine.outputs import claim
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.export.describe import describe
@@ -70,7 +70,7 @@ def export_model(
     )
     metadata |= dict(levels=graph.levels) if graph.task == 'detection' else {}
     claim([out])
-    with _told(out), written_whole(out) as begun:
+    with _told(out), atomic_write(out) as begun:
         text = json.dumps(metadata)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')

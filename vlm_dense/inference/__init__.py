@@ -1,4 +1,4 @@
-"""Inferencers: picture in, labels or boxes and picture out."""
+"""Inferencers: image in, labels or boxes and image out."""
 
 from importlib.util import find_spec
 

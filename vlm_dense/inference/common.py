@@ -1,4 +1,4 @@
-"""What the inferencers share: models by name, pictures in, weights, files out."""
+"""What the inferencers share: models by name, images in, weights, files out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vlm_dense.datasets.checks import LoadImage, check_pixels
 from vlm_dense.engine.checkpoints.fit import CheckpointFitHook, read_checkpoint
-from vlm_dense.engine.files import written_whole
+from vlm_dense.engine.files import atomic_write
 from vlm_dense.engine.outputs import claim
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.limits import MAX_PIXELS
@@ -50,10 +50,10 @@ def load_weights(model: nn.Module, weights: str | None, caller: str) -> Sequence
     return names
 
 
-def picture_list(inputs) -> list[str | np.ndarray]:
-    """Paths and arrays; a folder stands for the pictures in it, in the order of their names.
+def image_list(inputs) -> list[str | np.ndarray]:
+    """Paths and arrays; a folder stands for the images in it, in the order of their names.
 
-    Pictures of PIL become arrays, turned as their EXIF entry says; grey ones get three equal channels.
+    Images of PIL become arrays, turned as their EXIF entry says; grey ones get three equal channels.
     """
     inputs = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     inputs = [_as_array(os.fspath(x) if isinstance(x, os.PathLike) else x) for x in inputs]
@@ -62,9 +62,9 @@ def picture_list(inputs) -> list[str | np.ndarray]:
         names = sorted(f for f in os.listdir(folder) if f.lower().endswith(IMG_EXTENSIONS))
         inputs = [os.path.join(folder, f) for f in names]
         if not inputs:
-            raise DataError(f'{folder} holds no picture; looked for files ending in {", ".join(IMG_EXTENSIONS)}.')
+            raise DataError(f'{folder} holds no image; looked for files ending in {", ".join(IMG_EXTENSIONS)}.')
     if not inputs:
-        raise DataError('Expected a picture, found an empty list.')
+        raise DataError('Expected an image, found an empty list.')
     return inputs
 
 
@@ -77,27 +77,27 @@ def _as_array(source):
 
 
 def _of_pil(image: Image.Image) -> np.ndarray:
-    """uint8 (H, W) or (H, W, 3) BGR of a picture of PIL; 16 bits become 8 as they do of a file, by their upper half."""
+    """uint8 (H, W) or (H, W, 3) BGR of an image of PIL; 16 bits become 8 as they do of a file, by their upper half."""
     try:
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith('I'):
             values = np.asarray(image)
             if values.min() < 0 or values.max() > 65535:
                 raise DataError(
-                    f'The picture has values from {values.min()} to {values.max()}; expected 0 to 65535 in the mode '
+                    f'The image has values from {values.min()} to {values.max()}; expected 0 to 65535 in the mode '
                     f'{image.mode!r}. Bring it to 8 bits first.'
                 )
             return (values >> 8).astype(np.uint8)
         if image.mode == 'F':
-            raise DataError('The picture has floating-point values (mode F). Bring it to 8 bits first.')
+            raise DataError('The image has floating-point values (mode F). Bring it to 8 bits first.')
         return np.ascontiguousarray(np.asarray(image.convert('RGB'))[..., ::-1])
     except (OSError, SyntaxError, ValueError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f'The picture of PIL cannot be read: it is closed or cut short ({error}).') from error
+        raise DataError(f'The image of PIL cannot be read: it is closed or cut short ({error}).') from error
 
 
-def load_picture(source: str | np.ndarray, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
+def load_image(source: str | np.ndarray, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
     """uint8 (H, W, 3) BGR as a viewer shows it: turned as its EXIF entry says.
 
     Args:
@@ -105,17 +105,17 @@ def load_picture(source: str | np.ndarray, max_pixels: int | None = MAX_PIXELS) 
         max_pixels: Height x width above which it is refused; ``None``: no limit.
 
     Raises:
-        DataError: no picture, or one that is too large.
+        DataError: no image, or one that is too large.
     """
     if isinstance(source, str):
         load = LoadImage(max_pixels)
         load.remedy = 'Give another file.'
         return load.transform(dict(img_path=source))['img']
     if not isinstance(source, np.ndarray):
-        raise DataError(f'Expected the path of a picture or an array, found {type(source).__name__}.')
+        raise DataError(f'Expected the path of an image or an array, found {type(source).__name__}.')
     if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
-        raise DataError(f'Expected a picture as uint8 (H, W, 3), BGR, found {source.dtype} {source.shape}.')
-    check_pixels(source.shape[1::-1], max_pixels, 'The picture')
+        raise DataError(f'Expected an image as uint8 (H, W, 3), BGR, found {source.dtype} {source.shape}.')
+    check_pixels(source.shape[1::-1], max_pixels, 'The image')
     return source
 
 
@@ -146,12 +146,12 @@ def check_batch_size(batch_size: int) -> None:
 
 
 def view_side(shape: Sequence[int]) -> int:
-    """Longer side in pixels of a saved picture: small ones are enlarged, large ones reduced."""
+    """Longer side in pixels of a saved image: small ones are enlarged, large ones reduced."""
     return min(max(*shape[:2], _VIEW[0]), _VIEW[1])
 
 
 def file_names(inputs: Sequence[str | np.ndarray]) -> list[str]:
-    """Name without suffix of the files of each picture; those that would share a name are numbered."""
+    """Name without suffix of the files of each image; those that would share a name are numbered."""
     names: dict[str, None] = {}
     for i, source in enumerate(inputs):
         stem = name = Path(source).stem if isinstance(source, str) else f'{i:08d}'
@@ -175,7 +175,7 @@ def save(write: Callable[[str], None], path: str) -> None:
     claim([path])
     try:
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-        with written_whole(path) as begun:
+        with atomic_write(path) as begun:
             write(str(begun))
     except OSError as error:
         raise DataError(f'{path} cannot be written: {error.strerror or error}.') from error

@@ -68,7 +68,7 @@ class Report:
 
 
 def check(args: argparse.Namespace) -> dict[str, Report]:
-    """Print the report and save the pictures.
+    """Print the report and save the images.
 
     Args:
         args: With ``config``, ``cfg_options``, ``data_root``, ``classes``, ``out``, ``samples``, ``show`` and
@@ -87,12 +87,12 @@ def check(args: argparse.Namespace) -> dict[str, Report]:
             print(describe(key, reports[key], args.show))
         if not any(report.faults for key, report in reports.items() if key.startswith(name)):
             path = os.path.join(args.out, f'{name}.png')
-            save(picture(dataset, args.samples).save, path)
+            save(overview(dataset, args.samples).save, path)
             print(f'  What the loader gives is drawn in {path}')
     for line in shared_images(reports):
         print(line)
     faults = sum(len(report.faults) for report in reports.values())
-    print(f'{faults} faults: mend these files before training.' if faults else 'No faults.')
+    print(f'{faults} faults: fix these files before training.' if faults else 'No faults.')
     return reports
 
 
@@ -158,12 +158,12 @@ def _count(report: Report, info: dict, sample: dict) -> None:
     if path and os.path.isfile(path):
         digest = file_digest(path)
         if digest in report.digests:
-            report.remarks.append(f'{path} is the same picture as {report.digests[digest]}.')
+            report.remarks.append(f'{path} is the same image as {report.digests[digest]}.')
         report.digests.setdefault(digest, path)
     if 'instances' in info and (info.get('height', height), info.get('width', width)) != (height, width):
         raise DataError(
             f'{path} has {width} x {height} px, its annotations say {info["width"]} x {info["height"]}: boxes would '
-            'stand in wrong places. Mend the entry, or take the picture that was annotated.'
+            'stand in wrong places. Fix the entry, or take the image that was annotated.'
         )
     report.sizes.append((width, height))
     if 'gt_seg_map' in sample:
@@ -223,7 +223,7 @@ def _sizes(sizes: Sequence[tuple[int, int]]) -> str:
 
 
 def shared_images(reports: dict[str, Report]) -> list[str]:
-    """A line for each two sets that have pictures in common, which would make a validation meaningless."""
+    """A line for each two sets that have images in common, which would make a validation meaningless."""
     places = defaultdict(dict)
     for name, report in reports.items():
         for digest, path in report.digests.items():
@@ -233,15 +233,15 @@ def shared_images(reports: dict[str, Report]) -> list[str]:
         if len(found) > 1:
             pairs[tuple(found)].append(' = '.join(found.values()))
     return [
-        f'{len(same)} pictures are in {" and in ".join(names)}, as {same[0]}: validation would not be one.'
+        f'{len(same)} images are in {" and in ".join(names)}, as {same[0]}: validation would not be one.'
         for names, same in pairs.items()
     ]
 
 
-# --- pictures -------------------------------------------------------------------------------------------------
+# --- images -------------------------------------------------------------------------------------------------
 
 
-def picture(dataset: dict, number: int) -> Image.Image:
+def overview(dataset: dict, number: int) -> Image.Image:
     """Samples spread over a data set, as its pipeline gives them to the model, with their annotations.
 
     Args:

@@ -1,4 +1,4 @@
-"""Detection on pictures."""
+"""Detection on images."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from vlm_dense.inference.common import (
     check_batch_size,
     check_device,
     file_names,
-    load_picture,
+    image_list,
+    load_image,
     load_weights,
-    picture_list,
     save,
     view_side,
 )
@@ -43,7 +43,7 @@ _OF_DATA_SETS = ('img_id', 'instances')
 
 
 def _extreme(width: int, height: int) -> DataError:
-    return DataError(f'A picture of {width} x {height} px cannot be resized: it is too narrow.')
+    return DataError(f'An image of {width} x {height} px cannot be resized: it is too narrow.')
 
 
 class DetInferencer(_DetInferencer):
@@ -57,7 +57,7 @@ class DetInferencer(_DetInferencer):
         result['classes']  # names in label order
 
     Of mmdet's it differs so: a checkpoint that does not fit is refused; weights that the checkpoint left out because
-    the config yields them are found; arrays are BGR everywhere; pictures are drawn large enough to read; pictures of
+    the config yields them are found; arrays are BGR everywhere; images are drawn large enough to read; images of
     one name do not overwrite each other.
 
     Args:
@@ -66,7 +66,7 @@ class DetInferencer(_DetInferencer):
         weights: Checkpoint.
         device: Default: a GPU if there is one.
         show_progress: Draw a bar.
-        max_pixels: Height x width above which a picture is refused; ``None``: no limit.
+        max_pixels: Height x width above which an image is refused; ``None``: no limit.
 
     Attributes:
         class_names: Names in label order.
@@ -125,7 +125,7 @@ class DetInferencer(_DetInferencer):
         return None
 
     def _read(self, source: str | np.ndarray) -> dict:
-        image = load_picture(source, self.max_pixels)
+        image = load_image(source, self.max_pixels)
         shape = image.shape[:2]
         path = source if isinstance(source, str) else None
         return dict(
@@ -139,7 +139,7 @@ class DetInferencer(_DetInferencer):
         )
 
     def _inputs_to_list(self, inputs) -> list[str | np.ndarray]:
-        inputs = picture_list(inputs)
+        inputs = image_list(inputs)
         self._vis_names, self._pred_names = (iter(file_names(inputs)) for _ in range(2))
         return inputs
 
@@ -152,18 +152,18 @@ class DetInferencer(_DetInferencer):
                 0.3), ``return_datasamples``, ``no_save_vis``, ``no_save_pred`` (default true), ``out_dir``.
 
         Returns:
-            ``predictions``, one a picture: ``labels``, ``scores``, ``bboxes`` in pixels of the picture, and ``masks``;
+            ``predictions``, one an image: ``labels``, ``scores``, ``bboxes`` in pixels of the image, and ``masks``;
             ``visualization``: RGB uint8 (h, w, 3) each, if asked for; ``classes``: names in label order. With
             ``out_dir``, overlays are in ``vis/*.png`` and, with ``no_save_pred=False``, predictions in
             ``preds/*.json``.
 
         Raises:
             ConfigError: a batch size that is no positive integer.
-            DataError: a file that is no picture or too narrow to resize, an array of another kind, a folder without
-                pictures, a place that cannot be written, or a result that would replace one of the pictures.
+            DataError: a file that is no image or too narrow to resize, an array of another kind, a folder without
+                images, a place that cannot be written, or a result that would replace one of the images.
         """
         check_batch_size(kwargs.get('batch_size', 1))
-        inputs, out_dir = picture_list(inputs), os.fspath(kwargs.get('out_dir') or '')
+        inputs, out_dir = image_list(inputs), os.fspath(kwargs.get('out_dir') or '')
         if out_dir:
             names = file_names(inputs)
             claim([os.path.join(out_dir, 'vis', f'{name}.png') for name in names], inputs)
@@ -181,27 +181,27 @@ class DetInferencer(_DetInferencer):
         img_out_dir: str | os.PathLike = '',
         **kwargs: Any,
     ) -> list[np.ndarray] | None:
-        """Pictures of predictions, RGB uint8, drawn over the input; saved in ``img_out_dir/vis``."""
+        """Images of predictions, RGB uint8, drawn over the input; saved in ``img_out_dir/vis``."""
         img_out_dir = '' if no_save_vis else os.fspath(img_out_dir)
         if not (return_vis or show or img_out_dir):
             return None
-        pictures = []
+        images = []
         for source, sample in zip(inputs, preds, strict=True):
-            name, image = next(self._vis_names), load_picture(source)
+            name, image = next(self._vis_names), load_image(source)
             found = sample.pred_instances
             found = found[found.scores > (pred_score_thr if draw_pred else np.inf)]
-            picture = draw_instances(
+            drawn = draw_instances(
                 np.ascontiguousarray(image[..., ::-1]), found, self.model.dataset_meta, view_side(image.shape)
             )
             if img_out_dir:
-                save(Image.fromarray(picture).save, os.path.join(img_out_dir, 'vis', f'{name}.png'))
+                save(Image.fromarray(drawn).save, os.path.join(img_out_dir, 'vis', f'{name}.png'))
             if show:
-                Image.fromarray(picture).show(name)
-            pictures.append(picture)
-        return pictures
+                Image.fromarray(drawn).show(name)
+            images.append(drawn)
+        return images
 
     def pred2dict(self, data_sample: DetDataSample, pred_out_dir: str | os.PathLike = '') -> dict:
-        """The prediction of a picture as ``__call__`` returns it; saved in ``pred_out_dir/preds``."""
+        """The prediction of an image as ``__call__`` returns it; saved in ``pred_out_dir/preds``."""
         result, name = super().pred2dict(data_sample), next(self._pred_names)
         if pred_out_dir:
             path = os.path.join(pred_out_dir, 'preds', f'{name}.json')

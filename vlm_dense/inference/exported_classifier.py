@@ -1,4 +1,4 @@
-"""Exported classifiers on pictures."""
+"""Exported classifiers on images."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from vlm_dense.datasets.checks import check_limit
 from vlm_dense.errors import ConfigError
 from vlm_dense.export.metadata import with_tuples
 from vlm_dense.export.runtime import ExportedFile
-from vlm_dense.inference.common import check_batch_size, load_picture, picture_list
+from vlm_dense.inference.common import check_batch_size, image_list, load_image
 from vlm_dense.limits import MAX_PIXELS
 
 
 class ExportedClassifier:
-    """Names of classes for pictures, by an exported file.
+    """Names of classes for images, by an exported file.
 
     Args:
         path: ``*.onnx`` or ``*.pt2``, see :func:`vlm_dense.inference.export_file`.
         device: Where images are prepared and a .pt2 runs.
-        max_pixels: Height x width above which a picture is refused; ``None``: no limit.
+        max_pixels: Height x width above which an image is refused; ``None``: no limit.
 
     Attributes:
         class_names: Names in label order.
@@ -48,28 +48,28 @@ class ExportedClassifier:
 
     @torch.no_grad()
     def logits(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Logits (B, K) of pictures, uint8 (H, W, 3) in BGR."""
+        """Logits (B, K) of images, uint8 (H, W, 3) in BGR."""
         data = [self._prepare(dict(img=image, img_shape=image.shape[:2])) for image in images]
         return self.file(self._batch(pseudo_collate(data))['inputs'])[0].cpu()
 
     def __call__(self, inputs, batch_size: int = 1) -> list[dict]:
-        """Classify pictures.
+        """Classify images.
 
         Args:
             inputs: Path, folder, uint8 array (H, W, 3) in BGR, or a list of paths and arrays.
-            batch_size: Pictures at a time.
+            batch_size: Images at a time.
 
         Returns:
-            Of each picture ``label``, ``name``, ``score`` (its probability) and ``scores`` (K,).
+            Of each image ``label``, ``name``, ``score`` (its probability) and ``scores`` (K,).
 
         Raises:
             ConfigError: a batch size that is no positive integer.
-            DataError: a file that is no picture, or a folder without pictures.
+            DataError: a file that is no image, or a folder without images.
         """
         check_batch_size(batch_size)
-        inputs, found = picture_list(inputs), []
+        inputs, found = image_list(inputs), []
         for start in range(0, len(inputs), batch_size):
-            images = [load_picture(one, self.max_pixels) for one in inputs[start : start + batch_size]]
+            images = [load_image(one, self.max_pixels) for one in inputs[start : start + batch_size]]
             for scores in self.logits(images).softmax(dim=1):
                 label = int(scores.argmax())
                 name, score = self.class_names[label], float(scores[label])

@@ -17,13 +17,13 @@ TOLERANCE = 1.0
 """Pixels by which a polygon may leave the border of its mask."""
 
 
-def coco_of(labels: np.ndarray, names: Sequence[str], picture: str) -> dict:
+def coco_of(labels: np.ndarray, names: Sequence[str], image: str) -> dict:
     """A COCO file's content: one annotation for each class that the label map shows, its mask in run lengths.
 
     Args:
         labels: Integers (H, W), indices into ``names``; others are left out.
         names: A name of each class; category ids count from 1.
-        picture: Name of the picture's file.
+        image: Name of the image's file.
     """
     from pycocotools import mask as run_lengths
 
@@ -43,19 +43,19 @@ def coco_of(labels: np.ndarray, names: Sequence[str], picture: str) -> dict:
             )
         )
     return dict(
-        images=[dict(id=1, file_name=picture, width=width, height=height)],
+        images=[dict(id=1, file_name=image, width=width, height=height)],
         categories=[dict(id=i + 1, name=name) for i, name in enumerate(names)],
         annotations=annotations,
     )
 
 
-def labelme_of(labels: np.ndarray, names: Sequence[str], picture: str) -> dict:
+def labelme_of(labels: np.ndarray, names: Sequence[str], image: str) -> dict:
     """A LabelMe file's content: a polygon around each connected part of each class.
 
     Polygons have no holes: what lies inside a part is drawn over it by a polygon of its own, the largest parts first.
 
     Args:
-        labels, names, picture: As of :func:`coco_of`.
+        labels, names, image: As of :func:`coco_of`.
     """
     parts = []
     for label in sorted(set(np.unique(labels).tolist()) & set(range(len(names)))):
@@ -69,18 +69,18 @@ def labelme_of(labels: np.ndarray, names: Sequence[str], picture: str) -> dict:
         version='5.0.1',
         flags={},
         shapes=[dict(label=n, points=p, group_id=None, shape_type='polygon', flags={}) for _, n, p in parts],
-        imagePath=picture,
+        imagePath=image,
         imageData=None,
         imageHeight=labels.shape[0],
         imageWidth=labels.shape[1],
     )
 
 
-def write_mask_files(labels: np.ndarray, names: Sequence[str], picture: str, folder: str, stem: str) -> list[str]:
+def write_mask_files(labels: np.ndarray, names: Sequence[str], image: str, folder: str, stem: str) -> list[str]:
     """Write a label map as PNG, COCO and LabelMe files.
 
     Args:
-        labels, names, picture: As of :func:`coco_of`.
+        labels, names, image: As of :func:`coco_of`.
         folder: Where the files go.
         stem: Their names begin with it.
 
@@ -93,7 +93,7 @@ def write_mask_files(labels: np.ndarray, names: Sequence[str], picture: str, fol
     paths = [os.path.join(folder, f'{stem}{ending}') for ending in ('.png', '.coco.json', '.labelme.json')]
     save(label_image(labels, names).save, paths[0])
     for path, content in zip(paths[1:], (coco_of, labelme_of), strict=True):
-        text = json.dumps(content(labels, names, picture))
+        text = json.dumps(content(labels, names, image))
 
         def write(place: str, text: str = text) -> None:
             with open(place, 'w', encoding='utf-8') as stream:

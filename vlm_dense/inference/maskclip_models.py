@@ -1,4 +1,4 @@
-"""MaskCLIP and its successors on any CLIP, by name and for pictures of any kind."""
+"""MaskCLIP and its successors on any CLIP, by name and for images of any kind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _SHORT_SIDE = dict(clearclip=448, lposs=448)
-"""Of pictures, in px; 336 for the others."""
+"""Of images, in px; 336 for the others."""
 
 _PUBLISHED_MEAN, _PUBLISHED_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -41,7 +41,7 @@ def segmentor_config(name: str) -> Config:
 
 
 def method_config(method: str, arch: str = 'tiny-vit', pretrained: str = 'bundled') -> Config:
-    """Config of MaskCLIP or one of its successors on a ViT of open_clip, for pictures of any kind.
+    """Config of MaskCLIP or one of its successors on a ViT of open_clip, for images of any kind.
 
     The settings are those of ``configs/_base_/models/<method>_vit-b16.py``, or ``<method>_tiny-vit.py`` on a bundled
     model. Second backbones are loaded as these files say.
@@ -75,11 +75,11 @@ def method_config(method: str, arch: str = 'tiny-vit', pretrained: str = 'bundle
 
 
 def maskclip_config(arch: str | dict, pretrained: str | None) -> Config:
-    """Config of MaskCLIP on any CLIP of open_clip, for pictures of any kind.
+    """Config of MaskCLIP on any CLIP of open_clip, for images of any kind.
 
     The published settings, as in ``configs/_base_/models/maskclip_vit-b16.py``: exact GELU, epsilon 1e-6, ImageNet's
-    mean and deviation, pictures resized to a short side of 512 px, their long side at most 2048. Bundled models get
-    those of their training, a short side of 96 px, and masks refined on the picture's own pixels (PAMR).
+    mean and deviation, images resized to a short side of 512 px, their long side at most 2048. Bundled models get
+    those of their training, a short side of 96 px, and masks refined on the image's own pixels (PAMR).
 
     Args:
         arch: As for :func:`vlm_dense.clip.load_clip`.

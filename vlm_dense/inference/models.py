@@ -34,7 +34,7 @@ def get_model(
         name: One of :func:`list_models`, one of :func:`free_names`, or the path of a config.
         pretrained: Path of a checkpoint; ``True``: the checkpoint that the metafile names; ``False``: none. Whatever it
             is, the towers have the weights of the CLIP that the config names.
-        class_names: In the place of those of the config and its data set. Heads get as many outputs.
+        class_names: Instead of those of the config and its data set. Heads get as many outputs.
         device: As torch names it. Default: the CPU.
 
     Returns:
@@ -67,7 +67,7 @@ def get_model(
 
 
 def give_names(cfg: Config, names: Sequence[str]) -> None:
-    """Put class names in the place of those that a config and its data set have.
+    """Put class names instead of those that a config and its data set have.
 
     Raises:
         ClassNamesError: names that cannot be used.

@@ -1,4 +1,4 @@
-"""Pictures of label maps for people: colours over the greyed picture, names and shares below."""
+"""Images of label maps for people: colours over the greyed image, names and shares below."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def shares(labels: np.ndarray) -> list[tuple[int, float]]:
 def draw_overlay(
     image: np.ndarray, labels: np.ndarray, names: Sequence[str], title: str, opacity: float = 0.5
 ) -> Image.Image:
-    """Colours over the greyed picture, below it names, shares of the pixels, colours.
+    """Colours over the greyed image, below it names, shares of the pixels, colours.
 
-    Small pictures are enlarged, large ones reduced.
+    Small images are enlarged, large ones reduced.
 
     Args:
         image: uint8 (H, W, 3) BGR.
         labels: Indices (H, W) into ``names``.
         names: A name of each class.
-        title: Line above the picture.
+        title: Line above the image.
         opacity: Of the colours, 0 to 1.
     """
     overlay = colour_over(image, labels, names, opacity)
@@ -43,7 +43,7 @@ def draw_overlay(
 def draw_side_by_side(
     image: np.ndarray, labels: Mapping[str, np.ndarray], names: Sequence[str], opacity: float = 0.5
 ) -> Image.Image:
-    """The picture, and beside it the colours of several label maps; below them the names.
+    """The image, and beside it the colours of several label maps; below them the names.
 
     Args:
         image: uint8 (H, W, 3) BGR.
@@ -55,11 +55,11 @@ def draw_side_by_side(
     tile = max(view_side(image.shape) // (1 + len(maps)), 240)
     plain = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     legend = legend_of(list(labels.values()), names)
-    return draw_rows([[plain, *maps]], ['picture', *labels], legend, tile=tile)
+    return draw_rows([[plain, *maps]], ['image', *labels], legend, tile=tile)
 
 
 def colour_over(image: np.ndarray, labels: np.ndarray, names: Sequence[str], opacity: float) -> np.ndarray:
-    """RGB uint8 (H, W, 3): the colours of the classes ``names`` over a greyed picture (H, W, 3), BGR."""
+    """RGB uint8 (H, W, 3): the colours of the classes ``names`` over a greyed image (H, W, 3), BGR."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB)
     return cv2.addWeighted(grey, 1 - opacity, np.array(class_colours(names), np.uint8)[labels], opacity, 0)
 

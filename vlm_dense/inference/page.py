@@ -1,4 +1,4 @@
-"""The page in the browser that ``vlm-dense demo`` serves: a picture and class names in, masks out."""
+"""The page in the browser that ``vlm-dense demo`` serves: an image and class names in, masks out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 from vlm_dense.datasets import DrawScene, ShapesDataset
 from vlm_dense.engine.files import remove
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError, UserError
-from vlm_dense.inference.common import load_picture, save
+from vlm_dense.inference.common import load_image, save
 from vlm_dense.inference.mask_files import write_mask_files
 from vlm_dense.inference.overlay import draw_side_by_side
 from vlm_dense.inference.seg_inferencer import SegInferencer
@@ -61,15 +61,15 @@ class Methods:
 
 @dataclass
 class Answer:
-    """What the page gives for a picture.
+    """What the page gives for an image.
 
     Attributes:
-        picture: Masks and legend, RGB uint8 (h, w, 3).
+        image: Masks and legend, RGB uint8 (h, w, 3).
         labels: Method, or '' of a page with one model -> indices (H, W) into ``classes``.
         classes: Names.
     """
 
-    picture: np.ndarray
+    overlay: np.ndarray
     labels: dict[str, np.ndarray]
     classes: list[str]
 
@@ -84,7 +84,7 @@ def segment(inferencer: SegInferencer, path: str | None, names: str, method: str
         method: Of the menu.
 
     Raises:
-        UserError: no picture, none that can be read, or names that cannot be used.
+        UserError: no image, none that can be read, or names that cannot be used.
     """
     found = inferencer(*checked(path, names), return_vis=True)
     return Answer(found['visualization'], {method: found['predictions']}, found['classes'])
@@ -109,7 +109,7 @@ def segment_side_by_side(
     if len(chosen) == 1:
         return segment(models[chosen[0]], path, names, chosen[0])
     path, classes = checked(path, names)
-    image = load_picture(path, models[chosen[0]].max_pixels)
+    image = load_image(path, models[chosen[0]].max_pixels)
     found = {method: models[method](image, classes) for method in chosen}
     labels = {method: result['predictions'] for method, result in found.items()}
     classes = found[chosen[0]]['classes']
@@ -120,10 +120,10 @@ def checked(path: str | None, names: str) -> tuple[str, list[str]]:
     """The path and the class names of a request.
 
     Raises:
-        UserError: there is no picture, or there are too many names.
+        UserError: there is no image, or there are too many names.
     """
     if path is None:
-        raise DataError('Give a picture first.')
+        raise DataError('Give an image first.')
     classes = split_names([names[: MAX_LETTERS + 1]])
     if len(names) > MAX_LETTERS or len(classes) > MAX_NAMES:
         raise ClassNamesError(f'Expected at most {MAX_NAMES} class names and {MAX_LETTERS} letters, found more.')
@@ -140,31 +140,31 @@ def uploaded(path: str | None, folder: str) -> str | None:
         return None
     real, folder = os.path.realpath(path), os.path.realpath(folder)
     if os.path.commonpath([real, folder]) != folder or not os.path.isfile(real):
-        raise DataError('Only pictures that are uploaded to this page are read.')
+        raise DataError('Only images that are uploaded to this page are read.')
     return real
 
 
-def written(answer: Answer, picture: str, folder: str) -> tuple[str, list[str]]:
-    """Paths of new files below ``folder``: the picture of an answer, and its masks, see :func:`write_mask_files`.
+def written(answer: Answer, source: str, folder: str) -> tuple[str, list[str]]:
+    """Paths of new files below ``folder``: the image of an answer, and its masks, see :func:`write_mask_files`.
 
-    gradio itself writes equal pictures into one file, also while it sends that file to somebody else, who then gets a
+    gradio itself writes equal images into one file, also while it sends that file to somebody else, who then gets a
     part of it.
 
     Args:
         answer: What is written.
-        picture: Name of the file that was segmented.
+        image: Name of the file that was segmented.
         folder: Where uploads lie.
 
     Raises:
         DataError: they cannot be written.
     """
-    folder, stem = os.path.join(folder, uuid.uuid4().hex), os.path.splitext(picture)[0]
+    folder, stem = os.path.join(folder, uuid.uuid4().hex), os.path.splitext(source)[0]
     shown = os.path.join(folder, 'masks.png')
-    save(Image.fromarray(answer.picture).save, shown)
+    save(Image.fromarray(answer.overlay).save, shown)
     files = []
     for method, labels in answer.labels.items():
         name = f'{stem}.{method}' if method else stem
-        files += write_mask_files(labels, answer.classes, picture, folder, f'{name}.labels')
+        files += write_mask_files(labels, answer.classes, source, folder, f'{name}.labels')
     return shown, files
 
 
@@ -219,15 +219,15 @@ def build_page(
             raise gr.Error(text, duration=None, print_exception=False) from error
 
     with gr.Blocks(title='Segment by names', analytics_enabled=False) as page:
-        gr.Markdown('# Segment by names\n' + (inferencer.limits or 'Name everything that the picture shows.'))
+        gr.Markdown('# Segment by names\n' + (inferencer.limits or 'Name everything that the image shows.'))
         with gr.Row():
             with gr.Column():
-                picture = gr.Image(
-                    label='Picture', type='filepath', image_mode=None, sources=['upload', 'clipboard'], height=360
+                upload = gr.Image(
+                    label='Image', type='filepath', image_mode=None, sources=['upload', 'clipboard'], height=360
                 )
-                # the file as it is, so that there is one reader of pictures and one message about bad ones
-                picture.preprocess = lambda payload: payload and payload.path
-                move = picture.async_move_resource_to_block_cache
+                # the file as it is, so that there is one reader of images and one message about bad ones
+                upload.preprocess = lambda payload: payload and payload.path
+                move = upload.async_move_resource_to_block_cache
 
                 async def move_upload(path):
                     """Refuse a URL before anything is fetched from it."""
@@ -236,14 +236,14 @@ def build_page(
                     except DataError as error:
                         raise gr.Error(str(error), duration=None, print_exception=False) from error
 
-                picture.async_move_resource_to_block_cache = move_upload
+                upload.async_move_resource_to_block_cache = move_upload
                 names = gr.Textbox(
                     label='Classes, separated by commas',
                     placeholder='sky, road, car',
                     elem_id='names',
                     max_length=MAX_LETTERS,
                 )
-                given = [picture, names]
+                given = [upload, names]
                 if menu:
                     chosen = gr.Dropdown(
                         models.names,
@@ -270,9 +270,9 @@ def build_page(
                     height=150,
                     elem_id='files',
                 )
-        gr.Examples([list(example) for example in examples], [picture, names], label='Drawn scenes')
+        gr.Examples([list(example) for example in examples], [upload, names], label='Drawn scenes')
         gr.Markdown(
-            f'Pictures of up to {inferencer.max_pixels or float("inf"):,} pixels. {concurrency} requests run at the '
+            f'Images of up to {inferencer.max_pixels or float("inf"):,} pixels. {concurrency} requests run at the '
             f'same time, up to {waiting} wait.'
         )
         shared = dict(concurrency_limit=concurrency, concurrency_id='segment')

@@ -1,4 +1,4 @@
-"""Masks for a folder of pictures, to train an ordinary segmentor on."""
+"""Masks for a folder of images, to train an ordinary segmentor on."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vlm_dense.clip.digest import file_digest, value_digest, weights_digest
 from vlm_dense.datasets.checks import open_header
-from vlm_dense.engine.files import written_whole
+from vlm_dense.engine.files import atomic_write
 from vlm_dense.engine.forked import forked_context
 from vlm_dense.engine.outputs import claim
 from vlm_dense.errors import ConfigError, DataError, UserError
-from vlm_dense.inference.common import check_batch_size, load_picture
+from vlm_dense.inference.common import check_batch_size, load_image
 from vlm_dense.inference.seg_inferencer import SegInferencer
 from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.methods.maskclip.head import ClassNames
@@ -31,14 +31,14 @@ from vlm_dense.methods.maskclip.head import ClassNames
 IGNORE = 255
 SUMMARY, LIST = 'pseudo_labels.json', 'labelled.txt'
 NOTE = 'vlm_dense'
-"""Name of the text in a mask's file that tells the run, the picture and the labels it was written with."""
+"""Name of the text in a mask's file that tells the run, the image and the labels it was written with."""
 Job = tuple[str, str]
-"""A picture and its mask."""
+"""An image and its mask."""
 
 
 @dataclass
 class Outcome:
-    """What became of a picture: ``counts`` (256,) pixels a label, or ``reason`` why there is no mask."""
+    """What became of an image: ``counts`` (256,) pixels a label, or ``reason`` why there is no mask."""
 
     image: str
     counts: np.ndarray | None = None
@@ -78,38 +78,38 @@ class Labeller(SegInferencer):
         self.digest = value_digest([parts, weights_digest(self.model)])
 
     def label(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """Label pictures, those with a sound mask excepted; whatever goes wrong is told in the outcome."""
-        outcomes, todo, pictures = [], [], []
+        """Label images, those with a sound mask excepted; whatever goes wrong is told in the outcome."""
+        outcomes, todo, pixels = [], [], []
         for image, mask in jobs:
             try:
                 counts = kept_counts(image, mask, self.digest)
                 if counts is None:
-                    pictures.append(load_picture(image, self.max_pixels))
+                    pixels.append(load_image(image, self.max_pixels))
                     todo.append((image, mask))
                 else:
                     outcomes.append(Outcome(image, counts))
             except Exception as error:  # files can be broken in any way, and one must not stop the others
                 outcomes.append(Outcome(image, reason=_reason(error)))
-        return outcomes + self._label(todo, pictures)
+        return outcomes + self._label(todo, pixels)
 
-    def _label(self, jobs: list[Job], pictures: list[np.ndarray]) -> list[Outcome]:
+    def _label(self, jobs: list[Job], pixels: list[np.ndarray]) -> list[Outcome]:
         if not jobs:
             return []
         try:
-            maps = self._segment(pictures)
+            maps = self._segment(pixels)
         except Exception as error:
             if len(jobs) == 1:
                 return [Outcome(jobs[0][0], reason=_reason(error))]
-            return [o for job, picture in zip(jobs, pictures, strict=True) for o in self._label([job], [picture])]
+            return [o for job, one in zip(jobs, pixels, strict=True) for o in self._label([job], [one])]
         return [
             Outcome(image, _write(m, mask, self.digest, image), new=True)
             for (image, mask), m in zip(jobs, maps, strict=True)
         ]
 
-    def _segment(self, pictures: list[np.ndarray]) -> list[np.ndarray]:
-        """Masks (H, W), uint8, of pictures (H, W, 3)."""
+    def _segment(self, pixels: list[np.ndarray]) -> list[np.ndarray]:
+        """Masks (H, W), uint8, of images (H, W, 3)."""
         scored = self.thresh > 0
-        found = self.postprocess(self.forward(self.preprocess(pictures), self._used), self._used, scored)
+        found = self.postprocess(self.forward(self.preprocess(pixels), self._used), self._used, scored)
         masks = [one['predictions'].astype(np.uint8) for one in found]
         if scored:
             for mask, one in zip(masks, found, strict=True):
@@ -130,15 +130,15 @@ def pseudo_label(
     show_progress: bool = True,
     max_pixels: int | None = MAX_PIXELS,
 ) -> dict:
-    """Write a mask for every picture below a folder.
+    """Write a mask for every image below a folder.
 
-    A mask is an 8-bit PNG of the size of its picture, as ``LoadAnnotations`` reads it: label indices, 255 where the
-    model is less sure than ``thresh``. It lies in ``out`` where the picture lies in ``images``. A text in its file
-    tells what it was made from. Masks that are there, whole, and made from this picture by this model are kept, so a
-    run that was stopped goes on where it was; a picture that was replaced is labelled again; each is written under
-    another name first, so there is never half a mask. Pictures that cannot be used are listed and left out.
+    A mask is an 8-bit PNG of the size of its image, as ``LoadAnnotations`` reads it: label indices, 255 where the
+    model is less sure than ``thresh``. It lies in ``out`` where the image lies in ``images``. A text in its file
+    tells what it was made from. Masks that are there, whole, and made from this image by this model are kept, so a
+    run that was stopped goes on where it was; an image that was replaced is labelled again; each is written under
+    another name first, so there is never half a mask. Images that cannot be used are listed and left out.
 
-    Besides masks, ``out`` gets ``pseudo_labels.json``, the summary, and ``labelled.txt``, the pictures that have a
+    Besides masks, ``out`` gets ``pseudo_labels.json``, the summary, and ``labelled.txt``, the images that have a
     mask, one a line without suffix: the ``ann_file`` of a data set of mmseg.
 
     Args:
@@ -146,21 +146,21 @@ def pseudo_label(
         images: Folder; searched with the folders in it.
         out: Folder, made if it does not exist.
         thresh: Least probability of a label, 0 to 1.
-        batch_size: Pictures at a time. Above 1 the model's data preprocessor must take pictures of different size.
+        batch_size: Images at a time. Above 1 the model's data preprocessor must take images of different size.
         processes: Each has the model; on GPUs they take turns.
         device: Default: GPUs if there are some.
         show_progress: Draw a bar.
-        max_pixels: Height x width above which a picture is left out; ``None``: no limit.
+        max_pixels: Height x width above which an image is left out; ``None``: no limit.
 
     Returns:
         The summary: ``model``, ``weights``, ``classes``, ``thresh``, ``digest`` of config and weights, ``masks``,
         ``new``, ``kept`` (share of pixels that
-        are not ignored), ``histogram`` (class -> share of the pixels kept), ``images`` (class -> pictures that show it)
+        are not ignored), ``histogram`` (class -> share of the pixels kept), ``images`` (class -> images that show it)
         and ``bad_files`` (path -> reason).
 
     Raises:
         ConfigError: an option that cannot work.
-        DataError: no picture, two pictures with one mask, masks that another run or program wrote, a place that
+        DataError: no image, two images with one mask, masks that another run or program wrote, a place that
             cannot be written, or nothing that could be labelled.
     """
     check_batch_size(batch_size)
@@ -195,12 +195,12 @@ def pseudo_label(
 
 
 def find_jobs(images: Path, out: Path) -> list[Job]:
-    """Pictures below ``images``, ``out`` excepted, and where their masks go, in the order of their paths."""
+    """Images below ``images``, ``out`` excepted, and where their masks go, in the order of their paths."""
     if not images.is_dir():
-        raise DataError(f'There is no folder of pictures at {images.absolute()}.')
+        raise DataError(f'There is no folder of images at {images.absolute()}.')
     own = out.resolve()
     if images.resolve() == own:
-        raise DataError(f'Masks cannot lie among the pictures of {images}: give another folder for them.')
+        raise DataError(f'Masks cannot lie among the images of {images}: give another folder for them.')
     jobs: dict[str, str] = {}
     for folder, folders, files in os.walk(images):
         folders[:] = sorted(f for f in folders if (Path(folder) / f).resolve() != own)
@@ -213,7 +213,7 @@ def find_jobs(images: Path, out: Path) -> list[Job]:
                 raise DataError(f'{jobs[mask]} and {image} would share the mask {mask}. Rename one of them.')
             jobs[mask] = str(image)
     if not jobs:
-        raise DataError(f'{images} holds no picture; looked for files ending in {", ".join(IMG_EXTENSIONS)}.')
+        raise DataError(f'{images} holds no image; looked for files ending in {", ".join(IMG_EXTENSIONS)}.')
     return [(image, mask) for mask, image in jobs.items()]
 
 
@@ -233,15 +233,17 @@ def kept_counts(image: str, mask: str, digest: str) -> np.ndarray | None:
     if note is None or note['run'] != digest:
         return None
     if note['labels'] != value_digest(labels.tobytes()):
-        raise DataError(f'{mask} was changed after it was written. Remove it to have the picture labelled again.')
-    return np.bincount(labels.ravel(), minlength=256) if note['picture'] == file_digest(image) else None
+        raise DataError(f'{mask} was changed after it was written. Remove it to have the image labelled again.')
+    return (
+        np.bincount(labels.ravel(), minlength=256) if note['picture'] == file_digest(image) else None
+    )  # codespell:ignore picture
 
 
 def _note_of(png: Image.Image) -> dict | None:
     """What a mask tells of its making; None if it is no mask of ours."""
     try:
         note = json.loads(getattr(png, 'text', {})[NOTE])
-        return note if {'run', 'picture', 'labels'} <= set(note) else None
+        return note if {'run', 'picture', 'labels'} <= set(note) else None  # codespell:ignore picture
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -272,11 +274,13 @@ def _refuse_foreign(jobs: Sequence[Job], out: Path, digest: str) -> None:
 def _write(labels: np.ndarray, path: str, digest: str, image: str) -> np.ndarray:
     """Write a mask, whole or not at all; returns the pixels of each label (256,)."""
     note = PngInfo()
-    origin = dict(run=digest, picture=file_digest(image), labels=value_digest(labels.tobytes()))
+    origin = dict(
+        run=digest, picture=file_digest(image), labels=value_digest(labels.tobytes())
+    )  # codespell:ignore picture
     note.add_text(NOTE, json.dumps(origin))
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with written_whole(path) as begun:
+        with atomic_write(path) as begun:
             Image.fromarray(labels).save(begun, 'PNG', pnginfo=note)
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -286,7 +290,7 @@ def _write(labels: np.ndarray, path: str, digest: str, image: str) -> np.ndarray
 def _write_text(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as begun:
+        with atomic_write(path) as begun:
             begun.write_text(text, encoding='utf-8')
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -335,7 +339,7 @@ def _finish(out: Path, images: Path, run: dict, outcomes: Iterable[Outcome]) -> 
         stems.append(Path(outcome.image).relative_to(images).with_suffix('').as_posix())
     if not stems:
         path, reason = next(iter(bad.items()))
-        raise DataError(f'None of the {len(bad)} pictures of {images} could be labelled. {path}: {reason}')
+        raise DataError(f'None of the {len(bad)} images of {images} could be labelled. {path}: {reason}')
     labelled, names = int(total[:IGNORE].sum()), run['classes']
     summary = dict(
         run,

@@ -1,4 +1,4 @@
-"""Segmentation of pictures by the names of classes."""
+"""Segmentation of images by the names of classes."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from vlm_dense.inference.common import (
     check_batch_size,
     check_device,
     file_names,
-    load_picture,
+    image_list,
+    load_image,
     load_weights,
-    picture_list,
     save,
 )
 from vlm_dense.inference.maskclip_models import DEFAULT_MODEL, limits_of, segmentor_config
@@ -63,7 +63,7 @@ class View:
 
 
 class SegInferencer(BaseInferencer):
-    """Segments pictures; MaskCLIP models by any names of classes that a call gives.
+    """Segments images; MaskCLIP models by any names of classes that a call gives.
 
     Use is that of ``mmseg.apis.MMSegInferencer``::
 
@@ -80,7 +80,7 @@ class SegInferencer(BaseInferencer):
         device: Default: a GPU if there is one.
         classes: Of calls that give none. Default: those of the config, the data set or the checkpoint.
         show_progress: Draw a bar, in the main thread.
-        max_pixels: Height x width above which a picture is refused; ``None``: no limit.
+        max_pixels: Height x width above which an image is refused; ``None``: no limit.
 
     Attributes:
         class_names: Names in label order, one a class, of calls that give none; ``None`` if there are no such names.
@@ -185,7 +185,7 @@ class SegInferencer(BaseInferencer):
         classes = self._own_classes if classes is None else classes
         if classes is None:
             raise ClassNamesError(
-                "Expected names of what the picture may show, found none. Give classes=['sky', 'road', 'car'], or "
+                "Expected names of what the image may show, found none. Give classes=['sky', 'road', 'car'], or "
                 '--classes sky road car.'
             )
         classes = list(as_class_names(classes))
@@ -200,19 +200,19 @@ class SegInferencer(BaseInferencer):
     def _init_collate(self, cfg: Config) -> Callable:
         return pseudo_collate  # mmengine's default, which it looks for in mmseg first and warns
 
-    # --- pictures in ------------------------------------------------------------------------------------------
+    # --- images in ------------------------------------------------------------------------------------------
 
     def _init_pipeline(self, cfg: Config) -> Compose:
         return Compose([dict(type='LoadImageFromNDArray'), *preparing_steps(cfg)])
 
     def _inputs_to_list(self, inputs) -> list[str | np.ndarray]:
-        return picture_list(inputs)
+        return image_list(inputs)
 
     def preprocess(self, inputs: Sequence[np.ndarray], batch_size: int = 1) -> dict:
-        """A batch of pictures, ready for ``forward``.
+        """A batch of images, ready for ``forward``.
 
         Raises:
-            DataError: a picture so narrow that nothing is left of it.
+            DataError: an image so narrow that nothing is left of it.
         """
         data = []
         for image in inputs:
@@ -220,7 +220,7 @@ class SegInferencer(BaseInferencer):
                 data.append(self.pipeline(dict(img=image)))
             except cv2.error as error:
                 height, width = image.shape[:2]
-                raise DataError(f'A picture of {width} x {height} px cannot be resized: it is too narrow.') from error
+                raise DataError(f'An image of {width} x {height} px cannot be resized: it is too narrow.') from error
         return self.collate_fn(data)
 
     # --- labels out -------------------------------------------------------------------------------------------
@@ -239,34 +239,34 @@ class SegInferencer(BaseInferencer):
         pred_out_dir: str = 'pred',
         opacity: float = 0.5,
     ) -> dict | SegDataSample | list[SegDataSample]:
-        """Segment pictures.
+        """Segment images.
 
         Args:
             inputs: Path, folder, uint8 array (H, W, 3) in BGR, or a list of paths and arrays.
             classes: Names in label order, several of one class as a list, or the name or path of a list of names, see
                 :func:`vlm_dense.vocabulary.class_names.as_class_names`. A model that finds a background keeps it:
                 ``'background'`` is put in its place if it is not there.
-            return_datasamples: Return mmseg's samples in place of the dict.
-            batch_size: Pictures at a time.
-            return_vis: Also return the pictures that are saved in ``img_out_dir``.
-            return_scores: Also return the probabilities, which takes K maps of the size of the picture.
-            show: Open each picture in a viewer.
+            return_datasamples: Return mmseg's samples instead of the dict.
+            batch_size: Images at a time.
+            return_vis: Also return the images that are saved in ``img_out_dir``.
+            return_scores: Also return the probabilities, which takes K maps of the size of the image.
+            show: Open each image in a viewer.
             out_dir: Where to save; ``''``: nowhere.
             img_out_dir: Folder inside ``out_dir`` of the overlays with legend (PNG).
             pred_out_dir: Folder inside ``out_dir`` of the label maps (PNG, one channel).
-            opacity: Of the colours over the greyed picture, 0 to 1.
+            opacity: Of the colours over the greyed image, 0 to 1.
 
         Returns:
             ``predictions``: label map (H, W), uint8, or uint16 for more than 256 classes; ``classes``: K names in
             label order; if asked for, ``visualization``: RGB uint8 (h, w, 3), and ``scores``: float32 (K, H, W), with
-            key smoothing relative weights; if saved, ``files``: ``dict(vis=path, pred=path)``. Of several pictures all
+            key smoothing relative weights; if saved, ``files``: ``dict(vis=path, pred=path)``. Of several images all
             but ``classes`` are lists.
 
         Raises:
             ClassNamesError: the names cannot be used; see :func:`as_class_names`.
             ConfigError: a batch size or an opacity out of range.
-            DataError: a file that is no picture, an array of another kind, a folder without pictures, a place that
-                cannot be written, or a result that would replace one of the pictures.
+            DataError: a file that is no image, an array of another kind, a folder without images, a place that
+                cannot be written, or a result that would replace one of the images.
         """
         check_batch_size(batch_size)
         if not 0 <= opacity <= 1:
@@ -284,24 +284,24 @@ class SegInferencer(BaseInferencer):
         shown = self.show_progress and threading.current_thread() is threading.main_thread()
         for start in track(starts, description='Inference') if shown else starts:
             stop = start + batch_size
-            images = [load_picture(x, self.max_pixels) for x in inputs[start:stop]]
+            images = [load_image(x, self.max_pixels) for x in inputs[start:stop]]
             batch = self.forward(self.preprocess(images), view)
             if return_datasamples:
                 samples += batch
             found = self.postprocess(batch, view, return_scores)
             if out_dir or show or return_vis:
-                pictures = self.visualize(images, batch, names[start:stop], view, opacity)
-                for one, name, paths, picture in zip(
-                    found, names[start:stop], files[start:stop], pictures, strict=True
+                overlays = self.visualize(images, batch, names[start:stop], view, opacity)
+                for one, name, paths, overlay in zip(
+                    found, names[start:stop], files[start:stop], overlays, strict=True
                 ):
                     if return_vis:
-                        one['visualization'] = np.asarray(picture)
+                        one['visualization'] = np.asarray(overlay)
                     if out_dir:
-                        save(picture.save, paths[0])
+                        save(overlay.save, paths[0])
                         save(label_image(one['predictions'], view.class_names).save, paths[1])
                         one['files'] = dict(zip(('vis', 'pred'), paths, strict=True))
                     if show:
-                        picture.show(name)
+                        overlay.show(name)
             results += found
         if return_datasamples:
             return samples[0] if len(samples) == 1 else samples
@@ -321,12 +321,12 @@ class SegInferencer(BaseInferencer):
         view: View,
         opacity: float = 0.5,
     ) -> list[Image.Image]:
-        """A picture of each prediction, see :func:`vlm_dense.inference.overlay.draw_overlay`.
+        """An image of each prediction, see :func:`vlm_dense.inference.overlay.draw_overlay`.
 
         Args:
             inputs: uint8 (H, W, 3) BGR.
             preds: Samples with ``pred_sem_seg`` on the CPU.
-            titles: A line above each picture.
+            titles: A line above each image.
             view: What made them.
             opacity: Of the colours, 0 to 1.
         """
@@ -336,7 +336,7 @@ class SegInferencer(BaseInferencer):
         ]
 
     def postprocess(self, preds: Sequence[SegDataSample], view: View, return_scores: bool = False) -> list[dict]:
-        """``predictions`` and, if asked for, ``scores`` of each picture, as ``__call__`` returns them."""
+        """``predictions`` and, if asked for, ``scores`` of each image, as ``__call__`` returns them."""
         kind = np.uint8 if len(view.class_names) <= 256 else np.uint16
         results = []
         for sample in preds:

@@ -45,7 +45,7 @@ KERNELS = {name: getattr(module, name) for module in _MODULES for name in module
 
 
 def absent(name: str):
-    """A function in the place of the kernel ``name`` that is not provided; it raises NotImplementedError.
+    """A function instead of the kernel ``name`` that is not provided; it raises NotImplementedError.
 
     Raises:
         AttributeError: ``name`` begins with an underscore, so it is no kernel.

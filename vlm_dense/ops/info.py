@@ -7,7 +7,7 @@ __all__ = ['get_compiler_version', 'get_compiling_cuda_version']
 
 
 def get_compiler_version() -> str:
-    """In the place of a compiler."""
+    """Instead of a compiler."""
     return f'none: vlm_dense.ops on torchvision {torchvision.__version__}'
 
 

@@ -1,4 +1,4 @@
-# imagenet_few-shot.py with features of the frozen image tower in the place of images, kept in work_dirs/features.
+# imagenet_few-shot.py with features of the frozen image tower instead of images, kept in work_dirs/features.
 # Epochs see 10 augmented copies of each training image in turn, where the papers draw a new one in each epoch.
 _base_ = './imagenet_few-shot.py'
 

@@ -2,7 +2,7 @@
 # docs/own_data.md. tools/train.py CONFIG --data-root DIR
 data_root = 'data/own'
 own = dict(type='vlm_dense.CocoFileDataset', data_root=data_root)
-scale = (384, 384)  # the longer side of a picture is made this long
+scale = (384, 384)  # the longer side of an image is made this long
 
 train_pipeline = [
     dict(type='vlm_dense.LoadImage'),

@@ -2,7 +2,7 @@
 # tools/train.py CONFIG --data-root DIR --classes names.txt
 data_root = 'data/own'
 own = dict(type='vlm_dense.MaskFolderDataset', data_root=data_root)
-scale = (512, 512)  # the longer side of a picture is made at most this long
+scale = (512, 512)  # the longer side of an image is made at most this long
 crop_size = (256, 256)
 
 train_pipeline = [

@@ -1,4 +1,4 @@
-# shapes_few-shot.py with features of the frozen image tower in the place of images, kept in work_dirs/features.
+# shapes_few-shot.py with features of the frozen image tower instead of images, kept in work_dirs/features.
 # Each training image is seen flipped and not as 4 copies draw it.
 _base_ = './shapes_few-shot.py'
 

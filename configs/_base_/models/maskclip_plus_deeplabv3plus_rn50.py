@@ -1,4 +1,4 @@
-# MaskCLIP+ with DeepLabV3+ in place of DeepLabV2.
+# MaskCLIP+ with DeepLabV3+ instead of DeepLabV2.
 _base_ = './maskclip_plus_rn50.py'
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)

@@ -1,6 +1,6 @@
 # MaskCLIP+ on the bundled tiny-rn: the teacher is MaskCLIP on it, the student a small head on its first three stages,
 # which stay frozen. The head looks at few positions at a time, so it cannot learn how coarse the teacher's map is and
-# keeps what all pictures have in common: the shapes.
+# keeps what all images have in common: the shapes.
 data_preprocessor = dict(
     type='vlm_dense.MixedSizeSegDataPreProcessor',
     mean=[122.7709383, 116.7460125, 104.09373615],

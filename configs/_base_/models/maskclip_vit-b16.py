@@ -1,5 +1,5 @@
-# MaskCLIP on CLIP's ViT-B/16 with the settings of the published numbers: GELU and epsilon 1e-6 in place of CLIP's
-# QuickGELU and 1e-5 (act=None, ln_eps=None in the backbone give CLIP's own), ImageNet's mean and deviation in place of
+# MaskCLIP on CLIP's ViT-B/16 with the settings of the published numbers: GELU and epsilon 1e-6 instead of CLIP's
+# QuickGELU and 1e-5 (act=None, ln_eps=None in the backbone give CLIP's own), ImageNet's mean and deviation instead of
 # CLIP's (122.771, 116.746, 104.094 and 68.501, 66.632, 70.323), no refinement but the first name of each
 # class (vlm_dense.PromptDenoising and vlm_dense.KeySmoothing behind it are those of the paper).
 data_preprocessor = dict(

@@ -1,4 +1,4 @@
-# As ovss_vit-b16.py, on the bundled tiny-vit and small pictures, each in one piece.
+# As ovss_vit-b16.py, on the bundled tiny-vit and small images, each in one piece.
 _base_ = './ovss_vit-b16.py'
 
 model = dict(

@@ -5,7 +5,7 @@ bundled = 'tiny-vit'
 model = dict(type='vlm_dense.CaptionDistillation', arch=bundled, teacher='tiny-rn')
 
 batch_size = 128
-single, several = 1800, 1200  # iterations: pictures of one object first, then of none to five
+single, several = 1800, 1200  # iterations: images of one object first, then of none to five
 max_iters = single + several
 scenes = dict(
     type='vlm_dense.ShapesDataset',

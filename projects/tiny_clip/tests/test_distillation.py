@@ -26,7 +26,7 @@ def test_only_the_image_tower_is_trained_and_the_text_tower_is_the_teachers(mode
     assert not any('teacher' in key for key in model.state_dict())
 
 
-def test_classifiers_hold_one_unit_embedding_a_caption_and_match_the_teachers_pictures(model):
+def test_classifiers_hold_one_unit_embedding_a_caption_and_match_the_teachers_images(model):
     for name, vocabulary in model.vocabularies.items():
         classifier = model.classifiers[name]
         assert len(classifier) == len(vocabulary.captions)

@@ -16,7 +16,7 @@ from vlm_dense.registry import DATASETS
 PAIRS = len(scenes.PAIRS)
 
 
-def pictures(count: int, size: int, seed: int) -> dict:
+def photos(count: int, size: int, seed: int) -> dict:
     return dict(
         type='vlm_dense.ShapesDataset',
         label='shape_colour',
@@ -34,9 +34,9 @@ def model():
     return PatchCaptions('tiny-vit', 'bundled', bfloat16=False).train()
 
 
-def test_a_mosaic_holds_four_pictures_and_what_each_shows():
-    single = DATASETS.build(pictures(9, 16, seed=3))
-    mosaics = CaptionedMosaic(pictures(9, 16, seed=3))
+def test_a_mosaic_holds_four_images_and_what_each_shows():
+    single = DATASETS.build(photos(9, 16, seed=3))
+    mosaics = CaptionedMosaic(photos(9, 16, seed=3))
     assert len(mosaics) == 2
     item = mosaics[1]
     assert item['inputs'].shape == (3, 32, 32)
@@ -46,7 +46,7 @@ def test_a_mosaic_holds_four_pictures_and_what_each_shows():
 
 
 def test_blocks_come_in_turn():
-    parts = [pictures(6, size, seed) for size, seed in ((16, 1), (24, 2))]
+    parts = [photos(6, size, seed) for size, seed in ((16, 1), (24, 2))]
     mixed, first, second = BlockwiseDataset(parts, block=3), *map(DATASETS.build, parts)
     assert len(mixed) == 12
     wanted = [first[i] for i in (0, 1, 2)] + [second[i] for i in (0, 1, 2)] + [first[i] for i in (3, 4, 5)]
@@ -60,7 +60,7 @@ def test_only_the_image_tower_is_trained(model):
         assert (parameter.grad is not None) == name.startswith('visual.'), name
 
 
-def test_a_mosaic_is_four_pictures_to_the_patches_and_one_to_the_class_token(model):
+def test_a_mosaic_is_four_images_to_the_patches_and_one_to_the_class_token(model):
     torch.manual_seed(1)
     images, present = torch.randn(2, 3, 96, 96), torch.zeros(2, 4, PAIRS)
     present[0, 1, 5] = present[0, 2, 9] = present[1, 3, 40] = 1
@@ -80,7 +80,7 @@ def test_patch_losses_are_those_of_the_formula(model):
     present = torch.zeros(3, PAIRS)
     present[0, 5] = present[0, 60] = present[1, 9] = 1
     found = model._patch_losses(value, present)
-    area = 1  # 12 patches / 6, shared by the two objects of the first picture
+    area = 1  # 12 patches / 6, shared by the two objects of the first image
     for name, classifier in model.patch_classifiers.items():
         names_of = (lambda pair: pair) if name == 'pair' else (lambda pair: pair // len(scenes.COLOURS))
         last, one_of, somewhere, background = len(classifier) - 1, [], [], []
@@ -94,7 +94,7 @@ def test_patch_losses_are_those_of_the_formula(model):
         assert float(found[f'loss_patch_{name}']) == pytest.approx(wanted, rel=1e-4)
 
 
-def test_the_config_draws_three_kinds_of_pictures_in_turn():
+def test_the_config_draws_three_kinds_of_images_in_turn():
     cfg = Config.fromfile('projects/tiny_clip/configs/pretrain_tiny-vit_patches.py')
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     assert len(dataset) == cfg.train_cfg.max_iters * cfg.batch_size

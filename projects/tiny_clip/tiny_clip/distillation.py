@@ -1,6 +1,6 @@
 """Training of a bundled CLIP whose text tower is that of another one.
 
-A small ViT learns colours at once and shapes only after very many pictures. It learns them several times sooner when
+A small ViT learns colours at once and shapes only after very many images. It learns them several times sooner when
 what it has to meet stands still: the class embeddings of a model that is already trained, averaged over wordings, and
 that model's image embeddings.
 """
@@ -22,7 +22,7 @@ class CaptionDistillation(CaptionPretraining):
     """An image tower that learns to fit the frozen text tower of a bundled model.
 
     The positions start as two-dimensional sine and cosine waves. What enters is as in :class:`CaptionPretraining`:
-    pictures, and captions of what is in them.
+    images, and captions of what is in them.
 
     Args:
         arch: ``'tiny-vit'``.
@@ -57,7 +57,7 @@ class CaptionDistillation(CaptionPretraining):
             }
 
     def loss(self, inputs: Tensor, present: Tensor) -> dict[str, Tensor]:
-        """Losses of pictures (B, 3, H, W) in which the pairs ``present`` (B, 64) are."""
+        """Losses of images (B, 3, H, W) in which the pairs ``present`` (B, 64) are."""
         image = F.normalize(self.clip.visual(inputs).float(), dim=-1)
         with torch.no_grad():
             goal = F.normalize(self.teacher[0](inputs).float(), dim=-1)
@@ -65,7 +65,7 @@ class CaptionDistillation(CaptionPretraining):
         return dict(self.caption_losses(image, present), loss_teacher=self.teacher_weight * distance)
 
     def caption_losses(self, image: Tensor, present: Tensor) -> dict[str, Tensor]:
-        """Losses of unit embeddings (B, D) of pictures in which the pairs ``present`` (B, 64) are."""
+        """Losses of unit embeddings (B, D) of images in which the pairs ``present`` (B, 64) are."""
         losses = {}
         for name, vocabulary in self.vocabularies.items():
             log_p = (self.scale * image @ self.classifiers[name].T).log_softmax(-1)

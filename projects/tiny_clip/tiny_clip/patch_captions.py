@@ -1,10 +1,10 @@
 """Second stage of tiny-vit: its patch values learn, from captions alone, what lies where.
 
 The class token of a small ViT may know every object while the values of its patches, which MaskCLIP reads, name none:
-nothing in the captions of whole pictures asks them to. Two things ask: a patch may only mean what the caption of its
-picture names, or the background; and pictures are mosaics of small ones with a caption each, so a patch cannot
+nothing in the captions of whole images asks them to. Two things ask: a patch may only mean what the caption of its
+image names, or the background; and images are mosaics of small ones with a caption each, so a patch cannot
 borrow the answer from elsewhere. The first is learning from bags of instances, the second a use of captions that any
-pair of a picture and a text allows. Neither masks nor boxes enter.
+pair of an image and a text allows. Neither masks nor boxes enter.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from vlm_dense.registry import DATASETS, MODELS
 
 @DATASETS.register_module()
 class CaptionedMosaic(Dataset):
-    """Four captioned pictures side by side and one above the other.
+    """Four captioned images side by side and one above the other.
 
     Args:
-        dataset: Data set of pictures (3, h, w) with ``data_samples`` (64,), as :class:`PackCaptioned` gives them.
+        dataset: Data set of images (3, h, w) with ``data_samples`` (64,), as :class:`PackCaptioned` gives them.
 
     Returns:
         Items with ``inputs`` (3, 2h, 2w) and ``data_samples`` (4, 64), row by row.
@@ -49,7 +49,7 @@ class CaptionedMosaic(Dataset):
 
 @DATASETS.register_module()
 class BlockwiseDataset(Dataset):
-    """Data sets in turn, ``block`` items of each, so that a batch holds pictures of one kind and size.
+    """Data sets in turn, ``block`` items of each, so that a batch holds images of one kind and size.
 
     Args:
         datasets: Data sets of equal length, a multiple of ``block``.
@@ -73,7 +73,7 @@ class PatchCaptions(CaptionDistillation):
     """A trained ViT whose patch values learn to fit the frozen text tower.
 
     With p(i, k) the softmax over the 64 pairs and the background, or the 8 shapes and the background, at patch i, and
-    S the classes that the caption of a picture, or of a mosaic's part, names::
+    S the classes that the caption of an image, or of a mosaic's part, names::
 
         loss_patch = - mean over i of log (p(i, background) + sum over k in S of p(i, k))
                      - mean over k in S of log (mean of the largest ``area`` of p(., k))
@@ -83,7 +83,7 @@ class PatchCaptions(CaptionDistillation):
         arch, teacher, scale, bfloat16, data_preprocessor: As in :class:`CaptionDistillation`.
         pretrained: File that ``pretrain_clip.py`` wrote in the first stage, or ``'bundled'``.
         area: Share of the patches that an object covers at least.
-        several_weight: Weight of the losses on the class token where a picture may hold several objects.
+        several_weight: Weight of the losses on the class token where an image may hold several objects.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class PatchCaptions(CaptionDistillation):
         )
 
     def loss(self, inputs: Tensor, present: Tensor) -> dict[str, Tensor]:
-        """Losses of pictures (B, 3, H, W) that hold the pairs (B, 64), or of mosaics and their parts' (B, 4, 64)."""
+        """Losses of images (B, 3, H, W) that hold the pairs (B, 64), or of mosaics and their parts' (B, 4, 64)."""
         features = self.tower[0].encode(inputs, ('global', 'value'))
         image = F.normalize(features.global_.float(), dim=-1)
         value = F.normalize(features.value.float(), dim=1).permute(0, 2, 3, 1)
@@ -127,7 +127,7 @@ class PatchCaptions(CaptionDistillation):
         return losses | self._patch_losses(value.flatten(1, 2), present)
 
     def _patch_losses(self, value: Tensor, present: Tensor) -> dict[str, Tensor]:
-        """Losses of unit patch values (B, N, D) of pictures that hold the pairs (B, 64)."""
+        """Losses of unit patch values (B, N, D) of images that hold the pairs (B, 64)."""
         area = max(round(self.area * value.shape[1] / present.sum(1).max().clamp(min=1).item()), 1)
         losses = {}
         for name, classifier in self.patch_classifiers.items():

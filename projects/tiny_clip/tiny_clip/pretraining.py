@@ -1,8 +1,8 @@
 """Pretraining of the bundled tiny CLIPs from captioned scenes of Shapes.
 
-The picture sees words only: no mask, box or label index reaches the model
-other than through a caption. Pictures of one object are told from each other
-by 64 captions 'red circle', ..., pictures of several objects by what they
+The image sees words only: no mask, box or label index reaches the model
+other than through a caption. Images of one object are told from each other
+by 64 captions 'red circle', ..., images of several objects by what they
 contain and by captions that list it (in-batch contrast, CLIP, Sec. 2.3).
 """
 
@@ -42,7 +42,7 @@ TEMPLATES = (
     'a photo of []',
     'a photo of the {}.',
     'a photo of one {}.',
-    'a picture of []',
+    'a picture of []',  # codespell:ignore picture
     'an image of [].',
     'a drawing of []',
     'a painting of [].',
@@ -66,7 +66,7 @@ LIST_TEMPLATES = (
     '[]',
     '[].',
     'a photo of [].',
-    'a picture of []',
+    'a picture of []',  # codespell:ignore picture
     'a drawing of []',
     'a scene with [].',
     'there is []',
@@ -180,7 +180,7 @@ def filler_rows(vocab_size: int, width: int) -> Tensor:
 class PackCaptioned(BaseTransform):
     """Keep what a caption tells.
 
-    Returns ``inputs``, uint8 (3, H, W), BGR, and ``data_samples``, float (64,), 1 for every pair in the picture.
+    Returns ``inputs``, uint8 (3, H, W), BGR, and ``data_samples``, float (64,), 1 for every pair in the image.
     """
 
     def transform(self, results: dict) -> dict:
@@ -242,7 +242,7 @@ class CaptionPretraining(BaseModel):
         return F.normalize(x[torch.arange(len(ids)), tokens.argmax(1)] @ clip.text_projection, dim=-1)
 
     def forward(self, inputs: Tensor, data_samples: Tensor, mode: str = 'tensor'):
-        """Mode 'loss': dict of losses. Mode 'predict': one dict per picture for :class:`ZeroShotShapes`."""
+        """Mode 'loss': dict of losses. Mode 'predict': one dict per image for :class:`ZeroShotShapes`."""
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         if mode == 'loss':
             with torch.autocast('cpu', torch.bfloat16, enabled=self.bfloat16):
@@ -285,14 +285,14 @@ class CaptionPretraining(BaseModel):
 
     @staticmethod
     def list_caption(present: Tensor) -> str:
-        """Caption that lists the pairs of a picture in random order."""
+        """Caption that lists the pairs of an image in random order."""
         names = [scenes.pair_name(*scenes.PAIRS[i]) for i in present.nonzero().flatten().tolist()]
         return random.choice(LIST_TEMPLATES).replace('[]', scenes.list_objects(random.sample(names, len(names))))
 
 
 @METRICS.register_module()
 class ZeroShotShapes(BaseMetric):
-    """Zero-shot top-1, in percent, over the 64 captions 'a photo of a red circle.', on pictures of one object.
+    """Zero-shot top-1, in percent, over the 64 captions 'a photo of a red circle.', on images of one object.
 
     ``shape`` and ``colour`` count a prediction whose shape or colour is right, ``both`` one where both are.
     """

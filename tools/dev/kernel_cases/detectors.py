@@ -105,7 +105,7 @@ def build(name: str, dtype: torch.dtype = torch.float32, moved: float = 0.0) -> 
     from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope
 
-    MMLogger.get_instance('compare_ops', log_level='ERROR')  # in place of a line for every parameter
+    MMLogger.get_instance('compare_ops', log_level='ERROR')  # instead of a line for every parameter
     init_default_scope('mmdet')
     path, small = DETECTORS[name]
     config = Config.fromfile(Path(mmdet.__file__).parent / '.mim' / 'configs' / path)

@@ -50,10 +50,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=text))
     for path in sorted((ROOT / 'docs/notebooks').glob('*.ipynb')):
         files.remove(files.get_file_from_path(f'notebooks/{path.name}'))
-        text, pictures = notebook.convert(path)
+        text, images = notebook.convert(path)
         files.append(File.generated(config, f'notebooks/{path.stem}.md', content=text))
-        for name, picture in pictures.items():
-            files.append(File.generated(config, f'notebooks/{name}', content=picture))
+        for name, image in images.items():
+            files.append(File.generated(config, f'notebooks/{name}', content=image))
     return files
 
 

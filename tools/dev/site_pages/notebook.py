@@ -1,4 +1,4 @@
-"""Notebooks as Markdown, with the pictures that they hold."""
+"""Notebooks as Markdown, with the images that they hold."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 def convert(path: Path) -> tuple[str, dict[str, bytes]]:
-    """Markdown of a notebook, and its pictures by file name."""
-    parts, pictures = [], {}
+    """Markdown of a notebook, and its images by file name."""
+    parts, images = [], {}
     for cell in json.loads(path.read_text('utf-8'))['cells']:
         source = ''.join(cell['source'])
         if cell['cell_type'] == 'markdown':
@@ -19,9 +19,9 @@ def convert(path: Path) -> tuple[str, dict[str, bytes]]:
         for output in cell['outputs']:
             data = output.get('data', {})
             if 'image/png' in data:
-                name = f'{path.stem}_{len(pictures)}.png'
-                pictures[name] = base64.b64decode(''.join(data['image/png']))
+                name = f'{path.stem}_{len(images)}.png'
+                images[name] = base64.b64decode(''.join(data['image/png']))
                 parts.append(f'![Output]({name})')
             elif text := ''.join(output.get('text', data.get('text/plain', ''))):
                 parts.append(f'```text\n{text.rstrip()}\n```')
-    return '\n\n'.join(parts) + '\n', pictures
+    return '\n\n'.join(parts) + '\n', images

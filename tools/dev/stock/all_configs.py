@@ -54,7 +54,7 @@ def breadth_first(folder: Path) -> list[Path]:
 
 
 def fingerprint(path: Path) -> str:
-    """Equal for configs with the same model and the same size of pictures."""
+    """Equal for configs with the same model and the same size of images."""
     from mmengine import Config
 
     try:
@@ -66,9 +66,9 @@ def fingerprint(path: Path) -> str:
 
 
 def answers(path: Path, environments: list[Environment], size: int) -> dict[str, dict]:
-    """What every environment finds, by its kernels: in all of them with pictures of the same size.
+    """What every environment finds, by its kernels: in all of them with images of the same size.
 
-    Where one fails, the size of the pictures may be why, so all try again with the size of the config, which counts
+    Where one fails, the size of the images may be why, so all try again with the size of the config, which counts
     unless it fails more often. Where one is killed, memory may be why, so they run one after the other.
     """
 

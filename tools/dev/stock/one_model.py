@@ -54,7 +54,7 @@ def least(value, key: str, bound: int) -> int:
     return min([bound, *(least(item, key, bound) for item in value.values())])
 
 
-def pictures_for_mmdet(config: dict, size: int) -> tuple[dict, dict]:
+def images_for_mmdet(config: dict, size: int) -> tuple[dict, dict]:
     """Inputs to train on and to predict from; masks where the config loads them, else more than most models need."""
     import numpy as np
     from mmdet.testing import demo_mm_inputs, demo_mm_proposals, demo_track_inputs
@@ -80,7 +80,7 @@ def pictures_for_mmdet(config: dict, size: int) -> tuple[dict, dict]:
         return data
 
     if 'Track' in kind:
-        alone = model['data_preprocessor'].get('use_det_processor')  # only the detector is trained, on still pictures
+        alone = model['data_preprocessor'].get('use_det_processor')  # only the detector is trained, on still images
         track = dict(image_shapes=shape, num_items=[3], num_classes=max(classes, 1), with_mask=True)
         return still(2) if alone else demo_track_inputs(1, 2, [0], **track), demo_track_inputs(1, 1, **track)
     if 'MultiBranch' in kind:
@@ -89,7 +89,7 @@ def pictures_for_mmdet(config: dict, size: int) -> tuple[dict, dict]:
     return still(2), still(1)
 
 
-def pictures_for_mmseg(config: dict, size: int) -> tuple[dict, dict]:
+def images_for_mmseg(config: dict, size: int) -> tuple[dict, dict]:
     import numpy as np
     import torch
     from mmengine.structures import PixelData
@@ -154,7 +154,7 @@ def predictions(samples) -> list[float]:
 
 
 def own_size(config, fallback: int = 320) -> int:
-    """The size of picture that a config trains on, where it says so, up to 640."""
+    """The size of image that a config trains on, where it says so, up to 640."""
     size = config.get('crop_size') or config.model.get('data_preprocessor', {}).get('size') or fallback
     return min(size[0] if isinstance(size, (list, tuple)) else size, 640)
 
@@ -165,7 +165,7 @@ def run(package: str, path: str, size: int) -> dict:
     Args:
         package: mmdet or mmseg.
         path: The config.
-        size: Sides of the pictures, in pixels; 0: the size of the config.
+        size: Sides of the images, in pixels; 0: the size of the config.
     """
     import torch
     from mmengine import Config, ConfigDict
@@ -188,7 +188,7 @@ def run(package: str, path: str, size: int) -> dict:
     seed()
     model = revert_sync_batchnorm(MODELS.build(settings))
     model.init_weights()
-    to_train, to_test = (pictures_for_mmdet if package == 'mmdet' else pictures_for_mmseg)(config.to_dict(), size)
+    to_train, to_test = (images_for_mmdet if package == 'mmdet' else images_for_mmseg)(config.to_dict(), size)
     found, failed = {}, []
     try:
         seed()

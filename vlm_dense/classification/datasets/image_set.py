@@ -35,7 +35,7 @@ class ImageSetDataset(BaseDataset):
         split: 'train', 'val' or 'test'.
         shots: Number of training images of a class; default: all images. Does not change the test set.
         seed: Other seeds draw other images.
-        few_shot: A pickle of CoOp's code, ``split_fewshot/shot_16-seed_1.pkl``: its images in the place of drawn ones.
+        few_shot: A pickle of CoOp's code, ``split_fewshot/shot_16-seed_1.pkl``: its images instead of drawn ones.
             Nothing in it is run. Not with ``shots``.
         classes: 'all', 'base' (the first half, rounded up), 'new' (the others) or names; 'seen' or 'unseen' of the
             open-vocabulary splits of coco2014 (48 and 17 classes) and nus-wide-tags (925 and 81), of which

@@ -88,7 +88,7 @@ class SplitFile(Layout):
         for path, label, name in (entry for part in self._read().values() for entry in part):
             if names.setdefault(label, name) != name:
                 raise DataError(
-                    f'{self.split} calls class {label} both {names[label]!r} and {name!r} (at {path}). Mend the file, '
+                    f'{self.split} calls class {label} both {names[label]!r} and {name!r} (at {path}). Fix the file, '
                     'or download it again.'
                 )
         if not names:
@@ -97,7 +97,7 @@ class SplitFile(Layout):
         if wrong:
             raise DataError(
                 f'{self.split} names {len(names)} classes, so labels must be 0 to {len(names) - 1}; wrong or without '
-                f'image: {", ".join(map(str, wrong[:5]))}. Mend the labels, or download the file again.'
+                f'image: {", ".join(map(str, wrong[:5]))}. Fix the labels, or download the file again.'
             )
         return [_clean(names[label]) for label in range(len(names))]
 
@@ -307,17 +307,17 @@ class NusWideLists(Layout):
     multi_label = True
 
     def __init__(self, root: Path, folder: str, images: str):
-        self.folder, self.pictures = root / folder, root / images
+        self.folder, self.image_folder = root / folder, root / images
         self.labels = self.folder / 'Groundtruth' / 'TrainTestLabels'
         self.concepts = self.folder / 'ConceptsList' / 'Concepts81.txt'
-        super().__init__(self.concepts, self.folder / 'ImageList', self.labels, self.pictures)
+        super().__init__(self.concepts, self.folder / 'ImageList', self.labels, self.image_folder)
 
     def classes(self) -> list[str]:
         return [_clean(name) for name in _lines(self.concepts)]
 
     def images(self, part: str) -> list[dict]:
         listed = self.folder / 'ImageList' / f'{part.capitalize()}Imagelist.txt'
-        paths = [self.pictures.joinpath(*line.split('\\')) for line in _lines(listed)]
+        paths = [self.image_folder.joinpath(*line.split('\\')) for line in _lines(listed)]
         shown: list[list[int]] = [[] for _ in paths]
         for label, name in enumerate(_lines(self.concepts)):
             source = self.labels / f'Labels_{name}_{part.capitalize()}.txt'

@@ -53,7 +53,7 @@ def read_pickled_shots(path: str | Path) -> dict[str, list[tuple[str, int]]]:
     except Exception as error:  # a damaged pickle may raise anything
         raise DataError(
             f'{path} is no file of few shots as the code of CoOp writes them ({error}); nothing in it was run. Draw '
-            'the shots anew with shots and seed.'
+            'the shots again with shots and seed.'
         ) from error
     if 'train' not in shots:
         raise DataError(f"{path} has no list 'train' of few shots; it has {sorted(map(str, content))}.")

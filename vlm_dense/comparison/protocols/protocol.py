@@ -30,7 +30,7 @@ class Protocol:
         has_shots: The number of training images of a class is asked for; else all images are taken, told as 0 shots.
         metrics: The first of them that a test gives is its value.
         columns: What the columns of the table are: 'shots', 'test' or 'metric'.
-        drawn: Those of them that the picture has bars of; all if empty.
+        drawn: Those of them that the image has bars of; all if empty.
     """
 
     has_shots = True

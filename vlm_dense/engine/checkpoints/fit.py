@@ -108,7 +108,7 @@ class CheckpointFitHook(Hook):
         if absent:
             raise CheckpointError(
                 f'Training cannot be resumed from this checkpoint: it holds no {", ".join(absent)}. Checkpoints that '
-                'tools/train.py saved hold them. To start anew from its weights, use --load-from in place of --resume.'
+                'tools/train.py saved hold them. To start again from its weights, use --load-from instead of --resume.'
             )
         for key in ('iter', 'epoch'):
             step = checkpoint['meta'].get(key, 0)

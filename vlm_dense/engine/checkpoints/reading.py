@@ -28,7 +28,7 @@ from mmengine.runner.checkpoint import (
 )
 
 from vlm_dense.clip.weight_files import file_kind, read_content
-from vlm_dense.engine.files import lock, written_whole
+from vlm_dense.engine.files import atomic_write, lock
 from vlm_dense.errors import CheckpointError, unknown_name
 
 
@@ -177,7 +177,7 @@ def load_from_http(filename: str, map_location=None, model_dir: str | None = Non
             digest = torch.hub.HASH_REGEX.search(os.path.basename(path))  # as in model-1a2b3c4d.pth
             torch.hub.download_url_to_file(filename, path, digest.group(1) if digest else None)
         if not _read_text(f'{path}.url'):
-            with suppress(OSError), written_whole(f'{path}.url') as begun:  # a folder that others filled
+            with suppress(OSError), atomic_write(f'{path}.url') as begun:  # a folder that others filled
                 begun.write_text(filename, encoding='utf-8')
     return load_from_local(path, map_location)
 

@@ -58,7 +58,7 @@ class ResumeCheckHook(Hook):
         if changes:
             raise ConfigError(
                 f'--resume goes on with the state of the checkpoint, so these changes would have no effect: '
-                f'{"; ".join(changes)}. Take them back, or begin anew from its weights with --load-from.'
+                f'{"; ".join(changes)}. Take them back, or begin again from its weights with --load-from.'
             )
 
 

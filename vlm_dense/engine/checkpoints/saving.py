@@ -10,7 +10,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
-from vlm_dense.engine.files import PARTIAL, local_path, remove, write_last, written_whole
+from vlm_dense.engine.files import PARTIAL, atomic_write, local_path, remove, write_last
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import HOOKS, unknown_name
 
@@ -53,7 +53,7 @@ class SafeCheckpointHook(CheckpointHook):
         broadcast_object_list(steps)  # the disk is that of the first process
         step = steps[0]
         if is_main_process() and (not runner._resume or step > _step(runner)):
-            remove(validated)  # this run will validate that step anew
+            remove(validated)  # this run will validate that step again
         if not runner._resume:
             return
         _as_after_step(runner)
@@ -104,7 +104,7 @@ class SafeCheckpointHook(CheckpointHook):
         """Keep the best checkpoint, and note that this step was validated."""
         super().after_val_epoch(runner, metrics)
         if is_main_process():
-            with written_whole(Path(runner.work_dir, _VALIDATED)) as begun:
+            with atomic_write(Path(runner.work_dir, _VALIDATED)) as begun:
                 begun.write_text(str(_step(runner)))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:

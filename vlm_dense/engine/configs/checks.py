@@ -340,7 +340,7 @@ def _at_least(key: str, value, least: int) -> None:
 
 
 def check_masks(cfg: Config) -> None:
-    """Let masks be checked as they are read: :class:`LoadMask` in the place of mmseg's ``LoadAnnotations``.
+    """Let masks be checked as they are read: :class:`LoadMask` instead of mmseg's ``LoadAnnotations``.
 
     Pipelines of mmseg's data sets that check no labels get a :class:`CheckSeg`. What the test pipeline checks, a
     ``tta_pipeline`` checks as well.

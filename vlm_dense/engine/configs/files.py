@@ -23,7 +23,7 @@ _OF_CONFIGS = {'type', '_delete_', '_scope_'}
 
 
 class FormattedOnce(Config):
-    """mmengine's ``Config``, whose text is laid out anew only if the config has changed.
+    """mmengine's ``Config``, whose text is laid out again only if the config has changed.
 
     A run asks for the text four times before its first iteration, and yapf takes up to seconds for it each time.
     """

@@ -71,7 +71,7 @@ def existing_config(path: str | Path, others: Collection[str] = ()) -> Path:
 
     Args:
         path: Path or name of a config.
-        others: Further names that may stand in the place of a config, for the message.
+        others: Further names that may stand instead of a config, for the message.
 
     Raises:
         ConfigError: there is none; names the nearest ones.

@@ -18,12 +18,12 @@ _READING = (
 
 
 def is_reading(step: dict) -> bool:
-    """Whether a step of a pipeline reads pictures or annotations."""
+    """Whether a step of a pipeline reads images or annotations."""
     return step['type'].rpartition('.')[2] in _READING
 
 
 def preparing_steps(cfg: Config) -> list[dict]:
-    """The test pipeline of a config without what reads pictures and annotations.
+    """The test pipeline of a config without what reads images and annotations.
 
     Raises:
         ConfigError: there is none.
@@ -31,5 +31,5 @@ def preparing_steps(cfg: Config) -> list[dict]:
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     steps = dataset.get('pipeline') or cfg.get('test_pipeline')
     if not steps:
-        raise ConfigError('The config has no test_pipeline, so it is unknown how pictures are to be prepared.')
+        raise ConfigError('The config has no test_pipeline, so it is unknown how images are to be prepared.')
     return [step for step in steps if not is_reading(step)]

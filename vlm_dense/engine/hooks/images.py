@@ -1,4 +1,4 @@
-"""Pictures of what a segmentor or a detector predicts."""
+"""Images of what a segmentor or a detector predicts."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from vlm_dense.registry import HOOKS
 
 @HOOKS.register_module()
 class PredictionPictureHook(Hook):
-    """Save what a model predicts: at each validation one picture of samples spread over the set, at test one an image.
+    """Save what a model predicts: at each validation one image of samples spread over the set, at test one an image.
 
     Columns: image, ground truth, prediction; of a detector what it is sure of. The image is what the model was given,
-    so that data need not lie on disk. Models that give neither ``pred_sem_seg`` nor ``pred_instances`` get no picture.
+    so that data need not lie on disk. Models that give neither ``pred_sem_seg`` nor ``pred_instances`` get no image.
 
     Args:
-        num_samples: Rows of the validation picture, ``<work_dir>/vis/iter_<n>.png``.
-        test_dir: Where pictures of a test go; ``None``: nowhere. ``tools/test.py --show-dir`` sets it.
-        tile: Side of a picture's tiles in pixels.
+        num_samples: Rows of the validation image, ``<work_dir>/vis/iter_<n>.png``.
+        test_dir: Where images of a test go; ``None``: nowhere. ``tools/test.py --show-dir`` sets it.
+        tile: Side of an image's tiles in pixels.
         score_thr: Least score of an instance that is drawn.
     """
 
@@ -56,7 +56,7 @@ class PredictionPictureHook(Hook):
         self._seen += len(outputs or ())
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Save the picture."""
+        """Save the image."""
         if not self._rows:
             return
         numbers = {k: v for k, v in (metrics or {}).items() if isinstance(v, (int, float, np.number))}
@@ -66,7 +66,7 @@ class PredictionPictureHook(Hook):
         runner.logger.info(f'Predictions are drawn in {path}')
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Save a picture of each image of the batch."""
+        """Save an image of each image of the batch."""
         if self.test_dir is None:
             return
         meta = runner.test_dataloader.dataset.metainfo
@@ -117,6 +117,6 @@ class PredictionPictureHook(Hook):
 
     def _save(self, path: str, rows, labels: set[int], meta: dict, title: str = '') -> None:
         legend = [(meta['classes'][v], meta['palette'][v]) for v in sorted(labels)]
-        picture = draw_rows(rows, ('image', 'ground truth', 'prediction'), legend, title, self.tile)
+        canvas = draw_rows(rows, ('image', 'ground truth', 'prediction'), legend, title, self.tile)
         claim([path])
-        picture.save(path)
+        canvas.save(path)

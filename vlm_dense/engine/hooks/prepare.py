@@ -16,7 +16,7 @@ from vlm_dense.registry import HOOKS
 
 
 def prepare_data_set(dataset, model: nn.Module) -> None:
-    """Let a data set that asks for it (``prepare(model)``) see the model: features in the place of images."""
+    """Let a data set that asks for it (``prepare(model)``) see the model: features instead of images."""
     if hasattr(dataset, 'prepare'):
         dataset.prepare(model)
 

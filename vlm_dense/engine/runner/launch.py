@@ -233,7 +233,7 @@ def train(args: argparse.Namespace) -> None:
             if args.load_from and args.resume:
                 raise ConfigError(
                     f'--load-from {args.load_from} beside --resume: a run begins with the weights of one checkpoint. '
-                    '--resume goes on with optimiser, schedule and iteration; --load-from begins anew with the weights.'
+                    '--resume goes on with optimiser, schedule and iteration; --load-from starts with the weights.'
                 )
             if args.load_from:
                 cfg.load_from = args.load_from

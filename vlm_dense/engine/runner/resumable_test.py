@@ -27,7 +27,7 @@ class ResumableTestLoop(TestLoop):
 
     Predictions are written to ``work_dir/test_progress_RANK.bin`` batch by batch. Started again in the same
     ``work_dir`` with the same config of model and data, the same order of images, the same weights and the same
-    precision, the test goes on after the last whole batch; else it starts anew. Its metrics equal those of an
+    precision, the test goes on after the last whole batch; else it starts again. Its metrics equal those of an
     uninterrupted one wherever predictions depend on the image alone, and where a part of the model says what the images
     before have left behind: what ``changes()`` of such a module gives after a batch is written too, and is given to its
     ``replay``. The file is removed at the end. Metrics get no ``data_batch`` for what was predicted before.

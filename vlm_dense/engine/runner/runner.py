@@ -13,7 +13,7 @@ from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
 from vlm_dense.engine.configs.keys import unmatched
-from vlm_dense.engine.files import partial_of, put_in_place, remove
+from vlm_dense.engine.files import commit, partial_of, remove
 from vlm_dense.engine.models import bare_model
 from vlm_dense.engine.outputs import claim
 from vlm_dense.engine.runner.compilation import compile_parts
@@ -31,13 +31,13 @@ def _saved_whole(path: str) -> Iterator[None]:
     try:
         yield
         if is_main_process():
-            put_in_place(path)
+            commit(path)
     except OSError as error:
         if is_main_process():
             remove(partial_of(path))
         raise CheckpointError(
             f'{path} cannot be written: {error.strerror or error}. What was saved before is untouched. Make room, or '
-            'mend the place, and go on with --resume.'
+            'fix the place, and go on with --resume.'
         ) from error
 
 
@@ -73,7 +73,7 @@ class SafeRunner(ShortStart, Runner):
       a full disk, leaves the one that was there before.
     - A model of which nothing is trained is not wrapped in DDP, which would refuse it, so that it can be tested in
       several processes.
-    - The parameters that the optimiser skips are counted in one line of the log in place of one line for each.
+    - The parameters that the optimiser skips are counted in one line of the log instead of one line for each.
     - ``compile=True``, or ``compile=dict(...)`` with options of ``torch.compile``, compiles the parts of the model that
       map tensors to tensors, see :func:`~vlm_dense.engine.runner.compilation.compile_parts`, where mmengine hands data
       samples and optimiser to the compiler as well.

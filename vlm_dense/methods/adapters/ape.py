@@ -97,7 +97,7 @@ class _Refined(TipAdapter):
     def refine(self, model: nn.Module, data: Mapping[str, DataLoader]) -> Tensor:
         """Fill the cache from ``support``, unless files have, and choose the channels; the unit text (K, D)."""
         if not self.filled:
-            self.fill(model, self.needed(data, 'support'))
+            self.fill(model, self.loader(data, 'support'))
         text = model.text_side.classifier_weights()
         if text.dim() != 2:
             raise ConfigError(
@@ -261,7 +261,7 @@ class APET(_Refined):
 
     def finish(self, model: nn.Module, data: Mapping[str, DataLoader]) -> None:
         """Search alpha and beta on ``search``."""
-        self.search(model, self.needed(data, 'search'))
+        self.search(model, self.loader(data, 'search'))
 
 
 def class_similarity(members: Tensor, owner: Tensor) -> Tensor:

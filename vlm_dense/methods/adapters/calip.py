@@ -52,7 +52,7 @@ code and is not here.
 )
 
 
-_SHARPNESS = 2.0  # of the attention, in the place of a learned temperature
+_SHARPNESS = 2.0  # of the attention, instead of a learned temperature
 
 
 @MODELS.register_module()
@@ -64,7 +64,7 @@ class CALIP(Prepared, Head, BaseModule):
     - ``T_a``: each class gathers the positions, by the softmax of A over them,
     - ``V_a``: each position gathers the classes, by the softmax of A over them; mean plus maximum over positions.
 
-    Neither is normalised again. The official code has 100 in the place of CLIP's ``scale``, which is 100.
+    Neither is normalised again. The official code has 100 instead of CLIP's ``scale``, which is 100.
 
     From data: the two betas are the first pair of a grid, beta2 by beta2, that classifies most images of ``search``.
     The official code searches on the test images. Where no pair classifies any image, both are 0.
@@ -143,7 +143,7 @@ class CALIP(Prepared, Head, BaseModule):
     def prepare(self, model: nn.Module, data: Mapping[str, DataLoader]) -> None:
         """Search the betas on ``search``, unless they are given."""
         if not self.given:
-            self.search(model, self.needed(data, 'search'))
+            self.search(model, self.loader(data, 'search'))
         elif 'search' in data:
             raise ConfigError('CALIP: betas are given, so that nothing is searched. Leave out betas, or the search.')
 

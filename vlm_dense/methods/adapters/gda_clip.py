@@ -90,7 +90,7 @@ class GDACLIP(_Discriminant):
     their class means.
 
     From data: ``support``, the labelled images with the augmentation of training; ``search``, if given, is what alpha
-    is searched on. The official code takes the test set in the place of it on ImageNet.
+    is searched on. The official code takes the test set instead of it on ImageNet.
 
     Args:
         class_names, image_tower: The classifier's; give K and D.
@@ -128,7 +128,7 @@ class GDACLIP(_Discriminant):
     @torch.no_grad()
     def prepare(self, model: nn.Module, data: Mapping[str, DataLoader]) -> None:
         """Fit means and precision to ``support`` and search alpha on ``search``."""
-        features, labels = zip(*read_passes(model, self.needed(data, 'support'), self.passes), strict=True)
+        features, labels = zip(*read_passes(model, self.loader(data, 'support'), self.passes), strict=True)
         vectors, labels = F.normalize(torch.cat(features), dim=-1), torch.cat(labels)
         check_classes_present(labels, self.class_names, 'GDACLIP: the support set')
         means = torch.stack([vectors[labels == label].mean(dim=0) for label in range(len(self.class_names))])
@@ -211,7 +211,7 @@ class GDACLIPUnseen(_Discriminant):
         """Describe the classes by the images of ``support``."""
         if model.text_prompt.num_variants is not None:
             raise ConfigError(f'GDACLIPUnseen reads one text a class, {type(model.text_prompt).__name__} gives more.')
-        passes = read_passes(model, self.needed(data, 'support'), self.passes, labelled=False)
+        passes = read_passes(model, self.loader(data, 'support'), self.passes, labelled=False)
         vectors = F.normalize(torch.cat([features for features, _ in passes]), dim=-1)
         if len(vectors) < self.neighbours:
             raise DataError(

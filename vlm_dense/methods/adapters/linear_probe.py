@@ -117,7 +117,7 @@ class LinearProbe(Prepared, Head, BaseModule):
         Raises:
             DataError: a class without image, or with fewer than ``shots``.
         """
-        train, val = (read_features(model, self.needed(data, name)) for name in ('support', 'search'))
+        train, val = (read_features(model, self.loader(data, name)) for name in ('support', 'search'))
         if self.shots is not None:
             chosen = self.draw(train[1], val[1])
             train, val = ((x[rows], y[rows]) for (x, y), rows in zip((train, val), chosen, strict=True))

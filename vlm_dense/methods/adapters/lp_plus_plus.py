@@ -113,7 +113,7 @@ class LPPlusPlus(Prepared, Head, BaseModule):
 
     def prepare(self, model: nn.Module, data: Mapping[str, DataLoader]) -> None:
         """Fit to ``support`` and choose the step on ``search``."""
-        images, labels = read_features(model, self.needed(data, 'support'))
+        images, labels = read_features(model, self.loader(data, 'support'))
         check_classes_present(labels, self.class_names, 'LPPlusPlus: the support set')
         text = model.text_side.classifier_weights().detach()
         if text.dim() != 2:

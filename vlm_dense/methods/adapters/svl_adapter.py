@@ -179,7 +179,7 @@ class SVLAdapter(Prepared, CosineHead):
                 'out of PrepareHook, or change alpha.'
             )
         if needed is not None:
-            loader = self.needed(data, needed)
+            loader = self.loader(data, needed)
             if self.rule == 'confidence':
                 self.alpha.fill_(1 - self.confidence(model, loader))
                 self.prepared = True
@@ -207,7 +207,7 @@ class SVLAdapter(Prepared, CosineHead):
     def finish(self, model: nn.Module, data: Mapping[str, DataLoader]) -> None:
         """Search alpha, if this is the rule."""
         if self.rule == 'search':
-            self.search(model, self.needed(data, 'search'))
+            self.search(model, self.loader(data, 'search'))
 
     @torch.no_grad()
     def search(self, model: nn.Module, loader: DataLoader) -> None:

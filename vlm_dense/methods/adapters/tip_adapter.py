@@ -145,7 +145,7 @@ class TipAdapter(Prepared, CosineHead):
         Raises:
             DataError: a class without image, or more images than the cache has room for.
         """
-        self.fill(model, self.needed(data, 'support'))
+        self.fill(model, self.loader(data, 'support'))
         if 'search' in data:
             self.search(model, data['search'])
 

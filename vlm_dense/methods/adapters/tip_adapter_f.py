@@ -40,7 +40,7 @@ PAPER = dict(
 class TipAdapterF(TipAdapter):
     """Tip-Adapter with the keys as weights of a linear layer, which begins as the cache (section 3.2).
 
-    Trained with the alpha and beta that were given; after training both are searched anew, on ``search``, with the keys
+    Trained with the alpha and beta that were given; after training both are searched again on ``search``, with the keys
     of the best epoch. The official code chooses the epoch on the test set and reports the better of the accuracies
     before and after the search; here ``CheckpointHook(save_best=...)`` chooses it by validation and ``PrepareHook``
     finishes.
@@ -63,8 +63,8 @@ class TipAdapterF(TipAdapter):
 
     def prepare(self, model: nn.Module, data: Mapping[str, DataLoader]) -> None:
         """Fill the cache from ``support``; errors as in :meth:`TipAdapter.prepare`."""
-        self.fill(model, self.needed(data, 'support'))
+        self.fill(model, self.loader(data, 'support'))
 
     def finish(self, model: nn.Module, data: Mapping[str, DataLoader]) -> None:
         """Search alpha and beta on ``search``."""
-        self.search(model, self.needed(data, 'search'))
+        self.search(model, self.loader(data, 'search'))

@@ -41,7 +41,7 @@ to compare with. `zero_init=True` begins at zero-shot CLIP.
 
 @MODELS.register_module()
 class VTCLIP(CosineHead):
-    """``scale * cos(g, T + ratio * decode(T, S))`` (section 3.2), for each image anew.
+    """``scale * cos(g, T + ratio * decode(T, S))`` (section 3.2), for each image again.
 
     g is the feature of the image, S its positions and T the K classes, S and T of unit length. ``decode`` are
     transformer decoder layers in which the classes attend to each other, then to S. The paper has no public code;

@@ -1,4 +1,4 @@
-"""Attention by the likeness of features: SC-CLIP takes those of a middle block, ProxyCLIP those of another backbone."""
+"""Attention by the affinity of features: SC-CLIP takes those of a middle block, ProxyCLIP those of another backbone."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Renormalise(nn.Module):
         return F.pad(images - black, more) + black if any(more) else images
 
 
-def attention(likeness: Tensor, beta: float, gamma: float) -> Tensor:
+def attention(affinity: Tensor, beta: float, gamma: float) -> Tensor:
     """Softmax of gamma (S - beta mean(S)) over the entries of a row that are not negative; (B, N, N).
 
     Each image has a mean of its own. A place always sees itself.
     """
-    scores = gamma * (likeness - beta * likeness.mean(dim=(1, 2), keepdim=True))
+    scores = gamma * (affinity - beta * affinity.mean(dim=(1, 2), keepdim=True))
     hidden = scores < 0
     hidden.diagonal(dim1=1, dim2=2).fill_(False)
     return scores.masked_fill(hidden, -torch.inf).softmax(dim=-1)

@@ -30,7 +30,7 @@ PAPER = dict(
         'and the MLP are left out.'
     ),
     notes="""
-The published figures come from a picture in the repository. ; the released name lists have synonyms and glued words
+The published figures come from an image in the repository. ; the released name lists have synonyms and glued words
 which these configs do not have, so another figure is to be expected.
 """,
 )

@@ -49,17 +49,17 @@ _ROWS_AT_ONCE = 4096
 class LPOSS(MaskCLIP):
     """MaskCLIP whose scores are spread over a graph of the patches of all windows of an image.
 
-    Patches are joined by the likeness of a second backbone's features and by nearness; with the normalised weights W
+    Patches are joined by the affinity of a second backbone's features and by nearness; with the normalised weights W
     and the cosines Y of patches and names, (I - alpha W) Z = Y is solved by a few steps of conjugate gradients from 0,
     whose number is part of the method. With ``pixels`` (LPOSS+) the same is done once more between the pixels, joined
-    by likeness of colour. Images are normalised as CLIP's.
+    by affinity of colour. Images are normalised as CLIP's.
 
     Args:
         backbone, class_names: See :class:`~vlm_dense.methods.maskclip.MaskCLIP`.
         proxy: Config of the frozen second backbone, which gives maps, as in
             :class:`~vlm_dense.methods.dense.ProxyCLIPAttention`.
         k: Neighbours of a patch, itself included; all if there are fewer.
-        gamma: Power of the likeness.
+        gamma: Power of the affinity.
         sigma, distance_power: Nearness is exp(-sigma d^distance_power), with the distance d in px.
         alpha: Share of the neighbours.
         steps, tol: Steps of conjugate gradients, and the residual relative to |y| at which a name is done.
@@ -211,10 +211,10 @@ class LPOSS(MaskCLIP):
 
     def graph(self, features: Tensor, places: Tensor) -> Tensor:
         """W (n, n), sparse: symmetric, without loops, divided by the roots of both row sums."""
-        likeness, others = self.nearest(features)
+        similarity, others = self.nearest(features)
         own = torch.arange(len(features), device=features.device)[:, None].expand_as(others)
         distance = (places[own] - places[others]).norm(dim=-1)
-        weights = likeness.clamp_min(0) ** self.gamma * torch.exp(-self.sigma * distance**self.distance_power)
+        weights = similarity.clamp_min(0) ** self.gamma * torch.exp(-self.sigma * distance**self.distance_power)
         kept = own != others
         a, b, weights = own[kept], others[kept], weights[kept]
         ends = torch.stack([torch.cat([a, b]), torch.cat([b, a])])

@@ -41,7 +41,7 @@ glued words which these configs do not have, so another figure is to be expected
 
 @MODELS.register_module()
 class ProxyCLIPAttention(DenseAttention):
-    """ProxyCLIP: values of the last block, mixed by the likeness of a second backbone's features, on its grid.
+    """ProxyCLIP: values of the last block, mixed by the affinity of a second backbone's features, on its grid.
 
     With the cosines S of the proxy's features and their mean over an image,
 
@@ -101,7 +101,7 @@ class ProxyCLIPAttention(DenseAttention):
     def _path(self, last: LastBlocks, features: Tensor, block: Block, x: Tensor) -> Tensor:
         value = block.attn.project(block.ln_1(x))[2][:, last.patches]
         maps = F.interpolate(value.mT.unflatten(2, last.grid), features.shape[2:], mode='bilinear', align_corners=False)
-        mixed = [  # the same for each head; image by image, as N x N likenesses are the most there is
+        mixed = [  # the same for each head; image by image, as N x N affinities are the most there is
             attention(cosines(own), self.beta, self.gamma).to(value.dtype) @ tokens
             for own, tokens in zip(features.flatten(2).mT.split(1), maps.flatten(2).mT.split(1), strict=True)
         ]

@@ -1,4 +1,4 @@
-"""SC-CLIP: the last block calibrated by middle blocks, with anomalous tokens mended.
+"""SC-CLIP: the last block calibrated by middle blocks, with anomalous tokens fixed.
 
 A few anomalous tokens in the deep feature map draw the attention of all others; SC-CLIP finds them by a local outlier
 factor and replaces each by the mean of its neighbours. The similarity of features from middle layers, which is still
@@ -44,7 +44,7 @@ class SCCLIPAttention(DenseAttention):
     """SC-CLIP: three repairs of the last block, without residual and MLP.
 
     Tokens that a local outlier factor finds anomalous take the mean of their neighbours; features are averaged over
-    places that are alike in a middle block, before and after the attention, half of which is that likeness; the sum of
+    places that are alike in a middle block, before and after the attention, half of which is that affinity; the sum of
     several middle blocks goes through the same attention and is added. "Self-Calibrated CLIP for Training-Free
     Open-Vocabulary Segmentation", arXiv 2411.15869, section 3.
 
@@ -93,13 +93,13 @@ class SCCLIPAttention(DenseAttention):
         """Tokens of the patches, in the grid of the patches."""
         tokens = last.tokens[:, last.patches]
         anomalies = self.anomalies(self.outlier_factor(tokens))
-        before = mend(last.hidden_states[self.pre][:, last.patches], anomalies, last.grid)
-        likeness = cosines(before)
+        before = replace_outliers(last.hidden_states[self.pre][:, last.patches], anomalies, last.grid)
+        similarity = cosines(before)
         after = self.cut(cosines(last.hidden_states[self.post][:, last.patches]))
-        deep = average(self.cut(likeness), mend(tokens, anomalies, last.grid))
+        deep = average(self.cut(similarity), replace_outliers(tokens, anomalies, last.grid))
         middle = sum(last.hidden_states[i] for i in range(*self.multi))
-        first = self.attend(last, deep, likeness) + self.class_weight * last.tokens[:, :1]
-        second = self.attend(last, middle[:, last.patches], likeness) + self.class_weight * middle[:, :1]
+        first = self.attend(last, deep, similarity) + self.class_weight * last.tokens[:, :1]
+        second = self.attend(last, middle[:, last.patches], similarity) + self.class_weight * middle[:, :1]
         return DenseTokens(average(after, first) + average(after, second), last.grid)
 
     def outlier_factor(self, tokens: Tensor) -> Tensor:
@@ -125,13 +125,13 @@ class SCCLIPAttention(DenseAttention):
         """Which tokens, bool (B, N), exceed the quantile of their image's outlier factors (B, N)."""
         return factor > factor.quantile(1 - self.outliers, dim=1, keepdim=True)
 
-    def cut(self, likeness: Tensor) -> Tensor:
-        """``likeness`` with entries below ``beta`` set to 0."""
-        return likeness.where(likeness >= self.beta, 0)
+    def cut(self, similarity: Tensor) -> Tensor:
+        """``affinity`` with entries below ``beta`` set to 0."""
+        return similarity.where(similarity >= self.beta, 0)
 
-    def attend(self, last: LastBlocks, tokens: Tensor, likeness: Tensor) -> Tensor:
-        """Attention output (B, N, C) of the last block: half by ``likeness`` (B, N, N), half by keys."""
-        return last.blocks[-1](tokens, path=partial(self._path, alike=attention(likeness, 1.0, 3.0)))
+    def attend(self, last: LastBlocks, tokens: Tensor, similarity: Tensor) -> Tensor:
+        """Attention output (B, N, C) of the last block: half by ``affinity`` (B, N, N), half by keys."""
+        return last.blocks[-1](tokens, path=partial(self._path, alike=attention(similarity, 1.0, 3.0)))
 
     @staticmethod
     def _path(block: Block, x: Tensor, alike: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ def average(weights: Tensor, tokens: Tensor) -> Tensor:
     return (weights / (weights.sum(dim=-1, keepdim=True) + 1e-6)).to(tokens.dtype) @ tokens
 
 
-def mend(tokens: Tensor, anomalies: Tensor, grid: tuple[int, int]) -> Tensor:
+def replace_outliers(tokens: Tensor, anomalies: Tensor, grid: tuple[int, int]) -> Tensor:
     """Replace anomalous tokens by the mean of those of their 8 neighbours that are not anomalous; else they stay.
 
     Args:
@@ -155,8 +155,8 @@ def mend(tokens: Tensor, anomalies: Tensor, grid: tuple[int, int]) -> Tensor:
     maps, sound = tokens.mT.unflatten(2, grid), (~anomalies).unflatten(1, grid)[:, None].to(tokens.dtype)
     count = _around(sound)
     means = _around(maps * sound) / count.clamp_min(1)
-    mended = torch.where((sound == 0) & (count > 0), means, maps)
-    return mended.flatten(2).mT
+    fixed = torch.where((sound == 0) & (count > 0), means, maps)
+    return fixed.flatten(2).mT
 
 
 def _around(maps: Tensor) -> Tensor:

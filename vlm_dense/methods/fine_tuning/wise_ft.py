@@ -89,7 +89,7 @@ def interpolate(
     """``(1 - alpha) * zero_shot + alpha * tuned`` for every entry of two state dicts (section 4).
 
     With Fisher information F of both models, entries are weighted by ``(1 - alpha) max(F_0, floor)`` and
-    ``alpha max(F_1, floor)`` in place of that; entries without it by 1 - alpha and alpha.
+    ``alpha max(F_1, floor)`` instead of that; entries without it by 1 - alpha and alpha.
 
     Args:
         zero_shot, tuned: State dicts of the same names and shapes.

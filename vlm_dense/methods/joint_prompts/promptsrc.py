@@ -230,7 +230,7 @@ class PromptAverageHook(Hook):
         if _KEY not in checkpoint:
             raise CheckpointError(
                 'This run has a PromptAverageHook, and the checkpoint to resume from has no sum over epochs: it is of '
-                'another training. To begin with its weights, use --load-from in place of --resume.'
+                'another training. To begin with its weights, use --load-from instead of --resume.'
             )
         kept = checkpoint[_KEY]
         if kept['epochs'] != runner.max_epochs:

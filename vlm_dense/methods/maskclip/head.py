@@ -56,7 +56,7 @@ class MaskCLIPHead(BaseDecodeHead):
         image_prompt, image_tower: Any image prompt of the contract, and the tower that it prompts, which is only
             inspected; :class:`~vlm_dense.methods.maskclip.MaskCLIP` gives them and applies the prompt. A head in
             another segmentor gets features only and refuses prompts of images.
-        text_embeddings_path: In place of the two: the release's ``<set>_<model>_clip_text.pth``, a tensor with one
+        text_embeddings_path: Instead of the two: the release's ``<set>_<model>_clip_text.pth``, a tensor with one
             row a name.
         num_classes: K; default: as many as there are ``class_names``.
         refinements: Configs of :class:`~vlm_dense.segmentation.steps.Step`, in their order. Default: none but

@@ -104,7 +104,7 @@ class MaskCLIPResNet(_MaskCLIPTower, CLIPResNet):
         visual_projs_path: The release's ``<model>_clip_weights.pth``. The release does not hold the pool's positions,
             so the features ``global`` and ``dense`` do not exist then.
         features: What ``forward`` computes; add ``'global'`` for prompts that depend on the image.
-        attn_pooling: Take the attention pool's own outputs, without positions, in place of the values. There are no
+        attn_pooling: Take the attention pool's own outputs, without positions, instead of the values. There are no
             keys then.
         **kwargs: As in :class:`CLIPResNet`.
     """

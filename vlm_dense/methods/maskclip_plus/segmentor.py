@@ -67,7 +67,7 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
             off.
         conf_drops_labeled: Whether ``conf_thresh`` also drops pixels with a label of the data set, as in the official
             code.
-        distill: In place of pseudo labels, a loss on the distance between F and the teacher's features.
+        distill: Instead of pseudo labels, a loss on the distance between F and the teacher's features.
         distill_labeled: Take this distance at all pixels that are not ignored, else at the unlabelled ones only.
         distill_weight: Its weight.
         distill_detach: Reproduces the official code, which detaches F: the loss is logged and has no effect.

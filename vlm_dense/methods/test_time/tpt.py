@@ -51,7 +51,7 @@ class TPT(TestTimeAdaptation):
     Args:
         selection: rho; int(N * rho) of the N views are kept.
         steps: T, with the same views.
-        optimizer: Built anew for each image.
+        optimizer: Built again for each image.
 
     Raises:
         ConfigError: a text prompt without learned context, or a share of the views that keeps none.

@@ -1,4 +1,4 @@
-"""CuPL: sentences of a language model in the place of templates.
+"""CuPL: sentences of a language model instead of templates.
 
 A hand-written template says the same of every class. CuPL asks a large language model a few questions about the look
 of each class and takes its answers as prompts. The class embedding is the mean of the unit embeddings of these

@@ -50,7 +50,7 @@ class DualCoOpPrompt(TextPrompt, Head):
         num_contexts: M of the positive and of the negative prompt.
         words: Initial words of both; then ``num_contexts`` is that of the words, unless it is given.
         class_specific: Each class has vectors of its own; not for classes that are unseen in training.
-        spatial_scale, class_scale: 20 and 5, in the place of CLIP's temperature of 100.
+        spatial_scale, class_scale: 20 and 5, instead of CLIP's temperature of 100.
         pretrained: Checkpoint of the official release; what the tower of its image encoder learned is not read.
         std: See :class:`LearnedContext`.
 
@@ -126,7 +126,7 @@ class AsymmetricLoss(Loss):
     Args:
         weight: Factor of the loss.
         gamma_pos, gamma_neg, clip, eps: See above.
-        num_classes: Train with so many classes a step, drawn anew; default all. For label sets of thousands.
+        num_classes: Train with so many classes a step, drawn again; default all. For label sets of thousands.
 
     Raises:
         ConfigError: ``num_classes`` below 1.
@@ -158,6 +158,6 @@ class AsymmetricLoss(Loss):
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """``loss_asymmetric``."""
-        labels = step.several_labels()
+        labels = step.multi_hot_labels()
         known = labels >= 0
         return dict(loss_asymmetric=self.weight * self.terms(step.logits[known], labels[known]))

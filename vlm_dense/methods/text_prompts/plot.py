@@ -1,6 +1,6 @@
 """PLOT: several prompts of a class, matched to the regions of an image by optimal transport.
 
-PLOT learns several prompts for each class and compares them with the local features of an image in place of the
+PLOT learns several prompts for each class and compares them with the local features of an image instead of the
 pooled one. Optimal transport assigns prompts to regions; the plan is found by Sinkhorn iterations, through which no
 gradient flows. The score of a class is the sum of the local similarities, weighted by the plan.
 """

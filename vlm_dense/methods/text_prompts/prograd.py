@@ -155,7 +155,7 @@ class ProGradPrompt(LearnedContext, Head):
         )
 
     def align(self, gradient: Tensor) -> Tensor:
-        """Another gradient of the vectors in the place of ``gradient``; ends the sum of ``direction``.
+        """Another gradient of the vectors instead of ``gradient``; ends the sum of ``direction``.
 
         With several processes both are means over them.
         """

@@ -221,7 +221,7 @@ class SoftCPTLoss(TaskCrossEntropy):
     """Mean cross-entropy inside the task of each image, over some of its classes (section 3.4).
 
     In each step, of a task with images in the batch, the classes of these images are encoded, and of its other
-    classes, n of them, ``ceil(rate * n)`` drawn anew. Tasks without images count nowhere and are not encoded.
+    classes, n of them, ``ceil(rate * n)`` drawn again. Tasks without images count nowhere and are not encoded.
 
     Args:
         rate: Share of absent classes; 0 for all classes of all tasks, as in the paper for most data.

@@ -251,7 +251,7 @@ class SubspaceHook(Hook):
         if _KEY not in checkpoint:
             raise CheckpointError(
                 'This run has a SubspaceHook, and the checkpoint to resume from has no trajectory: it is of another '
-                'training. To begin with its weights, use --load-from in place of --resume.'
+                'training. To begin with its weights, use --load-from instead of --resume.'
             )
         self.points = list(checkpoint[_KEY].get('points', ()))
         self.subspace = checkpoint[_KEY].get('subspace')

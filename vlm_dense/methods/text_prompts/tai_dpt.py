@@ -1,4 +1,4 @@
-"""TaI-DPT: captions in the place of images, with a prompt for the whole and one for its parts.
+"""TaI-DPT: captions instead of images, with a prompt for the whole and one for its parts.
 
 CLIP's space is shared by images and texts, so captions can stand in for images in training, labelled by the nouns
 that they contain. One prompt set is compared with the whole caption and one with each of its tokens. At test time
@@ -68,10 +68,10 @@ class TaIDPTPrompt(TextPrompt, Head):
     Args:
         class_names, text_tower: See :class:`TextPrompt`.
         num_contexts, class_specific, std: Of both prompts, see :class:`LearnedContext`.
-        class_scale: 4, in the place of CLIP's temperature of 100.
+        class_scale: 4, instead of CLIP's temperature of 100.
         spatial_scales: For captions and for images; the paper takes 40 for images of VOC and COCO, 4 for NUS-WIDE.
         learn_scale: Learn the logarithm of ``class_scale`` and begin with 3, as an option of the official code does.
-        learn_spatial_scale: The same for one scale in the place of both ``spatial_scales``.
+        learn_spatial_scale: The same for one scale instead of both ``spatial_scales``.
         pretrained: Checkpoint of the official release.
 
     Attributes:
@@ -159,7 +159,7 @@ class GrainLoss(Loss):
                 f'{type(self).__name__}: expected global and local scores, as vlm_dense.TaIDPTPrompt gives them. Take '
                 'that text prompt and no head.'
             )
-        labels = step.several_labels()
+        labels = step.multi_hot_labels()
         scores = step.variants.unbind(dim=1)
         return {f'loss_{grain}': self.of(s, labels) for grain, s in zip(self.grains, scores, strict=True)}
 
@@ -188,7 +188,7 @@ class RankingLoss(GrainLoss):
 
 @MODELS.register_module()
 class GrainAsymmetricLoss(GrainLoss):
-    """Asymmetric loss of both scores in the place of the ranking, mean over known labels; see ``AsymmetricLoss``.
+    """Asymmetric loss of both scores instead of the ranking, mean over known labels; see ``AsymmetricLoss``.
 
     Args:
         gamma_pos, gamma_neg, clip, eps: See :class:`AsymmetricLoss`.
@@ -204,7 +204,7 @@ class GrainAsymmetricLoss(GrainLoss):
 
 @MODELS.register_module()
 class GrainSigmoidLoss(GrainLoss):
-    """Binary cross-entropy of both scores in the place of the ranking, mean over known labels."""
+    """Binary cross-entropy of both scores instead of the ranking, mean over known labels."""
 
     def of(self, scores: Tensor, labels: Tensor) -> Tensor:
         known = labels >= 0

@@ -70,7 +70,7 @@ class VariationalPrompt(LearnedContext):
       at a time.
 
     The same draw serves all classes and, scaled by each posterior, all images of a batch. In eval mode it follows
-    from ``seed``, so that an evaluation can be repeated; the official code draws anew for each image.
+    from ``seed``, so that an evaluation can be repeated; the official code draws again for each image.
 
     Args:
         class_names, text_tower: See :class:`TextPrompt`.

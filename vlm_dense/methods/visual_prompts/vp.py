@@ -42,7 +42,7 @@ class VPPrompt(ImagePrompt, BaseModule):
 
     Args:
         kind: ``'padding'``: a frame; ``'fixed_patch'``: a square at the top left; ``'random_patch'``: that square at
-            a place drawn anew in every forward pass, in evaluation too, the same for the whole batch.
+            a place drawn again in every forward pass, in evaluation too, the same for the whole batch.
         prompt_size: p, width of the frame or side of the square, in pixels.
         image_size: S, side of the images.
         pretrained: Checkpoint of the official release.

@@ -52,22 +52,22 @@ def batch(*sizes):
     return dict(inputs=[BLUE_BGR[:, None, None].expand(3, h, w) for h, w in sizes])
 
 
-def test_one_picture_a_validation_shows_image_truth_and_prediction_of_any_size(runner, tmp_path):
+def test_one_image_a_validation_shows_image_truth_and_prediction_of_any_size(runner, tmp_path):
     hook = PredictionPictureHook(num_samples=2, tile=64)
     hook.before_val_epoch(runner)
     hook.after_val_iter(runner, 0, batch((30, 60), (20, 20)), [sample(30, 60), sample(20, 20)])  # the second: neither
     hook.after_val_iter(runner, 1, batch((64, 16)), [sample(32, 8)])  # first nor last of the set
     hook.after_val_epoch(runner, dict(mIoU=np.float32(50)))
     (path,) = (tmp_path / 'vis').glob('*.png')
-    picture = np.asarray(Image.open(path))
-    assert path.name == 'iter_7.png' and picture.shape[1] == 3 * 70 + 6
-    assert picture[50, 30].tolist() == [0, 0, 255]  # the BGR input is shown as blue
-    assert picture[50, 100].tolist() == META['palette'][0]
-    assert picture[50, 170].tolist() == META['palette'][1]
-    assert (picture[44 + 32 + 6 + 60, 6:14] == [0, 0, 255]).all()  # the tall one, below
+    image = np.asarray(Image.open(path))
+    assert path.name == 'iter_7.png' and image.shape[1] == 3 * 70 + 6
+    assert image[50, 30].tolist() == [0, 0, 255]  # the BGR input is shown as blue
+    assert image[50, 100].tolist() == META['palette'][0]
+    assert image[50, 170].tolist() == META['palette'][1]
+    assert (image[44 + 32 + 6 + 60, 6:14] == [0, 0, 255]).all()  # the tall one, below
 
 
-def test_a_test_run_saves_a_picture_an_image(runner, tmp_path):
+def test_a_test_run_saves_an_image_an_image(runner, tmp_path):
     hook = PredictionPictureHook(test_dir=str(tmp_path / 'show'), tile=32)
     hook.after_test_iter(runner, 0, batch((8, 8), (8, 8)), [sample(8, 8, 'a/x.jpg'), sample(8, 8)])
     views = dict(inputs=[batch((8, 8))['inputs'], batch((12, 12))['inputs']])  # of test-time augmentation
@@ -79,7 +79,7 @@ def test_a_test_run_saves_a_picture_an_image(runner, tmp_path):
     ]
 
 
-def test_models_of_other_tasks_get_no_picture(runner, tmp_path):
+def test_models_of_other_tasks_get_no_image(runner, tmp_path):
     hook = PredictionPictureHook()
     hook.before_val_epoch(runner)
     hook.after_val_iter(runner, 0, batch((8, 8)), [SegDataSample()])
