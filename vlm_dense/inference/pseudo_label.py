@@ -31,6 +31,8 @@ from vlm_dense.methods.maskclip.head import ClassNames
 IGNORE = 255
 SUMMARY, LIST = 'pseudo_labels.json', 'labelled.txt'
 NOTE = 'vlm_dense'
+_IMAGE = 'picture'  # codespell:ignore picture
+"""Key of the image's digest in a mask's note; masks that are written keep it."""
 """Name of the text in a mask's file that tells the run, the image and the labels it was written with."""
 Job = tuple[str, str]
 """An image and its mask."""
@@ -234,16 +236,16 @@ def kept_counts(image: str, mask: str, digest: str) -> np.ndarray | None:
         return None
     if note['labels'] != value_digest(labels.tobytes()):
         raise DataError(f'{mask} was changed after it was written. Remove it to have the image labelled again.')
-    return (
-        np.bincount(labels.ravel(), minlength=256) if note['picture'] == file_digest(image) else None
-    )  # codespell:ignore picture
+    if note[_IMAGE] != file_digest(image):
+        return None
+    return np.bincount(labels.ravel(), minlength=256)
 
 
 def _note_of(png: Image.Image) -> dict | None:
     """What a mask tells of its making; None if it is no mask of ours."""
     try:
         note = json.loads(getattr(png, 'text', {})[NOTE])
-        return note if {'run', 'picture', 'labels'} <= set(note) else None  # codespell:ignore picture
+        return note if {'run', _IMAGE, 'labels'} <= set(note) else None
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -274,9 +276,7 @@ def _refuse_foreign(jobs: Sequence[Job], out: Path, digest: str) -> None:
 def _write(labels: np.ndarray, path: str, digest: str, image: str) -> np.ndarray:
     """Write a mask, whole or not at all; returns the pixels of each label (256,)."""
     note = PngInfo()
-    origin = dict(
-        run=digest, picture=file_digest(image), labels=value_digest(labels.tobytes())
-    )  # codespell:ignore picture
+    origin = {'run': digest, _IMAGE: file_digest(image), 'labels': value_digest(labels.tobytes())}
     note.add_text(NOTE, json.dumps(origin))
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
