@@ -31,9 +31,9 @@ from vlm_dense.methods.maskclip.head import ClassNames
 IGNORE = 255
 SUMMARY, LIST = 'pseudo_labels.json', 'labelled.txt'
 NOTE = 'vlm_dense'
+"""Name of the text in a mask's file that tells the run, the image and the labels it was written with."""
 _IMAGE = 'picture'  # codespell:ignore picture
 """Key of the image's digest in a mask's note; masks that are written keep it."""
-"""Name of the text in a mask's file that tells the run, the image and the labels it was written with."""
 Job = tuple[str, str]
 """An image and its mask."""
 
