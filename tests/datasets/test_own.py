@@ -218,7 +218,7 @@ BROKEN = {
         'category_id 5',
     ),
     'no coco': (BOXES, lambda r: (r / 'annotations.json').write_text('[1'), 'cannot be read as COCO'),
-    'text as image': (FOLDERS, lambda r: (r / 'bus/3.jpg').write_text('no image'), 'bus/3.jpg (10 bytes) cannot'),
+    'text as image': (FOLDERS, lambda r: (r / 'bus/3.jpg').write_text('no image'), 'bus/3.jpg (8 bytes) cannot'),
     'empty class': (FOLDERS, lambda r: (r / 'van').mkdir(), 'No image for the train set in'),
 }
 """Kind of fault -> config, how it comes about, what is said of it."""
