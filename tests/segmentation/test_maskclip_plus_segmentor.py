@@ -180,7 +180,7 @@ def test_a_threshold_has_no_effect_on_a_batch_that_is_fully_labelled(build):
 def test_a_background_is_learned_from_its_labels(build):
     model = build(head=dict(cls_bg=True), class_names=['background', *NAMES]).train()
     assert model.num_classes == 5
-    assert model.clip_unlabeled_cats == [1, 2, 3, 4]  # the teacher cannot find it
+    assert model.labeller.clip_unlabeled_cats == [1, 2, 3, 4]  # the teacher cannot find it
     losses, _ = model.parse_losses(model.loss(images(), samples(half(0))))
     assert model.decode_head.text_embeddings.shape == (4, 16)
     losses.backward()

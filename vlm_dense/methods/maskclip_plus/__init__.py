@@ -6,9 +6,11 @@ pixels. In the zero-shot setting the network later goes on with its own predicti
 """
 
 from vlm_dense.methods.maskclip_plus.head import MaskCLIPPlusHead
+from vlm_dense.methods.maskclip_plus.hook import PseudoLabelHook
+from vlm_dense.methods.maskclip_plus.labeller import Labeller
 from vlm_dense.methods.maskclip_plus.segmentor import MaskCLIPPlus
 
-__all__ = ['MaskCLIPPlus', 'MaskCLIPPlusHead']
+__all__ = ['Labeller', 'MaskCLIPPlus', 'MaskCLIPPlusHead', 'PseudoLabelHook']
 
 PAPER = dict(
     name='MaskCLIP+',

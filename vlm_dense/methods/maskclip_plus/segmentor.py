@@ -18,17 +18,15 @@ from mmseg.utils import add_prefix
 from torch import Tensor
 
 from vlm_dense.datasets.suppress import UNLABELED
-from vlm_dense.errors import ClassNamesError, ConfigError, DataError
+from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.methods.maskclip.head import ClassNames
 from vlm_dense.methods.maskclip.refinements import ThresholdBackground
 from vlm_dense.methods.maskclip.segmentor import MaskCLIP
-from vlm_dense.registry import MODELS, unknown_name
+from vlm_dense.methods.maskclip_plus.labeller import Labeller, Window
+from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.inference import BatchedInference
 from vlm_dense.segmentation.strips import Enlargement, channels_last, enlarged_max, strip_loss
 from vlm_dense.vocabulary.class_names import as_class_names
-
-Window = tuple[int, int]
-"""First and last iteration, both inclusive and counted from 1; last < 0: without end; first < 0: never."""
 
 
 @MODELS.register_module()
@@ -118,14 +116,16 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
         self.teacher = teacher
         self.class_names = names
         given = range(int(cls_bg), len(names)) if clip_unlabeled_cats is None else clip_unlabeled_cats
-        self.clip_unlabeled_cats = self._labels_of(given, 'clip_unlabeled_cats')
-        given = self.clip_unlabeled_cats if unlabeled_cats is None else unlabeled_cats
-        self.unlabeled_cats = self._labels_of(given, 'unlabeled_cats')
-        self.start_clip_guided = _window('start_clip_guided', start_clip_guided)
-        self.start_self_train = _window('start_self_train', start_self_train)
-        self._check_windows()
-        self.conf_thresh = conf_thresh
-        self.conf_drops_labeled = conf_drops_labeled
+        self.labeller = Labeller(
+            'MaskCLIPPlus',
+            names,
+            given,
+            unlabeled_cats,
+            start_clip_guided,
+            start_self_train,
+            conf_thresh,
+            conf_drops_labeled,
+        )
         self.distill = distill
         self.distill_labeled = distill_labeled
         self.distill_weight = distill_weight
@@ -134,36 +134,6 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
         self.compare_teacher = compare_teacher
         self.register_buffer('_iter_counter', torch.tensor(0))
         self._register_load_state_dict_pre_hook(self._read_official)
-
-    def _labels_of(self, cats: Sequence[int | str], option: str) -> list[int]:
-        """Labels of classes given as labels or names."""
-        labels = []
-        for cat in cats:
-            if isinstance(cat, str):
-                if cat not in self.class_names:
-                    raise ClassNamesError(unknown_name(cat, f'class names, but {option} lists it', self.class_names))
-                cat = self.class_names.index(cat)
-            if not 0 <= cat < self.num_classes:
-                raise ClassNamesError(
-                    f'MaskCLIPPlus: {option} lists the label {cat}, but there are {self.num_classes} classes.'
-                )
-            labels.append(cat)
-        return labels
-
-    def _check_windows(self) -> None:
-        clip, own = self.start_clip_guided, self.start_self_train
-        if clip is not None and own is not None and clip[0] <= own[1] and own[0] <= clip[1]:
-            raise ConfigError(
-                f'MaskCLIPPlus: start_clip_guided and start_self_train overlap at iteration {max(clip[0], own[0]):g}, '
-                'where both would label the same pixels. End the first before the second begins, as in '
-                'start_clip_guided=(1, 1999), start_self_train=(2000, -1); (-1, -1) turns one off.'
-            )
-        for option, window, cats in (
-            ('clip_unlabeled_cats', clip, self.clip_unlabeled_cats),
-            ('unlabeled_cats', own, self.unlabeled_cats),
-        ):
-            if window is not None and not cats:
-                raise ConfigError(f'MaskCLIPPlus: {option} is empty; it must list the classes to choose from.')
 
     def train(self, mode: bool = True) -> MaskCLIPPlus:
         """Switch the mode of everything but the teacher."""
@@ -207,7 +177,7 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
         """Losses ``decode.*`` and ``aux.*`` on images (B, 3, H, W) and the labels that there are."""
         iteration = self._count()
         labels = self._labels(inputs, data_samples)
-        self._check_leak(labels, data_samples)
+        self.labeller.check_leak(labels, data_samples)
         x = self.extract_feat(inputs)
         features = self.decode_head.decode_module(x)
         logits = self.decode_head.classify(features)
@@ -248,21 +218,6 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
             maps.append(labels)
         return torch.stack(maps)
 
-    def _check_leak(self, labels: Tensor, data_samples: list) -> None:
-        unseen = torch.tensor(sorted({*self.clip_unlabeled_cats, *self.unlabeled_cats}), device=labels.device)
-        leaking = torch.isin(labels, unseen)
-        if not leaking.any():
-            return
-        index, *place = leaking.nonzero()[0].tolist()
-        label = int(labels[index, place[0], place[1]])
-        meta = data_samples[index].metainfo
-        path = meta.get('seg_map_path') or meta.get('img_path') or f'sample {index} of the batch'
-        raise DataError(
-            f'{path} holds the label {label} ({self.class_names[label]}), a class that MaskCLIP+ is to learn without '
-            f'labels. Put dict(type="vlm_dense.SuppressLabels", classes={unseen.tolist()}) behind LoadAnnotations in '
-            'the training pipeline, or take the class out of clip_unlabeled_cats and unlabeled_cats.'
-        )
-
     @torch.no_grad()
     def pseudo_labels(self, labels: Tensor, inputs: Tensor, logits: Tensor, iteration: int) -> Tensor:
         """Label pixels that have none.
@@ -276,11 +231,16 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
         Returns:
             (B, H, W); -1 where no label was found, or none that is sure enough.
         """
-        if _inside(iteration, self.start_clip_guided):
-            return self._assign(labels, self.teacher_maps(inputs), self.clip_unlabeled_cats)
-        if _inside(iteration, self.start_self_train):
-            return self._assign(labels, logits.detach()[:, self.unlabeled_cats], self.unlabeled_cats)
-        return labels
+        labeller = self.labeller
+        if labeller.teaches(iteration):
+            maps, cats = self.teacher_maps(inputs), labeller.clip_unlabeled_cats
+        elif labeller.trains_itself(iteration):
+            cats = labeller.unlabeled_cats
+            maps = logits.detach()[:, cats]
+        else:
+            return labels
+        best, index = enlarged_max(maps, labels.shape[1:], self.align_corners)
+        return labeller.assign(labels, cats, index, best)
 
     @torch.no_grad()
     def teacher_maps(self, inputs: Tensor) -> Tensor:
@@ -294,18 +254,7 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
             background = self.decode_head.class_embeddings()[:1]
             cosine = torch.einsum('bdhw,kd->bkhw', F.normalize(features.value.float(), dim=1), background)
             maps = torch.cat([cosine, maps], dim=1)
-        return head.refine(maps[:, self.clip_unlabeled_cats], features.key).values
-
-    def _assign(self, labels: Tensor, maps: Tensor, cats: list[int]) -> Tensor:
-        """Give unlabelled pixels of ``labels`` (B, H, W) the best of ``cats`` by maps (B, n, h, w)."""
-        best, index = enlarged_max(maps, labels.shape[1:], self.align_corners)
-        found = torch.where(labels < 0, torch.tensor(cats, device=labels.device)[index], labels)
-        if self.conf_thresh > 0:
-            unsure = best < self.conf_thresh
-            if not self.conf_drops_labeled:
-                unsure &= labels < 0
-            found = found.masked_fill(unsure, UNLABELED)
-        return found
+        return head.refine(maps[:, self.labeller.clip_unlabeled_cats], features.key).values
 
     def _distance(self, features: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         """Mean |F - teacher's unit features| at label size."""
@@ -368,18 +317,3 @@ def _teacher(cfg: dict) -> MaskCLIP:
             'it consists of (background=dict(names=[...])), or learn it with decode_head=dict(cls_bg=True).'
         )
     return teacher.requires_grad_(False).eval()
-
-
-def _window(option: str, window: Window) -> tuple[float, float] | None:
-    """First and last iteration, or None for never."""
-    if len(window) != 2 or window[0] == 0 or 0 <= window[1] < window[0]:
-        raise ConfigError(
-            f'MaskCLIPPlus: {option} must be (first, last) iteration, counted from 1, last=-1 for no end and first=-1 '
-            f'for never, found {tuple(window)}.'
-        )
-    first, last = window
-    return None if first < 0 else (first, float('inf') if last < 0 else last)
-
-
-def _inside(iteration: int, window: tuple[float, float] | None) -> bool:
-    return window is not None and window[0] <= iteration <= window[1]
