@@ -36,6 +36,11 @@ class Registry(root.Registry):
         super().__init__(*args, **kwargs)
         self.by_name = dict(by_name or {})
 
+    def import_from_location(self) -> None:
+        """Import the ``locations``; mmengine warns that a package without any is not installed."""
+        if self._locations:
+            super().import_from_location()
+
     def get(self, key: str):
         """Return the class registered as ``key``.
 
@@ -61,6 +66,7 @@ class Registry(root.Registry):
                 unknown_name(
                     key, f'{self.name} registry of vlm_dense', dict.fromkeys((*self._module_dict, *self.by_name))
                 )
+                + ' A class in a file of your own is registered by custom_imports=dict(imports=[FILE]) of the config.'
             )
         return found
 

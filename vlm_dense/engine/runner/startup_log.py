@@ -7,6 +7,7 @@ from collections import Counter
 
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapperDict
+from mmengine.runner import Runner
 from torch import nn
 
 from vlm_dense.engine.models import bare_model
@@ -24,6 +25,7 @@ class ShortStart:
     """
 
     _filter: _OneLiners | None = None
+    _without_gradient: Untouched | None = None
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
         """Build the logger, see :meth:`mmengine.runner.Runner.build_logger`."""
@@ -47,11 +49,22 @@ class ShortStart:
             self._filter = None
             if fn_name == 'before_train':
                 self._say_what_is_trained()
+                if isinstance(self, Runner):  # others may shard the parameters
+                    self._without_gradient = Untouched(bare_model(self))
             for handler in self.logger.handlers:
                 if isinstance(handler, logging.FileHandler):
                     self.logger.info(
                         f'Environment, config, hooks and the options of each parameter: {handler.baseFilename}'
                     )
+        if fn_name == 'after_train_iter' and self._without_gradient is not None:
+            names = self._without_gradient.close()
+            self._without_gradient = None
+            if names:
+                self.logger.warning(
+                    f'{len(names)} trained parameters have no gradient after the first iteration, so the loss does not '
+                    f'depend on them: {", ".join(names[:5])}{", ..." if len(names) > 5 else ""}. A method that '
+                    'overrides a misspelt name, or a part that nothing calls, looks like this.'
+                )
         super().call_hook(fn_name, **kwargs)
 
     def _say_what_is_trained(self) -> None:
@@ -80,6 +93,24 @@ class _OneLiners(logging.Filter):
         known = text in self._told
         self._told.add(text)
         return not (known or '\n' in text or text.startswith('paramwise_options'))
+
+
+class Untouched:
+    """The trained parameters of a model that have got no gradient yet."""
+
+    def __init__(self, model: nn.Module):
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self._names = dict.fromkeys(trained)
+        self._handles = [
+            parameter.register_post_accumulate_grad_hook(lambda _, name=name: self._names.pop(name, None))
+            for name, parameter in trained.items()
+        ]
+
+    def close(self) -> list[str]:
+        """Watch no longer; the names of those without gradient."""
+        for handle in self._handles:
+            handle.remove()
+        return list(self._names)
 
 
 def _console(logger: logging.Logger) -> list[logging.Handler]:
