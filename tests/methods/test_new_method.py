@@ -29,13 +29,22 @@ def folder(tmp_path_factory) -> Path:
     sys.path.insert(0, str(folder))
     yield folder
     sys.path.remove(str(folder))
-    for module, name in (('shift_prompt', 'ShiftPrompt'), ('key_attention', 'KeyAttention')):
+    for module, name in (
+        ('shift_prompt', 'ShiftPrompt'),
+        ('scaled_context', 'ScaledContext'),
+        ('misspelt_context', 'MisspeltContext'),
+        ('key_attention', 'KeyAttention'),
+    ):
         sys.modules.pop(module, None)
         MODELS.module_dict.pop(name, None)
 
 
 def test_a_method_is_two_files_of_forty_lines_at_most():
-    assert list(FILES) == ['shift_prompt.py', 'shift_shapes.py', 'key_attention.py', 'key_shapes.py']
+    assert list(FILES) == [
+        *('shift_prompt.py', 'shift_shapes.py', 'scaled_context.py'),
+        'key_attention.py',
+        'key_shapes.py',
+    ]
     assert all(len([line for line in text.splitlines() if line.strip()]) <= 40 for text in FILES.values())
 
 
@@ -60,6 +69,30 @@ def test_the_prompt_trains_from_its_config(folder):
     assert set(learned) == {'text_prompt.shift'} and learned['text_prompt.shift'].abs().sum() > 0
     log = next(work.glob('*/*.log')).read_text()
     assert 'prompt.loss_shift' in log and 'After training: top1' in log
+
+
+def test_a_learned_context_trains_and_a_misspelt_name_is_told(folder):
+    method = FILES['scaled_context.py']
+    (folder / 'misspelt_context.py').write_text(
+        method.replace('ScaledContext', 'MisspeltContext').replace('def context', 'def contexts')
+    )
+    for module, name, untouched in (
+        ('scaled_context', 'ScaledContext', False),
+        ('misspelt_context', 'MisspeltContext', True),
+    ):
+        config = FILES['shift_shapes.py'].replace('shift_prompt', module).replace('ShiftPrompt', name)
+        config = config.replace("'configs/", f"'{ROOT}/configs/").replace('weight=0.1', 'num_contexts=2')
+        (folder / f'{module}_shapes.py').write_text(config)
+        work = folder / module
+        options = [*SMALL, 'train_cfg.max_epochs=1', 'default_hooks.checkpoint.interval=1']
+        train_tool.main([str(folder / f'{module}_shapes.py'), '--work-dir', str(work), '--cfg-options', *options])
+        learned = weights(work / 'epoch_1.pth')
+        assert learned['text_prompt.ctx'].shape == (2, 128)
+        told = (
+            'WARNING - 1 trained parameters have no gradient after the first iteration'
+            in next(work.glob('*/*.log')).read_text()
+        )
+        assert told is untouched and (learned['text_prompt.scale'] == 1).item() is untouched
 
 
 def test_the_prompt_computes_what_it_says(folder):

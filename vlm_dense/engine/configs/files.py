@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import difflib
+import inspect
+import itertools
 import os
 import traceback
 from collections.abc import Iterator
@@ -157,8 +159,11 @@ def _check_files(path: str, above: tuple[str, ...]) -> None:
 
 def _where(error: Exception) -> str:
     """'line 3: ' of the config in which an error arose, where that can be known."""
+    frames = traceback.extract_tb(error.__traceback__)
     lines = [
-        f.lineno for f in traceback.extract_tb(error.__traceback__) if f.name == '<module>' and 'tmp' in f.filename
+        frame.lineno
+        for above, frame in itertools.pairwise(frames)
+        if frame.name == '<module>' and above.filename == inspect.getfile(Config)
     ]
     return f'line {lines[-1]}: ' if lines else ''
 
