@@ -50,6 +50,7 @@ def test_all_contracts_are_kept(copied):
             'is not allowed to import vlm_dense.detection',
         ),
         ('segmentation/pamr.py', 'from vlm_dense.ops import pooling', 'vlm_dense.ops'),
+        ('engine/models.py', 'from mmseg.models import losses', 'vlm_dense.engine is not allowed to import mmseg'),
         (
             'engine/models.py',
             'from vlm_dense.engine.runner import seeding',

@@ -86,6 +86,21 @@ class Registry(root.Registry):
         return registry.module_dict.get(key)
 
 
+def registered(registry: root.Registry, kind: str | type) -> type:
+    """Class of a ``type`` in a config, found as mmengine finds it.
+
+    Raises:
+        KeyError: unknown name, in mmengine's words.
+    """
+    if not isinstance(kind, str):
+        return kind
+    with registry.switch_scope_and_registry(None) as scoped:
+        found = scoped.get(kind)
+    if found is None:
+        raise KeyError(f'{kind} is not in the {scoped.scope}::{scoped.name} registry.')
+    return found
+
+
 _DETECTION = ['vlm_dense.detection'] if find_spec('mmdet') else []
 _MODELS = [
     *_DETECTION,

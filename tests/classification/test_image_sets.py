@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from vlm_dense.classification.datasets import SETS
-from vlm_dense.engine.configs.checks import check_data, class_names
+from vlm_dense.datasets.config_checks import check_data, class_names
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import DATASETS
 from vlm_dense.vocabulary.templates import read_templates

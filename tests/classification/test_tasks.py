@@ -14,7 +14,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.contract.roles import Step
-from vlm_dense.engine.configs.checks import class_names
+from vlm_dense.datasets.config_checks import class_names
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import METRICS, MODELS
 

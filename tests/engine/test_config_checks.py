@@ -6,7 +6,8 @@ import pytest
 from engine.toy import write_config, write_data
 from mmengine.registry import init_default_scope
 
-from vlm_dense.engine.configs.checks import check_class_count, check_data, class_names
+from vlm_dense.datasets.config_checks import check_data, class_names
+from vlm_dense.engine.configs.checks import check_class_count
 from vlm_dense.engine.runner.launch import load_config
 from vlm_dense.errors import ClassNamesError, DataError
 

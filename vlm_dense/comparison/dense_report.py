@@ -12,8 +12,8 @@ import numpy as np
 
 from vlm_dense.colours import class_colours
 from vlm_dense.comparison.dense import Cell, result_at
+from vlm_dense.datasets.config_checks import class_names
 from vlm_dense.drawing import colour, draw_rows
-from vlm_dense.engine.configs.checks import class_names
 
 FIELDS = ('method', 'dataset', 'images', 'mIoU', 'mAcc', 'aAcc', 'seconds', 'peak_mb', 'work_mb', 'device', 'threads')
 """Columns of the CSV. Scores are in percent; ``seconds`` are those of an image; ``work_mb`` is the peak beyond the

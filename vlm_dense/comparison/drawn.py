@@ -13,7 +13,7 @@ from mmengine.registry import MODELS
 
 from vlm_dense.contract.roles import ImagePrompt
 from vlm_dense.datasets.scenes import DOMAINS
-from vlm_dense.engine.configs.checks import registered
+from vlm_dense.registry import registered
 
 PAIRS = {f'pairs-{domain}': domain for domain in DOMAINS}
 """Name of the data set -> domain."""

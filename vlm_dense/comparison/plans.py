@@ -13,8 +13,8 @@ from vlm_dense.classification.datasets import SETS
 from vlm_dense.comparison.cells import Cell, make_cells, method_config, prepared_from
 from vlm_dense.comparison.drawn import dicts
 from vlm_dense.comparison.recipes import image_sets, is_published
-from vlm_dense.engine.configs.checks import registered
 from vlm_dense.errors import ConfigError
+from vlm_dense.registry import registered
 from vlm_dense.vocabulary.templates import read_templates
 
 _SENTENCES = ('templates', 'template', 'prompt_template', 'after')

@@ -21,11 +21,12 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from vlm_dense.comparison.cells import Cell, prepared_from
-from vlm_dense.engine.configs.checks import class_names, registered
+from vlm_dense.datasets.config_checks import class_names
 from vlm_dense.engine.files import atomic_write, last_checkpoint, lock
 from vlm_dense.engine.forked import forked_context
 from vlm_dense.engine.runner import launch
 from vlm_dense.errors import ConfigError
+from vlm_dense.registry import registered
 
 
 def run_cells(cells: list[Cell], out: Path, workers: int, told: Callable[[int, int], None]) -> dict[Cell, str]:

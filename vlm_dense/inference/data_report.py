@@ -21,8 +21,9 @@ from rich.progress import track
 
 from vlm_dense.clip.digest import file_digest
 from vlm_dense.colours import class_colours
+from vlm_dense.datasets.config_checks import LOADERS, check_masks, leaves
 from vlm_dense.drawing import colour, draw_instances, draw_rows
-from vlm_dense.engine.configs.checks import LOADERS, check_masks, check_values, leaves
+from vlm_dense.engine.configs.checks import check_values
 from vlm_dense.engine.configs.pipelines import is_reading
 from vlm_dense.engine.runner.launch import read_config
 from vlm_dense.errors import DataError, UserError

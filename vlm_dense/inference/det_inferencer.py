@@ -19,8 +19,8 @@ from torch import nn
 
 from vlm_dense.colours import class_colours
 from vlm_dense.datasets.checks import check_limit
+from vlm_dense.datasets.config_checks import class_names
 from vlm_dense.drawing import draw_instances
-from vlm_dense.engine.configs.checks import class_names
 from vlm_dense.engine.configs.pipelines import preparing_steps
 from vlm_dense.engine.outputs import claim
 from vlm_dense.engine.runner.launch import fill_class_names, load_config

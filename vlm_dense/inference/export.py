@@ -12,7 +12,7 @@ from mmseg.models.segmentors import BaseSegmentor
 from torch import nn
 
 from vlm_dense.classification.classifier import CLIPClassifier
-from vlm_dense.engine.configs.checks import class_names, registered
+from vlm_dense.datasets.config_checks import class_names
 from vlm_dense.engine.runner.launch import fill_class_names
 from vlm_dense.errors import ClassNamesError
 from vlm_dense.export.trace import Size
@@ -20,6 +20,7 @@ from vlm_dense.export.write import export_model
 from vlm_dense.inference.common import load_weights
 from vlm_dense.inference.maskclip_models import segmentor_config
 from vlm_dense.methods.maskclip.head import ClassNames
+from vlm_dense.registry import registered
 
 
 def export_file(

@@ -13,11 +13,12 @@ from torch import nn
 
 from vlm_dense.colours import class_colours
 from vlm_dense.engine.configs import checks
-from vlm_dense.engine.configs.checks import check_values, count_classes, registered
+from vlm_dense.engine.configs.checks import check_values, count_classes
 from vlm_dense.engine.runner.launch import fill_class_names
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.inference.common import check_device, load_weights
 from vlm_dense.inference.maskclip_models import segmentor_config
+from vlm_dense.registry import registered
 from vlm_dense.vocabulary.class_names import check_names
 from vlm_dense.zoo import find_cards
 

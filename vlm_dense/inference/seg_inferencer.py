@@ -27,7 +27,7 @@ from torch import nn
 from vlm_dense.clip.digest import BoundedCache
 from vlm_dense.colours import label_image
 from vlm_dense.datasets.checks import check_limit
-from vlm_dense.engine.configs.checks import class_names, registered
+from vlm_dense.datasets.config_checks import class_names
 from vlm_dense.engine.configs.pipelines import preparing_steps
 from vlm_dense.engine.models import view_of
 from vlm_dense.engine.outputs import claim
@@ -48,6 +48,7 @@ from vlm_dense.inference.maskclip_models import DEFAULT_MODEL, limits_of, segmen
 from vlm_dense.inference.overlay import draw_overlay
 from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
+from vlm_dense.registry import registered
 from vlm_dense.segmentation.inference import BatchedInference
 from vlm_dense.vocabulary.class_names import Aliases, as_class_names
 

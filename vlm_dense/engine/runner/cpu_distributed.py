@@ -56,6 +56,19 @@ class CPUSyncBatchNorm(_BatchNorm):
         return y * self.weight.view(shape) + self.bias.view(shape) if self.affine else y
 
 
+def _on_cpus(module: nn.Module) -> nn.Module:
+    """The module with :class:`CPUSyncBatchNorm` instead of torch's layers; parameters and buffers are the same."""
+    if isinstance(module, nn.SyncBatchNorm):
+        layer = CPUSyncBatchNorm(
+            module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
+        )
+        layer._parameters, layer._buffers = module._parameters, module._buffers
+        return layer.train(module.training)
+    for name, child in module.named_children():
+        setattr(module, name, _on_cpus(child))
+    return module
+
+
 @MODEL_WRAPPERS.register_module()
 class CPUDistributedDataParallel(MMDistributedDataParallel):
     """mmengine's DDP for a model on the CPU.
@@ -67,10 +80,7 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
     """
 
     def __init__(self, module: nn.Module, device_ids=None, **kwargs: Any):
-        for layer in module.modules():
-            if isinstance(layer, nn.SyncBatchNorm):
-                layer.__class__ = CPUSyncBatchNorm
-        super().__init__(module=module, **kwargs)
+        super().__init__(module=_on_cpus(module), **kwargs)
 
 
 @MODEL_WRAPPERS.register_module()

@@ -18,16 +18,9 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import FlexibleRunner, Runner
 
+from vlm_dense.datasets.config_checks import check_data, check_masks, class_names
 from vlm_dense.engine.checkpoints.fit import class_differences
-from vlm_dense.engine.configs.checks import (
-    check_class_count,
-    check_data,
-    check_masks,
-    check_values,
-    class_names,
-    registered,
-    use_classes,
-)
+from vlm_dense.engine.configs.checks import check_class_count, check_values, use_classes
 from vlm_dense.engine.configs.files import FormattedOnce, load_config
 from vlm_dense.engine.files import last_checkpoint, locked_work_dir
 from vlm_dense.engine.messages import number_in, user_errors
@@ -35,6 +28,7 @@ from vlm_dense.engine.outputs import check_work_dir, claim
 from vlm_dense.engine.runner.runner import SafeFlexibleRunner, SafeRunner
 from vlm_dense.engine.runner.seeding import seed_draws
 from vlm_dense.errors import ClassNamesError, ConfigError
+from vlm_dense.registry import registered
 from vlm_dense.vocabulary.class_names import check_names
 
 __all__ = [
