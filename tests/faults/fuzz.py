@@ -201,7 +201,7 @@ def boxes(inputs: Inputs, place: Path, rng: random.Random) -> list:
         text = json.dumps(of_tree(json.loads(json.dumps(inputs.coco)), rng))
         (place / 'coco' / f'{split}.json').write_text(of_text(text, rng) if rng.random() < 0.2 else text)
     words = ['--data-root', place / 'coco', '--out', place / 'out']
-    return ['check-data', 'denseclip_own-coco', *words]
+    return ['check-data', 'denseclip_retinanet_own-coco', *words]
 
 
 KINDS: dict[str, Callable[[Inputs, Path, random.Random], list]] = {

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import mmdet
+import mmseg
 import pytest
 from engine.toy import write_config, write_data
 from faults.test_bad_inputs import refused
@@ -103,5 +107,19 @@ def test_a_custom_key_that_is_almost_a_part_of_the_model_is_refused(data, tmp_pa
 def test_every_config_of_the_package_passes():
     configs = list_configs(CONFIGS)
     assert len(configs) > 300
-    for path in configs[::6]:  # all, and those of mmseg and mmdet: tests/faults/sweep_configs.py
+    for path in configs[::6]:
         load_config(str(path))
+
+
+@pytest.mark.long
+def test_all_configs_of_the_package_and_those_of_mmseg_and_mmdet_pass():
+    stock = [Path(package.__file__).parent / '.mim' / 'configs' for package in (mmseg, mmdet)]
+    configs = [path for folder in stock for path in sorted(folder.glob('[!_]*/*.py'))]
+    assert len(configs) > 700
+    refused_ones = {}
+    for path in [*list_configs(CONFIGS), *configs]:
+        try:
+            load_config(str(path))
+        except ConfigError as error:
+            refused_ones[str(path)] = str(error)
+    assert not refused_ones

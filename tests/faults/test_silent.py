@@ -157,3 +157,10 @@ def test_a_variable_of_a_launcher_that_is_no_number_is_named(variable, tmp_path,
         monkeypatch.setenv(name, value)
     words = ['--launcher', 'pytorch', '--work-dir', tmp_path / 'work']
     refused(capsys, f'{variable} must be a number', train.main, config, *words)
+
+
+@pytest.mark.parametrize('names', [{'sky', 'road'}, frozenset({'sky'}), dict(sky=0, road=1)])
+def test_class_names_without_order_are_refused(names):
+    for check in (check_names, as_class_names):
+        with pytest.raises(ClassNamesError, match='a list in label order, found a'):
+            check(names)

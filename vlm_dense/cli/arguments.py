@@ -64,7 +64,10 @@ class ConfigOptions(argparse.Action):
             require_openmmlab()
         from mmengine.config import DictAction
 
-        DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
+        try:
+            DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
+        except AssertionError as error:  # brackets
+            raise argparse.ArgumentError(self, f'{error}, found {" ".join(values)}') from error
 
 
 class ConfigFile(argparse.Action):

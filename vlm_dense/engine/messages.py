@@ -18,7 +18,15 @@ from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from urllib.error import URLError
 
-from vlm_dense.errors import ConfigError, DataError, UserError, WeightsNotFoundError, unknown_name
+from vlm_dense.engine.explain import of_library, of_run
+from vlm_dense.errors import (
+    ConfigError,
+    DataError,
+    MissingLibraryError,
+    UserError,
+    WeightsNotFoundError,
+    unknown_name,
+)
 
 EXIT_STATUS = 2
 TRACEBACK = 'VLM_DENSE_TRACEBACK'
@@ -99,6 +107,8 @@ def _told(error: BaseException, interrupted: Callable[[], str] | str | None) -> 
         (WeightsNotFoundError, _of_download),
         (DataError, _of_system),
         (ConfigError, _of_build),
+        (ConfigError, of_run),
+        (MissingLibraryError, of_library),
     )
     for kind, explain in explained:
         message = explain(error)

@@ -12,6 +12,7 @@ from mmseg.models import EncoderDecoder, SegDataPreProcessor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from vlm_dense.engine.configs.values import check_windows
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS, unknown_name
 from vlm_dense.segmentation.postprocess import Describe, PostProcess, outcome_of
@@ -78,19 +79,7 @@ def check_test_cfg(test_cfg: dict) -> None:
             f"test_cfg.window_multiple is a positive integer, for mode='slide', found {multiple!r} in mode {mode!r}."
         )
     if mode == 'slide':
-        crop, stride = (_pair(test_cfg, key) for key in ('crop_size', 'stride'))
-        if any(s > c for s, c in zip(stride, crop, strict=True)):
-            raise ConfigError(
-                f'test_cfg.stride must not be larger than test_cfg.crop_size, or pixels between the windows would be '
-                f'seen by none; found stride {stride} and crop_size {crop}.'
-            )
-
-
-def _pair(test_cfg: dict, key: str) -> tuple[int, int]:
-    value = test_cfg.get(key)
-    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(isinstance(v, int) and v > 0 for v in value):
-        raise ConfigError(f'test_cfg.{key} must be (height, width), two positive integers, found {value!r}.')
-    return tuple(value)
+        check_windows(test_cfg)
 
 
 class BatchedInference:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from mmengine.logging import print_log
@@ -82,10 +82,11 @@ def as_class_names(names: str | Sequence[str | Sequence[str]]) -> tuple[Aliases,
         names: What :func:`read_class_names` takes; or a class an entry: one name, or a list of them.
 
     Raises:
-        ClassNamesError: no class, a class without name, or a name that two classes share, as CLIP reads it.
+        ClassNamesError: no order, no class, a class without name, or a name that two classes share, as CLIP reads it.
     """
     if isinstance(names, str):
         names = read_class_names(names)
+    _check_order(names)
     entries = [[entry] if isinstance(entry, str) else entry for entry in names]
     for index, entry in enumerate(entries):
         if not isinstance(entry, Sequence) or not all(isinstance(name, str) for name in entry):
@@ -139,6 +140,7 @@ def check_names(names: Sequence[str] | None, repeated: bool = False) -> None:
             f'Class names must be a list, a name a class, found the string {names!r}, each letter of which would be a '
             "class. Write [...] around the names, as in ['sky', 'road']."
         )
+    _check_order(names)
     wrong = [i for i, name in enumerate(names) if not isinstance(name, str)]
     if wrong:
         raise ClassNamesError(f'The name of class {wrong[0]} must be a string, found {names[wrong[0]]!r}.')
@@ -148,6 +150,14 @@ def check_names(names: Sequence[str] | None, repeated: bool = False) -> None:
         if not repeated or not all(name.strip() for name in names):
             raise
         print_log(f'{error}', logger='current', level=logging.WARNING)
+
+
+def _check_order(names) -> None:
+    if isinstance(names, (Set, Mapping)):
+        raise ClassNamesError(
+            f'Class names must be a list in label order, found a {type(names).__name__}, which has none: '
+            f'{str(names)[:100]}. Write [...] around the names.'
+        )
 
 
 def check_distinct(classes: Sequence[Sequence[str]]) -> None:

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from vlm_dense.engine.configs.components import READ_KEYS, component, takes_anything
 from vlm_dense.engine.configs.keys import check_keys
 from vlm_dense.engine.configs.names import bases, existing_config
+from vlm_dense.engine.configs.values import check_value_table
 from vlm_dense.engine.messages import arguments_of
 from vlm_dense.errors import ConfigError
 from vlm_dense.libraries import name_packages
@@ -58,7 +59,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
 
     Raises:
         ConfigError: the file, or one it builds on, does not exist, is no Python, or builds on itself; a key of
-            ``options`` that nothing would read; ``data_root`` for a config that has none.
+            ``options`` that nothing would read; ``data_root`` for a config that has none; a value that cannot work.
     """
     path = str(existing_config(path))
     name_packages()
@@ -70,10 +71,9 @@ def load_config(path: str, options: dict | None = None) -> Config:
     except Exception as error:  # a config is a program, which may fail in any way
         raise ConfigError(f'Config {path} cannot be read: {_where(error)}{type(error).__name__}: {error}') from error
     _forget_deletions(cfg._cfg_dict)
-    if not isinstance(cfg.get('model', {}), dict):
-        raise ConfigError(f'{path}: model must be a dict with a type, found {cfg.model!r}.')
     check_keys(cfg, path)
     change_config(cfg, options or {}, path)
+    check_value_table(cfg)
     return cfg
 
 

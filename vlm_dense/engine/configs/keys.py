@@ -38,7 +38,18 @@ _TEST |= {
     'semantic_on',
     'instance_on',
 }
-_TEST |= {'score_thr', 'nms', 'nms_pre', 'nms_post', 'max_per_img', 'min_bbox_size', 'mask_thr_binary', 'rpn', 'rcnn'}
+_TEST |= {
+    'score_thr',
+    'nms',
+    'nms_pre',
+    'nms_post',
+    'max_per_img',
+    'max_per_image',
+    'min_bbox_size',
+    'mask_thr_binary',
+    'rpn',
+    'rcnn',
+}
 _TEST |= {'iou_threshold', 'iou_thr', 'max_num', 'filter_low_score', 'conf_thr', 'mask_thr', 'filter_thr', 'kernel'}
 _TEST |= {'sigma', 'update_thr', 'yolox_nms', 'with_nms', 'score_per_cls', 'local_maximum_kernel', 'topk'}
 _TRAIN = {'num_points', 'oversample_ratio', 'importance_sample_ratio', 'assigner', 'sampler', 'rpn', 'rcnn'}
@@ -109,8 +120,9 @@ def check_keys(cfg: Config, path: str) -> None:
     """
     _check_top(cfg, path)
     places = [(re.compile(pattern), known, sure) for pattern, known, sure in _places()]
+    scope = cfg.get('default_scope')
     for key in sorted(READ_KEYS & set(cfg)):
-        _check(cfg._cfg_dict[key], (key,), path, cfg.get('default_scope'), places)
+        _check(cfg._cfg_dict[key], (key,), path, scope if isinstance(scope, str) else None, places)
 
 
 def _check_top(cfg: Config, path: str) -> None:

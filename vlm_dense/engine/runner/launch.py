@@ -6,6 +6,7 @@ import argparse
 import atexit
 import inspect
 import os
+import socket
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -78,6 +79,27 @@ def _same_but_for_order(a: Sequence, b: Sequence) -> bool:
     return list(a) != list(b) and sorted(map(str, a)) == sorted(map(str, b))
 
 
+def check_parts(cfg: Config) -> None:
+    """Look whether a config has what a training needs.
+
+    Raises:
+        ConfigError: names the keys that are missing.
+    """
+    for parts, needed in (
+        (('train_dataloader', 'train_cfg', 'optim_wrapper'), True),
+        (('val_dataloader', 'val_cfg', 'val_evaluator'), False),
+    ):
+        absent = [part for part in parts if cfg.get(part) is None]
+        if absent and (needed or len(absent) < len(parts)):
+            raise ConfigError(
+                f'{cfg.filename} has no {" and no ".join(absent)}. {"Training" if needed else "Validation"} needs '
+                f'{", ".join(parts)}{"" if needed else "; leave out all three to train without it"}.'
+            )
+    wrapper = cfg.optim_wrapper
+    if isinstance(wrapper, dict) and 'optimizer' not in wrapper and not wrapper.get('constructor'):
+        raise ConfigError("optim_wrapper has no optimizer. Give it one, as optimizer=dict(type='AdamW', lr=1e-4).")
+
+
 def check_same_classes(cfg: Config) -> None:
     """Compare the classes of the data sets for training, validation and test.
 
@@ -126,6 +148,13 @@ def _use_gloo(cfg: Config) -> None:
     os.environ.setdefault('MASTER_PORT', '29500')
     for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_PORT'):
         number_in(name)
+    try:
+        socket.getaddrinfo(os.environ['MASTER_ADDR'], None)
+    except OSError as error:  # torch would go on trying
+        raise ConfigError(
+            f'The environment variable MASTER_ADDR must name the machine of the first process, found '
+            f'{os.environ["MASTER_ADDR"]!r}, which is not known: {error.strerror}.'
+        ) from error
     if not is_distributed():
         torch.distributed.init_process_group('gloo')
         atexit.register(_disconnect)  # else a thread of gloo may still run when the process ends, which aborts it
@@ -175,6 +204,8 @@ def prepare(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
     """
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if 'LOCAL_RANK' in os.environ:
+        number_in('LOCAL_RANK')  # mmengine reads it in a single process too
     cfg = read_config(args)
     stem = os.path.splitext(os.path.basename(args.config))[0]
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
@@ -218,6 +249,7 @@ def train(args: argparse.Namespace) -> None:
     with ExitStack() as held:
         with user_errors(once_per_machine=True):
             cfg = prepare(args, ('train_dataloader', 'val_dataloader'))
+            check_parts(cfg)
             check_same_classes(cfg)
             if args.amp:
                 if get_device() == 'cpu':

@@ -23,9 +23,10 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.runner import Runner
 from torch.utils.data import Sampler
 
+from vlm_dense.engine.explain import of_run
 from vlm_dense.engine.generators import seed_generators
 from vlm_dense.engine.registry import DATA_SAMPLERS
-from vlm_dense.errors import DataError
+from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import DATASETS, HOOKS
 
 _INDEX_BITS = 40
@@ -109,6 +110,15 @@ class SeededDataset:
         object.__setattr__(self, 'dataset', ROOT_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset)
 
     def __getitem__(self, index: int):
+        try:
+            return self._sample(index)
+        except KeyError as error:  # explained here: from a worker comes its text only
+            told = of_run(error)
+            if told is None:
+                raise
+            raise ConfigError(told) from error
+
+    def _sample(self, index: int):
         (key, epoch), index = divmod(index >> _INDEX_BITS, 1 << _INDEX_BITS), index & (1 << _INDEX_BITS) - 1
         if not key:
             return self.dataset[index]
