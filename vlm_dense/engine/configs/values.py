@@ -102,7 +102,7 @@ _RULES: list[tuple[str, Callable, str]] = [
     ('optim_wrapper/optimizer', *_TYPED),
     ('optim_wrapper/optimizer/(lr|weight_decay)', lambda value: is_number(value, 0), 'a number of at least 0'),
     ('optim_wrapper/clip_grad/(max_norm|clip_value|norm_type)', is_number, 'a number'),
-    ('param_scheduler(/\\d+)?/(power|gamma|factor|(start|end)_factor|eta_min(_ratio)?)', _or_none(is_number), 'numeric'),
+    ('param_scheduler(/\\d+)?/(power|gamma|factor|(start|end)_factor|eta_min(_ratio)?)', is_number, 'numeric'),
     ('default_hooks/checkpoint/(interval|max_keep_ckpts)', *_INTEGER),
     (f'{_EVALUATOR}/iou_metrics', _any_of(lambda value: value in _METRICS), f'a list of some of {", ".join(_METRICS)}'),
     # models
