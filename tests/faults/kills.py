@@ -1,29 +1,36 @@
 """Kill runs with signal 9 at random moments, let them go on, and compare what they leave with an uninterrupted run.
 
-    python tests/faults/kills.py --kind segmentor classifier pseudo_label --kills 200
+    python tests/faults/kills.py --kills 200 --folder /tmp/kills --minutes 30
 
 A third of the moments lie inside the writing of a checkpoint (after a random byte), a third before an operation on a
-file of the work dir (open, rename, remove), a third at a random time. A run is killed up to three times before it may
-end. What is compared, bit for bit: names of checkpoints, weights, optimiser, schedules, best score and which files
-``last_checkpoint`` and the best ones are; masks and summary of pseudo-labels.
+file of the work dir (open, rename, remove), a third at a random time. A run is killed, with the processes that it
+started, up to three times before it may end. What is compared, bit for bit: names of checkpoints, weights, optimizer,
+schedules, best score and which files ``last_checkpoint`` and the best ones are; masks and summary of pseudo-labels;
+exported files; scores, tables and images of comparisons, without their times and memory. Programs take turns, so that
+a run that ends early has killed all of them. The same command with the same folder goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import csv
 import json
+import mmap
+import multiprocessing
 import os
 import random
 import re
 import shutil
 import signal
+import struct
 import sys
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -43,7 +50,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from engine.toy import write_config, write_data
 
 import vlm_dense.methods
+from vlm_dense.cli import compare, compare_dense
+from vlm_dense.comparison import runs
 from vlm_dense.engine.runner import launch
+from vlm_dense.inference import export_file
 from vlm_dense.inference.pseudo_label import pseudo_label
 
 CHAIN = 3
@@ -58,6 +68,7 @@ train_cfg.update(max_iters=8, val_interval=2)
 custom_hooks = [dict(type='vlm_dense.SeedIterationHook'), dict(type='vlm_dense.CheckpointFitHook'),
                 dict(type='vlm_dense.FrozenWeightsHook')]
 """
+_HOOKS = [dict(type=f'vlm_dense.{name}Hook') for name in ('SeedIteration', 'CheckpointFit', 'FrozenWeights')]
 _CLASSIFIER = """
 _base_ = {base!r}
 visualizer = dict(name='classifier')
@@ -131,7 +142,61 @@ def pseudo_labels(folder: Path) -> Callable[[Path], None]:
     )
 
 
-KINDS = dict(segmentor=segmentor, classifier=classifier, pseudo_label=pseudo_labels)
+def detector(folder: Path) -> Callable[[Path], None]:
+    """RetinaNet with DenseCLIP's text on drawn scenes, validated and saved at each second step."""
+    config = str(Path(__file__).parents[2] / 'configs' / 'denseclip' / 'denseclip_retinanet_shapes.py')
+    options = {'train_cfg.max_iters': 4, 'train_cfg.val_interval': 2, 'train_dataloader.batch_size': 1}
+    options |= {'val_dataloader.dataset.indices': 1, 'visualizer.name': 'detector', 'custom_hooks': _HOOKS}
+    options |= {'default_hooks.checkpoint.interval': 2, 'default_hooks.checkpoint.max_keep_ckpts': 1}
+    options |= {'default_hooks.checkpoint.by_epoch': False}
+
+    def run(work_dir: Path) -> None:
+        arguments = _arguments(config, work_dir)
+        arguments.cfg_options = options
+        launch.train(arguments)
+
+    return run
+
+
+def export(folder: Path) -> Callable[[Path], None]:
+    """A MaskCLIP as a .pt2 and an .onnx file."""
+
+    def run(work_dir: Path) -> None:
+        for name in ('model.pt2', 'model.onnx'):
+            export_file('maskclip_tiny-vit_shapes', None, str(work_dir / name), ['circle', 'star'], size=(32, 32))
+
+    run(folder / 'imported')  # what the exporters import takes longer than they do
+    return run
+
+
+def comparison(folder: Path) -> Callable[[Path], None]:
+    """Two cells that train and test CoOp."""
+    options = ['train_cfg.max_epochs=2', 'train_dataloader.batch_size=8', 'test_dataloader.dataset.num_scenes=18']
+    options += ['train_dataloader.dataset.dataset.num_scenes=80', 'default_hooks.checkpoint.interval=1']
+    words = ['--methods', 'coop', '--shots', '1', '--seeds', '1', '2', '--workers', '1', '--quiet']
+    return lambda work_dir: _ended(compare.main([*words, '--out', str(work_dir), '--cfg-options', *options]))
+
+
+def dense_comparison(folder: Path) -> Callable[[Path], None]:
+    """Two methods of dense attention on drawn scenes, with their costs."""
+    words = ['--methods', 'naclip', 'maskclip', '--images', 'shapes=2', '--timed', '1', '--pictures', '1', '--quiet']
+    return lambda work_dir: _ended(compare_dense.main([*words, '--out', str(work_dir)]))
+
+
+def _ended(status: int) -> None:
+    if status:
+        raise SystemExit(status)
+
+
+KINDS = dict(
+    segmentor=segmentor,
+    detector=detector,
+    classifier=classifier,
+    pseudo_label=pseudo_labels,
+    export=export,
+    compare=comparison,
+    compare_dense=dense_comparison,
+)
 
 
 # --- moments ----------------------------------------------------------------------------------------------------------
@@ -148,16 +213,26 @@ class Killer:
     """
 
     def __init__(self, work_dir: Path, note: Path, moment: tuple | None):
-        self.work_dir, self.note, self.moment = str(work_dir), note, moment
-        self.writes, self.files, self.last = 0, 0, 'start'
+        self.work_dir, self.note, self.moment, self.last = str(work_dir), note, moment, 'start'
+        self.counts = mmap.mmap(-1, 16)  # shared with the processes that the run starts
+
+    def counted(self) -> tuple[int, int]:
+        """Checkpoints that were written, and operations on files."""
+        return struct.unpack('qq', self.counts[:])
+
+    def _count(self, which: int) -> int:
+        numbers = list(self.counted())
+        numbers[which] += 1
+        self.counts[:] = struct.pack('qq', *numbers)
+        return numbers[which]
 
     def start(self) -> None:
         """Watch this process from now on."""
         put, killer = LocalBackend.put, self
 
         def watched(backend, obj, filepath):
-            killer.writes += 1
-            if killer.moment and killer.moment[:2] == ('byte', killer.writes):
+            number = killer._count(0)
+            if killer.moment and killer.moment[:2] == ('byte', number):
                 length = int(killer.moment[2] * len(obj))
                 with open(filepath, 'wb', buffering=0) as file:
                     file.write(obj[:length])
@@ -175,9 +250,9 @@ class Killer:
         path = os.fspath(arguments[0])
         if not path.startswith(self.work_dir) or path.endswith(('.log', '.json', '.py', '.png')) and 'vis' in path:
             return
-        self.files += 1
+        number = self._count(1)
         self.last = f'{event} {os.path.basename(path)}'
-        if self.moment == ('file', self.files):
+        if self.moment == ('file', number):
             self.kill(f'before {self.last}')
 
     def _later(self, seconds: float) -> None:
@@ -185,10 +260,10 @@ class Killer:
         self.kill(f'{seconds:.2f} s, after {self.last}')
 
     def kill(self, moment: str) -> None:
-        """End this process."""
+        """End this process and those that it started."""
         number = os.open(str(self.note), os.O_WRONLY | os.O_CREAT)
         os.write(number, f'{self.moment[0]}: {moment}'.encode())
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.killpg(0, signal.SIGKILL)
 
 
 def forked(
@@ -205,13 +280,15 @@ def forked(
     if pid == 0:
         status = 1
         try:
+            os.setsid()  # a group of its own
             log = os.open(str(logs.with_suffix('.log')), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
             killer, start = Killer(work_dir, note, moment), time.perf_counter()
             killer.start()
             run(work_dir)
-            counted = dict(writes=killer.writes, files=killer.files, seconds=time.perf_counter() - start)
+            writes, files = killer.counted()
+            counted = dict(writes=writes, files=files, seconds=time.perf_counter() - start)
             note.write_text(json.dumps(counted))
             status = 0
         except SystemExit as left:
@@ -223,8 +300,20 @@ def forked(
             sys.stderr.flush()
             os._exit(status)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    _wait_for_group(pid)
     text = note.read_text() if note.is_file() else ''
     return status, json.loads(text) if status == 0 else text
+
+
+def _wait_for_group(group: int) -> None:
+    """Wait until no process of a killed run is left, ten seconds at most."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        try:
+            os.killpg(group, 0)
+        except (ProcessLookupError, PermissionError):
+            return
+        time.sleep(0.02)
 
 
 def draw(dice: random.Random, counted: dict) -> tuple:
@@ -240,24 +329,47 @@ def draw(dice: random.Random, counted: dict) -> tuple:
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
+_COSTS = ('second', 'minute', 'memory', '_mb', 'time', 'new')
+
+
 def result(work_dir: Path) -> dict[str, object]:
     """What a run leaves, as bytes and numbers that can be compared."""
     found: dict[str, object] = {}
     for path in sorted(p for p in work_dir.rglob('*') if p.is_file() and not p.name.startswith('.training')):
         name = str(path.relative_to(work_dir))
+        if name.startswith(('vis', 'features')) or path.name in ('lock', 'pid'):
+            continue
         if path.suffix == '.pth':
             found[name] = _content(torch.load(path, map_location='cpu', weights_only=False))
         elif path.name == 'last_checkpoint':
             found[name] = Path(path.read_text()).name
-        elif path.name == 'pseudo_labels.json':
-            summary = json.loads(path.read_text())
-            found[name] = repr({k: v for k, v in summary.items() if k != 'new' and 'time' not in k})
-        elif path.parent == work_dir and path.suffix not in ('.py', '.json', '.log') or path.suffix == '.png':
+        elif path.suffix == '.npz':
+            with np.load(path) as arrays:
+                found[name] = {key: arrays[key].tobytes() for key in arrays}
+        elif path.name == 'results.csv':
+            with path.open(encoding='utf-8') as file:
+                found[name] = repr([_without_costs(row) for row in csv.DictReader(file)])
+        elif path.name == 'pseudo_labels.json' or path.name.startswith('test_') and path.suffix == '.json':
+            found[name] = repr(_without_costs(json.loads(path.read_text())))
+        elif path.parts[-2] == 'scores' or (
+            path.parent == work_dir
+            and path.suffix not in ('.py', '.json', '.log', '.md', '.txt')
+            or (path.suffix == '.png' and path.name != 'results.png')
+        ):
             found[name] = path.read_bytes()
-    return {k: v for k, v in found.items() if not k.startswith(('vis', 'features'))}
+    return found
+
+
+def _without_costs(node):
+    """A table or a summary without times and memory, which no two runs share."""
+    if isinstance(node, dict):
+        return {k: _without_costs(v) for k, v in node.items() if not any(word in k for word in _COSTS)}
+    return [_without_costs(one) for one in node] if isinstance(node, list) else node
 
 
 def _content(checkpoint: dict) -> dict:
+    if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
+        return dict(_flat(checkpoint))
     hub = checkpoint.get('message_hub', {}).get('runtime_info', {})
     info = {k: v for k, v in hub.items() if k.startswith(('best', 'keep', 'last', 'iter', 'epoch'))}
     kept = {k: checkpoint.get(k) for k in ('state_dict', 'optimizer', 'param_schedulers')}
@@ -299,44 +411,91 @@ def prepare_process() -> None:
     """Let runs be as they are on one thread, and without a look for compilers, which takes longer than one of them."""
     torch.set_num_threads(1)
     launch.SafeRunner._log_env = lambda self, env_cfg: None
+    for module in (runs, compare_dense):  # from here, where everything is imported and the kill waits
+        module.forked_context = lambda *imported: multiprocessing.get_context('fork')
 
 
 # --- program ----------------------------------------------------------------------------------------------------------
 
 
-def attack(kind: str, kills: int, folder: Path, seed: int) -> tuple[list[str], list[str]]:
-    """Kill runs of a kind so many times; the moments, and what went wrong."""
-    run, dice = KINDS[kind](folder), random.Random(f'{kind} {seed}')
-    status, counted = forked(run, folder / 'whole', None)
-    if status != 0:
-        raise SystemExit(f'The uninterrupted {kind} fails, see {folder}/whole.log')
-    print(f'{kind}: uninterrupted, {counted}', flush=True)
-    expected = result(folder / 'whole')
-    moments: list[str] = []
-    failures: list[str] = []
-    number = 0
-    while len(moments) < kills:
-        work_dir = folder / f'run{number}'
-        number += 1
-        chain = [draw(dice, counted) for _ in range(dice.randint(1, min(CHAIN, kills - len(moments))))]
+@dataclass
+class Attack:
+    """Kills of one program so far; a file of the folder keeps them.
+
+    Attributes:
+        kind: Of :data:`KINDS`.
+        folder: For its runs.
+        moments: Where kills fell.
+        failures: What went wrong.
+        number: Runs begun.
+        seconds: That they took.
+        counted: Moments of the uninterrupted run.
+    """
+
+    kind: str
+    folder: Path
+    seed: int
+    moments: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    number: int = 0
+    seconds: float = 0.0
+    counted: dict | None = None
+
+    def prepare(self) -> None:
+        """Read what an earlier call left, and make the run that is not interrupted."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self._state.is_file():
+            vars(self).update(json.loads(self._state.read_text()))
+        place = self.folder / f'inputs{time.time_ns()}'
+        place.mkdir()
+        self.run = KINDS[self.kind](place)
+        whole = self.folder / 'whole'
+        if self.counted is None:
+            shutil.rmtree(whole, ignore_errors=True)
+            status, self.counted = forked(self.run, whole, None)
+            if status != 0:
+                raise SystemExit(f'The uninterrupted {self.kind} fails, see {whole}.log')
+            self._keep()
+            print(f'{self.kind}: uninterrupted, {self.counted}', flush=True)
+        self.expected = result(whole)
+
+    @property
+    def _state(self) -> Path:
+        return self.folder / 'state.json'
+
+    def _keep(self) -> None:
+        kept = {k: v for k, v in asdict(self).items() if k not in ('kind', 'folder', 'seed')}
+        self._state.write_text(json.dumps(kept))
+
+    def go_on(self, most: int) -> None:
+        """Kill one run up to three times, ``most`` at most, and compare what it leaves."""
+        dice, start = random.Random(f'{self.kind} {self.seed} {self.number}'), time.monotonic()
+        work_dir = self.folder / f'run{self.number}'
+        _remove(work_dir)  # of a call that was stopped
+        self.number += 1
         told = []
-        for moment in [*chain, None]:
-            status, where = forked(run, work_dir, moment)
-            if status == 0:  # the moment did not come, or this was the last run
+        for moment in [*(draw(dice, self.counted) for _ in range(dice.randint(1, min(CHAIN, most)))), None]:
+            status, where = forked(self.run, work_dir, moment)
+            if status != -signal.SIGKILL:  # the end: the moment did not come, or this was the last run
                 break
-            if status == -signal.SIGKILL:
-                told.append(where)
-                continue
-            break
-        moments += told
-        wrong = [f'left with status {status}'] if status else differences(expected, result(work_dir))
+            told.append(where)
+        wrong = [f'left with status {status}'] if status else differences(self.expected, result(work_dir))
         if wrong:
-            failures.append(f'{work_dir}: {"; ".join(wrong)} after kills at {told}')
-            print(failures[-1], flush=True)
+            self.failures.append(f'{work_dir}: {"; ".join(wrong)} after kills at {told}')
+            print(self.failures[-1], flush=True)
         else:
             _remove(work_dir)
-        print(f'{kind}: {len(moments)} kills, {len(failures)} failures', flush=True)
-    return moments, failures
+        self.moments += told
+        self.seconds += time.monotonic() - start
+        self._keep()
+
+
+def table(attacks: Sequence[Attack]) -> str:
+    """Kills and what they changed, a line a program."""
+    rows = [('program', 'kills', 'runs', 'differences', 'seconds')]
+    rows += [(a.kind, len(a.moments), a.number, len(a.failures), round(a.seconds)) for a in attacks]
+    rows.append(('all', *(sum(row[i] for row in rows[1:]) for i in range(1, 5))))
+    return '\n'.join(f'{row[0]:14}' + ''.join(f'{cell:>12}' for cell in row[1:]) for row in rows)
 
 
 def _remove(work_dir: Path) -> None:
@@ -350,25 +509,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--kind', nargs='+', choices=list(KINDS), default=list(KINDS))
     parser.add_argument('--kills', type=int, default=200, help='of all kinds together (default: %(default)s)')
+    parser.add_argument('--minutes', type=float, default=float('inf'), help='begin no run after that (default: no end)')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--folder', type=Path, help='default: a temporary one; failed runs are kept there')
     args = parser.parse_args(argv)
     prepare_process()
     folder = args.folder or Path(tempfile.mkdtemp(prefix='kills_'))
-    moments: list[str] = []
-    failures: list[str] = []
-    for index, kind in enumerate(args.kind):
-        (folder / kind).mkdir(parents=True)
-        share = args.kills // len(args.kind) + (index < args.kills % len(args.kind))
-        fell, failed = attack(kind, share, folder / kind, args.seed)
-        places = collections.Counter(_place(moment) for moment in fell)
-        print(f'{kind}: {len(fell)} kills, {len(failed)} failures. Where they fell:')
-        for place, count in sorted(places.items()):
-            print(f'  {count:4}  {place}')
-        moments += fell
-        failures += failed
-    print(f'{len(moments)} kills, {len(failures)} failures')
-    return len(failures)
+    end = time.monotonic() + 60 * args.minutes
+    attacks = [Attack(kind, folder.absolute() / kind, args.seed) for kind in args.kind]
+    for attack in attacks:
+        attack.prepare()
+    for attack, most in _turns(attacks, args.kills):
+        if time.monotonic() > end:
+            break
+        attack.go_on(most)
+        if attack is attacks[-1]:
+            print(f'{sum(len(a.moments) for a in attacks)} kills', flush=True)
+    places = collections.Counter(f'{a.kind}: {_place(moment)}' for a in attacks for moment in a.moments)
+    print('Where they fell:')
+    for place, count in sorted(places.items()):
+        print(f'  {count:4}  {place}')
+    for failure in (failure for attack in attacks for failure in attack.failures):
+        print(failure)
+    failures = sum(len(attack.failures) for attack in attacks)
+    print(f'{table(attacks)}\n{sum(len(a.moments) for a in attacks)} kills, {failures} failures')
+    return failures
+
+
+def _turns(attacks: Sequence[Attack], kills: int) -> Iterator[tuple[Attack, int]]:
+    """The attacks in turn, each with how many kills it lacks, until all have their share."""
+    shares = [kills // len(attacks) + (i < kills % len(attacks)) for i in range(len(attacks))]
+    while any(len(a.moments) < share for a, share in zip(attacks, shares, strict=True)):
+        for attack, share in zip(attacks, shares, strict=True):
+            if len(attack.moments) < share:
+                yield attack, share - len(attack.moments)
 
 
 def _place(moment: str) -> str:

@@ -602,7 +602,7 @@ def test_arguments_of_the_inferencer_that_cannot_work(kwargs, error, expected, t
     [
         (['a'] * 9, "'a' is the name of class 0"),
         ([''] * 9, 'has no name'),
-        ('abcdefghi', 'must be a list'),
+        ('abcdefghi', 'is not in the lists of class names'),
         (['circle', 'Circle', *'abcdefg'], "CLIP reads 'Circle' as 'circle'"),
     ],
 )

@@ -111,15 +111,20 @@ def test_every_config_of_the_package_passes():
         load_config(str(path))
 
 
+MISSPELT = ['bisenetv2_fcn_4xb4-ohem-160k_cityscapes-1024x1024.py']
+"""Of mmseg: it has ``models`` where ``model`` is meant, so that its OHEM has no effect there."""
+
+
 @pytest.mark.long
 def test_all_configs_of_the_package_and_those_of_mmseg_and_mmdet_pass():
     stock = [Path(package.__file__).parent / '.mim' / 'configs' for package in (mmseg, mmdet)]
     configs = [path for folder in stock for path in sorted(folder.glob('[!_]*/*.py'))]
-    assert len(configs) > 700
-    refused_ones = {}
+    found = {}
     for path in [*list_configs(CONFIGS), *configs]:
         try:
             load_config(str(path))
         except ConfigError as error:
-            refused_ones[str(path)] = str(error)
-    assert not refused_ones
+            found[path.name] = str(error)
+    unavailable = [name for name, why in found.items() if 'mmpretrain' in why]  # which is not installed
+    assert len(configs) - len(unavailable) > 700
+    assert sorted(found.keys() - set(unavailable)) == MISSPELT

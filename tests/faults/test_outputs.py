@@ -92,6 +92,11 @@ def test_a_run_that_goes_on_elsewhere_needs_an_empty_place(tmp_path):
         check_work_dir(str(tmp_path / 'b'), str(tmp_path / 'a' / 'iter_1.pth'), resumed=True, overwrite=False)
 
 
+def test_a_checkpoint_that_a_kill_cut_short_is_none_of_another_run(tmp_path):
+    write(tmp_path / '.iter_1.partial.pth', 'cut short')
+    check_work_dir(str(tmp_path), None, resumed=False, overwrite=False)
+
+
 def test_a_config_inside_its_work_dir_stays_as_it_is(run, tmp_path):
     _, data, _ = run
     config = write_config(tmp_path, data, "train_cfg['max_iters'] = 1\nmine = 1  # my note")

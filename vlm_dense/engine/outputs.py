@@ -83,7 +83,7 @@ def check_work_dir(work_dir: str, load_from: str | None, resumed: bool, overwrit
     Raises:
         ConfigError: the work dir holds the checkpoints of another run, or the one that the run begins with.
     """
-    found = sorted(path.name for path in Path(work_dir).glob('*.pth'))
+    found = sorted(path.name for path in Path(work_dir).glob('*.pth') if not path.name.startswith('.'))  # begun only
     inside = bool(load_from) and os.path.realpath(os.path.dirname(load_from) or '.') == os.path.realpath(work_dir)
     if not found or (resumed and inside) or (overwrite and not inside):
         return

@@ -51,7 +51,7 @@ _TEST |= {
     'rcnn',
 }
 _TEST |= {'iou_threshold', 'iou_thr', 'max_num', 'filter_low_score', 'conf_thr', 'mask_thr', 'filter_thr', 'kernel'}
-_TEST |= {'sigma', 'update_thr', 'yolox_nms', 'with_nms', 'score_per_cls', 'local_maximum_kernel', 'topk'}
+_TEST |= {'sigma', 'update_thr', 'yolox_nms', 'with_nms', 'score_per_cls', 'local_maximum_kernel', 'topk', 'top_k'}
 _TRAIN = {'num_points', 'oversample_ratio', 'importance_sample_ratio', 'assigner', 'sampler', 'rpn', 'rcnn'}
 _TRAIN |= {
     'ga_assigner',
@@ -99,6 +99,8 @@ _BESIDE_TYPE = [
     ('(train|val|test)_cfg', _LOOP),
     ('.*norm_cfg', {'requires_grad'}),
     ('model/(decode|auxiliary)_head(/\\d+)?', {'in_index', 'in_channels', 'input_transform'}),
+    ('model/(.*/)?loss_cls', {'bg_cls_weight'}),
+    ('model/(.*/)?dcn', {'deformable_groups'}),
     ('.*', {'init_cfg'}),
 ]
 """(pattern of a place, keys that its builder takes beside the arguments of the ``type``)."""

@@ -31,6 +31,11 @@ def is_number(value, least: float = -math.inf) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value < math.inf
 
 
+def _whole(value) -> bool:
+    """Whether a value counts something; a quotient without remainder, as 8.0, does as well."""
+    return is_integer(value, 1) or (isinstance(value, float) and value.is_integer() and value >= 1)
+
+
 def _component(value) -> bool:
     """A dict with a type, or something that was built already."""
     return 'type' in value if isinstance(value, Mapping) else not isinstance(value, _PLAIN)
@@ -97,7 +102,7 @@ _RULES: list[tuple[str, Callable, str]] = [
     ('(.*/)?(metainfo/classes|class_names)', _or_none(_kind(list, tuple, str)), 'a list, in label order'),
     ('.*pipeline.*/scale', _any_of(_side), 'made of positive numbers'),
     # training
-    ('train_cfg/(max_iters|max_epochs|val_interval)', _or_none(_AT_LEAST_1[0]), _AT_LEAST_1[1]),
+    ('train_cfg/(max_iters|max_epochs|val_interval)', _or_none(_whole), _AT_LEAST_1[1]),
     ('optim_wrapper/accumulative_counts', *_AT_LEAST_1),
     ('optim_wrapper/optimizer', *_TYPED),
     ('optim_wrapper/optimizer/(lr|weight_decay)', lambda value: is_number(value, 0), 'a number of at least 0'),
@@ -168,16 +173,13 @@ def _check_class_weights(node, place: str) -> None:
             _check_class_weights(one, f'{place}.{i}')
     if not isinstance(node, Mapping):
         return
-    losses = node.get('loss_decode')
-    many = isinstance(losses, (list, tuple))
-    for i, loss in enumerate(losses if many else [losses]):
-        weights = loss.get('class_weight') if isinstance(loss, Mapping) else None
-        outputs = node.get('out_channels') or node.get('num_classes')
-        if isinstance(weights, (list, tuple)) and is_integer(outputs, 2) and len(weights) not in (outputs, outputs + 1):
-            raise ConfigError(
-                f'{place}.loss_decode{f".{i}" if many else ""}.class_weight has {len(weights)} numbers for '
-                f'{outputs} classes. Give one a class, in label order.'
-            )
+    loss, outputs = node.get('loss_decode'), node.get('out_channels') or node.get('num_classes')
+    weights = loss.get('class_weight') if isinstance(loss, Mapping) else None  # of several losses none is sure
+    if isinstance(weights, (list, tuple)) and is_integer(outputs, 2) and len(weights) not in (outputs, outputs + 1):
+        raise ConfigError(
+            f'{place}.loss_decode.class_weight has {len(weights)} numbers for {outputs} classes. Give one a class, in '
+            'label order.'
+        )
     for key, value in node.items():
         _check_class_weights(value, f'{place}.{key}')
 
