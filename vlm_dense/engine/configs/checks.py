@@ -116,8 +116,9 @@ def check_values(cfg: Config, loaders: Sequence[str] = LOADERS) -> None:
     kind = registered(MODELS, model['type'])
     if any(base.__name__ == 'BaseSegmentor' for base in getattr(kind, '__mro__', ())):  # mmseg's, not imported here
         needed = {'data_preprocessor': "dict(type='SegDataPreProcessor', ...)", 'test_cfg': "dict(mode='whole')"}
+        given = dict(model, data_preprocessor=model.get('data_preprocessor') or cfg.get('data_preprocessor'))
         for key, example in needed.items():
-            if model.get(key) is None and cfg.get(key if key == 'data_preprocessor' else '') is None:
+            if given.get(key) is None:
                 raise ConfigError(f'model has no {key}, which a segmentor needs. Give it one, as {key}={example}.')
     if hasattr(kind, 'check_config'):
         kind.check_config(model)
