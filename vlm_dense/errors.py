@@ -1,4 +1,4 @@
-"""Errors whose message is written for the user.
+"""Errors with a message written for the user.
 
 The command-line programs print the message of a :class:`UserError` and leave
 with a non-zero status; a traceback would only hide the one line that helps.

@@ -46,7 +46,7 @@ def need_mmdet() -> None:
 def name_packages() -> None:
     """Let mmengine find configs of vlm_dense and of mmseg by ``package::folder/config.py``.
 
-    mmengine keeps a table of the packages whose configs a ``_base_`` may name. It has no entry of vlm_dense, and the
+    mmengine keeps a table of the packages with configs for ``_base_``. It has no entry of vlm_dense, and the
     one of mmseg is the name of the original distribution, under which the maintained one is not installed.
     """
     from mmengine.config.utils import MODULE2PACKAGE
@@ -58,7 +58,7 @@ def import_quietly() -> None:
     """Import mmseg and mmdet without their notes on parts that nothing here uses.
 
     On every start they print that line NMS, deformable attention and some data sets are absent, with advice to compile
-    something. A program whose first words are those hides its own message. Logging, warnings and standard output are
+    something. Such first lines hide the program's own message. Logging, warnings and standard output are
     afterwards as they were.
 
     Raises:

@@ -1,4 +1,4 @@
-# DenseCLIP on the bundled tiny-vit, whose blocks stay frozen and get low-rank updates, on drawn scenes.
+# DenseCLIP on the bundled tiny-vit, its blocks frozen with low-rank updates, on drawn scenes.
 _base_ = [
     '../_base_/models/denseclip_tiny-vit.py',
     '../_base_/datasets/shapes.py',

@@ -1,4 +1,4 @@
-# SVL-Adapter*: alpha follows from CLIP's confidence on the test images, whose labels are not read. The confidence is
+# SVL-Adapter*: alpha follows from CLIP's confidence on the test images, without their labels. The confidence is
 # that of features that are not normalised, as in the official code.
 _base_ = './svl_adapter_eurosat.py'
 

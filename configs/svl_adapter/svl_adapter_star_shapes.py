@@ -1,4 +1,4 @@
-# SVL-Adapter*: alpha follows from CLIP's confidence on the test images, whose labels are not read.
+# SVL-Adapter*: alpha follows from CLIP's confidence on the test images, without their labels.
 _base_ = './svl_adapter_shapes.py'
 
 model = dict(head=dict(alpha='confidence'))

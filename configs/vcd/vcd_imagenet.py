@@ -1,5 +1,5 @@
 # Classification by description on ImageNet, ViT-B/16, as published; nothing is trained. The descriptors are a file of
-# the release, whose classes are paired by order, or what tools/describe_classes.py makes of a language model's answers:
+# the release, with classes paired by order, or the output of tools/describe_classes.py for a language model's answers:
 # then by_order=False.
 #   python tools/test.py configs/vcd/vcd_imagenet.py
 _base_ = [

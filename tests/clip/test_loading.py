@@ -230,7 +230,7 @@ def test_a_pickle_with_code_in_an_archive_is_refused(tmp_path):
     assert not proof.exists()
 
 
-def test_an_archive_whose_parts_disagree_is_refused_as_damaged(tmp_path):
+def test_an_archive_with_parts_that_disagree_is_refused_as_damaged(tmp_path):
     torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / 'good.pt'))
     with zipfile.ZipFile(tmp_path / 'good.pt') as good, zipfile.ZipFile(tmp_path / 'clip.pt', 'w') as bad:
         for name in good.namelist():

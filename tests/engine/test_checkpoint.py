@@ -400,7 +400,7 @@ def test_a_checkpoint_saved_before_training_leaves_out_the_same_weights():
 
 
 @pytest.mark.parametrize('shape', [(5,), (6000, 64), (3, 700001)])
-def test_frozen_weights_whose_rows_or_values_changed_places_are_others(shape):
+def test_frozen_weights_with_permuted_rows_or_values_are_others(shape):
     weights = torch.randn(shape)
     mark = _fingerprint(weights)
     assert _same(mark, _fingerprint(weights * (1 + 1e-7))) and _same(mark[:2], mark)

@@ -60,7 +60,7 @@ class Cut(Exception):
 
 
 def cut_off(function, number: int):
-    """The function, whose call of this number is where the run is cut off."""
+    """The function; the run is cut off at its call of this number."""
     calls = []
 
     def called(*args):

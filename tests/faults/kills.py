@@ -102,7 +102,7 @@ def _arguments(config: str, work_dir: Path) -> argparse.Namespace:
 
 
 def segmentor(folder: Path) -> Callable[[Path], None]:
-    """A small FCN whose best checkpoint is kept."""
+    """A small FCN; its best checkpoint is kept."""
     config = write_config(folder, write_data(folder / 'data'), _SEGMENTOR, 'segmentor')
     return lambda work_dir: launch.train(_arguments(config, work_dir))
 
@@ -206,7 +206,7 @@ class Killer:
     """Ends this process at a moment, or counts the moments that there are.
 
     Args:
-        work_dir: Whose files count.
+        work_dir: Folder of the files that count.
         note: File that the moment is written to.
         moment: ``('byte', number of the write, share)``, ``('file', number of the operation)``, ``('time', seconds)``,
             or None for no end.

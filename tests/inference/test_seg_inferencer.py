@@ -238,7 +238,7 @@ def test_a_folder_without_images_is_a_message(inferencer, tmp_path):
 
 
 @pytest.mark.parametrize('head', [{}, dict(pd_thresh=0.5), dict(ks_thresh=1.0)])
-def test_scores_are_probabilities_whose_greatest_is_the_label(scenes, head):
+def test_scores_are_probabilities_and_the_greatest_is_the_label(scenes, head):
     cfg = maskclip_config('tiny-rn', 'bundled')
     cfg.model.decode_head = head
     result = SegInferencer(cfg, device='cpu', show_progress=False)(scenes[0], classes=NAMES, return_scores=True)

@@ -117,7 +117,7 @@ def samples(task: str, number: int) -> list:
 
 @torch.no_grad()
 def output(task: str, model: torch.nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """What the model says of a batch: tensors whose first axis is that of the images."""
+    """Outputs of the model for a batch: tensors with the images on the first axis."""
     if task == 'classifier':
         return [model(images)]
     if task == 'detector':

@@ -56,7 +56,7 @@ def given(name: str) -> dict:
 
 
 def prepared(model: torch.nn.Module) -> torch.nn.Module:
-    """The model whose parts that look at data before they are used are filled with numbers."""
+    """The model; its parts that are fitted to data before use are filled with numbers."""
     for module in model.modules():
         if hasattr(module, 'prepared'):
             module.prepared = True

@@ -44,7 +44,7 @@ def weights(tmp_path) -> dict:
 
 
 def of_file(task: str, parts: dict, path: str) -> torch.nn.Module:
-    """A model whose towers are read from a file; everything else is drawn from one seed."""
+    """A model with towers read from a file; everything else is drawn from one seed."""
     import matrix.models as models
 
     cfg = models.CONFIGS[task]('vit', parts)

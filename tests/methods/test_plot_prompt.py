@@ -38,7 +38,7 @@ def build(names=NAMES, **kwargs):
 
 
 def test_a_plan_with_little_entropy_is_the_cheapest():
-    """Against a linear program, at an epsilon whose kernel underflows."""
+    """Against a linear program, at an epsilon where the kernel underflows."""
     similarity = torch.rand(1, 5, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
     plan, _ = transport_plan(similarity, epsilon=2e-3, max_iterations=3000, threshold=0.0)
     regions = np.kron(np.eye(5), np.ones(3))

@@ -131,7 +131,7 @@ def test_what_cannot_be_is_refused():
         )
 
 
-def test_it_trains_in_a_denseclip_whose_tower_is_frozen():
+def test_it_trains_in_a_denseclip_with_a_frozen_tower():
     from methods.test_image_prompts import denseclip
 
     images = dict(type='vlm_dense.ClsDataPreprocessor')

@@ -34,7 +34,7 @@ def test_nt_xent_is_that_of_loops():
 
 
 @pytest.mark.parametrize('kind', ['cosine', 'l2'])
-def test_a_triplet_whose_negative_is_its_anchor_counts_nothing(kind):
+def test_a_triplet_with_its_anchor_as_negative_counts_nothing(kind):
     first, second = torch.randn(3, 4), torch.randn(3, 4)
     negatives = torch.tensor([0, 4, 2])
     alone = triplet_loss(first[1:2], second[1:2], torch.tensor([1]), 9.0, kind)  # its positive instead of row 4

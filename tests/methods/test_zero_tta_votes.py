@@ -12,7 +12,7 @@ NAMES = ['circle', 'star', 'square', 'cross']
 
 
 def scores(*best: tuple[int, ...]) -> torch.Tensor:
-    """Logits of views whose classes have this order, the best first."""
+    """Logits of views with the classes in this order, the best first."""
     rows = torch.zeros(len(best), len(NAMES))
     for row, order in zip(rows, best, strict=True):
         row[list(order)] = torch.linspace(1, 0, len(order))

@@ -1,4 +1,4 @@
-"""Deformable pooling of regions, and deformable convolution whose offsets are larger than its output, against loops."""
+"""Deformable pooling of regions, and deformable convolution with offsets larger than its output, against loops."""
 
 from __future__ import annotations
 

@@ -327,7 +327,7 @@ def test_nms_in_other_precision(dtype):
     assert ops.nms(boxes, scores, 0.5)[1].tolist() == [1, 2]  # boxes of one type, scores of another
 
 
-def test_nms_keeps_a_box_whose_overlap_is_the_threshold():
+def test_nms_keeps_a_box_with_the_threshold_as_overlap():
     """mmcv compares in float32, where 0.6 is above the 0.6 of float64."""
     boxes = torch.tensor([[0, 0, 10, 10.0], [0, 0, 6, 10]])
     assert ops.nms(boxes, torch.tensor([0.9, 0.8]), 0.6)[1].tolist() == [0, 1]

@@ -44,7 +44,7 @@ def scenes(tmp_path_factory):
 
 
 def tenth(value, key=None):
-    """A pipeline whose sizes in pixels are divided by ten."""
+    """A pipeline with its sizes in pixels divided by ten."""
     if isinstance(value, dict):
         return {k: tenth(v, k) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

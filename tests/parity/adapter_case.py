@@ -72,7 +72,7 @@ def loader(images: torch.Tensor | list[torch.Tensor], labels: list[int], batch_s
 
 
 def accuracy(logits: torch.Tensor, labels: list[int]) -> torch.Tensor:
-    """Percent of images whose greatest logit, the first of equals, is the label's."""
+    """Percent of images with the label's logit the greatest, the first of equals."""
     return 100 * (logits.argmax(1) == torch.tensor(labels)).float().mean()
 
 

@@ -13,7 +13,7 @@ from vlm_dense.registry import MODELS
 
 @MODELS.register_module()
 class GivenFeatures(BaseModule):
-    """A backbone whose stages are given arrays, as in the official run."""
+    """A backbone with given arrays as stages, as in the official run."""
 
     def __init__(self, features: list):
         super().__init__()

@@ -64,7 +64,7 @@ def check_forward(case: Case, model, prefix: str, images) -> None:
 
 
 def check_sampling(case: Case, model, prefix: str, samples: list) -> None:
-    """Tasks without images, whose classes the official code encodes for nothing, are left out here."""
+    """Tasks without images are left out here; the official code encodes their classes for nothing."""
     chosen = model.loss_function.classes(samples)
     if f'{prefix}mid/selected_classes' in case:
         with_images = [range(*bounds) for bounds in {tuple(sample.task_classes.tolist()) for sample in samples}]

@@ -31,7 +31,7 @@ WEIGHTS = [0.5, 2.0, 1.0, 0.0, 3.0]
 
 
 class Scaled(FCNHead):
-    """A head whose loss is more than mmseg's, as EncHead's is."""
+    """A head with a loss that is more than mmseg's, as EncHead's."""
 
     def loss_by_feat(self, seg_logits, batch_data_samples):
         return super().loss_by_feat(2 * seg_logits, batch_data_samples)

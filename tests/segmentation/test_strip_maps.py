@@ -99,7 +99,7 @@ def test_labels_are_those_of_mmseg(test_cfg, align_corners, meta):
     image = F.interpolate(20 * torch.randn(1, 3, 5, 6), (64, 80))[0]
     found = predict(model, image, meta)
     wanted = predict(model, image, meta, by_mmseg=True).seg_logits.data if test_cfg is WHOLE else None
-    if wanted is None:  # mmseg's slide inference, whose postprocessing is the same
+    if wanted is None:  # mmseg's slide inference; its postprocessing is the same
         logits = EncoderDecoder.slide_inference(model, image[None], [dict(img_shape=(64, 80))]).detach()
         wanted = EncoderDecoder.postprocess_result(model, logits, [sample(**meta)])[0].seg_logits.data
     assert 'seg_logits' not in found

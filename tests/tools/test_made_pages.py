@@ -81,7 +81,7 @@ def test_nothing_that_is_made_is_stale():
 
 
 @pytest.mark.parametrize('folder', FOLDERS, ids=lambda p: p.name)
-def test_openmim_finds_every_config_and_says_whose_figures_they_are(folder):
+def test_openmim_finds_every_config_and_the_source_of_its_figures(folder):
     meta = yaml.safe_load((folder / 'metafile.yml').read_text('utf-8'))
     assert {model['Config'] for model in meta['Models']} == {
         f'configs/{folder.name}/{p.name}' for p in folder.glob('*.py')

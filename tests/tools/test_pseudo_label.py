@@ -144,7 +144,7 @@ def test_several_processes_write_the_same_masks(config, images, tmp_path):
     run(config, images, tmp_path / 'one')
     command = [sys.executable, TOOLS / 'pseudo_label.py', config, images, tmp_path / 'two', '--processes', '2', '-q']
     environment = {**os.environ, 'PYTHONPATH': str(TOOLS.parent), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)  # whose children import the file
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)  # its children import the file
     assert done.returncode == 0 and '5 masks' in done.stdout and 'Pseudo-labels' not in done.stdout, done.stderr
     one, two = masks(tmp_path / 'one'), masks(tmp_path / 'two')
     assert len(one) == 5 and list(one) == list(two)

@@ -80,7 +80,7 @@ class OfficialFormulation(DenseCLIP):
         return EncoderDecoder.predict(self, inputs, data_samples)
 
     def inference(self, inputs, batch_img_metas):
-        """As :class:`EncoderDecoder`, whose metainfo it writes to."""
+        """As :class:`EncoderDecoder`, which writes to the metainfo."""
         return EncoderDecoder.slide_inference(self, inputs, [dict(meta) for meta in batch_img_metas])
 
 

@@ -44,7 +44,7 @@ class Set:
     """A data set's training.
 
     Attributes:
-        config: Whose pipeline and model it is.
+        config: Config of the pipeline and model.
         size: Width and height of its images.
         input: Height and width that the model sees.
         frozen: CLIP's ResNet that is all an image passes, forward only; None: all of the model is trained.
@@ -65,7 +65,7 @@ SETS = dict(
 
 
 def image(size: tuple[int, int], seed: int) -> np.ndarray:
-    """Colours whose detail falls with frequency, as in photographs: (H, W, 3) uint8."""
+    """Colours with detail that falls with frequency, as in photographs: (H, W, 3) uint8."""
     generator, (width, height) = np.random.default_rng(seed), size
     total = np.zeros((height, width, 3), np.float32)
     for power in range(1, 9):

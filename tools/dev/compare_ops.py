@@ -115,7 +115,7 @@ def tolerance(case: str) -> float:
 def compare(ours: dict, theirs: dict) -> dict[str, float]:
     """Difference of every case, infinite if it is missing on one side.
 
-    Of predictions only the scores count: rounding may swap two boxes whose scores are near.
+    Of predictions only the scores count: rounding may swap two boxes with near scores.
     """
     part = {name: slice(1, None, 3) if name.endswith('/predictions') else slice(None) for name in ours}
     both = {name: difference(ours[name][part[name]], theirs[name][part[name]]) for name in ours if name in theirs}

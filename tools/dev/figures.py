@@ -3,8 +3,8 @@
 python tools/dev/figures.py --data-root camvid=DIR
 
 Which figure stands on which page, the command that prints it and how it is found in the output are in
-docs/data/results.yml. Commands that take longer than --minutes, or whose data are not given, are listed and left out.
-Outputs are kept in --out: a command whose output is there is not run again, so a stopped run goes on. The program exits
+docs/data/results.yml. Commands that take longer than --minutes, or lack their data, are listed and left out.
+Outputs are kept in --out: a command with kept output is not run again, so a stopped run continues. The program exits
 with 1 if a figure differs from its page; fix the page and the value in docs/data/results.yml together.
 """
 

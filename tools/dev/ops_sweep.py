@@ -1,7 +1,7 @@
 """Every config of an installed mmdet or mmseg with the stand-in for mmcv's kernels, and with the compiled ones.
 
 Each model is built with random weights, trains one step and predicts once on small random images, in this
-environment, and in another one if its Python is named; the same seeds in both. Configs whose models are the same run
+environment, and in another one if its Python is named; the same seeds in both. Configs with the same model run
 once. Every run is a process of its own with a limit of time; the results are kept in a file, and a sweep that was
 stopped goes on from there.
 
@@ -36,8 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('package', choices=['mmdet', 'mmseg'])
     parser.add_argument('--results', type=Path, default=Path('ops_sweep.jsonl'), help='kept results')
-    parser.add_argument('--compiled', metavar='PYTHON', help='of an environment whose mmcv has compiled kernels')
-    parser.add_argument('--only', default='*', metavar='PATTERN', help='configs whose path matches')
+    parser.add_argument('--compiled', metavar='PYTHON', help='of an environment with compiled kernels of mmcv')
+    parser.add_argument('--only', default='*', metavar='PATTERN', help='configs with a matching path')
     parser.add_argument('--size', type=int, default=128, help='sides of the images, pixels; 0: of each config')
     parser.add_argument('--limit', type=float, default=120, help='seconds of the processor for one model')
     parser.add_argument('--memory', type=float, default=MEMORY, help='GiB of address space for one model')

@@ -30,7 +30,7 @@ from vlm_dense.errors import DataError
 ROOT = records.ROOT
 FIGURES, BENCHMARK = records.COMPARISONS
 FAMILIES = ('text_prompts', 'visual_prompts', 'joint_prompts', 'adapters', 'test_time', 'fine_tuning')
-"""Folders of vlm_dense/methods whose methods are of classification, in the order of docs/methods.md."""
+"""Folders of vlm_dense/methods with methods of classification, in the order of docs/methods.md."""
 
 HEAD = """# Methods of classification
 
@@ -84,7 +84,7 @@ def keep_figures(comparison: Path, docs: Path) -> None:
     """Copy what a comparison found into the documentation.
 
     Raises:
-        DataError: the folder holds no comparison, or one that lacks methods whose figures the page has.
+        DataError: the folder holds no comparison, or one that lacks methods with figures on the page.
     """
     command, rows = _finished(comparison)
     known = docs / 'data' / f'{FIGURES}.csv'

@@ -90,7 +90,7 @@ class ClassFinder:
         return self.match(' '.join(self.singular.get(word, word) for word in words))
 
     def match(self, sentence: str) -> list[int]:
-        """Labels of the classes whose names stand in a sentence of base forms, with single spaces between them."""
+        """Labels of the classes with a name in a sentence of base forms, with single spaces between them."""
         sentence = f' {sentence} '
         found = set()
         for name, label in self.names:
@@ -138,7 +138,7 @@ class CaptionFileDataset(BaseDataset):
     """The captions of a file; a data info is ``dict(caption)``.
 
     Args:
-        ann_file: COCO's ``captions_*.json``; a ``.jsonl`` file whose lines are objects with a ``caption``, as those of
+        ann_file: COCO's ``captions_*.json``; a ``.jsonl`` file with an object with a ``caption`` on each line, as of
             Localized Narratives; or a ``.txt`` file of one caption a line. Relative to ``data_root``.
         classes: What the captions may name: names, or 'coco2014' or 'voc2007' for those of the set.
         one_an_image: Of COCO's captions, of which an image has five, take one of each image, drawn with this seed;

@@ -44,7 +44,7 @@ class CLIPClassifier(BaseModel):
             and nothing is trained.
         class_names: Names in label order. ``tools/train.py`` and ``tools/test.py`` fill in the data set's.
         frozen_backbone: No gradients to the image tower, always in eval mode.
-        trainable: Regular expressions; parameters of a frozen image tower whose name holds one of them are trained, as
+        trainable: Regular expressions; parameters of a frozen image tower with a match in their name are trained, as
             ``'ln_[12]'``. Not with features instead of images.
         data_preprocessor: ``vlm_dense.ClsDataPreprocessor``, or as in mmengine.
         init_cfg: mmengine's.

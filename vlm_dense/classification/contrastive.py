@@ -26,7 +26,7 @@ def build_encoder(name: str, pretrained: bool = False) -> nn.Module:
     """An image encoder of timm without its classifier: images (B, 3, H, W) to features (B, C).
 
     Args:
-        name: timm's, as 'resnet50', whose state dict is that of torchvision's without ``fc``.
+        name: timm's, as 'resnet50'; the state dict is that of torchvision's without ``fc``.
         pretrained: Load timm's weights.
 
     Raises:

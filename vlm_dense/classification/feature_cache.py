@@ -177,7 +177,7 @@ class FeatureDataset:
         if processes > 1:
             rows |= store.read({wanted[place] for place in together} - rows.keys())
         absent = {place: digest for place, digest in wanted.items() if digest not in rows}
-        rows |= self._computed(model, names, absent, store)  # of a process whose disk is its own
+        rows |= self._computed(model, names, absent, store)  # of a process with a disk of its own
         print_log(
             f'FeatureDataset: computed {len(together)} of {len(wanted)} features; the others come from {store.folder}.',
             logger='current',

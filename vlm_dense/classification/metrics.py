@@ -14,7 +14,7 @@ from vlm_dense.registry import METRICS
 
 @METRICS.register_module()
 class Accuracy(BaseMetric):
-    """Share of images whose class is among the k with the greatest scores, in percent.
+    """Share of images with their class among the k greatest scores, in percent.
 
     Gives ``top1``, ``top5``, ... and ``mean_class``, the mean over classes of the top-1 accuracy of their images;
     classes without images are left out. Of equal scores the first class counts as greater, and a score that is not a
@@ -62,8 +62,8 @@ class Accuracy(BaseMetric):
 class MultiLabelMetric(BaseMetric):
     """Metrics of images that may show several classes, in percent.
 
-    Labels that are unknown (-1) count nowhere. For a class, tp, fp and fn are numbers of images whose score is, or is
-    not, above ``threshold``.
+    Labels that are unknown (-1) count nowhere. For a class, tp, fp and fn are numbers of images with a score that is,
+    or is not, above ``threshold``.
 
     - ``mAP``: mean over classes with a shown image of the average precision, the mean over their images of the
       precision at the score of that image; equal scores count together.

@@ -62,7 +62,7 @@ def zero_shot_probabilities(model: torch.nn.Module, features: Tensor) -> Tensor:
     """What a classifier without training says of images.
 
     Args:
-        model: A classifier in eval mode, whose head reads the global feature.
+        model: A classifier in eval mode with a head that reads the global feature.
         features: (N, D) of its image tower.
 
     Returns:

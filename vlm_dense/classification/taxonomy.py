@@ -16,7 +16,7 @@ from vlm_dense.registry import METRICS
 
 
 class Taxonomy:
-    """A tree whose leaves are classes.
+    """A tree with classes as leaves.
 
     Args:
         children: Parent -> names of its children, which may be parents too. ``''`` is the root. Names that are nobody's
@@ -111,7 +111,7 @@ class Taxonomy:
 
 @METRICS.register_module()
 class TaxonomyMetric(BaseMetric):
-    """Accuracy along a tree, of a model whose classes are all nodes of it, in percent.
+    """Accuracy along a tree, of a model with all its nodes as classes, in percent.
 
     The data set's metainfo has the leaves as ``classes``, which labels count, and the tree as ``taxonomy``. The model's
     ``class_names`` are ``Taxonomy(taxonomy, classes).nodes``.

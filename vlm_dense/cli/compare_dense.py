@@ -121,7 +121,7 @@ def _count(text: str) -> int:
 
 
 def _measure(cell: dense.Cell, out: Path, images: int) -> dict[dense.Cell, str]:
-    """Measure a cell in a process of its own, whose memory is nobody else's."""
+    """Measure a cell in a process of its own, so that its memory is measured alone."""
     from vlm_dense.comparison import dense
 
     context = forked_context('vlm_dense.comparison.preload')

@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def report(place: str, found: dict, classes: Sequence[str], threshold: float) -> None:
-    """Print the files of an image, and label and box of each object whose score is above a threshold."""
+    """Print the files of an image, and label and box of each object with a score above a threshold."""
     shown = [i for i, score in enumerate(found['scores']) if score > threshold]
     print(f'{place.format("vis")}.png  ({len(shown)} objects; all: {place.format("preds")}.json)')
     for i in shown:

@@ -24,7 +24,7 @@ def parser() -> arguments.Parser:
     parser.add_argument('images', help='folder of images')
     parser.add_argument('out', help='folder for the masks')
     parser.add_argument(
-        '--thresh', type=float, default=0.0, help='ignore pixels whose label is less probable (default: %(default)s)'
+        '--thresh', type=float, default=0.0, help='ignore pixels with a less probable label (default: %(default)s)'
     )
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='class names for MaskCLIP, in label order')
     parser.add_argument('--batch-size', type=int, default=1, help='images at a time (default: %(default)s)')

@@ -42,5 +42,5 @@ def model_config(arch: str | Mapping) -> dict:
 
 
 def bundled_names() -> list[str]:
-    """Architectures whose weights come with the package."""
+    """Architectures with weights in the package."""
     return sorted(file.stem for file in BUNDLED_DIR.glob('*.json'))

@@ -35,7 +35,7 @@ class Attention(nn.Module):
         out = attn.output(attn.weights(k, k) @ v)            # key-key attention, (N, L, C)
 
     Args:
-        source: The attention whose parameters are taken, not copied.
+        source: The attention; its parameters are taken, not copied.
 
     Attributes:
         branches: Part of the projection (0 queries, 1 keys, 2 values) -> what is added to it, a function of the
@@ -162,7 +162,7 @@ class Block(nn.Module):
     Without extras ``Block(block)(x)`` equals ``block(x)``.
 
     Args:
-        source: The block whose parts are taken, not copied.
+        source: The block; its parts are taken, not copied.
 
     Raises:
         ConfigError: ``source`` is another kind of block, which this one would compute wrongly.
@@ -199,7 +199,7 @@ class Block(nn.Module):
         Args:
             x: (N, L, C) tokens; with ``packing`` (G, S, C).
             drop_path: Module applied to both residual branches (stochastic depth).
-            path: Function of this block and ``x`` whose result is returned instead of the block's own. A method that
+            path: Function of this block and ``x``; its result replaces the block's own. A method that
                 uses the block's parts in another way goes through here, so that a wrapper of the block (sharding) has
                 gathered its weights and hooks on it fire.
             light: Compute the hidden tokens of the MLP again in the backward pass.
@@ -236,7 +236,7 @@ class Blocks(nn.Module):
     """The blocks of a tower, under the name ``resblocks`` of the published checkpoints.
 
     Args:
-        source: open_clip's ``Transformer``, whose weights are taken, not copied.
+        source: open_clip's ``Transformer``; its weights are taken, not copied.
     """
 
     def __init__(self, source: nn.Module):

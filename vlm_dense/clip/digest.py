@@ -1,4 +1,4 @@
-"""What a result was computed from, and the one cache whose entries are keyed by it.
+"""Digests of what a result was computed from, and the one cache keyed by them.
 
 Nothing here is told that weights changed: the digest is taken of the weights as they are, so that a step of an
 optimiser, a loaded checkpoint, a moving average or an edit of ``.data`` is seen by itself.

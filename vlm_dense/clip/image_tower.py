@@ -95,7 +95,7 @@ class ImageFeatures:
 class PromptTokens:
     """Prompt tokens for a ViT: what VPT, MaPLe, IVLP, UPT, DPT and MVLPT insert.
 
-    A method whose tokens depend on the hidden states subclasses this and overrides :meth:`before_block` or
+    A method with tokens that depend on the hidden states subclasses this and overrides :meth:`before_block` or
     :meth:`after_block`.
 
     Attributes:
@@ -156,7 +156,7 @@ class ImageTower(BaseModule):
         arch: open_clip model name, bundled name or open_clip model config, see
             :func:`vlm_dense.clip.loading.load_clip`.
         pretrained: Tag, ``'bundled'``, file path, or ``None`` for random weights.
-        input_resolution: Image side whose position grid is stored; the loaded grid is resized to it once. Default:
+        input_resolution: Image side of the stored position grid; the loaded grid is resized to it once. Default:
             the side the model was trained with. Any input size works with any stored grid.
         out_indices: Which stages ``forward`` returns.
         frozen_stages: -1: nothing is frozen; 0: the stem; i: also the first i stages (ResNet) or blocks (ViT).
@@ -272,7 +272,7 @@ class ImageTower(BaseModule):
 
 
 class AttentionPooling:
-    """Mixin of image towers whose ``attnpool`` is open_clip's ``AttentionPool2d``.
+    """Mixin of image towers with an ``attnpool`` that is open_clip's ``AttentionPool2d``.
 
     Attributes:
         attnpool_positions: ``'interpolate'`` resizes the stored grid of positions to the map's size (DenseCLIP

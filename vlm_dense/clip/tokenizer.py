@@ -25,8 +25,8 @@ def tokenize(
 
     Args:
         arch: The architecture that will read the ids, as for
-            :func:`vlm_dense.clip.loading.load_clip`; only to refuse one whose
-            tokenizer is not CLIP's. None: CLIP's.
+            :func:`vlm_dense.clip.loading.load_clip`; only to refuse one
+            with a tokenizer other than CLIP's. None: CLIP's.
         texts: N texts.
         context_length: Tokens a text may have, start and end token included.
         truncate: Cut longer texts to ``context_length`` and end them with the

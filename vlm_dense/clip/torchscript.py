@@ -101,7 +101,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 def _stored_names(archive: zipfile.ZipFile, folder: str) -> dict[str, set[str]]:
     """TorchScript class -> names of its parameters and buffers, from the text of its source.
 
-    A class whose source does not list its buffers, as older versions of torch wrote it, is left out.
+    A class with a source that does not list its buffers, as older versions of torch wrote it, is left out.
     """
     names = {}
     for part in archive.namelist():

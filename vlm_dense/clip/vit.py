@@ -66,7 +66,7 @@ class CLIPViT(ImageTower):
 
     Args:
         arch, pretrained, input_resolution, norm_eval, with_cp, frozen, image_prompt: See :class:`ImageTower`.
-        out_indices: Blocks whose outputs are returned. Default: four, evenly spaced, the last one included. Without
+        out_indices: Indices of the blocks to return. Default: four, evenly spaced, the last one included. Without
             ``head`` the blocks after the last of them do not exist, so that distributed training has no unused
             parameters; their weights in a checkpoint are ignored.
         frozen_stages: -1: nothing is frozen; 0: patch embedding, class token and positions; i: also the first i blocks.
@@ -83,7 +83,7 @@ class CLIPViT(ImageTower):
         pos_mode: Resizing of the positions: ``'bilinear'`` (DenseCLIP), ``'bicubic'`` (MaskCLIP),
             ``'bicubic_scaled'`` (SCLIP and its successors) or ``'dino'``, see
             :func:`vlm_dense.clip.image_tower.resize_positions`.
-        remainder: What happens to images whose sides are no multiple of the patch: ``'pad'`` adds zeros at the right
+        remainder: Treatment of images with sides that are no multiple of the patch: ``'pad'`` adds zeros at the right
             and bottom, ``'drop'`` leaves out the rows and columns that fill no patch (SCLIP and its successors).
         dense_attention: Config of the part that makes the feature ``value`` out of the last blocks, see
             :class:`vlm_dense.contract.DenseAttention`; needs ``head``. Default: MaskCLIP's value path,

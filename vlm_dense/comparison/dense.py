@@ -143,8 +143,8 @@ def log_into(path: Path) -> None:
 def encode_text(cell: Cell, folder: Path) -> None:
     """Let a cell's model read the embeddings of its names from a file, which is made first if it is not there.
 
-    All methods with the same text tower, prompt and names share the file. Prompts whose embeddings are no (N, D) of
-    unit directions, or depend on the image, are left as they are.
+    All methods with the same text tower, prompt and names share the file. Prompts with embeddings that are no (N, D) of
+    unit vectors, or depend on the image, are left as they are.
     """
     model = cell.cfg.model
     head = dict(model.get('decode_head') or {})

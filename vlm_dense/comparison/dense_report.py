@@ -21,7 +21,7 @@ model."""
 
 
 def rows_of(cells: Sequence[Cell], out: Path) -> list[dict]:
-    """Rows of the CSV: cells whose scores are there."""
+    """Rows of the CSV: cells with scores."""
     rows = []
     for cell in cells:
         scores = result_at(cell.file(out, 'scores'))

@@ -1,6 +1,6 @@
 """What papers change for other sets, numbers of shots and protocols: the ``recipes`` of a config.
 
-They are dicts in a dict whose keys are free. ``sets`` (names, or 'others': all but that of the config file), ``shots``
+They are dicts in a dict with free keys. ``sets`` (names, or 'others': all but that of the config file), ``shots``
 (numbers) and ``protocols`` (names) say where one holds: everywhere that they do not exclude. ``length`` is that of the
 training, in epochs or iterations, whichever its loop counts; ``options`` change the config as ``--cfg-options`` does.
 Later ones come on top of earlier ones.

@@ -131,7 +131,7 @@ def _of_protocol(rows: list[dict], protocol: str) -> list[str]:
 
 
 def harmonic_rows(rows: list[dict]) -> list[dict]:
-    """For each method, set, shots and seed with both, a row whose test is 'harmonic mean' of 'base' and 'new'."""
+    """For each method, set, shots and seed with both, a row with test 'harmonic mean', of 'base' and 'new'."""
     return PROTOCOLS['base-to-new'].summary([row for row in rows if row['protocol'] == 'base-to-new'])
 
 
@@ -250,7 +250,7 @@ def _lines_of(rows: list[dict]) -> int:
 
 
 def _panels(figure, rows: list[dict]) -> None:
-    """A panel for each method, whose line stands over those of all others."""
+    """A panel for each method, with its line over those of all others."""
     methods = _unique(row['method'] for row in rows)
     grid = figure.subplots(_lines_of(rows), min(_COLUMNS, len(methods)), sharex=True, sharey=True, squeeze=False)
     curves = {method: _curve([row for row in rows if row['method'] == method]) for method in methods}

@@ -11,7 +11,7 @@ from vlm_dense.clip.vit import CLIPViT
 
 
 class SharedTower:
-    """A frozen ViT whose blocks remember what they made of a batch of images.
+    """A frozen ViT with blocks that cache their outputs for a batch of images.
 
     Each model gets a :meth:`view`: the same weights, and a ``dense_attention`` of its own. Where a block is asked for
     the output of an input that it has seen, it gives that output again, so the results are those of separate towers,

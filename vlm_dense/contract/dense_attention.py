@@ -21,8 +21,8 @@ class DenseAttention(nn.Module):
 
     Attributes:
         num_blocks: Last blocks of the tower that the part takes over.
-        hidden_states: Indices of earlier blocks whose outputs it reads; from 0, in front of the last ``num_blocks``.
-        attention_maps: Indices of earlier blocks whose attention weights it reads.
+        hidden_states: Indices of earlier blocks with outputs it reads; from 0, in front of the last ``num_blocks``.
+        attention_maps: Indices of earlier blocks with attention weights it reads.
         reads_classes: It calls ``last.classify``, so the task has to give a classifier.
         gives_keys: Its :class:`DenseTokens` hold keys, for MaskCLIP's key smoothing.
     """

@@ -264,15 +264,15 @@ class LearnedContext(TextPrompt):
 
     def describe_shapes(self) -> str:
         """Number and width of the vectors."""
-        whose = f'for each of its {len(self.class_names)} classes' if self.class_specific else 'that all classes share'
+        shared = f'for each of its {len(self.class_names)} classes' if self.class_specific else 'that all classes share'
         return (
-            f'This {type(self).__name__} has {self.num_contexts} vectors {whose}, with the {self.ctx.shape[-1]} '
+            f'This {type(self).__name__} has {self.num_contexts} vectors {shared}, with the {self.ctx.shape[-1]} '
             'channels of its text tower.'
         )
 
 
 class WiderContext(LearnedContext):
-    """Learned context whose own loss looks at further names, encoded in the same pass as the classes.
+    """Learned context with a loss of its own on further names, encoded in the same pass as the classes.
 
     Args:
         class_names, text_tower: See :class:`TextPrompt`.

@@ -70,8 +70,8 @@ class TextSide:
             check_image_tower(type(image_tower))
         if getattr(image_tower, 'image_prompt', None) is not None:
             raise ConfigError(
-                f'{type(image_tower.image_prompt).__name__} is the image_prompt of the backbone, whose features this '
-                'model prompts itself: move image_prompt out of backbone, beside it.'
+                f'{type(image_tower.image_prompt).__name__} is the image_prompt of the backbone, but this model '
+                'prompts the features itself: move image_prompt out of backbone, beside it.'
             )
         tower = MODELS.build(text_encoder)
         if image_tower is not None and tower.embed_dim != image_tower.embed_dim:

@@ -181,7 +181,7 @@ class LoadImage(LoadImageFromFile):
 
 @TRANSFORMS.register_module()
 class LoadMask(LoadAnnotations):
-    """mmseg's ``LoadAnnotations`` that names a mask which cannot be read or whose values are no labels.
+    """mmseg's ``LoadAnnotations`` that names a mask that cannot be read or has values that are no labels.
 
     ``tools/train.py`` and ``tools/test.py`` put it instead of ``LoadAnnotations`` of mmseg.
 
@@ -247,7 +247,7 @@ class CheckSeg(BaseTransform):
         labels, path = results['gt_seg_map'], results.get('seg_map_path', 'unknown')
         if labels.ndim == 3:
             raise DataError(
-                f'Mask {path} has {labels.shape[-1]} channels; expected one, whose values are class indices. Convert '
+                f'Mask {path} has {labels.shape[-1]} channels; expected one of class indices. Convert '
                 'colour-coded masks to indices first.'
             )
         height, width = results['ori_shape']

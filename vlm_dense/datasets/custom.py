@@ -52,7 +52,7 @@ def images_below(folder: str) -> list[str]:
 class MaskFolderDataset(BaseSegDataset):
     """Images in ``DATA_ROOT/images``, and for each one a mask of the same name in ``DATA_ROOT/annotations``.
 
-    A mask is a PNG of one channel (greyscale or palette) whose values are the class indices, 0 for the first name; 255
+    A mask is a PNG of one channel (greyscale or palette) with class indices as values, 0 for the first name; 255
     marks pixels that count nowhere. Images may be of any format that torchvision's folders take. If ``images`` has the
     folders ``train`` and ``val``, so must ``annotations``; otherwise every fifth image is for validation.
 

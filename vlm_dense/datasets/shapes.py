@@ -195,7 +195,7 @@ class ShapesDataset(BaseDataset):
         return info
 
     def write_coco(self, folder: str | os.PathLike) -> None:
-        """Write the scenes as a COCO data set: ``images/*.png`` and ``annotations.json``, whose ids start at 1.
+        """Write the scenes as a COCO data set: ``images/*.png`` and ``annotations.json``, with ids from 1.
 
         Args:
             folder: Made if it does not exist; files of the same name are replaced.

@@ -35,7 +35,7 @@ def _fill_areas(annotations: list[dict]) -> None:
 
 
 class _CheckedCOCO(COCO):
-    """An annotation file whose categories must be the classes."""
+    """An annotation file; its categories must be the classes."""
 
     def __init__(self, annotation_file: str):
         self.path = annotation_file
@@ -190,7 +190,7 @@ class CocoFileDataset(CocoDataset):
     """Detection data of the user's own: a COCO file and a folder of images.
 
     ``DATA_ROOT/images`` has the images that the file names. There are two files, ``DATA_ROOT/train.json`` and
-    ``DATA_ROOT/val.json``, or a single one, ``DATA_ROOT/annotations.json``, of whose images every fifth is for
+    ``DATA_ROOT/val.json``, or a single one, ``DATA_ROOT/annotations.json``; then every fifth image is for
     validation. Names of classes are those of the file's categories, in its order.
 
     Args:

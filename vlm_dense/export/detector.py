@@ -16,7 +16,7 @@ from vlm_dense.registry import MODELS
 
 @MODELS.register_module()
 class ExportedDetector(BaseDetector):
-    """A single-stage detector whose network is an exported file; boxes are decoded and suppressed by mmdet's head.
+    """A single-stage detector with an exported file as network; boxes are decoded and suppressed by mmdet's head.
 
     Args:
         path: ``*.onnx`` or ``*.pt2``, see :func:`vlm_dense.inference.export_file`.

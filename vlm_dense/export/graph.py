@@ -1,4 +1,4 @@
-"""What of a model goes into an exported file: the network behind its prompts, whose class embeddings are fixed."""
+"""The part of a model that goes into an exported file: the network with its prompts and fixed class embeddings."""
 
 from __future__ import annotations
 

@@ -67,14 +67,14 @@ def _older_steps(found: dict) -> list:
 
 
 def _older_maps(found: dict) -> dict:
-    """What the maps are of a file of format 1, whose network gave probabilities where PAMR refined them."""
+    """Kind of the maps of a file of format 1: its network gave probabilities where PAMR refined them."""
     kind = 'probabilities' if found['pamr'] else 'weights' if found['summed'] else 'logits'
     return dict(kind=kind, scale=found['scale'] or 1.0, of_names=found['decision'] is not None, background=None)
 
 
 @MODELS.register_module()
 class ExportedSegmentor(BatchedInference, BaseSegmentor):
-    """A segmentor whose network is an exported file; windows, refinement and thresholds are those of its model.
+    """A segmentor with an exported file as network; windows, refinement and thresholds are those of its model.
 
     Args:
         path: ``*.onnx`` or ``*.pt2``, see :func:`vlm_dense.inference.export_file`.

@@ -35,7 +35,7 @@ def export_file(
 
     Args:
         config: A config, its path, its name in ``configs/``, or a model name of :class:`SegInferencer`.
-        checkpoint: Of a model that was trained; None for models whose weights the config gives, as MaskCLIP.
+        checkpoint: Of a model that was trained; None for models with weights that the config gives, as MaskCLIP.
         out: File to write, ``*.onnx`` or ``*.pt2``.
         classes: Names of the classes; default: those of the config, the data set or the checkpoint. Models that were
             trained for certain classes take no others.

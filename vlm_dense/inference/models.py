@@ -43,7 +43,7 @@ def get_model(
         config, with the ``test_pipeline``; ``model.dataset_meta['classes']`` are the names in label order.
 
     Raises:
-        ConfigError: an unknown name; ``pretrained=True`` for a model whose metafile has no weights.
+        ConfigError: an unknown name; ``pretrained=True`` for a model without weights in its metafile.
         ClassNamesError: no names, or names that cannot be used.
         CheckpointError, WeightsNotFoundError: weights that are absent or do not fit.
     """

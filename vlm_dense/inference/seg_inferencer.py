@@ -91,7 +91,7 @@ class SegInferencer(BaseInferencer):
 
     Raises:
         ConfigError: an unknown model, one with weights that training sets and no ``weights``, or an absent device.
-        ClassNamesError: ``classes`` that cannot be used, or given to a model whose classes are fixed.
+        ClassNamesError: ``classes`` that cannot be used, or given to a model with fixed classes.
         CheckpointError, WeightsNotFoundError: weights that are absent or do not fit.
     """
 

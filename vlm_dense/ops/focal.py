@@ -54,7 +54,7 @@ def softmax_focal_loss_forward(input, target, weight, output, gamma: float, alph
 
     Args:
         input: (N, C) probabilities.
-        target: (N,) int64; a row whose target is negative has no loss.
+        target: (N,) int64; a row with a negative target has no loss.
         weight: (C,) a factor for every row by its target, or empty.
         output: (N,).
         gamma: The focusing exponent.

@@ -99,7 +99,7 @@ def _fill(boxes1, boxes2, ious, mode, aligned):
 
 
 def _near(boxes1, boxes2, one, other):
-    """Pairs whose circumscribed boxes touch, by their places in ``one``."""
+    """Pairs with circumscribed boxes that touch, by their indices in ``one``."""
     (low1, high1), (low2, high2) = _extent(boxes1), _extent(boxes2)
     apart = (low1[one] > high2[other]).any(1) | (low2[other] > high1[one]).any(1)
     return (~apart).nonzero()[:, 0]

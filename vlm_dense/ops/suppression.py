@@ -44,7 +44,7 @@ def softnms(
         dets: (N, 5); its first K rows are filled with the boxes kept and their new scores.
         iou_threshold: Of methods 0 and 1.
         sigma: Of method 2.
-        min_score: Boxes whose score falls below drop out.
+        min_score: Boxes with a score that falls below drop out.
         method: A score is multiplied by 0 (method 0) or 1 - IoU (method 1) from ``iou_threshold`` on, or by
             exp(-IoU^2 / sigma) everywhere (method 2).
         offset: Added to widths and heights, 0 or 1.

@@ -18,7 +18,7 @@ from vlm_dense.registry import MODELS
 
 @MODELS.register_module()
 class ASPPHeadV2(BaseDecodeHead):
-    """Parallel dilated convolutions whose results are summed, then a classifier.
+    """The sum of parallel dilated convolutions, then a classifier.
 
     Args:
         dilations: One branch each: a 3 x 3 convolution of this dilation, 1 x 1 for dilation 1, with ``norm_cfg`` and

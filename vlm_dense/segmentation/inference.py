@@ -93,8 +93,8 @@ class BatchedInference:
     ``test_cfg`` keys: ``mode`` (``'whole'`` or ``'slide'``), ``crop_size`` and ``stride`` (h, w) for slide,
     ``window_batch_size``, the number of windows that go through the network at once (default 8), and ``keep_logits``
     (default true). Windows are placed as in mmseg: a regular grid, the last row and column shifted back inside the
-    image; maps are averaged where windows overlap. With ``window_multiple`` a window whose side is no multiple of it
-    is padded evenly with zeros, and its maps are cut back. With ``keep_logits=False`` samples get ``pred_sem_seg``
+    image; maps are averaged where windows overlap. With ``window_multiple`` windows of a size that is no multiple of it
+    are padded evenly with zeros, and their maps are cropped. With ``keep_logits=False`` samples get ``pred_sem_seg``
     only: the same label map, but a few rows at a time are brought to full size (a few classes, where maps are refined
     on the pixels), so that memory does not grow with the number of classes.
 
@@ -261,7 +261,7 @@ def own_sizes(inputs: Tensor, data_samples: list) -> tuple[list[int], list[Tenso
 
     Args:
         inputs: (B, 3, H, W); each image fills the top left corner.
-        data_samples: B samples, whose metainfo tells the sizes.
+        data_samples: B samples, with the sizes in their metainfo.
 
     Returns:
         The index of each image in the batch, and the images (3, h, w).

@@ -1,4 +1,4 @@
-"""Other class names for a segmentor whose head compares with the embeddings of names."""
+"""Other class names for a segmentor with a head that compares with the embeddings of names."""
 
 from __future__ import annotations
 

@@ -288,7 +288,7 @@ def strip_cross_entropy(
         align_corners: Of the enlargement.
 
     Returns:
-        The sum, a scalar, and the number of pixels whose largest logit is that of their label, int64.
+        The sum, a scalar, and the number of pixels with their label's logit the largest, int64.
 
     Raises:
         DataError: a label that is no class (on a GPU torch stops by itself).

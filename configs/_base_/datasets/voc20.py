@@ -1,4 +1,4 @@
-# PASCAL VOC 2012 val without the background, whose pixels are ignored. Layout: DATA_ROOT/JPEGImages/*.jpg,
+# PASCAL VOC 2012 val without the background: its pixels are ignored. Layout: DATA_ROOT/JPEGImages/*.jpg,
 # DATA_ROOT/SegmentationClass/*.png, DATA_ROOT/ImageSets/Segmentation/val.txt.
 data_root = 'data/VOCdevkit/VOC2012'
 num_classes = 20

@@ -1,4 +1,4 @@
-"""Training of a bundled CLIP whose text tower is that of another one.
+"""Training of a bundled CLIP with the text tower of another one.
 
 A small ViT learns colours at once and shapes only after very many images. It learns them several times sooner when
 what it has to meet stands still: the class embeddings of a model that is already trained, averaged over wordings, and

@@ -70,7 +70,7 @@ class BlockwiseDataset(Dataset):
 
 @MODELS.register_module()
 class PatchCaptions(CaptionDistillation):
-    """A trained ViT whose patch values learn to fit the frozen text tower.
+    """A trained ViT: its patch values learn to fit the frozen text tower.
 
     With p(i, k) the softmax over the 64 pairs and the background, or the 8 shapes and the background, at patch i, and
     S the classes that the caption of an image, or of a mosaic's part, names::

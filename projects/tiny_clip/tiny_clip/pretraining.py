@@ -294,7 +294,7 @@ class CaptionPretraining(BaseModel):
 class ZeroShotShapes(BaseMetric):
     """Zero-shot top-1, in percent, over the 64 captions 'a photo of a red circle.', on images of one object.
 
-    ``shape`` and ``colour`` count a prediction whose shape or colour is right, ``both`` one where both are.
+    ``shape`` and ``colour`` count predictions of the right shape or colour, ``both`` those where both are.
     """
 
     default_prefix = 'zero_shot'

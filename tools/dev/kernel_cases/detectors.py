@@ -148,7 +148,7 @@ def _single(instances):
 
 
 def of_detectors(moved: float = 0.0) -> dict:
-    """A training step and a prediction of small detectors, whose parameters are ``moved`` by so much.
+    """A training step and a prediction of small detectors with parameters ``moved`` by that much.
 
     They compute in double precision: in single precision the gradients of such a model follow the processor's rounding,
     since values near a kink of a ReLU or of bilinear sampling fall to one side or to the other.

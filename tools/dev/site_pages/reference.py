@@ -65,7 +65,7 @@ class Public:
 
     Attributes:
         path: Dotted path to where it is defined.
-        section: Package whose page shows it.
+        section: Package with the page that shows it.
         value: The object.
     """
 

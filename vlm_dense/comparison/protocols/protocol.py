@@ -61,7 +61,7 @@ class Protocol:
 
 
 def check_evaluator(cfg: dict, kind: str, protocol: str, name: str) -> None:
-    """Refuse a config whose tests give other metrics.
+    """Refuse a config with tests that give other metrics.
 
     Raises:
         ConfigError: another ``test_evaluator``.
@@ -70,13 +70,13 @@ def check_evaluator(cfg: dict, kind: str, protocol: str, name: str) -> None:
     found = {str(one.get('type')).split('.')[-1] for one in ([evaluator] if isinstance(evaluator, dict) else evaluator)}
     if kind not in found:
         raise ConfigError(
-            f'{name}: --protocols {protocol} needs a config whose test_evaluator is vlm_dense.{kind}, found '
+            f'{name}: --protocols {protocol} needs a config with the test_evaluator vlm_dense.{kind}, found '
             f'{", ".join(sorted(found)) or "none"}. Name a method that has one.'
         )
 
 
 def across_tests(rows: list[dict], name: str, combine: Callable[[dict[str, float]], float | None]) -> list[dict]:
-    """For each method, set, shots and seed a row whose test is ``name``, of what ``combine`` makes of its tests.
+    """For each method, set, shots and seed a row with test ``name``: ``combine`` of its tests.
 
     Args:
         rows: Of one protocol.

@@ -9,7 +9,7 @@ from vlm_dense.errors import ConfigError
 class Tasks(Protocol):
     """Accuracy inside each task, and the average over tasks.
 
-    A config whose data are a ``vlm_dense.TaskDataset`` is trained once. Of another one there is a training for each of
+    A config with a ``vlm_dense.TaskDataset`` as data is trained once. Of another one there is a training for each of
     its ``single_tasks``, task -> what changes in all data, with a test on that task alone.
     """
 
@@ -22,7 +22,7 @@ class Tasks(Protocol):
         single = cfg.get('single_tasks') or {}
         if not single:
             raise ConfigError(
-                f'{name}: --protocols tasks needs a config whose data are a vlm_dense.TaskDataset, or one that says '
+                f'{name}: --protocols tasks needs a config with a vlm_dense.TaskDataset, or one that says '
                 'single_tasks, task -> what changes in all data. Found neither.'
             )
         return [Run(dict(change), {task: {}}) for task, change in single.items()]

@@ -340,7 +340,7 @@ def _crc(tensor: Tensor) -> int:
 
 
 def _untrained(model: nn.Module) -> list[str]:
-    """Keys of parameters without gradient, and of buffers of modules whose own parameters all are."""
+    """Keys of parameters without gradient, and of buffers of modules that have only such parameters."""
     keys = []
     for prefix, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))

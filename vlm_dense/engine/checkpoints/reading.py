@@ -139,7 +139,7 @@ def load_from_local(filename: str, map_location=None) -> dict:
 
 
 def _check_parts(checkpoint: dict, filename: str) -> None:
-    """Refuse a checkpoint whose parts are of other kinds than everybody who reads one expects."""
+    """Refuse a checkpoint with parts of other types than readers of checkpoints expect."""
     parts = {key: checkpoint[key] for key in ('state_dict', 'meta') if key in checkpoint}
     if checkpoint.get('meta') is None:
         parts.pop('meta', None)

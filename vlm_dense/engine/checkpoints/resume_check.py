@@ -20,7 +20,7 @@ COMPARED = (
     'default_hooks.checkpoint.save_best',
     'default_hooks.checkpoint.rule',
 )
-"""Keys of a config whose values a checkpoint brings along: a resumed run takes the checkpoint's, as the best score."""
+"""Keys of a config that a checkpoint overrides: a resumed run takes the checkpoint's values, as the best score."""
 
 _ABSENT = 'nothing'
 _LONGEST = 4_000_000  # characters; configs have some 10,000

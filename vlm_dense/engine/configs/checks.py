@@ -54,7 +54,7 @@ def use_classes(cfg: Config, names: Sequence[str]) -> None:
         names: In label order; or a single file of them, a class a line.
 
     Raises:
-        ClassNamesError: names that no model could use; a data set whose classes are others.
+        ClassNamesError: names that no model could use; a data set with other classes.
         ConfigError: a model that says its own ``class_names``.
     """
     if len(names) == 1 and (os.path.isfile(names[0]) or names[0].endswith('.txt')):

@@ -21,12 +21,12 @@ from vlm_dense.errors import ConfigError
 from vlm_dense.libraries import name_packages
 
 _FREE = {'custom_keys', 'metainfo', 'targets', 'variants'}
-"""Dicts whose keys are the user's own."""
+"""Dicts with keys of the user's own."""
 _OF_CONFIGS = {'type', '_delete_', '_scope_'}
 
 
 class FormattedOnce(Config):
-    """mmengine's ``Config``, whose text is laid out again only if the config has changed.
+    """mmengine's ``Config``; its text is formatted again only if the config has changed.
 
     A run asks for the text four times before its first iteration, and yapf takes up to seconds for it each time.
     """

@@ -47,7 +47,7 @@ class StopOnInvalidLoss(Hook):
     priority = 'ABOVE_NORMAL'  # after the losses are averaged, before a checkpoint is saved
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        """Look at every scalar of ``outputs`` whose name has 'loss' in it."""
+        """Check every scalar of ``outputs`` with 'loss' in its name."""
         losses = _numbers({k: v for k, v in (outputs or {}).items() if 'loss' in k})
         bad = {k: v for k, v in losses.items() if not math.isfinite(v)}
         if not bad:

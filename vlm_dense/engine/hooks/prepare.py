@@ -25,7 +25,7 @@ def prepare_data_set(dataset, model: nn.Module) -> None:
 class PrepareHook(Hook):
     """Call ``prepare(model, data)`` of every module that has it, before a training and before a test.
 
-    Such a method fills buffers and parameters of the module, whose shapes are those of its constructor. They are in
+    Such a method fills buffers and parameters of the module, with shapes set by its constructor. They are in
     the checkpoint, so nothing is prepared after one was loaded. It sees the model in eval mode. Every process reads
     all of the data in the same order and from the same seed, so that all prepare the same.
 

@@ -16,7 +16,7 @@ from vlm_dense.errors import ConfigError
 from vlm_dense.registry import HOOKS
 
 _PARTS = ('backbone', 'neck', 'context_decoder', 'decode_head', 'identity_head', 'bbox_head', 'rpn_head')
-"""Children of a model of mmseg or mmdet whose ``forward`` maps tensors to tensors."""
+"""Children of a model of mmseg or mmdet with a ``forward`` from tensors to tensors."""
 
 
 def compile_parts(model: nn.Module, **options: Any) -> list[str]:

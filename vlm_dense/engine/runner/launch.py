@@ -48,7 +48,7 @@ def fill_class_names(cfg: Config, loaders=('train_dataloader', 'test_dataloader'
     """Give the model the class names of the data set if it takes ``class_names`` and the config gives none.
 
     Raises:
-        ClassNamesError: heads whose ``num_classes`` differs from the number of names; names that are a string, empty
+        ClassNamesError: heads with another ``num_classes`` than the number of names; names that are a string, empty
             or equal, or that the text tower of a model with ``class_names`` cannot tell apart; names in another order
             than those of the data set.
     """

@@ -1,4 +1,4 @@
-"""mmengine's runners, whose checkpoints are whole or not there."""
+"""mmengine's runners with atomic checkpoints: whole or not there."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class SafeRunner(ShortStart, Runner):
 
 
 class SafeFlexibleRunner(ShortStart, FlexibleRunner):
-    """mmengine's ``FlexibleRunner``, whose checkpoints, files or folders of shards, are whole or not there.
+    """mmengine's ``FlexibleRunner`` with atomic checkpoints, files or folders of shards.
 
     Their ``meta`` tells the step that the caller gives, where mmengine always counts the one after the next iteration.
     """

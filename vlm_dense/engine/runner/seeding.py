@@ -96,7 +96,7 @@ class SeededSampler(Sampler):
 
 @DATASETS.register_module()
 class SeededDataset:
-    """A data set whose random transforms depend on the seed in the index, and on nothing else.
+    """A data set with random transforms that depend on the seed in the index, and on nothing else.
 
     A data set that has ``at_epoch(index, epoch)`` is asked for the sample of the epoch in the index, which data workers
     that live through several epochs could not know. Everything but ``__getitem__`` and ``get_data_info`` is the wrapped

@@ -17,7 +17,7 @@ BEGINNINGS = ('before_train', 'before_val', 'before_test')
 
 
 class ShortStart:
-    """Runners whose console shows no environment, config, list of hooks and options of each parameter at the start.
+    """Runners that show no environment, config, list of hooks or options of each parameter on the console at the start.
 
     mmengine's runners print hundreds of lines before the first loss, in which a warning is not seen. The log file keeps
     them all; the console gets one line each for parameters, learning rates and the place of the log file. With

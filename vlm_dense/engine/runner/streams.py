@@ -16,7 +16,7 @@ from vlm_dense.engine.registry import DATA_SAMPLERS
 class StreamSampler(Sampler):
     """All images in the first process, once and in their order, and none in others.
 
-    For tests whose predictions depend on the images before, see
+    For tests with predictions that depend on the images before, see
     :class:`~vlm_dense.contract.stream.StreamAdaptation`.
 
     Args:

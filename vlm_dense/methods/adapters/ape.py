@@ -265,7 +265,7 @@ class APET(_Refined):
 
 
 def class_similarity(members: Tensor, owner: Tensor) -> Tensor:
-    """Mean product (D,), channel by channel, of members (M, D) of different classes; ``owner`` (M,) says whose.
+    """Mean product (D,), channel by channel, of members (M, D) of different classes; ``owner`` (M,) are their classes.
 
     Each pair of classes weighs the same: ``((sum g)^2 - sum g^2) / (K (K - 1))`` with the class means g.
     """

@@ -47,7 +47,7 @@ searched on the test images.
 )
 
 
-_CHUNK = 4096  # images of a search whose logits are computed at once
+_CHUNK = 4096  # images of a search with logits computed at once
 
 
 class _Discriminant(Prepared, CosineHead):

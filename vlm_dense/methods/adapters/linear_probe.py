@@ -206,7 +206,7 @@ def minimise(
 ) -> tuple[Tensor, Tensor]:
     """Weights of a logistic regression, by Newton's method with conjugate gradients.
 
-    Minimises ``|A|^2 / (2 C N) + mean cross-entropy``, whose Hessian is only ever multiplied with, so memory grows as
+    Minimises ``|A|^2 / (2 C N) + mean cross-entropy``. The Hessian is only ever multiplied with, so memory grows as
     the weights do. The rows of A, and b, sum to zero.
 
     Args:

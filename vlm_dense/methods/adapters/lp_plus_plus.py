@@ -32,7 +32,7 @@ PAPER = dict(
     code='https://github.com/FereshteShakeri/FewShot-CLIP-Strong-Baseline',
     licence='none',
     idea=(
-        'A linear probe whose weights are visual prototypes plus the class embeddings, each with a factor of its own. '
+        'A linear probe of visual prototypes plus the class embeddings, each with a factor of its own. '
         'It is fitted by full-batch descent at rates that follow from the features of the labelled images, so that '
         'nothing is searched.'
     ),

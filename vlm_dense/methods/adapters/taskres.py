@@ -40,7 +40,7 @@ class TaskRes(ZeroShotPrompt):
     t_k is the mean of the embeddings of the templates. The paper writes it as if it were normalised; the official code
     does not, and ``scale`` and rates belong to that.
 
-    The enhanced base is t_k from a text tower whose last projection was tuned before (section 3.3, TaskRes*).
+    The enhanced base is t_k from a text tower with the last projection tuned before (section 3.3, TaskRes*).
 
     Args:
         class_names, text_tower, templates: See :class:`ZeroShotPrompt`. Names are used verbatim, ``_`` as well.

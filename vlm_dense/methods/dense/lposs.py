@@ -1,6 +1,6 @@
 """LPOSS and LPOSS+: names' scores spread over a graph of patches, and over one of pixels.
 
-The patches of all windows of an image are nodes of one graph, whose edges join patches that are near each other and
+The patches of all windows of an image are nodes of one graph; its edges join patches that are near each other and
 have like DINO features. The scores that MaskCLIP gives to the patches are propagated over this graph by solving one
 linear system. LPOSS+ does it again over pixels, with edges from colour.
 """
@@ -47,11 +47,11 @@ _ROWS_AT_ONCE = 4096
 
 @MODELS.register_module()
 class LPOSS(MaskCLIP):
-    """MaskCLIP whose scores are spread over a graph of the patches of all windows of an image.
+    """MaskCLIP with scores propagated over a graph of the patches of all windows of an image.
 
     Patches are joined by the affinity of a second backbone's features and by nearness; with the normalised weights W
-    and the cosines Y of patches and names, (I - alpha W) Z = Y is solved by a few steps of conjugate gradients from 0,
-    whose number is part of the method. With ``pixels`` (LPOSS+) the same is done once more between the pixels, joined
+    and the cosines Y of patches and names, (I - alpha W) Z = Y is solved by a few steps of conjugate gradients from 0;
+    their number is part of the method. With ``pixels`` (LPOSS+) the same is done once more between the pixels, joined
     by affinity of colour. Images are normalised as CLIP's.
 
     Args:
@@ -204,7 +204,7 @@ class LPOSS(MaskCLIP):
         return torch.cat(found).float()
 
     def nearest(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The k greatest cosines (n, k) of each of the features (n, C) of unit length, descending, and whose."""
+        """The k greatest cosines (n, k) of each of the unit features (n, C), descending, and their indices."""
         k = min(self.k, len(features))
         found = [(rows @ features.T).topk(k, dim=1) for rows in features.split(_ROWS_AT_ONCE)]
         return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])

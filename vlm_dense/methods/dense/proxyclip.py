@@ -51,7 +51,7 @@ class ProxyCLIPAttention(DenseAttention):
     section 3.
 
     Args:
-        proxy: Config of the frozen second backbone: ``vlm_dense.ProxyViT``, or any backbone of the registries, whose
+        proxy: Config of the frozen second backbone: ``vlm_dense.ProxyViT``, or any backbone of the registries; its
             last map is taken.
         beta: What counts as alike, as a multiple of the mean.
         gamma: Inverse temperature.

@@ -56,9 +56,9 @@ class ResCLIPAttention(LastBlockAttention):
         similarity, residual, feed_forward: See :class:`LastBlockAttention`. ``('qq',)`` without Gaussian is ClearCLIP's
             attention, ``('qq', 'kk')`` with residual and MLP SCLIP's.
         cross: (t, w) of C; None: without it.
-        cross_blocks: Blocks whose attention is C; they count from 0.
+        cross_blocks: Blocks with attention C; they count from 0.
         feedback: (t, w) of S; None: without it.
-        thresh: Pixels of the first segmentation whose largest probability is below this count as class 0.
+        thresh: Pixels of the first segmentation with a largest probability below this count as class 0.
         connected: Damp pairs of patches of one class that no clear straight path joins.
         pamr: Arguments of :class:`~vlm_dense.segmentation.pamr.PAMR` for the first segmentation.
 
@@ -115,7 +115,7 @@ class ResCLIPAttention(LastBlockAttention):
     def weights(
         self, attn: Attention, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks, same: Tensor | None = None
     ) -> Tensor:
-        """Weights (B, H, L, L); ``same`` (B, L, L) is S, whose largest entry becomes 1."""
+        """Weights (B, H, L, L); ``same`` (B, L, L) is S; its largest entry becomes 1."""
         named, bias = dict(q=q, k=k, v=v), self.bias(last)
         factor = 1.0
         if same is not None:

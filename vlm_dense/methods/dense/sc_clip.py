@@ -51,8 +51,8 @@ class SCCLIPAttention(DenseAttention):
     Shapes: B images, N patches, C channels. The defaults of ``pre``, ``post`` and ``multi`` are for 12 blocks.
 
     Args:
-        pre: Block whose features say what is alike before the attention and in it; blocks count from 0.
-        post: Block whose features say what is alike after the attention.
+        pre: Block of the features for the similarity before the attention and in it; blocks count from 0.
+        post: Block of the features for the similarity after the attention.
         multi: First block of the sum, and the one after its last.
         class_weight: Share of the class token that is added to each token after the attention.
         beta: Cosines below this count as 0 when features are averaged.
@@ -141,7 +141,7 @@ class SCCLIPAttention(DenseAttention):
 
 
 def average(weights: Tensor, tokens: Tensor) -> Tensor:
-    """Means of tokens (B, N, C) by weights (B, N, N), whose rows are divided by their sums."""
+    """Means of tokens (B, N, C) by weights (B, N, N), with rows divided by their sums."""
     return (weights / (weights.sum(dim=-1, keepdim=True) + 1e-6)).to(tokens.dtype) @ tokens
 
 

@@ -20,7 +20,7 @@ PAPER = dict(
     code='https://github.com/wangf3014/SCLIP',
     licence='none',
     idea=(
-        'In the last block a token attends to tokens whose queries, and to tokens whose keys, are like its own; '
+        'In the last block a token attends to tokens with queries, and to tokens with keys, like its own; '
         'residual and MLP stay.'
     ),
     notes="""
@@ -32,7 +32,7 @@ configs do not have, so another figure is to be expected.
 
 @MODELS.register_module()
 class SCLIPAttention(LastBlockAttention):
-    """SCLIP: softmax(q q^T / sqrt(d)) + softmax(k k^T / sqrt(d)), whose rows sum to 2; residual and MLP are kept.
+    """SCLIP: softmax(q q^T / sqrt(d)) + softmax(k k^T / sqrt(d)), with rows that sum to 2; residual and MLP are kept.
 
     "SCLIP: Rethinking Self-Attention for Dense Vision-Language Inference", ECCV 2024, section 3.2.
 

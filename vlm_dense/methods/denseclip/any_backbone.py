@@ -38,7 +38,7 @@ class PooledBackbone(AttentionPooling, ImageTower):
             (B, C, h, w) or (B, h, w, C).
         channels: C of each stage.
         embed_dim: D of the text tower.
-        input_resolution: Image side for whose stride-32 map positions are stored; other sizes are interpolated.
+        input_resolution: Image side; positions are stored for its stride-32 map, other sizes are interpolated.
         heads: Of the pool; must divide the channels of the last stage. Not published: 32 is the default of the
             official code, and 64 channels a head are CLIP's rule.
 

@@ -62,7 +62,7 @@ class DenseCLIPDetection(PixelTextMatching):
                           +------ stages[score_concat_index] = [stage; s / tau] --> neck --> heads of mmdet
         s / tau against the boxes, during training                                         (section 3.3)
 
-    Heads are mmdet's, whose class scores stay their own. In contrast to segmentation the map joins the stage divided
+    Heads are mmdet's and keep their own class scores. In contrast to segmentation the map joins the stage divided
     by ``tau``.
 
     Args:

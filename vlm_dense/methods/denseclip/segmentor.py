@@ -133,7 +133,7 @@ class DenseCLIP(PixelTextMatching, BatchedInference, EncoderDecoder):
         identity_head: Head of the auxiliary pixel-text loss, ``vlm_dense.IdentityHead``; ``None`` for no such loss.
         class_names: Names in label order, or the type of a data set, a file or a list of the package.
             ``tools/train.py`` and ``tools/test.py`` fill in the data set's.
-        score_concat_index: Stage whose channels the score map joins: 3 for ResNets, 2 for ViT-B/16.
+        score_concat_index: Stage with the channels that the score map joins: 3 for ResNets, 2 for ViT-B/16.
         tau: Temperature of the auxiliary loss.
         gamma: Initial weight of what the context decoder adds.
         head: Of a classifier; refused here.

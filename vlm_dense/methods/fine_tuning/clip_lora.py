@@ -148,7 +148,7 @@ def linear_maps(tower: nn.Module) -> dict[str, _Map]:
 
 
 def chosen(tower: nn.Module, patterns: Sequence[str], owner: str) -> dict[str, _Map]:
-    """The maps of a tower whose name holds one of the regular expressions.
+    """The maps of a tower with one of the regular expressions in their name.
 
     Raises:
         ConfigError: a pattern that no map has.
@@ -262,7 +262,7 @@ class LoRA(ImagePrompt, BaseModule):
 class CLIPLoRAPrompt(ZeroShotPrompt, ImagePrompt):
     """Hand-written prompts of towers with low-rank updates: CLIP-LoRA.
 
-    Works in every task whose backbone is a CLIP tower. Both towers are frozen and keep their weights; the updates are
+    Works in every task with a CLIP tower as backbone. Both towers are frozen and keep their weights; the updates are
     the only parameters, and what a checkpoint holds. ``tools/merge_lora.py`` writes them into the weights of a CLIP.
     Without updates of the text tower it is encoded once. A prompt for other class names on the same towers shares the
     updates, see :func:`updates`.

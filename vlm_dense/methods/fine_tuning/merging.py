@@ -29,7 +29,7 @@ def with_updates(model: nn.Module, weights: dict, path: str) -> list[nn.Module]:
 
 
 def whole(model: nn.Module, parts: list[nn.Module], weights: dict, meta: dict) -> dict:
-    """A checkpoint of a model whose towers have the updates in their weights."""
+    """A checkpoint of a model with the updates in the weights of its towers."""
     model.load_state_dict(weights, strict=False)  # what is frozen is not in it
     for part in parts:
         merge(model.backbone, part.image)

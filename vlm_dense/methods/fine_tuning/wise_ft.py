@@ -159,7 +159,7 @@ class WiSEFTHook(Hook):
         floor: Least Fisher information.
 
     Raises:
-        CheckpointError: a run was resumed whose weights before training are gone.
+        CheckpointError: a run was resumed without its weights before training.
     """
 
     priority = 'HIGHEST'  # names of a release are changed before it is looked at whether it fits

@@ -52,7 +52,7 @@ Published: curves and means over eleven data sets, in the paper.
 
 
 class _Attention(nn.Module):
-    """One head of 32 channels whose values are the memory itself, mapped after the sum."""
+    """One head of 32 channels with the memory itself as values, mapped after the sum."""
 
     def __init__(self, width: int, head_width: int = 32):
         super().__init__()
@@ -134,7 +134,7 @@ class ClassAwareTokens(PromptTokens):
 class CAVPTPrompt(LearnedContext, ImagePrompt):
     """CoOp's context, VPT-deep in the lower blocks, class-aware tokens in the upper ones (section III).
 
-    The k classes whose hand-written sentence is nearest to the image, as the tower without prompts sees it, are likely.
+    The k classes with the hand-written sentence nearest to the image, by the tower without prompts, are likely.
     In each upper block, their embeddings t, mapped to Q, look at the block's tokens and at learned vectors E::
 
         O = Attention(Q, [x, E]),  token = LN(O + Q),  its class = argmax of C LN'(O)
@@ -257,7 +257,7 @@ class CAVPTLoss(Loss):
     """Cross-entropy, and whether tokens of the true class show it (section III-D).
 
     ``loss_class_aware`` is alpha times the cross-entropy of a token's class logits, a mean over upper blocks and over
-    images whose class is among the likely ones; 0 without such images. In the first epochs ``loss_ce`` is that of s,
+    images with a class among the likely ones; 0 without such images. In the first epochs ``loss_ce`` is that of s,
     times 0.1, and that of both towers against the other one without prompts is added, ``loss_text`` and
     ``loss_image``: general knowledge guides them.
 
@@ -279,7 +279,7 @@ class CAVPTLoss(Loss):
         tokens, labels = step.features.prompts, step.labels()
         if not isinstance(tokens, ClassAwareTokens):
             raise ConfigError(
-                'CAVPTLoss belongs to CAVPTPrompt, whose tokens say what class they show; found '
+                'CAVPTLoss belongs to CAVPTPrompt, with class-aware tokens; found '
                 f'{type(tokens).__name__}. Use text_prompt=dict(type="vlm_dense.CAVPTPrompt").'
             )
         losses = dict(

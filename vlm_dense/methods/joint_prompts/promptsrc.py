@@ -32,7 +32,7 @@ PAPER = dict(
     code='https://github.com/muzairkhattak/PromptSRC',
     licence='MIT',
     idea=(
-        'Deep prompts of both towers whose features and logits stay near frozen CLIP; a Gaussian-weighted mean over '
+        'Deep prompts of both towers, with features and logits kept near frozen CLIP; a Gaussian-weighted mean over '
         'the epochs is what is saved.'
     ),
     trains='tokens in the blocks of both towers, held near frozen CLIP and averaged over epochs',

@@ -16,7 +16,7 @@ PAPER = dict(
     link='https://arxiv.org/abs/2201.03546',
     code='https://github.com/isl-org/lang-seg',
     licence='MIT',
-    idea='A decode head whose classifier is the matrix of class embeddings, on any backbone trained to fit them.',
+    idea='A decode head with the matrix of class embeddings as classifier, on any backbone trained to fit them.',
     contract='any T that does not read the image; mmseg losses on cosines over a temperature',
     notes="""
 The head works in any segmentor of mmseg, see [docs/components.md](../../docs/components.md). The paper's network is a

@@ -43,7 +43,7 @@ def published_tower(backbone_path: str | os.PathLike, projs_path: str | os.PathL
     state = backbone.get('state_dict') if isinstance(backbone, dict) else None
     if not state or not all(k.startswith('backbone.') for k in state):
         raise CheckpointError(
-            f"{backbone_path} is no backbone file of MaskCLIP: expected a 'state_dict' whose keys start with "
+            f"{backbone_path} is no backbone file of MaskCLIP: expected a 'state_dict' with keys that start with "
             "'backbone.'. Without visual_projs_path, pretrained takes CLIP's own files."
         )
     names = ('proj',) if isinstance(projs, dict) and 'proj' in projs else ('q_proj', 'k_proj', 'v_proj', 'c_proj')

@@ -21,7 +21,7 @@ from vlm_dense.registry import MODELS
 
 
 class _MaskCLIPTower(ImageTower):
-    """Frozen tower whose ``forward`` returns :class:`ImageFeatures` with ``value`` and ``key``.
+    """Frozen tower with a ``forward`` that returns :class:`ImageFeatures` with ``value`` and ``key``.
 
     With it any mmseg segmentor takes ``vlm_dense.MaskCLIPHead`` as decode head.
     """

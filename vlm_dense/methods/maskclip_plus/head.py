@@ -1,4 +1,4 @@
-"""MaskCLIP+'s decode head, whose classifier is the matrix of class embeddings.
+"""MaskCLIP+'s decode head: its classifier is the matrix of class embeddings.
 
 "Extract Free Dense Labels from CLIP", ECCV 2022, section 3.3.
 """
@@ -19,7 +19,7 @@ from vlm_dense.registry import MODELS
 
 @MODELS.register_module()
 class MaskCLIPPlusHead(BaseDecodeHead):
-    """A decode head of mmseg whose classifier is the matrix of class embeddings: no weights, bias or temperature.
+    """A decode head of mmseg with the matrix of class embeddings as classifier: no weights, bias or temperature.
 
     Args:
         decode_module: Any decode head of mmseg that ends in ``cls_seg``, as ``vlm_dense.ASPPHeadV2`` (DeepLabV2) or
@@ -27,7 +27,7 @@ class MaskCLIPPlusHead(BaseDecodeHead):
         channels: D, dimension of the joint space; :class:`MaskCLIPPlus` fills it in.
         num_classes: K, the background included; :class:`MaskCLIPPlus` fills it in.
         norm_feat: Normalise F over channels.
-        cls_bg: Class 0 is a background without name, whose unit embedding is learned.
+        cls_bg: Class 0 is a background without name; its unit embedding is learned.
         **kwargs: ``loss_decode``, ``ignore_index``, ``align_corners``, ``sampler`` as in mmseg.
 
     Raises:
@@ -88,8 +88,8 @@ class MaskCLIPPlusHead(BaseDecodeHead):
         """
         if self.text_embeddings is None:
             raise ConfigError(
-                "MaskCLIPPlusHead has no class embeddings. Use it in type='vlm_dense.MaskCLIPPlus', whose teacher "
-                'gives them.'
+                "MaskCLIPPlusHead has no class embeddings. Use it in type='vlm_dense.MaskCLIPPlus', where the "
+                'teacher gives them.'
             )
         if not self.cls_bg:
             return self.text_embeddings

@@ -54,7 +54,7 @@ class PseudoLabelHook(Hook):
 
     Args:
         teacher: ``vlm_dense.MaskCLIP`` or a successor as the config of a model, with its refinements, steps and
-            windows; or the name or path of a config, whose model it is.
+            windows; or the name or path of a config that has it as model.
         class_names: Names in label order, one or several a class, as for :class:`~vlm_dense.methods.maskclip.MaskCLIP`.
             Default: those of the training data.
         clip_unlabeled_cats: Classes that the teacher chooses from, as labels or first names; the teacher is built for
@@ -115,7 +115,7 @@ class PseudoLabelHook(Hook):
         return teacher.requires_grad_(False).eval()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Label a batch of the train loader, whose samples get ``gt_sem_seg``."""
+        """Label a batch of the train loader: its samples get ``gt_sem_seg``."""
         images, samples = data_batch['inputs'], data_batch['data_samples']
         labels = [self._given(image, sample) for image, sample in zip(images, samples, strict=True)]
         self.labeller.check_leak(labels, samples)

@@ -22,14 +22,14 @@ class Labeller:
     """Gives pixels without label the class that a teacher, or later the network itself, finds there.
 
     Args:
-        owner: Whose options these are, for messages.
+        owner: Name of the module with these options, for messages.
         class_names: Of all K classes, in label order.
         clip_unlabeled_cats: Classes that the teacher chooses from, as labels or names.
         unlabeled_cats: Classes that the network itself chooses from. Default: ``clip_unlabeled_cats``. No label of
             either list may occur in training.
         start_clip_guided: Iterations in which the teacher labels.
         start_self_train: Iterations in which the network labels; the two must not overlap.
-        conf_thresh: Pixels whose best value is below it get no label; 0: off.
+        conf_thresh: Pixels with a best value below it get no label; 0: off.
         conf_drops_labeled: Whether ``conf_thresh`` also drops pixels with a label of the data set, as in the official
             code.
 

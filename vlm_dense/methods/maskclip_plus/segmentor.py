@@ -61,7 +61,7 @@ class MaskCLIPPlus(BatchedInference, EncoderDecoder):
             either list may occur in training.
         start_clip_guided: Iterations in which the teacher labels.
         start_self_train: Iterations in which the network labels; the two must not overlap.
-        conf_thresh: Pixels whose best value, the teacher's cosine or the network's logit, is below it are ignored; 0:
+        conf_thresh: Pixels with a best value, the teacher's cosine or the network's logit, below it are ignored; 0:
             off.
         conf_drops_labeled: Whether ``conf_thresh`` also drops pixels with a label of the data set, as in the official
             code.

@@ -83,8 +83,8 @@ class Cache:
     Args:
         capacity: Images of a class.
         alpha, beta: Weight and sharpness.
-        entropy: Only images whose uncertainty lies between these two are offered; default: all.
-        mask: An image stands for the classes whose probability lies between these two; default: for the likeliest.
+        entropy: Only images with an uncertainty between these two are offered; default: all.
+        mask: An image stands for the classes with a probability between these two; default: for the likeliest.
 
     Attributes:
         items: Class -> its images, the surest first.
@@ -188,7 +188,7 @@ class TDA(StreamAdaptation):
             raise ConfigError('TDA tells classes apart, and there is one class only.')
         self.options = {k: dict(v) for k, v in dict(positive=positive, negative=negative).items() if v is not None}
         self.selection = selection
-        self.register_buffer('_place', torch.empty(0), persistent=False)  # whose device is that of the caches
+        self.register_buffer('_place', torch.empty(0), persistent=False)  # its device is that of the caches
         self.reset()
 
     def reset(self) -> None:

@@ -48,7 +48,7 @@ class ZERO(TestTimeAdaptation):
     """Each confident view has one vote, the limit of the marginal probability at temperature zero.
 
     The views of lowest entropy, at CLIP's own temperature, are kept. Classes with equally many votes are told apart by
-    the discarded views, the most confident first: the first one whose best class is among them decides. If there is
+    the discarded views, the most confident first: the first one with its best class among them decides. If there is
     none, the most confident discarded view does.
 
     Args:

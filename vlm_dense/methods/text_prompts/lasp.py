@@ -157,7 +157,7 @@ class LASPPrompt(WiderContext):
         if image_tower is None:
             raise ConfigError(
                 f'LASPPrompt: {path} holds {len(found)} layer norms of the image tower, and this model does not show '
-                'its tower to the prompt. Use a model whose backbone is a CLIP tower, or a file of ctx and w alone.'
+                'its tower to the prompt. Use a model with a CLIP tower as backbone, or a file of ctx and w alone.'
             )
         own = {k: p for k, p in image_tower.named_parameters() if re.match(LAYER_NORMS, f'image_encoder.{k}')}
         check_fit(found, {name: parameter.shape for name, parameter in own.items()}, path)

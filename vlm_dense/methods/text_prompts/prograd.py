@@ -30,7 +30,7 @@ PAPER = dict(
     link='https://arxiv.org/abs/2205.14865',
     code='https://github.com/BeierZhu/Prompt-align',
     licence='MIT',
-    idea='CoOp, whose gradients lose the component that would unlearn what zero-shot CLIP knows.',
+    idea='CoOp with gradients without the component that would unlearn what zero-shot CLIP knows.',
     trains='context vectors, by gradients that do not unlearn zero-shot CLIP',
     published="11 sets, ViT-B/16, 16 shots, as KgCoOp's authors ran it: base 82.5, new 70.8, mean 76.2",
     contract='template; OptimWrapper that aligns gradients; (K, D); CE; `kl` changes its gradient',
@@ -44,12 +44,12 @@ Published, ViT-B/16, 11 sets, 16 shots, as KgCoOp's authors ran it: base 82.48, 
 )
 
 
-_SCALE = 2.0**10  # of the divergence, whose gradient half precision would round to 0; only its direction counts
+_SCALE = 2.0**10  # of the divergence: half precision would round its gradient to 0; only its direction counts
 
 
 @MODELS.register_module()
 class ProGradPrompt(LearnedContext, Head):
-    """CoOp's prompt, whose gradient a hand-written prompt keeps an eye on (section 3.2).
+    """CoOp's prompt with its gradient aligned to a hand-written prompt (section 3.2).
 
     a is the gradient of the task's loss, b that of ``kl``, the cross-entropy of the probabilities at temperature T with
     those of the hand-written prompt, times T^2. Where a and b point apart, a loses ``strength`` times its component
@@ -186,7 +186,7 @@ class _Aligned:
     """Mixin of optimiser wrappers that align gradients before they are clipped and momentum is added.
 
     Attributes:
-        aligned: :class:`ProGradPrompt` whose gradients are changed.
+        aligned: :class:`ProGradPrompt` with the changed gradients.
     """
 
     aligned: Sequence[ProGradPrompt] = ()

@@ -1,4 +1,4 @@
-"""ProTeCt: prompts whose predictions agree along a tree of classes.
+"""ProTeCt: prompts with predictions that agree along a tree of classes.
 
 Tuned prompts are often right at a leaf of a class tree and wrong at its parent. ProTeCt trains any prompt, such as
 that of CoOp or MaPLe, on random label sets that are cut from the tree, and adds a loss at each inner node.
@@ -57,7 +57,7 @@ PAPER = dict(
 
 @MODELS.register_module()
 class ProTeCtLoss(Loss):
-    """``loss_dtl + weight * loss_ncl``, for any prompt whose classes are all nodes of a tree (section 4).
+    """``loss_dtl + weight * loss_ncl``, for any prompt with all nodes of a tree as classes (section 4).
 
     - dynamic treecut loss, ``loss_dtl``: cross-entropy over the label set of a cut of the tree that is drawn in each
       step. From the root down, each parent is replaced by its children with probability 1 - beta, the root always.

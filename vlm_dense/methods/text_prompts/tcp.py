@@ -46,7 +46,7 @@ Published, ViT-B/16, 11 sets, 16 shots, as later work reports it: base 84.13, ne
 
 @MODELS.register_module()
 class TCPPrompt(LearnedContext):
-    """CoOp's prompt with the name at the end, whose first hidden states a network replaces, and KgCoOp's loss.
+    """CoOp's prompt with the name at the end, its first hidden states replaced by a network, and KgCoOp's loss.
 
     With t_k the unit embedding of class k in a hand-written prompt, ``Q_k = L2(QuickGELU(L1(t_k)))`` are tokens of the
     class. They replace the hidden states behind [SOS] before block ``block`` of the text tower (section 3.3), so that

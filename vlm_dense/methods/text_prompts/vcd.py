@@ -27,7 +27,7 @@ PAPER = dict(
     idea=(
         'A language model lists what a class looks like; each descriptor becomes a sentence with the class name, and '
         'the score of a class is the mean cosine of the image and its sentences. Nothing is trained. The mean is that '
-        'of scores, not of directions: a class whose descriptors agree has a longer vector, which is what sets this '
+        'of scores, not of directions: a class with descriptors that agree has a longer vector, which sets this '
         'method apart from CuPL.'
     ),
     trains="nothing; a language model's descriptors",
@@ -67,7 +67,7 @@ def clause(phrase: str) -> str:
 class VCDPrompt(SentencePrompt):
     """The score of a class is the mean cosine of the image and the descriptors of the class (section 2).
 
-    That is the product with the mean unit embedding, whose length counts. Nothing is learned.
+    That is the product with the mean unit embedding; its length counts. Nothing is learned.
 
     =========== =========================================
     ``prepend`` before + name + between + clause + after
@@ -152,7 +152,7 @@ class VCDPrompt(SentencePrompt):
         return embeddings if classes is None else embeddings[..., classes, :]
 
     def classifier_weights(self, class_embeddings: Tensor) -> Tensor:
-        """What it got: a class whose descriptors agree has a longer mean."""
+        """What it got: a class with descriptors that agree has a longer mean."""
         return class_embeddings
 
     def reduce_variants(self, logits: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def three_layers(channels: int, out_channels: int) -> nn.Sequential:
 class VariationalPrompt(LearnedContext):
     """``[SOS] v_1 + r .. v_M + r name . [EOT]`` with r ~ N(mu, exp(rho)), sampled V times (section 3.2).
 
-    The score of a class is ``log mean_r softmax(logits)``, whose cross-entropy is the negative log-likelihood. Added is
+    The score of a class is ``log mean_r softmax(logits)``; its cross-entropy is the negative log-likelihood. Added is
     ``loss_kl = kl_weight * mean over channels and images of KL(N(mu, exp(rho)) || N(0, 1))``. With
 
     - ``conditional=False``, mu and rho are parameters;

@@ -35,7 +35,7 @@ PAPER = dict(
     link='https://arxiv.org/abs/2306.02243',
     idea=(
         'The labelled images nearest to an image shape its visual prompts, a cache classifies beside CLIP, and images '
-        'whose neighbours are of other classes weigh more in the loss.'
+        'with neighbours of other classes weigh more in the loss.'
     ),
     trains='tokens in the image tower, a layer that adds what was retrieved, the keys of the cache',
     contract='support set, `training_batch`; tokens per image; cache logits; weighted CE',
@@ -135,7 +135,7 @@ class RePrompt(ImagePrompt, Loss, TipAdapterF):
     # --- retrieval ------------------------------------------------------------------------------------------------
 
     def training_batch(self, data_samples: list) -> None:
-        """Whose images the next call of :meth:`prompt` is given."""
+        """The samples of the images that the next call of :meth:`prompt` is given."""
         self._samples = data_samples
 
     def retrieve(self, query: Tensor, own: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:

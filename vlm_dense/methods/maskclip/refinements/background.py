@@ -15,7 +15,7 @@ from vlm_dense.vocabulary.class_names import as_class_names
 
 
 class Background(Step):
-    """A class at ``index`` whose own name is not used."""
+    """A class at ``index``; its own name is not used."""
 
     in_training = True
     index: int
