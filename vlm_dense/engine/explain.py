@@ -1,4 +1,4 @@
-"""Errors of a run whose cause is a value of its config: told only where a look at the values confirms the cause.
+"""Errors of a run caused by a value of its config, explained only where a check of the values confirms the cause.
 
 Everything else keeps its traceback. Nothing heavy is imported before there is an error.
 """
@@ -55,7 +55,7 @@ def _of_pipeline(error: KeyError, frames: list[FrameType], line: str) -> str | N
 
 
 def _of_head(frames: list[FrameType]) -> str | None:
-    """A decode head whose ``in_index`` or ``in_channels`` are not those of the backbone."""
+    """A decode head with ``in_index`` or ``in_channels`` that do not match the backbone."""
     for frame in reversed(frames):
         head, maps = frame.f_locals.get('self'), frame.f_locals.get('inputs')
         if not hasattr(head, 'in_index') or not hasattr(head, 'in_channels') or not isinstance(maps, (list, tuple)):
