@@ -179,7 +179,7 @@ def comparison(folder: Path) -> Callable[[Path], None]:
 
 def dense_comparison(folder: Path) -> Callable[[Path], None]:
     """Two methods of dense attention on drawn scenes, with their costs."""
-    words = ['--methods', 'naclip', 'maskclip', '--images', 'shapes=2', '--timed', '1', '--images', '1', '--quiet']
+    words = ['--methods', 'naclip', 'maskclip', '--images', 'shapes=2', '--timed', '1', '--drawn', '1', '--quiet']
     return lambda work_dir: _ended(compare_dense.main([*words, '--out', str(work_dir)]))
 
 
