@@ -109,7 +109,7 @@ def test_labels_that_cannot_be_are_named_with_their_image():
 
 
 def test_names_and_towers_that_cannot_work_are_refused():
-    with pytest.raises(ClassNamesError, match='tools/train.py'):
+    with pytest.raises(ClassNamesError, match='vlm-dense train'):
         build(class_names=None)
     with pytest.raises(ClassNamesError, match='empty list'):
         build(class_names=[])

@@ -55,7 +55,7 @@ def samples(sizes, labels=True):
 
 
 def test_class_names_must_be_given():
-    with pytest.raises(ClassNamesError, match=r'tools/train.py'):
+    with pytest.raises(ClassNamesError, match=r'vlm-dense train'):
         build(class_names=None)
 
 

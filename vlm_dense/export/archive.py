@@ -113,7 +113,7 @@ def checked_archive(archive: zipfile.ZipFile, path: str) -> io.BytesIO:
         return _rewritten(archive)
     except _NotAllowedError as error:
         raise CheckpointError(
-            f'{path} is refused: {error}, which no file of tools/export.py holds. Nothing was run. Export the '
+            f'{path} is refused: {error}, which no file of `vlm-dense export` holds. Nothing was run. Export the '
             'model again, or take ONNX.'
         ) from None
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:

@@ -44,7 +44,7 @@ def parse(text: str | bytes | None, path: str) -> dict:
     if text is None:
         raise CheckpointError(
             f'{path} was not written by vlm_dense: it does not say which classes it has and how images are prepared. '
-            'Export the model with tools/export.py.'
+            'Export the model with `vlm-dense export`.'
         )
     try:
         found = json.loads(text)

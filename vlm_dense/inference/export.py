@@ -92,7 +92,7 @@ def _classifier(cfg: Config, checkpoint: str | None, classes: ClassNames | None)
     if classes is not None:
         cfg.model.class_names = list(classes)
     model = MODELS.build(cfg.model).eval()
-    trained = load_weights(model, checkpoint, 'tools/export.py') or class_names(cfg)
+    trained = load_weights(model, checkpoint, 'vlm-dense export') or class_names(cfg)
     names = list(model.class_names)
     if trained is not None and list(trained) != names and not _open_to_names(model, cfg):
         _check_same(names, list(trained), f'{type(model).__name__} with {_learned(model)}')

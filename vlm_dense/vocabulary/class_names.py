@@ -132,7 +132,7 @@ def check_names(names: Sequence[str] | None, repeated: bool = False) -> None:
     """
     if names is None:
         raise ClassNamesError(
-            'class_names are missing. tools/train.py and tools/test.py take them from the data set; elsewhere give '
+            'class_names are missing. `vlm-dense train` and `test` take them from the data set; elsewhere give '
             "model=dict(class_names=['wall', ...]) in label order."
         )
     if isinstance(names, str):

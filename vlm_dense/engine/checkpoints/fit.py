@@ -108,7 +108,7 @@ class CheckpointFitHook(Hook):
         if absent:
             raise CheckpointError(
                 f'Training cannot be resumed from this checkpoint: it holds no {", ".join(absent)}. Checkpoints that '
-                'tools/train.py saved hold them. To start again from its weights, use --load-from instead of --resume.'
+                '`vlm-dense train` saved hold them. For its weights alone use --load-from.'
             )
         for key in ('iter', 'epoch'):
             step = checkpoint['meta'].get(key, 0)

@@ -347,7 +347,7 @@ def _check_untrained(runner: Runner | FlexibleRunner, cfg: Config) -> None:
     if trained:
         raise ConfigError(
             f'The model of {cfg.filename} has {len(trained)} weights that training sets ({", ".join(trained[:3])}, '
-            '...): name a checkpoint to test as second argument, as in tools/test.py CONFIG CHECKPOINT.'
+            '...): name a checkpoint to test as second argument, as in `vlm-dense test CONFIG CHECKPOINT`.'
         )
 
 

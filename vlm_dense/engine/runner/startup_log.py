@@ -72,7 +72,7 @@ class ShortStart:
         if self.max_iters > 0 and not any(p.requires_grad for p in model.parameters()):
             raise ConfigError(
                 f'The model {type(model).__name__} has nothing to train: none of its parameters requires a gradient. '
-                'Test it without training (tools/test.py), or unfreeze a part or choose a prompt or head that learns.'
+                'Test it without training (`vlm-dense test`), unfreeze a part, or choose a prompt or head that learns.'
             )
         self.logger.info(parameter_line(model))
         self.logger.info(learning_rate_line(self.optim_wrapper))

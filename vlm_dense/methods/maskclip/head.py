@@ -89,7 +89,7 @@ class MaskCLIPHead(BaseDecodeHead):
     ):
         if class_names is None:
             raise ClassNamesError(
-                'MaskCLIP: class_names are missing. tools/train.py and tools/test.py take them from the data set for '
+                'MaskCLIP: class_names are missing. `vlm-dense train` and `test` take them from the data set for '
                 "model=dict(type='vlm_dense.MaskCLIP'); elsewhere give class_names=['sky', ...] in label order."
             )
         if (text_encoder is None) == (text_embeddings_path is None):
