@@ -335,7 +335,7 @@ def test_fine_tuning_on_other_classes_names_the_weights_that_may_differ():
 
 
 def test_weights_alone_are_no_state_to_resume_from():
-    with pytest.raises(CheckpointError, match='--load-from instead of --resume'):
+    with pytest.raises(CheckpointError, match='For its weights alone use --load-from'):
         CheckpointFitHook().after_load_checkpoint(make_runner(resume=True), dict(Tower().state_dict()))
 
 
