@@ -107,7 +107,7 @@ def test_variants_of_a_prompt_are_combined():
         (dict(num_classes=5), '3 class names for num_classes=5'),
         (dict(class_names=None), 'class_names are missing'),
         (dict(text_encoder=None), 'needs text_encoder'),
-        (dict(tau=0), 'tau above 0'),
+        (dict(tau=0), 'tau must be above 0'),
         (dict(text_prompt=dict(type='vlm_dense.CoCoOpPrompt', num_contexts=4)), 'reads or changes the image'),
         (dict(text_prompt=dict(type='vlm_dense.MaPLePrompt')), 'image'),
     ],

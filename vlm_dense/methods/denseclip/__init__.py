@@ -8,10 +8,19 @@ saw CLIP.
 """
 
 from vlm_dense.methods.denseclip.any_backbone import PooledBackbone, TorchvisionBackbone
+from vlm_dense.methods.denseclip.neck import TextGuidedNeck
 from vlm_dense.methods.denseclip.prompt import DenseCLIPPrompt
 from vlm_dense.methods.denseclip.segmentor import ContextDecoder, DenseCLIP, IdentityHead
 
-__all__ = ['ContextDecoder', 'DenseCLIP', 'DenseCLIPPrompt', 'IdentityHead', 'PooledBackbone', 'TorchvisionBackbone']
+__all__ = [
+    'ContextDecoder',
+    'DenseCLIP',
+    'DenseCLIPPrompt',
+    'IdentityHead',
+    'PooledBackbone',
+    'TextGuidedNeck',
+    'TorchvisionBackbone',
+]
 
 PAPER = dict(
     name='DenseCLIP',

@@ -15,7 +15,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
-from vlm_dense.contract.text_side import TextSide
+from vlm_dense.contract.pixel_text import PixelText
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.strips import loss_by_strips
@@ -23,7 +23,7 @@ from vlm_dense.vocabulary.class_names import one_name_each
 
 
 @MODELS.register_module()
-class PixelTextHead(BaseDecodeHead):
+class PixelTextHead(PixelText, BaseDecodeHead):
     """Projects a map to CLIP's joint space and compares it with the class embeddings, on any backbone and neck.
 
     As ``decode_head`` it is LSeg's classifier; as ``auxiliary_head`` it adds a loss that pulls pixels to the names of
@@ -44,7 +44,6 @@ class PixelTextHead(BaseDecodeHead):
         **kwargs: ``loss_decode``, ``ignore_index``, ``align_corners``, ``sampler``, ``init_cfg`` as in mmseg.
 
     Attributes:
-        projection: The 1 x 1 convolution, or nothing.
         logit_scale: Scalar, log(1 / tau), if it is learned.
 
     Raises:
@@ -68,11 +67,8 @@ class PixelTextHead(BaseDecodeHead):
         **kwargs: Any,
     ):
         names = one_name_each(class_names, num_classes)
-        if text_encoder is None or tau <= 0:
-            raise ConfigError(
-                "PixelTextHead needs text_encoder=dict(type='vlm_dense.TextTower', arch=..., pretrained=...) and a tau "
-                f'above 0, found {text_encoder} and {tau}.'
-            )
+        if tau <= 0:
+            raise ConfigError(f'PixelTextHead: the temperature tau must be above 0, found {tau}.')
         super().__init__(
             in_channels,
             1,
@@ -83,30 +79,10 @@ class PixelTextHead(BaseDecodeHead):
             **kwargs,
         )
         del self.conv_seg
-        self._prompt_cfg = text_prompt or dict(type='vlm_dense.ZeroShotPrompt')
-        built = TextSide.build(text_encoder, self._prompt_cfg, names)
-        if built.prompter is not None or built.text_prompt.image_conditioned:
-            raise ConfigError(
-                f'PixelTextHead: {type(built.text_prompt).__name__} reads or changes the image, which a head does not '
-                'see. Use a text prompt that does neither, or a model that builds both towers: vlm_dense.DenseCLIP.'
-            )
-        self.text_encoder, self.text_prompt, _ = built.modules
-        self.class_names, self.channels = names, self.text_encoder.embed_dim
-        wrong = self.input_transform == 'multiple_select' or not project and self.in_channels != self.channels
-        if wrong:
-            raise ConfigError(
-                f'PixelTextHead takes one map, without project of {self.channels} channels, found '
-                f'input_transform={self.input_transform!r} and in_channels={in_channels}. Use '
-                "input_transform='resize_concat', or project=True."
-            )
-        self.projection = nn.Conv2d(self.in_channels, self.channels, 1) if project else nn.Identity()
+        self.build_text(names, text_encoder, text_prompt, self.in_channels, project)
+        self.channels = self.text_encoder.embed_dim
         self.tau = tau
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / tau))) if learn_tau else None
-
-    @property
-    def text_side(self) -> TextSide:
-        """Text tower and prompt."""
-        return TextSide(self.text_encoder, self.text_prompt)
 
     def set_class_names(self, class_names: str | Sequence[str]) -> None:
         """Segment by other classes from now on; what the prompt has learned is kept.
@@ -125,10 +101,7 @@ class PixelTextHead(BaseDecodeHead):
     def _logits(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (B, K, h, w), float32, and the class embeddings as the prompt gave them."""
         x = self._transform_inputs(inputs)
-        x = self.projection(x if self.dropout is None else self.dropout(x))
-        side = self.text_side
-        text = side.class_embeddings()
-        scores = side.combine(side.scores(x, text))
+        scores, text = self.compare(x if self.dropout is None else self.dropout(x))
         if self.logit_scale is None:
             return scores / self.tau, text
         return scores * self.logit_scale.exp().clamp(max=100), text
