@@ -1,4 +1,4 @@
-# An ordinary RetinaNet on drawn scenes whose neck joins the cosines of pixels and class names to the last stage.
+# An ordinary RetinaNet on drawn scenes with a neck that joins the cosines of pixels and class names to the last stage.
 _base_ = '../clip_baselines/clip_retinanet_shapes.py'
 
 model = dict(

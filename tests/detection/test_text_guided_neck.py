@@ -102,7 +102,7 @@ def test_refusals(options, told):
 
 
 def stock(library, path: str):
-    """A small model of a config in a wheel, whose neck is guided by text."""
+    """A small model of a config in a wheel, with a neck that is guided by text."""
     name = library.__name__
     init_default_scope(name)
     model = Config.fromfile(Path(library.__file__).parent / '.mim' / 'configs' / path).model
