@@ -40,7 +40,7 @@ _TASKS = dict(mmseg='Semantic Segmentation', mmdet='Object Detection', mmengine=
 
 @dataclass(frozen=True)
 class Card:
-    """What a metafile says of a model.
+    """Entry of a model in a metafile.
 
     Attributes:
         name: Of the model and of its config.

@@ -1,5 +1,5 @@
 # TDA on ImageNet, RN50, one view of each test image, in one stream that is shuffled once; nothing is trained. The order
-# is part of the result: --seed changes it, and the log names it. A test that was stopped goes on with the same caches.
+# is part of the result: --seed changes it, and the log names it. A stopped test continues with the same caches.
 #   python tools/test.py configs/tda/tda_imagenet.py
 _base_ = [
     '../_base_/models/clip_classifier_rn50.py',

@@ -1,4 +1,4 @@
-# TDA on drawn scenes by night, in one stream; nothing is trained. A test that was stopped goes on with the same caches.
+# TDA on drawn scenes by night, in one stream; nothing is trained. A stopped test continues with the same caches.
 #   python tools/test.py configs/tda/tda_shapes.py
 _base_ = [
     '../_base_/models/clip_classifier_tiny-vit.py',

@@ -1,5 +1,5 @@
 # TPT on ImageNet, ViT-B/16: 64 views of each test image, one step. No checkpoint is needed; with one of CoOp,
-# num_contexts=4, words=None. A test that was stopped goes on in the same work dir.
+# num_contexts=4, words=None. A stopped test continues in the same work dir.
 #   python tools/test.py configs/tpt/tpt_imagenet.py
 _base_ = [
     '../_base_/models/clip_classifier_vit-b16.py',

@@ -1,4 +1,4 @@
-# TPT on drawn scenes by night: 64 views of each test image, one step. A test that was stopped goes on.
+# TPT on drawn scenes by night: 64 views of each test image, one step. A stopped test continues.
 #   python tools/test.py configs/tpt/tpt_shapes.py
 _base_ = [
     '../_base_/models/clip_classifier_tiny-vit.py',

@@ -1,5 +1,5 @@
 # ZERO on ImageNet, ViT-B/16: 64 views of each test image, 19 of them vote; nothing is trained. templates='imagenet7'
-# gives the authors' ensemble of sentences. A test that was stopped goes on in the same work dir.
+# gives the authors' ensemble of sentences. A stopped test continues in the same work dir.
 #   python tools/test.py configs/zero_tta/zero_tta_imagenet.py
 _base_ = [
     '../_base_/models/clip_classifier_vit-b16.py',

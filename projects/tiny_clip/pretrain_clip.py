@@ -31,7 +31,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config')
     parser.add_argument('--work-dir', help='default: work_dirs/CONFIG')
-    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint of the work dir')
+    parser.add_argument('--resume', action='store_true', help='resume from the last checkpoint of the work dir')
     parser.add_argument('--export', metavar='CHECKPOINT', help='only write this checkpoint in the bundled format')
     parser.add_argument('--eval', action='store_true', help='only evaluate the bundled file on the test split')
     parser.add_argument('--threads', type=int, default=1, help='CPU threads (default 1; other numbers round otherwise)')
@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     args = parse_args(argv)
-    with user_errors(interrupted='What is saved is kept: go on with the same command and --resume.'):
+    with user_errors(interrupted='Saved checkpoints are kept: continue with the same command and --resume.'):
         if args.threads < 1:
             raise ConfigError(f'--threads must be at least 1, found {args.threads}.')
         torch.set_num_threads(args.threads)

@@ -185,7 +185,7 @@ def test_in_a_stock_model(path, place):
 
 
 def test_a_model_without_names_is_refused():
-    with pytest.raises(ConfigError, match='no head that is made of class names'):
+    with pytest.raises(ConfigError, match='no head with a classifier of class names'):
         set_class_names(torch.nn.Linear(1, 1), OTHER)
 
 

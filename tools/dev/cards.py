@@ -1,4 +1,4 @@
-"""Pages and metafiles of the configs, and the table of docs/contract.md, made of the records of the methods."""
+"""Pages and metafiles of the configs, and the table of docs/contract.md, generated from the records of the methods."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def contract(text: str, methods: list[Method]) -> str:
 
 
 def made(methods: list[Method], root: Path = ROOT) -> dict[Path, str]:
-    """Files made of the records -> their text."""
+    """Files generated from the records -> their text."""
     found = {root / 'model-index.yml': index(methods)}
     for method in methods:
         found[method.folder / 'README.md'] = readme(method)

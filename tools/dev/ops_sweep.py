@@ -2,8 +2,8 @@
 
 Each model is built with random weights, trains one step and predicts once on small random images, in this
 environment, and in another one if its Python is named; the same seeds in both. Configs with the same model run
-once. Every run is a process of its own with a limit of time; the results are kept in a file, and a sweep that was
-stopped goes on from there.
+once. Every run is a process of its own with a limit of time; the results are kept in a file, and a stopped
+sweep continues from there.
 
     python tools/dev/ops_sweep.py mmdet --results sweep.jsonl
     python tools/dev/ops_sweep.py mmdet --results sweep.jsonl --compiled /path/to/other/bin/python

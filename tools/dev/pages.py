@@ -1,4 +1,4 @@
-"""Write all that is made of the methods: python tools/dev/pages.py [--check]
+"""Generate the pages on the methods: python tools/dev/pages.py [--check]
 
 - configs/NAME/README.md, configs/NAME/metafile.yml and model-index.yml,
 - docs/methods.md, and the table of docs/contract.md,

@@ -1,6 +1,6 @@
 """What is known of the methods: the record ``PAPER`` in each method's file, its configs, and docs/data/results.yml.
 
-All pages, metafiles and lists of methods are made of it by tools/dev/pages.py. Nothing is imported: files are parsed.
+tools/dev/pages.py generates all pages, metafiles and lists of methods from it. Nothing is imported: files are parsed.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _TOLERANCE = 1e-3
 
 @DATASETS.register_module()
 class FeatureDataset:
-    """What the frozen image tower makes of another data set's images, instead of the images.
+    """Features of another data set's images by the frozen image tower, instead of the images.
 
     ``vlm_dense.PrepareHook``, which has to be among the hooks, shows the model to the data set before it is used. Then
     features that are not yet in ``cache_dir`` are computed and written, by several processes a share each; of those

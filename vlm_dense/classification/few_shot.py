@@ -23,7 +23,7 @@ def draw_shots(labels: Iterable[int], shots: int, draw: random.Random, names: Se
     Args:
         labels: Of all images, in order.
         shots: Images of a class. A class that has fewer gives all, with a warning.
-        draw: The generator; its state goes on.
+        draw: The generator; its state advances.
         names: Class names in label order, for messages.
         where: What is chosen from, for messages.
 

@@ -59,7 +59,7 @@ def choose_pseudo_labels(probabilities: Tensor, top_k: int, fill: bool = False) 
 
 @torch.no_grad()
 def zero_shot_probabilities(model: torch.nn.Module, features: Tensor) -> Tensor:
-    """What a classifier without training says of images.
+    """Predictions of a classifier without training.
 
     Args:
         model: A classifier in eval mode with a head that reads the global feature.

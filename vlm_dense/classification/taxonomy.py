@@ -82,7 +82,7 @@ class Taxonomy:
         """A label set that covers every class once: the nodes where a walk from the root stops.
 
         Args:
-            keep: For each of ``inner``, whether the walk goes on to its children; for the root it always does.
+            keep: For each of ``inner``, whether the walk continues to its children; for the root it always does.
 
         Returns:
             Places (n,) of the label set in ``nodes``, ascending, and for each class (K,) its place in the label set.

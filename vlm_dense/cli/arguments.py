@@ -71,11 +71,11 @@ class ConfigOptions(argparse.Action):
 
 
 class ConfigFile(argparse.Action):
-    """The path or name of a config; that there is one is looked at when the command line is read.
+    """The path or name of a config; its existence is checked when the command line is read.
 
     Args:
         others: Names that may stand instead of a config.
-        suffixes: Endings of files that may; whether they are there is looked at when they are read.
+        suffixes: Accepted file suffixes; existence is checked when the files are read.
     """
 
     def __init__(self, *args, others: Collection[str] = (), suffixes: tuple[str, ...] = (), **kwargs):

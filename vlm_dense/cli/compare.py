@@ -6,7 +6,7 @@ With --plan it runs nothing and prints what it would run, as a table and with --
 rates, search sets, and what differs from the method's ImageNet config; no data are needed.
 
 Runs what is missing, in several processes, and writes results.csv, results.md and results.png into the folder of --out.
-Stop it as you like, also with kill -9: the same command goes on.
+It may be stopped at any time, also with kill -9: the same command continues.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError, unknown_name
 
 PROTOCOLS = ('few-shot', 'base-to-new', 'transfer', 'domain-generalisation', 'multi-label', 'hierarchical', 'tasks')
-KEPT = 'What is finished is kept, the same command goes on.'
+KEPT = 'Finished results are kept; the same command continues.'
 
 
 def parser() -> arguments.Parser:

@@ -3,10 +3,10 @@
 vlm-dense compare-dense --methods maskclip sclip naclip --datasets shapes camvid --data-root camvid=DIR
 vlm-dense compare-dense --methods naclip lposs --datasets voc20 ade20k --tower vit-b16
 
-Runs what is missing of configs/<method>/<method>_<tower>_<data set>.py and writes results.md, results.csv and an image
-a data set into the folder of --out. Stop it as you like, also with kill -9: the same command goes on. Names are encoded
-once for all methods with the same text side; methods that see the same images share them, and the blocks of a tower
-that they have in common.
+Runs the missing cells of configs/<method>/<method>_<tower>_<data set>.py and writes results.md, results.csv and an
+image a data set into the folder of --out. It may be stopped at any time, also with kill -9: the same command continues.
+Names are encoded once for all methods with the same text side; methods with the same input images share them, and the
+blocks of a tower that they have in common.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vlm_dense.comparison import dense
 
 
-KEPT = 'What is finished is kept, the same command goes on.'
+KEPT = 'Finished results are kept; the same command continues.'
 
 
 def parser() -> arguments.Parser:
@@ -40,7 +40,7 @@ def parser() -> arguments.Parser:
     parser.add_argument('--methods', nargs='+', default=list(METHODS), help='as in configs/ (default: %(default)s)')
     parser.add_argument('--datasets', nargs='+', default=['shapes'], help='as in configs/ (default: %(default)s)')
     parser.add_argument('--tower', default='tiny-vit', help='as in configs/: tiny-vit, vit-b16, vit-l14 (%(default)s)')
-    parser.add_argument('--images', nargs='+', default=[], metavar='SET=N', help='so many, evenly spread (all)')
+    parser.add_argument('--images', nargs='+', default=[], metavar='SET=N', help='this number, evenly spread (all)')
     parser.add_argument(
         '--timed', type=arguments.positive, default=8, metavar='N', help='images of the median time (%(default)s)'
     )

@@ -3,7 +3,7 @@
 vlm-dense pseudo-label maskclip_vit-b16 none photos/ masks/ --thresh 0.5 --classes sky road car
 vlm-dense pseudo-label configs/maskclip_plus_shapes.py work_dirs/.../iter_400.pth photos/ masks/ --processes 2
 
-Run the same again to go on after a stop. Then train on photos/ and masks/: configs/maskclip/pseudo_label_camvid.py.
+After a stop run the same command again. Then train on photos/ and masks/: configs/maskclip/pseudo_label_camvid.py.
 """
 
 from __future__ import annotations

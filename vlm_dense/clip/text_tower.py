@@ -10,7 +10,7 @@ change nothing beyond rounding:
    and the sequences' own tokens attend to their keys and values;
 3. with many sequences, chunks are recomputed in the backward pass, so that
    memory does not grow with the number of classes;
-4. what a frozen tower says of token ids is kept until its weights change.
+4. embeddings of token ids by a frozen tower are cached until its weights change.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def _cell(
     for node in dicts(cfg):
         if shots and node.get('top_k') is not None:  # of labels that CLIP guesses, as many as others are given
             node['top_k'] = shots
-        if node.get('shots') is not None:  # of a data set, or of a head that keeps or draws so many images of a class
+        if node.get('shots') is not None:  # of a data set, or of a head that keeps or draws images
             node['shots'] = shots
             if 'seed' in node or str(node.get('type')).endswith('Dataset'):
                 node['seed'] = seed

@@ -1,4 +1,4 @@
-"""Segmentation models compared on the same images: what is run, and the runs, which go on where they were stopped."""
+"""Segmentation models compared on the same images: the cells, and their runs, which resume where they stopped."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def spread(count: int | None, length: int) -> list[int]:
 def run_group(cells: Sequence[Cell], out: Path, drawn: int, told=lambda done, every: None) -> dict[Cell, str]:
     """Test models on the images that they share, and write a result for each.
 
-    A run that was stopped goes on; a method that fails stops no other.
+    A stopped run continues; a method that fails stops no other.
 
     Args:
         drawn: So many images, evenly spread, are kept with the labels that they got, to be drawn.
@@ -312,7 +312,7 @@ def run_cost(cell: Cell, out: Path, images: int) -> None:
     """Write what one model costs alone: seconds an image and the memory at its peak, text not counted.
 
     Args:
-        images: The median of so many is taken, after one that does not count.
+        images: Number for the median, after one warm-up image.
     """
     log_into(out / 'log.txt')
     encode_text(cell, out / 'text')

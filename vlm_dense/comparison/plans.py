@@ -1,4 +1,4 @@
-"""What a comparison is going to run, cell by cell, as data: without data sets, weights or models at hand."""
+"""Plan of a comparison, cell by cell, as data: without data sets, weights or models."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ from vlm_dense.registry import registered
 def run_cells(cells: list[Cell], out: Path, workers: int, told: Callable[[int, int], None]) -> dict[Cell, str]:
     """Run what has no result yet.
 
-    Cells that train alike are one process, forked from one that has imported everything, so that it starts at once,
-    owns its memory and takes nobody along when it dies.
+    Cells with the same training are one process, forked from one that has imported everything, so that it starts at
+    once, owns its memory and does not end others when it dies.
 
     Args:
         cells: What shall have a result.
@@ -67,7 +67,7 @@ def run_cells(cells: list[Cell], out: Path, workers: int, told: Callable[[int, i
                     failed[folder.name] = _reason(folder, process.exitcode)
                 told(len(missing) - len(waiting) - len(running), len(missing))
     finally:
-        for process, _ in running.values():  # an error or Ctrl-C: nothing goes on behind the user's back
+        for process, _ in running.values():  # an error or Ctrl-C: no process is left running
             process.terminate()
             process.join()
     return {cell: failed[cell.folder] for cell in cells if cell.folder in failed}
@@ -113,7 +113,7 @@ def run_cell(folder: Path) -> None:
     """Train and test what is in a folder in this process; what is printed goes into ``log.txt``.
 
     Leaves a file ``test_<name>-<digest>.json`` for each test: ``metrics`` and what ``CostHook`` found, or ``skipped``
-    and why; ``minutes`` of the training and the test. A training that was killed goes on from
+    and why; ``minutes`` of the training and the test. A killed training resumes from
     its last checkpoint. Of two processes with the same folder the second waits for the first, and finds its results.
     """
     with lock(folder / 'lock'), (folder / 'log.txt').open('a', encoding='utf-8') as log:
@@ -174,7 +174,7 @@ def _errors_told() -> Iterator[None]:
 
 
 def result_of(work_dir: Path) -> str:
-    """Checkpoint that a training leaves as its result: the best one if it kept one and nothing was made of it."""
+    """Checkpoint that a training leaves as its result: the best one if it kept one and nothing was fitted after it."""
     last = Path(last_checkpoint(str(work_dir)))
     best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     return str(best[-1] if best and re.match('(epoch|iter)_', last.name) else last)

@@ -14,7 +14,7 @@ class StreamAdaptation(TestTimeAdaptation):
     """Base of what carries something from image to image, so that the order of the images is part of the result.
 
     A stream begins whenever the mode of the model is set, which the loops of validation and test do first. A test by
-    ``vlm_dense.ResumableTestLoop`` that was stopped goes on with the same state: what each batch has changed is written
+    ``vlm_dense.ResumableTestLoop`` that was stopped resumes with the same state: what each batch has changed is written
     beside its predictions.
 
     Args:

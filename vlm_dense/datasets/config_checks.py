@@ -239,7 +239,7 @@ def _is(step, kind: type) -> bool:
         return False
     try:
         return registered(TRANSFORMS, step['type']) is kind
-    except (KeyError, ConfigError):  # an unknown name, which is told when it is built
+    except (KeyError, ConfigError):  # an unknown name is reported when it is built
         return False
 
 

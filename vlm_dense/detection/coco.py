@@ -1,4 +1,4 @@
-"""COCO data sets and their metric, with mistakes told where mmdet goes on with wrong labels."""
+"""COCO data sets and their metric, with errors where mmdet would continue with wrong labels."""
 
 from __future__ import annotations
 

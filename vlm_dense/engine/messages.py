@@ -48,7 +48,7 @@ def user_errors(once_per_machine: bool = False, interrupted: Callable[[], str] |
 
     Args:
         once_per_machine: Let the first process of a machine speak first: for errors that all of them meet.
-        interrupted: After Ctrl-C, what is saved and how to go on; a sentence, or what gives one.
+        interrupted: After Ctrl-C, what is saved and how to continue; a sentence, or a function that returns one.
 
     Raises:
         SystemExit: status 2, instead of these errors.
@@ -60,7 +60,7 @@ def user_errors(once_per_machine: bool = False, interrupted: Callable[[], str] |
         if told is None:
             raise
         if once_per_machine and local_rank() > 0:
-            time.sleep(_GRACE)  # the launcher ends this process when the first has spoken and left
+            time.sleep(_GRACE)  # the launcher ends this process when the first has printed its error and exited
         if os.environ.get(TRACEBACK) == '1':
             traceback.print_exc()
         with suppress(OSError):  # the disk may be full that stderr is written to; the status stays

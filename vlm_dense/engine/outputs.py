@@ -66,7 +66,7 @@ def _noted(folder: str) -> set[str]:
 def _identity(path: str | os.PathLike) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
-    except (OSError, ValueError):  # it is not there, which is told where it is read
+    except (OSError, ValueError):  # a missing file is reported where it is read
         return None
     return found.st_dev, found.st_ino
 
@@ -77,7 +77,7 @@ def check_work_dir(work_dir: str, load_from: str | None, resumed: bool, overwrit
     Args:
         work_dir: Where checkpoints will be written.
         load_from: Checkpoint that the run begins with.
-        resumed: Whether the run goes on with the one that wrote it.
+        resumed: Whether the run continues the one that wrote it.
         overwrite: Whether the checkpoints may be replaced.
 
     Raises:
@@ -90,6 +90,6 @@ def check_work_dir(work_dir: str, load_from: str | None, resumed: bool, overwrit
     ways = '' if inside else '--overwrite to replace them, '
     raise ConfigError(
         f'The work dir {work_dir} holds checkpoints of another run ({", ".join(found[:3])}'
-        f'{", ..." if len(found) > 3 else ""}), which this one would replace. Take --resume to go on with it, {ways}'
+        f'{", ..." if len(found) > 3 else ""}), which this one would replace. Take --resume to continue it, {ways}'
         'or another folder by --work-dir.'
     )

@@ -46,7 +46,7 @@ def describe(model: nn.Module, cfg: Config, names: Sequence[str], task: str, con
         data_preprocessor={k: v for k, v in given.items() if k in _PREPROCESSING},
     )
     found |= dict(segmentation=_of_segmentor, detection=_of_detector, classification=_of_classifier)[task](model, cfg)
-    found = json.loads(json.dumps(found))  # tuples become lists, and what is no JSON is told here
+    found = json.loads(json.dumps(found))  # tuples become lists, and values that are no JSON raise here
     wrong = list(unknown_parts(found))
     if wrong:
         raise ConfigError(

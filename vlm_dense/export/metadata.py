@@ -1,4 +1,4 @@
-"""What an exported file says of itself: classes, preparation of images, thresholds. Plain JSON, read without code.
+"""Metadata of an exported file: classes, preprocessing, thresholds. Plain JSON, read without code.
 
 Parts of a config are among it, and configs name classes to build. A file may be anybody's, so every name must be on one
 of the lists below; a name with a path of modules, which mmengine would import, is on none.

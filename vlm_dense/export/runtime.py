@@ -23,7 +23,7 @@ def is_exported(path) -> bool:
 
 
 class ExportedFile:
-    """An exported file: what it says of itself, and its network.
+    """An exported file: its metadata and its network.
 
     A copy is the file itself, which calls in several threads may share.
 

@@ -81,7 +81,7 @@ def export_model(
 
 @contextmanager
 def _told(out: Path) -> Iterator[None]:
-    """Let a file that cannot be written be a :class:`DataError`."""
+    """Raise a :class:`DataError` for a file that cannot be written."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What ``tools/check_data.py`` says of the data of a config, before anything is trained on them."""
+"""Report of ``tools/check_data.py`` on the data of a config, before a training."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def check(args: argparse.Namespace) -> dict[str, Report]:
 
 
 def _different_sets(cfg: Config) -> dict[str, dict]:
-    """'train', 'val', 'test' -> data set; sets that are one are looked at once."""
+    """'train', 'val', 'test' -> data set; equal sets are checked once."""
     found: dict[str, dict] = {}
     for loader in LOADERS:
         dataset = (cfg.get(loader) or {}).get('dataset')
@@ -132,7 +132,7 @@ def _look(leaf: dict, quiet: bool) -> Report:
 
 
 def _boxes_left_out(file: str) -> list[str]:
-    """A remark on the boxes of a COCO file that mmdet passes over without a word."""
+    """A warning on boxes of a COCO file that mmdet skips silently."""
     with open(file, encoding='utf-8') as stream:
         content = json.load(stream)
     sizes = {image['id']: (image['width'], image['height']) for image in content['images']}

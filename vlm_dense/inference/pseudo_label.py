@@ -80,7 +80,7 @@ class Labeller(SegInferencer):
         self.digest = value_digest([parts, weights_digest(self.model)])
 
     def label(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """Label images, those with a sound mask excepted; whatever goes wrong is told in the outcome."""
+        """Label images without a valid mask; errors are part of the outcome."""
         outcomes, todo, pixels = [], [], []
         for image, mask in jobs:
             try:
@@ -137,7 +137,7 @@ def pseudo_label(
     A mask is an 8-bit PNG of the size of its image, as ``LoadAnnotations`` reads it: label indices, 255 where the
     model is less sure than ``thresh``. It lies in ``out`` where the image lies in ``images``. A text in its file
     tells what it was made from. Masks that are there, whole, and made from this image by this model are kept, so a
-    run that was stopped goes on where it was; an image that was replaced is labelled again; each is written under
+    stopped run resumes where it was; a replaced image is labelled again; each is written under
     another name first, so there is never half a mask. Images that cannot be used are listed and left out.
 
     Besides masks, ``out`` gets ``pseudo_labels.json``, the summary, and ``labelled.txt``, the images that have a

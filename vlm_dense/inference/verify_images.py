@@ -1,4 +1,4 @@
-"""What towers say of images, for :mod:`vlm_dense.inference.verify`: names of drawn shapes, and MaskCLIP's maps."""
+"""Predictions for images, for :mod:`vlm_dense.inference.verify`: names of drawn shapes, and MaskCLIP's maps."""
 
 from __future__ import annotations
 

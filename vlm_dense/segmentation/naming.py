@@ -31,7 +31,7 @@ def set_class_names(model: nn.Module, class_names: str | Sequence[str]) -> None:
     heads = [m for m in model.modules() if hasattr(m, 'set_class_names')]
     if not heads:
         raise ConfigError(
-            f'{type(model).__name__} has no head that is made of class names. Use vlm_dense.PixelTextHead as '
+            f'{type(model).__name__} has no head with a classifier of class names. Use vlm_dense.PixelTextHead as '
             'decode_head, or vlm_dense.MaskCLIP.'
         )
     for head in heads:

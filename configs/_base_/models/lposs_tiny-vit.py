@@ -1,4 +1,4 @@
-# LPOSS on the bundled tiny-vit. Its features are all much alike, so that the published graph joins everything with the
+# LPOSS on the bundled tiny-vit. Its features are all similar, so that the published graph joins everything with the
 # background: gamma and sigma, chosen on training scenes, join only what is nearly equal and near.
 _base_ = './ovss_tiny-vit.py'
 

@@ -1,1 +1,1 @@
-"""Pages of the documentation site that are made of what the repository holds; ``mkdocs.yml`` names the hook."""
+"""Pages of the documentation site generated from the repository; ``mkdocs.yml`` names the hook."""

@@ -1,4 +1,4 @@
-"""Adds the pages that are made of README, configs and docstrings; mkdocs calls the functions ``on_*``."""
+"""Adds the pages generated from README, configs and docstrings; mkdocs calls the functions ``on_*``."""
 
 from __future__ import annotations
 

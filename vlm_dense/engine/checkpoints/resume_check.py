@@ -1,4 +1,4 @@
-"""What a run that goes on would ignore: settings that were changed since its checkpoint was saved."""
+"""Settings that a resumed run would ignore: those that were changed since its checkpoint was saved."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ResumeCheckHook(Hook):
             ]
         if changes:
             raise ConfigError(
-                f'--resume goes on with the state of the checkpoint, so these changes would have no effect: '
+                f'--resume continues with the state of the checkpoint, so these changes would have no effect: '
                 f'{"; ".join(changes)}. Take them back, or begin again from its weights with --load-from.'
             )
 

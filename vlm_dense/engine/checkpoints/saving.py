@@ -159,7 +159,7 @@ def _number_in(path: Path) -> int:
 
 
 def _make_local(runner: Runner) -> None:
-    """Let what a resumed run knows of its checkpoints be those of its work dir."""
+    """Restore the checkpoint list of a resumed run from its work directory."""
     info = runner.message_hub.runtime_info
     for key in [k for k in info if k.startswith('best_ckpt') or k == 'last_ckpt']:
         if info[key]:
@@ -194,7 +194,7 @@ def _validation_is_due(runner: Runner) -> bool:
 
 
 def save_result(runner: Runner, name: str, meta: dict | None = None) -> None:
-    """Save what was made of a trained model, as the last checkpoint of the run."""
+    """Save the finished model as the last checkpoint of the run."""
     place: dict[str, object] = dict(epoch=runner.epoch, iter=runner.iter)
     runner.save_checkpoint(runner.work_dir, name, meta=dict(place, **(meta or {})))
     if is_main_process():

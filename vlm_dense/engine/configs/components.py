@@ -61,7 +61,7 @@ def component(kind, scope: str | None) -> type | None:
         with registry.switch_scope_and_registry(scope) as scoped:
             try:
                 found = scoped.get(kind)
-            except Exception:  # an unknown name, which is told when it is built
+            except Exception:  # an unknown name is reported when it is built
                 found = None
         if found is not None:
             return found

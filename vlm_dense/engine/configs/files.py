@@ -1,4 +1,4 @@
-"""Config files: reading them, changing them by ``--cfg-options``, and what is told of files and options that fail."""
+"""Config files: reading them, changing them by ``--cfg-options``, and messages for files and options that fail."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def _check_option(cfg: Config, key: str, path: str, options: dict) -> None:
     node, scope, top = cfg._cfg_dict, cfg.get('default_scope'), key.split('.')[0]
     if top in node and top not in READ_KEYS:
         places = [p for p in _places(node, top) if p.split('.')[0] in READ_KEYS]
-        hint = f'Change {" or ".join(places[:3])}.' if places else 'Change what is made of it.'
+        hint = f'Change {" or ".join(places[:3])}.' if places else 'Change the values derived from it.'
         raise ConfigError(
             f'--cfg-options {key} would have no effect: {top} is a variable of {path}, which is read when the file is. '
             f'{hint}'

@@ -1,4 +1,4 @@
-"""Misspelt keys of config files: what mmengine would pass over without a word is told with the key that was meant."""
+"""Misspelt keys of config files, which mmengine ignores silently, are reported with the nearest valid key."""
 
 from __future__ import annotations
 

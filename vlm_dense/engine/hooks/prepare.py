@@ -1,4 +1,4 @@
-"""What a method makes of data before it is trained or tested, and after training."""
+"""Preparation of a method from data before training or test, and its finish after training."""
 
 from __future__ import annotations
 

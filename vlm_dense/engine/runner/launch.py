@@ -259,7 +259,7 @@ def train(args: argparse.Namespace) -> None:
             if args.load_from and args.resume:
                 raise ConfigError(
                     f'--load-from {args.load_from} beside --resume: a run begins with the weights of one checkpoint. '
-                    '--resume goes on with optimiser, schedule and iteration; --load-from starts with the weights.'
+                    '--resume continues with optimiser, schedule and iteration; --load-from starts with the weights.'
                 )
             if args.load_from:
                 cfg.load_from = args.load_from
@@ -279,7 +279,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def _resume(cfg: Config, wanted: str | None) -> None:
-    """Set where a training goes on: ``auto`` is the last checkpoint of the work dir, None is what the config says."""
+    """Set where a training resumes: ``auto`` is the last checkpoint of the work dir, None as in the config."""
     if wanted not in (None, 'auto'):
         cfg.resume, cfg.load_from = True, wanted
     elif wanted == 'auto' or (cfg.get('resume') and not cfg.get('load_from')):
@@ -290,7 +290,7 @@ def _resume(cfg: Config, wanted: str | None) -> None:
 
 
 def _left_by(work_dir: str) -> str:
-    """What is saved of a training that was stopped, and how to go on."""
+    """Message on what a stopped training has saved, and how to continue."""
     latest = last_checkpoint(work_dir)
     if latest is None:
         return f'Nothing is saved in {work_dir} yet; start again.'

@@ -1,4 +1,4 @@
-"""A test that goes on where it was stopped."""
+"""A test that resumes where it was stopped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ResumableTestLoop(TestLoop):
 
     Predictions are written to ``work_dir/test_progress_RANK.bin`` batch by batch. Started again in the same
     ``work_dir`` with the same config of model and data, the same order of images, the same weights and the same
-    precision, the test goes on after the last whole batch; else it starts again. Its metrics equal those of an
+    precision, the test resumes after the last complete batch; else it starts again. Its metrics equal those of an
     uninterrupted one wherever predictions depend on the image alone, and where a part of the model says what the images
     before have left behind: what ``changes()`` of such a module gives after a batch is written too, and is given to its
     ``replay``. The file is removed at the end. Metrics get no ``data_batch`` for what was predicted before.
@@ -56,7 +56,7 @@ class ResumableTestLoop(TestLoop):
             for module, change in zip(self._streams, changes, strict=True):
                 module.replay(change)
         if done:
-            print_log(f'{len(done)} batches were tested before; the test goes on after them.', logger='current')
+            print_log(f'{len(done)} batches were tested before; the test resumes after them.', logger='current')
         with self._without(sum(len(samples) for samples, _ in done)), path.open('ab') as self._file:
             for index, batch in enumerate(self.dataloader, len(done)):
                 self.run_iter(index, batch)

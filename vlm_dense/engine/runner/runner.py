@@ -37,13 +37,13 @@ def _saved_whole(path: str) -> Iterator[None]:
             remove(partial_of(path))
         raise CheckpointError(
             f'{path} cannot be written: {error.strerror or error}. What was saved before is untouched. Make room, or '
-            'fix the place, and go on with --resume.'
+            'fix the cause, and continue with --resume.'
         ) from error
 
 
 @contextmanager
 def _resumable(filename: str) -> Iterator[None]:
-    """Let a state that does not fit the run be a :class:`CheckpointError` that names the file."""
+    """Raise a :class:`CheckpointError` that names the file for a state that does not fit the run."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
@@ -194,7 +194,7 @@ class SafeFlexibleRunner(ShortStart, FlexibleRunner):
 
 
 class _Skipped(logging.Filter):
-    """Leaves out, and counts, what mmengine says of each frozen parameter."""
+    """Drops, and counts, mmengine's line for each frozen parameter."""
 
     count = 0
 

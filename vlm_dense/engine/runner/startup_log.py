@@ -1,4 +1,4 @@
-"""What a run says before its first iteration: a few lines on the console, all of it in the log file."""
+"""Concise start-up log on the console; the full log in the file."""
 
 from __future__ import annotations
 

@@ -60,8 +60,8 @@ class LinearProbe(Prepared, Head, BaseModule):
             that published figures depend on it. 'exact' goes to the optimum and needs no scikit-learn.
         strengths: Values of C to try first.
         steps: Number of bisections around the best of them; 0 keeps it.
-        shots: Draw so many images of each class from ``support``, and at most 4 from ``search``, as the official code
-            does. Default: take all images of both.
+        shots: Draw this number of images of each class from ``support``, and at most 4 from ``search``, as the official
+            code does. Default: take all images of both.
         seed: Seed of the draw that ``shots`` asks for.
 
     Attributes:

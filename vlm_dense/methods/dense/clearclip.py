@@ -1,7 +1,7 @@
 """ClearCLIP: the last block without residual and MLP, with query-query attention.
 
 The residual stream that enters the last block of CLIP's ViT holds knowledge of the whole image and drowns what the
-attention says of a place. ClearCLIP drops this residual and the feed-forward network, and lets queries attend to
+attention says of a position. ClearCLIP drops this residual and the feed-forward network, and lets queries attend to
 queries. The output of that attention is normalised, projected and compared with the class embeddings at each patch;
 nothing is trained.
 """

@@ -1,4 +1,4 @@
-"""LPOSS and LPOSS+: names' scores spread over a graph of patches, and over one of pixels.
+"""LPOSS and LPOSS+: label propagation over a patch graph, then over pixels.
 
 The patches of all windows of an image are nodes of one graph; its edges join patches that are near each other and
 have like DINO features. The scores that MaskCLIP gives to the patches are propagated over this graph by solving one
@@ -32,7 +32,7 @@ PAPER = dict(
     code='https://github.com/vladan-stojnic/LPOSS',
     licence='MIT',
     idea=(
-        'The scores of MaskCLIP are spread over a graph of the patches of all windows of an image, joined by the '
+        'The scores of MaskCLIP are propagated over a graph of the patches of all windows of an image, joined by the '
         "similarity of DINO's features and by nearness; LPOSS+ (`model.pixels`) does it once more between pixels, "
         'joined by colour.'
     ),
@@ -246,7 +246,7 @@ class LPOSS(MaskCLIP):
 
 
 class PixelPropagation(PlaneStep):
-    """LPOSS+: scores at the size of the image, spread over a graph of its pixels.
+    """LPOSS+: scores at the size of the image, propagated over a graph of its pixels.
 
     Args:
         solve: Of :class:`LPOSS`.

@@ -53,7 +53,7 @@ class ProxyCLIPAttention(DenseAttention):
     Args:
         proxy: Config of the frozen second backbone: ``vlm_dense.ProxyViT``, or any backbone of the registries; its
             last map is taken.
-        beta: What counts as alike, as a multiple of the mean.
+        beta: Threshold of the similarity, as a multiple of the mean.
         gamma: Inverse temperature.
         mean, std: Of the proxy's input, of colours between 0 and 1. The tower's images are normalised as CLIP's.
 

@@ -1,4 +1,4 @@
-"""SC-CLIP: the last block calibrated by middle blocks, with anomalous tokens fixed.
+"""SC-CLIP: the last block calibrated by middle blocks, with outlier tokens replaced.
 
 A few anomalous tokens in the deep feature map draw the attention of all others; SC-CLIP finds them by a local outlier
 factor and replaces each by the mean of its neighbours. The similarity of features from middle layers, which is still
@@ -57,7 +57,7 @@ class SCCLIPAttention(DenseAttention):
         class_weight: Share of the class token that is added to each token after the attention.
         beta: Cosines below this count as 0 when features are averaged.
         num_neighbours: Neighbours of the local outlier factor, in feature space; fewer if there are fewer tokens.
-        outliers: Share of the tokens that are anomalous.
+        outliers: Share of outlier tokens.
 
     Raises:
         ConfigError: an empty sum, or a share that is none.

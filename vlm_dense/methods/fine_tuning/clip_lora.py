@@ -62,7 +62,7 @@ DEFAULT = (r'attn\.[qkv]_proj$',)
 
 
 class LowRank(nn.Module):
-    """``alpha / sqrt(r) * B A dropout(x)``, added to what a frozen linear map makes of x (section 3).
+    """``alpha / sqrt(r) * B A dropout(x)``, added to the output of a frozen linear map (section 3).
 
     Args:
         inputs, outputs: Channels of the map.

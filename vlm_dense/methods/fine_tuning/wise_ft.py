@@ -162,7 +162,7 @@ class WiSEFTHook(Hook):
         CheckpointError: a run was resumed without its weights before training.
     """
 
-    priority = 'HIGHEST'  # names of a release are changed before it is looked at whether it fits
+    priority = 'HIGHEST'  # names of a release are converted before the check of the fit
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ PAPER = dict(
         'distances from frozen CLIP'
     ),
     notes="""
-`vlm_dense.PromptAverageHook` keeps the weighted sum in the checkpoints, so that a run that was killed goes on bit for
+`vlm_dense.PromptAverageHook` keeps the weighted sum in the checkpoints, so that a killed run resumes bit for
 bit; the checkpoint of the last epoch has the mean. Checkpoints of the release: `pretrained=...` of the prompt. In a
 segmentor the prompts and the loss on the text work, `image_prompt` is left out.
 
@@ -116,7 +116,7 @@ class PromptSRCPrompt(IVLPPrompt, Head):
 
     @property
     def plain(self) -> tuple[str, ...]:
-        """In training, what the frozen tower makes of the images."""
+        """In training, the features of the frozen tower."""
         return ('global',) if self.training else ()
 
     def prompt(

@@ -2,7 +2,7 @@
 
 MaskCLIP+ trains an ordinary segmentation network on labels that a frozen MaskCLIP gives to unlabelled pixels during
 training. The network's classifier is the matrix of class embeddings, so that it can name classes without labelled
-pixels. In the zero-shot setting the network later goes on with its own predictions.
+pixels. In the zero-shot setting the network later trains on its own predictions.
 """
 
 from vlm_dense.methods.maskclip_plus.head import MaskCLIPPlusHead

@@ -50,7 +50,7 @@ class PseudoLabelHook(Hook):
 
     The teacher sees the augmented image, with colours as its own data preprocessor makes them. It is frozen, is no part
     of the model, and so in no checkpoint; its names are encoded once. Labels depend on the image, the weights and the
-    iteration only, so a resumed run goes on as it would have.
+    iteration only, so a resumed run equals an uninterrupted one.
 
     Args:
         teacher: ``vlm_dense.MaskCLIP`` or a successor as the config of a model, with its refinements, steps and

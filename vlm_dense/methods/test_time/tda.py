@@ -36,7 +36,7 @@ PAPER = dict(
     contract='views of one image; a stream; logits + caches',
     notes="""
 The order of the images is part of the result: `StreamSampler` keeps that of the data set or shuffles it by the seed,
-and the log says which. A test that was killed goes on with the same caches in the same work dir. With several
+and the log says which. A killed test resumes with the same caches in the same work dir. With several
 processes all images go through the first one; `test_time=dict(processes='each')` with mmengine's own sampler gives
 each process a stream of its own, which is faster and another result.
 
@@ -55,7 +55,7 @@ NEGATIVE = dict(capacity=2, alpha=0.117, beta=1.0, entropy=(0.2, 0.5), mask=(0.0
 
 @dataclass
 class Seen:
-    """What the classifier says of one test image.
+    """Output of the classifier for one test image.
 
     Attributes:
         number: Place in the stream, from 0.
@@ -206,7 +206,7 @@ class TDA(StreamAdaptation):
         return (logits + evidence['positive'] - evidence['negative'])[None]
 
     def look(self, model: nn.Module, views: Tensor) -> tuple[Seen, Tensor]:
-        """What the classifier says of the next image, of its views (N, 3, H, W), and its logits (K,)."""
+        """Output of the classifier for the next image from its views (N, 3, H, W), and its logits (K,)."""
         features = model.image_features(views)
         logits = model.logits(features, model.text_side.class_embeddings(features.global_))
         kept = self.confident(logits)
@@ -240,7 +240,7 @@ class TDA(StreamAdaptation):
         found = dict.fromkeys(('positive', 'negative'), 0.0)
         return found | {name: cache.evidence(feature) for name, cache in self.caches.items() if cache.items}
 
-    # --- a stream that goes on ------------------------------------------------------------------------------------
+    # --- resuming a stream ----------------------------------------------------------------------------------------
 
     def changes(self) -> list:
         """How many images there were, and those since the last call that went into a cache."""

@@ -126,7 +126,7 @@ class AsymmetricLoss(Loss):
     Args:
         weight: Factor of the loss.
         gamma_pos, gamma_neg, clip, eps: See above.
-        num_classes: Train with so many classes a step, drawn again; default all. For label sets of thousands.
+        num_classes: Number of classes in a step, drawn again each time; default all. For label sets of thousands.
 
     Raises:
         ConfigError: ``num_classes`` below 1.

@@ -37,7 +37,7 @@ PAPER = dict(
     code='https://github.com/kding1225/softcpt',
     licence='MIT',
     idea=(
-        "Prompts of several tasks are trained together: one linear network turns what the text tower says of a task's "
+        "Prompts of several tasks are trained together: one linear network maps the text feature of a task's "
         "name into the task's context, so that related tasks get related contexts. A variant also reads class names."
     ),
     trains='a layer that makes the context of each task of its name',
@@ -62,7 +62,7 @@ SOURCES = ('task', 'both', 'mean', 'class')
 
 @MODELS.register_module()
 class SoftCPTPrompt(LearnedContext):
-    """The context of a task or class is a linear image of what the text tower says of its name (section 3).
+    """The context of a task or class is a linear map of the text feature of its name (section 3).
 
     With h_t the embedding, not normalised, of ``[SOS] u_1 .. u_M' task . [EOT]`` and h_k that of a class behind other
     vectors, ``V = reshape(h W, (M, d))``, where h is, by ``source``,

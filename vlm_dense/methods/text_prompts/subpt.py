@@ -44,7 +44,7 @@ PAPER = dict(
     contract='novel names; OptimWrapper and Hook for the subspace; (K, D); CE + `loss_nfl`',
     notes="""
 One run has all stages: `vlm_dense.SubspaceHook` records the path and begins the last stage,
-`vlm_dense.SubspaceOptimWrapper` projects. Points and subspace are in the checkpoints, so that `--resume` goes on in
+`vlm_dense.SubspaceOptimWrapper` projects. Points and subspace are in the checkpoints, so that `--resume` continues in
 any stage. With the release's file of the subspace, `SubspaceHook(subspace='U.pt')`, there is only the last stage.
 Without the hook and with the usual `OptimWrapper`, `vlm_dense.SubPTPrompt` is CoOp with NFL.
 
@@ -300,7 +300,7 @@ class SubspaceHook(Hook):
         self.subspace, shares = principal_directions(torch.stack(self.points), self.rank)
         runner.logger.info(
             f'SubPT: {self.rank} directions explain {100 * shares.sum():.1f} % of the variance of {self.early} points; '
-            'training goes on in their span from the first point.'
+            'training continues in their span from the first point.'
         )
         vectors.data.copy_(self.points[0].view_as(vectors))
         self.points = []

@@ -1,4 +1,4 @@
-"""TCP: tokens made of the text feature of each class, in a middle block of the text tower.
+"""TCP: tokens computed from the text feature of each class, in a middle block of the text tower.
 
 A shared context knows nothing of the classes, and a context of its own for each class does not carry over to new
 ones. TCP makes prompt tokens of the frozen text feature of each class by a small network, and puts them into a middle

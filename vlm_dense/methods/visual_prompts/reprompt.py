@@ -40,7 +40,7 @@ PAPER = dict(
     trains='tokens in the image tower, a layer that adds what was retrieved, the keys of the cache',
     contract='support set, `training_batch`; tokens per image; cache logits; weighted CE',
     notes="""
-**A reconstruction.** The paper has no public code and only its abstract was at hand: the equations in
+**A reconstruction.** The paper has no public code and only its abstract was available: the equations in
 `vlm_dense/methods/visual_prompts/reprompt.py` follow it in spirit, with Tip-Adapter's cache and RetroPrompt's
 weights. Compare them with the paper before results are reported under its name. No published figure is quoted.
 
