@@ -206,6 +206,7 @@ def test_the_hook_gives_the_names_of_the_runners_data(tmp_path):
                 in_index=3,
                 class_names=NAMES,
                 text_encoder=dict(type='vlm_dense.TextTower', **SMALL),
+                text_prompt=dict(type='vlm_dense.CoOpPrompt', num_contexts=4),
             ),
             test_cfg=ConfigDict(mode='slide', crop_size=(16, 16), stride=(16, 16)),
         ),
@@ -220,7 +221,9 @@ def test_the_hook_gives_the_names_of_the_runners_data(tmp_path):
         default_scope='mmseg',
         experiment_name='names',
     )
+    before = runner.model.decode_head.text_prompt.ctx.detach().clone()
     runner.train()
+    assert not torch.equal(before, runner.model.decode_head.text_prompt.ctx)  # the optimiser's own
     assert runner.model.decode_head.class_names == list(runner.train_dataloader.dataset.metainfo['classes'])
     runner.test()
     assert runner.model.decode_head.class_names == list(runner.test_dataloader.dataset.metainfo['classes'])

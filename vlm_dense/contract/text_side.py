@@ -102,7 +102,7 @@ class TextSide:
         return self.text_prompt if isinstance(self.text_prompt, ImagePrompt) else self.image_prompt
 
     def prompt_for(self, cfg: dict, class_names: Sequence[str], image_tower: nn.Module | None = None) -> TextPrompt:
-        """The prompt of other class names, with what this one's has learned.
+        """The prompt of other class names; it has the parameters of this one, the very ones that an optimiser holds.
 
         Args:
             cfg: That the prompt was built from.
@@ -121,6 +121,9 @@ class TextSide:
                 f'{type(prompt).__name__} has learned something for each of its {len(self.text_prompt.class_names)} '
                 f'classes and cannot be used for others: {str(error).splitlines()[1].strip()}'
             ) from error
+        for name, parameter in self.text_prompt.named_parameters():
+            owner, _, leaf = name.rpartition('.')
+            setattr(prompt.get_submodule(owner), leaf, parameter)
         return prompt
 
     # --- features and class embeddings ----------------------------------------------------------------------------
