@@ -101,6 +101,13 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, name: str, text: str):
         super().__init__(prog=command(name), description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
 
+    def parse_known_args(self, args=None, namespace=None):
+        """Read the command line; from now on, names of files that are no UTF-8 are printed with escapes."""
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, 'reconfigure'):
+                stream.reconfigure(errors='backslashreplace')
+        return super().parse_known_args(args, namespace)
+
     def format_help(self) -> str:
         """The help, with the commands in it as this one was started."""
         return re.sub('vlm-dense ([a-z-]+)', lambda found: command(found[1]), super().format_help())

@@ -113,6 +113,14 @@ def check_plain(path: str) -> None:
         raise DataError(f'{path} is no file but a folder, a pipe or a device. Give a file.')
 
 
+def _elsewhere(path: str, error: Exception) -> DataError:
+    why = f' ({error})' if isinstance(error, ImportError) else ''
+    return DataError(
+        f'{path} lies in a storage that cannot be read{why}: expected a file, http:// or https://. Copy it to this '
+        'machine, or install what reads it.'
+    )
+
+
 def _size_of(path: str) -> str:
     return f'{os.path.getsize(path):,} bytes' if os.path.isfile(path) else 'unknown size'
 
@@ -146,12 +154,17 @@ class LoadImage(LoadImageFromFile):
             image = self.decode(self._bytes(path), f'Image {path}')
         except FileNotFoundError as error:
             raise DataError(f'Image {path} does not exist.') from error
+        except (KeyError, ImportError) as error:  # of mmengine, which has a backend for each prefix
+            if '://' not in path:
+                raise
+            raise _elsewhere(path, error) from error
         except DataError:
             raise
         except _BROKEN as error:
             if self.ignore_empty:
                 return None
-            why = f': {error.strerror}' if isinstance(error, OSError) and error.errno else ''
+            why = getattr(error, 'reason', None) or (error.strerror if isinstance(error, OSError) else None)
+            why = f': {why}' if why else ''
             raise DataError(
                 f'Image {path} ({_size_of(path)}) cannot be read{why or ": it is empty, cut short or no image"}. '
                 f'{self.remedy}'
@@ -205,6 +218,10 @@ class LoadMask(LoadAnnotations):
             super()._load_seg_map(results)
         except FileNotFoundError as error:
             raise DataError(f'Mask {path} does not exist.') from error
+        except (KeyError, ImportError) as error:
+            if '://' not in path:
+                raise
+            raise _elsewhere(path, error) from error
         except DataError:
             raise
         except _BROKEN as error:

@@ -64,7 +64,7 @@ class MaskFolderDataset(BaseSegDataset):
 
     Raises:
         ClassNamesError: no class names.
-        DataError: no image in the folder.
+        DataError: no image in the folder, or two that share a mask.
 
     Examples:
         >>> from vlm_dense.datasets import MaskFolderDataset
@@ -110,6 +110,14 @@ class MaskFolderDataset(BaseSegDataset):
         if len(parted) == 1:
             raise DataError(f'{images} has the folder {parted[0]} only. Give it both, train and val, or none of them.')
         paths = images_below(os.path.join(images, self.split) if parted else images)
+        owner: dict[str, str] = {}
+        for path in paths:
+            first = owner.setdefault(os.path.splitext(path)[0], path)
+            if first != path:
+                raise DataError(
+                    f'{first} and {os.path.basename(path)} would share one mask, the one of their name. '
+                    'Rename one of them and give it a mask of its own, or take it away.'
+                )
         if not parted:
             paths = part_of(paths, self.split)
         if not paths:

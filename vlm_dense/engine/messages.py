@@ -171,6 +171,8 @@ def _of_download(error: BaseException) -> str | None:
 def _of_system(error: BaseException) -> str | None:
     if isinstance(error, BrokenPipeError):
         return None
+    if isinstance(error, FileNotFoundError) and not _folder_is_there():
+        return 'The working directory was removed. Change to a folder that is there, and start again.'
     if isinstance(error, OSError) and (error.filename or error.errno in _NO_SPACE):
         place = error.filename if error.filename is not None else 'A file'
         if error.errno in _NO_SPACE:
@@ -188,6 +190,14 @@ def _of_system(error: BaseException) -> str | None:
     if isinstance(error, MemoryError):
         return 'The memory of this machine does not suffice. Take a smaller batch_size or smaller images.'
     return None
+
+
+def _folder_is_there() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 # --- what is built from a config ------------------------------------------------------------------------------

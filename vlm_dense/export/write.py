@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import re
@@ -115,8 +116,9 @@ def _checked(out: str | os.PathLike, format: str | None) -> tuple[Path, str]:  #
 
 def _write_pt2(traced: Traced, graph: Graph, path: Path, text: str) -> None:
     traced.program.example_inputs = None
-    with open(path, 'wb') as file:
-        torch.export.save(traced.program, file, extra_files={KEY: text})
+    content = io.BytesIO()  # torch aborts the process where a file cannot be written to its end
+    torch.export.save(traced.program, content, extra_files={KEY: text})
+    path.write_bytes(content.getbuffer())
 
 
 def _write_onnx(traced: Traced, graph: Graph, path: Path, text: str) -> None:

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
 from PIL import Image, ImageOps
 from torch import nn
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -19,6 +21,7 @@ from vlm_dense.engine.files import atomic_write
 from vlm_dense.engine.outputs import claim
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.limits import MAX_PIXELS
+from vlm_dense.registry import registered
 
 _VIEW = 480, 1600  # pixels
 
@@ -48,6 +51,26 @@ def load_weights(model: nn.Module, weights: str | None, caller: str) -> Sequence
     names = (checkpoint.get('meta') or {}).get('dataset_meta', {}).get('classes')
     CheckpointFitHook().after_load_checkpoint(SimpleNamespace(model=model), checkpoint)
     return names
+
+
+def check_task(cfg: Config, base: str, what: str, caller: str) -> None:
+    """Look whether a model does what it is asked for.
+
+    Args:
+        cfg: Config of the model.
+        base: Name of a class that it must have among its bases.
+        what: The same in words.
+        caller: Who asks, for the message.
+
+    Raises:
+        ConfigError: it is a model of another task.
+    """
+    kind = registered(MODELS, cfg.model['type'])
+    if not any(each.__name__ == base for each in getattr(kind, '__mro__', ())):
+        raise ConfigError(
+            f'{os.path.basename(cfg.filename or "The model")} is a {kind.__name__}, which is no {what}; {caller} need '
+            f'one. vlm-dense models lists models by task, vlm_dense.get_model builds them all.'
+        )
 
 
 def image_list(inputs) -> list[str | np.ndarray]:

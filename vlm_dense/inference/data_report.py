@@ -22,10 +22,11 @@ from rich.progress import track
 from vlm_dense.clip.digest import file_digest
 from vlm_dense.colours import class_colours
 from vlm_dense.datasets.config_checks import LOADERS, check_masks, leaves
+from vlm_dense.datasets.custom import images_below
 from vlm_dense.drawing import colour, draw_instances, draw_rows
 from vlm_dense.engine.configs.checks import check_values
 from vlm_dense.engine.configs.pipelines import is_reading
-from vlm_dense.engine.runner.launch import read_config
+from vlm_dense.engine.runner.launch import check_same_classes, fill_class_names, read_config
 from vlm_dense.errors import DataError, UserError
 from vlm_dense.inference.common import save
 
@@ -90,11 +91,27 @@ def check(args: argparse.Namespace) -> dict[str, Report]:
             path = os.path.join(args.out, f'{name}.png')
             save(overview(dataset, args.samples).save, path)
             print(f'  What the loader gives is drawn in {path}')
+    if not any(report.faults for report in reports.values()):
+        of_training = _faults_of_training(cfg)
+        if of_training:
+            reports['config'] = Report(faults=of_training)
+            print('\n'.join(of_training))
     for line in shared_images(reports):
         print(line)
     faults = sum(len(report.faults) for report in reports.values())
     print(f'{faults} faults: fix these files before training.' if faults else 'No faults.')
     return reports
+
+
+def _faults_of_training(cfg: Config) -> list[str]:
+    """What a training refuses though each data set by itself can be read."""
+    found = []
+    for look in (fill_class_names, check_same_classes):
+        try:
+            look(cfg)
+        except UserError as error:
+            found.append(str(error))
+    return found
 
 
 def _different_sets(cfg: Config) -> dict[str, dict]:
@@ -120,6 +137,7 @@ def _look(leaf: dict, quiet: bool) -> Report:
         report.faults.append(str(error))
         return report
     report.images = len(data)
+    report.remarks += _masks_left_out(data)
     if hasattr(data, 'COCOAPI'):
         report.remarks += _boxes_left_out(data.ann_file)
     for index in track(range(len(data)), description='Reading', transient=True, disable=quiet):
@@ -129,6 +147,20 @@ def _look(leaf: dict, quiet: bool) -> Report:
         except UserError as error:
             report.faults.append(str(error))
     return report
+
+
+def _masks_left_out(data) -> list[str]:
+    """A remark on masks that belong to no image of a folder, of data sets that list their images in no file."""
+    prefix = getattr(data, 'data_prefix', None) or {}
+    images, masks = prefix.get('img_path'), prefix.get('seg_map_path')
+    if not images or not masks or getattr(data, 'ann_file', '') or not os.path.isdir(masks):
+        return []
+    names = [os.path.relpath(path, images) for path in images_below(images)]
+    known = {os.path.splitext(name)[0] for name in names} | {name.removesuffix(data.img_suffix) for name in names}
+    found = [os.path.relpath(path, masks) for path in images_below(masks) if path.endswith(data.seg_map_suffix)]
+    alone = [name for name in found if name.removesuffix(data.seg_map_suffix) not in known]
+    told = ', '.join(alone[:5]) + (', ...' if len(alone) > 5 else '')
+    return [f'{len(alone)} masks in {masks} belong to no image and are left out: {told}.'] if alone else []
 
 
 def _boxes_left_out(file: str) -> list[str]:

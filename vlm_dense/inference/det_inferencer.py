@@ -30,6 +30,7 @@ from vlm_dense.export.runtime import is_exported
 from vlm_dense.inference.common import (
     check_batch_size,
     check_device,
+    check_task,
     file_names,
     image_list,
     load_image,
@@ -94,6 +95,7 @@ class DetInferencer(_DetInferencer):
         super().__init__(model, weights, check_device(device), 'mmdet', show_progress=show_progress)
 
     def _init_model(self, cfg: Config, weights: str | None, device: str = 'cpu') -> nn.Module:
+        check_task(cfg, 'BaseDetector', 'detector', 'DetInferencer and vlm-dense detect')
         fill_class_names(cfg)
         model = MODELS.build(cfg.model)
         names = load_weights(model, weights, 'DetInferencer') or class_names(cfg)

@@ -38,6 +38,7 @@ from vlm_dense.export.runtime import is_exported
 from vlm_dense.inference.common import (
     check_batch_size,
     check_device,
+    check_task,
     file_names,
     image_list,
     load_image,
@@ -124,6 +125,7 @@ class SegInferencer(BaseInferencer):
     # --- model ------------------------------------------------------------------------------------------------
 
     def _init_model(self, cfg: Config, weights: str | None, device: str = 'cpu') -> nn.Module:
+        check_task(cfg, 'BaseSegmentor', 'segmentor', 'SegInferencer and vlm-dense segment')
         fill_class_names(cfg)
         for comparison in ('variants', 'compare_teacher'):  # only tests print them
             cfg.model.pop(comparison, None)

@@ -14,18 +14,19 @@ def replace_fallbacks():
     for name, module in list(sys.modules.items()):
         if name.split('.')[0] in ('mmdet', 'mmseg') and (file := getattr(module, '__file__', None)):
             for wanted in _tried(file):
-                source = importlib.import_module(wanted.module)
+                name = '.' * wanted.level + (wanted.module or '')
+                source = importlib.import_module(name, module.__package__)
                 if all(hasattr(source, alias.name) for alias in wanted.names):
                     for alias in wanted.names:
                         setattr(module, alias.asname or alias.name, getattr(source, alias.name))
 
 
 def _tried(file):
-    """The imports from ``mmcv.ops`` that stand in a ``try`` at the top of a file."""
+    """The imports that stand in a ``try`` at the top of a file with one from ``mmcv.ops``, which ended the others."""
     with open(file, encoding='utf-8') as lines:
         source = lines.read()
     if 'from mmcv.ops' not in source:
         return []
     tries = [statement for statement in ast.parse(source).body if isinstance(statement, ast.Try)]
-    inner = [statement for each in tries for statement in each.body]
-    return [s for s in inner if isinstance(s, ast.ImportFrom) and (s.module or '').startswith('mmcv.ops')]
+    imports = [[s for s in each.body if isinstance(s, ast.ImportFrom)] for each in tries]
+    return [s for each in imports if any((s.module or '').startswith('mmcv.ops') for s in each) for s in each]

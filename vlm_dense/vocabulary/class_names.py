@@ -168,7 +168,6 @@ def check_distinct(classes: Sequence[Sequence[str]]) -> None:
     Raises:
         ClassNamesError: see above; names the classes.
     """
-    owner: dict[tuple[int, ...], tuple[int, str]] = {}
     for index, aliases in enumerate(classes):
         if not aliases or not all(name.strip() for name in aliases):
             raise ClassNamesError(f'Class {index} of {len(classes)} has no name.')
@@ -177,14 +176,16 @@ def check_distinct(classes: Sequence[Sequence[str]]) -> None:
                 raise ClassNamesError(f'The name {name!a} of class {index} is no text in UTF-8. Type it again.')
             if not name.isprintable():
                 raise ClassNamesError(f'The name {name!a} of class {index} has letters that cannot be printed.')
-            other, spelt = owner.setdefault(_tokens(name), (index, name))
-            if other != index:
-                same = f' (CLIP reads {name!r} as {spelt!r})' if name != spelt else ''
-                raise ClassNamesError(
-                    f'{spelt!r} is the name of class {other} and of class {index}{same}: nothing could tell them '
-                    'apart. Leave one of them out or name it differently; several names of one class go into one '
-                    "entry, as in [['sofa', 'couch'], 'table']."
-                )
+    owner: dict[tuple[int, ...], tuple[int, str]] = {}
+    for index, name in ((index, name) for index, aliases in enumerate(classes) for name in aliases):
+        other, spelt = owner.setdefault(_tokens(name), (index, name))
+        if other != index:
+            same = f' (CLIP reads {name!r} as {spelt!r})' if name != spelt else ''
+            raise _EqualNamesError(
+                f'{spelt!r} is the name of class {other} and of class {index}{same}: nothing could tell them '
+                'apart. Leave one of them out or name it differently; several names of one class go into one '
+                "entry, as in [['sofa', 'couch'], 'table']."
+            )
 
 
 def _tokens(name: str) -> tuple[int, ...]:

@@ -105,6 +105,8 @@ class CheckpointFitHook(Hook):
         if not getattr(runner, '_resume', False):
             return
         absent = [key for key in ('meta', 'optimizer', 'message_hub') if not checkpoint.get(key)]
+        if runner.cfg.get('param_scheduler') and not checkpoint.get('param_schedulers'):
+            absent.append('param_schedulers')  # mmengine would begin the schedule again
         if absent:
             raise CheckpointError(
                 f'Training cannot be resumed from this checkpoint: it holds no {", ".join(absent)}. Checkpoints that '

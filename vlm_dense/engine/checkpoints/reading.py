@@ -151,6 +151,12 @@ def _check_parts(checkpoint: dict, filename: str) -> None:
                 f'Checkpoint {filename} is damaged: its {key} is of type {type(part).__name__}, expected a dict. Take '
                 'another one.'
             )
+    names = (parts.get("meta['dataset_meta']") or {}).get('classes')
+    if not isinstance(names, (list, tuple, type(None))) or not all(isinstance(name, str) for name in names or ()):
+        raise CheckpointError(
+            f"Checkpoint {filename} is damaged: its meta['dataset_meta']['classes'] is {str(names)[:100]}, expected "
+            'a list of names. Take another one.'
+        )
     odd = [key for key in parts.get('state_dict', ()) if not isinstance(key, str)]
     if odd:
         raise CheckpointError(
