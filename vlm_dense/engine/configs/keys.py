@@ -54,6 +54,7 @@ _TEST |= {'iou_threshold', 'iou_thr', 'max_num', 'filter_low_score', 'conf_thr',
 _TEST |= {'sigma', 'update_thr', 'yolox_nms', 'with_nms', 'score_per_cls', 'local_maximum_kernel', 'topk', 'top_k'}
 _TRAIN = {'num_points', 'oversample_ratio', 'importance_sample_ratio', 'assigner', 'sampler', 'rpn', 'rcnn'}
 _TRAIN |= {
+    'reg_assigner',
     'ga_assigner',
     'ga_sampler',
     'initial_assigner',
