@@ -112,7 +112,7 @@ def test_every_config_of_the_package_passes():
 
 
 MISSPELT = ['bisenetv2_fcn_4xb4-ohem-160k_cityscapes-1024x1024.py', 'faster-rcnn_r50_fpn_1x_voc0712-cocofmt.py']
-"""The first has ``models`` where ``model`` is meant, so that its OHEM has no effect; the second cannot build its metric."""
+"""The first has ``models`` where ``model`` is meant, so its OHEM has no effect; the second cannot build its metric."""
 
 
 @pytest.mark.long
