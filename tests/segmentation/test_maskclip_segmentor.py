@@ -144,7 +144,7 @@ def test_names_that_cannot_be_used_leave_the_old_ones():
 @pytest.mark.parametrize(
     ('names', 'message'),
     [
-        (None, r'class_names are missing.*tools/test\.py'),
+        (None, r'class_names are missing.*vlm-dense train'),
         ([], 'found an empty list'),
         (['sky', 'road', 'sky'], "'sky' is the name of class 0 and of class 2"),
         ([' '.join(['very'] * 100), 'road'], 'tokens'),
