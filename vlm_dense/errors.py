@@ -16,7 +16,7 @@ class UserError(Exception):
 
 
 class ConfigError(UserError, ValueError):
-    """A config value that cannot work: unknown name, wrong size, wrong range."""
+    """An invalid config value: unknown name, wrong size, wrong range."""
 
 
 class ClassNamesError(ConfigError):

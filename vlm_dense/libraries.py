@@ -1,4 +1,4 @@
-"""Whether the OpenMMLab libraries are there, and how they are imported without their notes."""
+"""Check for the OpenMMLab libraries, and their import without notices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlm_dense.errors import MissingLibraryError
 
 
 def how_to_install(extra: str) -> str:
-    """A sentence that says how vlm_dense is installed with an extra; it is on no index."""
+    """Sentence on how to install vlm_dense with an extra; it is on no index."""
     return (
         f"Install vlm_dense with the extra {extra}: pip install '.[{extra}]' in a clone, or pip install "
         f"'FILE[{extra}]' with the path of its wheel."
@@ -20,7 +20,7 @@ def how_to_install(extra: str) -> str:
 
 
 def require_openmmlab() -> None:
-    """Look whether the libraries of the extra ``mm`` are there.
+    """Check whether the libraries of the extra ``mm`` are there.
 
     Raises:
         MissingLibraryError: names those that are not.
@@ -34,7 +34,7 @@ def require_openmmlab() -> None:
 
 
 def need_mmdet() -> None:
-    """Look whether the library that detectors need is there.
+    """Check whether the library that detectors need is there.
 
     Raises:
         MissingLibraryError: it is not.
@@ -44,7 +44,7 @@ def need_mmdet() -> None:
 
 
 def name_packages() -> None:
-    """Let mmengine find configs of vlm_dense and of mmseg by ``package::folder/config.py``.
+    """Make mmengine find configs of vlm_dense and of mmseg by ``package::folder/config.py``.
 
     mmengine keeps a table of the packages with configs for ``_base_``. It has no entry of vlm_dense, and the
     one of mmseg is the name of the original distribution, under which the maintained one is not installed.

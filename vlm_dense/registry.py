@@ -22,7 +22,7 @@ from mmengine import registry as root  # noqa: E402
 
 
 class Registry(root.Registry):
-    """mmengine's registry, which also knows the names of mmseg and mmdet, and gives the nearest names in its complaint.
+    """mmengine's registry with the names of mmseg and mmdet, and the nearest names in its errors.
 
     mmengine looks up the names of a base by name, ``_base_ = 'vlm_dense::...'``, in this scope, and our bases name
     parts of mmseg and mmdet as their own configs do.
@@ -77,7 +77,7 @@ class Registry(root.Registry):
         return sorted(known, key=[*scopes, *known].index)
 
     def _held_by(self, scope: str, key: str):
-        """What a library registers as ``key``; ``None`` if it does not."""
+        """The entry ``key`` of a library's registry; ``None`` if there is none."""
         import_module(f'{scope}.registry')
         registry = self.parent.children.get(scope)
         if registry is None:

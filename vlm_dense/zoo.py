@@ -1,4 +1,4 @@
-"""Models by name, from the metafiles beside the configs. Nothing heavy is imported before a model is built."""
+"""Models by name, from the metafiles beside the configs. Heavy libraries are imported only when a model is built."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Card:
 
     @property
     def task(self) -> str:
-        """That of the results, else that of the libraries which the config is for."""
+        """Task of the results, else of the libraries of the config."""
         tasks = dict.fromkeys(result['Task'] for result in self.results)
         return ', '.join(tasks) or _TASKS[_scope(self.config)]
 

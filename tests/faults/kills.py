@@ -408,7 +408,7 @@ def differences(expected: dict, found: dict) -> list[str]:
 
 
 def prepare_process() -> None:
-    """Let runs be as they are on one thread, and without a look for compilers, which takes longer than one of them."""
+    """Run on one thread, and without the search for compilers, which takes longer than a run."""
     torch.set_num_threads(1)
     launch.SafeRunner._log_env = lambda self, env_cfg: None
     for module in (runs, compare_dense):  # from here, where everything is imported and the kill waits

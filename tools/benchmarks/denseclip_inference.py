@@ -130,7 +130,7 @@ def build(args: argparse.Namespace, official: bool) -> DenseCLIP:
 
 
 def whole_losses(model: torch.nn.Module) -> None:
-    """Let all heads of a model take mmseg's losses, of logits at full size."""
+    """Make all heads of a model use mmseg's losses, of logits at full size."""
     for head in model.modules():
         if isinstance(head, BaseDecodeHead):
             head.loss_by_feat = functools.partial(BaseDecodeHead.loss_by_feat, head)

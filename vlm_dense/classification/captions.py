@@ -35,7 +35,7 @@ _IRREGULAR = dict(
 
 
 def plurals(word: str) -> set[str]:
-    """Forms in which a noun may stand for several; some of them may be no words."""
+    """Candidate plural forms of a noun; some may be no words."""
     if word in _IRREGULAR:
         return {_IRREGULAR[word]}
     for suffix in ('man', 'woman', 'person', 'child', 'mouse'):

@@ -23,7 +23,7 @@ from vlm_dense.vocabulary.class_names import one_name_each
 
 @MODELS.register_module()
 class CLIPClassifier(BaseModel):
-    """Images to logits by the roles of the contract (docs/contract.md); knows no method.
+    """Images to logits by the roles of the contract (docs/contract.md); independent of the methods.
 
     Call graph::
 
@@ -204,7 +204,7 @@ class CLIPClassifier(BaseModel):
         return self.predict(logits, data_samples) if mode == 'predict' else logits
 
     def loss(self, inputs: Tensor | ImageFeatures, data_samples: list[ClsDataSample]) -> dict[str, Tensor]:
-        """What ``loss`` gives, and ``prompt.*``.
+        """Losses of ``loss``, and ``prompt.*`` of the prompt.
 
         Raises:
             DataError: no label, or one outside of the classes.

@@ -100,7 +100,7 @@ class FeatureDataset:
 
     @property
     def epoch(self) -> int:
-        """What was last set."""
+        """The epoch that was last set."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:

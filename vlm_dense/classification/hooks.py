@@ -1,4 +1,4 @@
-"""Where a training started, where it ended and what it cost."""
+"""Metrics before and after a training, and its cost."""
 
 from __future__ import annotations
 

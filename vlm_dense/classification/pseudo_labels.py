@@ -1,4 +1,4 @@
-"""Images that nobody has labelled, and the labels that zero-shot CLIP gives to some of them."""
+"""Unlabelled images, and pseudo-labels of zero-shot CLIP for some of them."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ vlm-dense --print-completion SHELL prints what bash, zsh and others read to comp
 
 
 def summary(name: str) -> str:
-    """What a program does, by the first line of its docstring; the program is not imported."""
+    """Summary of a program, the first line of its docstring; the program is not imported."""
     source = Path(__file__).with_name(f'{PROGRAMS[name]}.py').read_text(encoding='utf-8')
     return (ast.get_docstring(ast.parse(source)) or '').partition('\n')[0].partition(': ')[0].rstrip('.')
 

@@ -192,7 +192,7 @@ def _plain(value: Any) -> Any:
 
 
 def existing_images(paths: Sequence[str]) -> None:
-    """Look whether files and folders of images are there, before a model is built.
+    """Check whether files and folders of images are there, before a model is built.
 
     Raises:
         DataError: names the first that is not.

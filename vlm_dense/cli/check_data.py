@@ -1,4 +1,4 @@
-"""Look at the data of a config before training: counts, sizes, classes, files that cannot be used, and images.
+"""Check the data of a config before training: counts, sizes, classes, files that cannot be used, and images.
 
 vlm-dense check-data configs/denseclip/denseclip_own-masks.py --data-root DIR --classes names.txt
 """

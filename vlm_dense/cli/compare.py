@@ -68,7 +68,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _look_for(method: str) -> None:
-    """Look whether a method has a config at all."""
+    """Check whether a method has a config at all."""
     stems = [path.stem for path in list_configs(CONFIGS)]
     if not any(stem.startswith(f'{method}_') for stem in stems):
         known = {stem.rpartition('_')[0] for stem in stems}

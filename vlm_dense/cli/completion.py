@@ -14,14 +14,14 @@ _FUNCTIONS = dict(
     bash=f'{_CONFIGS}() {{\n  compgen -W "$(vlm-dense models --names)" -- "$1"\n  compgen -f -- "$1"\n}}',
     zsh=f'{_CONFIGS}() {{\n  compadd -- $(vlm-dense models --names)\n  _files\n}}',
 )
-"""What completes a config: names of models, and files. Other shells complete files."""
+"""Completions of a config: names of models, and files. Other shells complete files."""
 _FILES, _FOLDERS = ('FILE', 'CHECKPOINT'), ('DIR',)
 """Placeholders of options that take such."""
 _POSITIONAL_FILES = ('checkpoint', 'image', 'images', 'out')
 
 
 def script(shell: str, programs: Mapping[str, tuple[str, argparse.ArgumentParser]]) -> str:
-    """What a shell reads to complete programs, their options, files and names of models.
+    """Shell script that completes programs, their options, files and names of models.
 
     Args:
         shell: bash, zsh, or another that shtab writes for.

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
 
 def sizes(found: dict) -> str:
-    """What batches and sizes a file takes, in words."""
+    """Batch and image sizes that a file accepts, in words."""
     batch = 'batches of any size' if found['batch'] else 'one at a time'
     if found['size'] is not None:
         return f'{batch}, {found["size"][0]} x {found["size"][1]} px (height x width)'

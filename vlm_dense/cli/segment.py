@@ -38,7 +38,7 @@ def parser() -> arguments.Parser:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Look at what needs no model: images are there, options fit, and names are given where the model has none.
+    """Check what needs no model: images exist, options fit, and class names are given if the model has none.
 
     Raises:
         UserError: what cannot work.
@@ -51,7 +51,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def check_model(args: argparse.Namespace) -> None:
-    """Look whether the options that choose a model fit.
+    """Check whether the options that choose a model fit.
 
     Raises:
         ConfigError: they do not.
@@ -136,7 +136,7 @@ def report(result: dict) -> list[dict]:
 
 
 def side_by_side(args: argparse.Namespace) -> list[tuple[str, str]]:
-    """Each image, and the file where the labels of all methods will stand beside it."""
+    """Each image, and the output file for the labels of all methods beside it."""
     from vlm_dense.inference.common import file_names, image_list
 
     images = image_list(args.image)

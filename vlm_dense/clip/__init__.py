@@ -1,4 +1,4 @@
-"""The vision-language model; the only package that knows open_clip."""
+"""The vision-language model; the only package that imports open_clip."""
 
 from vlm_dense.clip.architectures import model_config
 from vlm_dense.clip.fit import check_fit

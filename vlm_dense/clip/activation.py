@@ -1,4 +1,4 @@
-"""Whether CLIP weights need QuickGELU or GELU, which they do not tell themselves."""
+"""Choice of QuickGELU or GELU for CLIP weights, which do not record it."""
 
 from __future__ import annotations
 

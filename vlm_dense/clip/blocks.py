@@ -1,4 +1,4 @@
-"""Attention and transformer block of both towers; the one place that knows the inside of open_clip's block.
+"""Attention and transformer block of both towers; the only place that depends on the internals of open_clip's block.
 
 :class:`Attention` and :class:`Block` take the weights of open_clip's ``nn.MultiheadAttention`` and
 ``ResidualAttentionBlock`` over, under the same names. Prompts, shared keys and values, masks, packed sequences and

@@ -97,7 +97,7 @@ def file_digest(path: str | os.PathLike) -> str:
 
 
 class BoundedCache:
-    """The last few results, by what they were computed from; one thread at a time computes one, without gradient.
+    """Cache of the last results, keyed by their inputs; computed without gradient by one thread at a time.
 
     Args:
         size: Number of results that are kept; the one that was not asked for the longest time goes first.
@@ -117,7 +117,7 @@ class BoundedCache:
         return len(self._kept)
 
     def get(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """The result for ``key``, computed now if it is not there; of a tensor, a copy."""
+        """The result for ``key``, computed if it is missing; of a tensor, a copy."""
         with self._lock:
             if key not in self._kept:
                 with torch.no_grad():

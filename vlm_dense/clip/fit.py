@@ -1,4 +1,4 @@
-"""Whether a state dict is what a module needs: names, shapes, kinds and values."""
+"""Check of a state dict against a module: names, shapes, dtypes and values."""
 
 from __future__ import annotations
 

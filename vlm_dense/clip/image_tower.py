@@ -1,4 +1,4 @@
-"""What CLIP's two image towers share: any input size, and every feature that the methods ask for.
+"""Base of CLIP's two image towers: any input size, and every feature that the methods request.
 
 Both towers, ``clip/resnet.py`` and ``clip/vit.py``, are ordinary backbones: ``forward`` returns a tuple of stage maps,
 so ``type='vlm_dense.CLIPViT'`` and ``type='vlm_dense.CLIPResNet'`` work in plain mmseg and mmdet configs. What a
@@ -150,7 +150,7 @@ class PromptTokens:
 
 
 class ImageTower(BaseModule):
-    """What both towers share; see :class:`CLIPViT` and :class:`CLIPResNet`.
+    """Base class of both towers, :class:`CLIPViT` and :class:`CLIPResNet`.
 
     Args:
         arch: open_clip model name, bundled name or open_clip model config, see
@@ -180,14 +180,14 @@ class ImageTower(BaseModule):
         self.image_prompt: nn.Module | None = None
 
     def _finish(self, frozen: bool, image_prompt: dict | None) -> None:
-        """What a constructor does last: build the prompt, which looks at the tower, and freeze."""
+        """Last step of a constructor: build the prompt, which inspects the tower, and freeze."""
         self.frozen = frozen
         if image_prompt is not None:
             self.image_prompt = build_part(image_prompt, class_names=None, text_tower=None, image_tower=self)
         self._freeze(self._frozen_modules())
 
     def _all_but(self, *trained: str) -> list[nn.Module | nn.Parameter]:
-        """What is frozen of a frozen tower: everything but the prompt and these modules."""
+        """Frozen modules of a frozen tower: everything but the prompt and these modules."""
         own = (*self.named_children(), *self.named_parameters(recurse=False))
         return [part for name, part in own if name not in ('image_prompt', *trained)]
 

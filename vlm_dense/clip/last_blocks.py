@@ -1,4 +1,4 @@
-"""What a ViT hands to the part that makes dense features out of its last blocks, and what it gets back."""
+"""Input and output of the part that computes dense features in the last blocks of a ViT."""
 
 from __future__ import annotations
 

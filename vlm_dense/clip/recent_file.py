@@ -21,7 +21,7 @@ class _RecentFile:
         self._key, self._state_dict, self._timer = None, None, None
 
     def take(self, key: tuple) -> dict[str, Tensor] | None:
-        """What was kept under ``key``, which is forgotten; None if nothing was."""
+        """Remove and return the entry of ``key``; None if there is none."""
         with self._lock:
             found = self._state_dict if key == self._key else None
             if found is not None:

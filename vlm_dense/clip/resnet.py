@@ -47,7 +47,7 @@ def _statistics_kept(parts: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def _recomputed(function: Callable[[Tensor], Tensor], x: Tensor, parts: Sequence[nn.Module]) -> Tensor:
-    """What ``parts`` make of ``x``, computed again in the backward pass; running statistics are updated only once."""
+    """Output of ``parts`` for ``x``, recomputed in the backward pass; running statistics are updated only once."""
     if torch.compiler.is_compiling():  # what a graph recomputes has no such side effects
         return checkpoint(function, x, use_reentrant=False)
     contexts = contextlib.nullcontext(), _statistics_kept(parts)

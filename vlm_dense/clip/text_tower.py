@@ -216,7 +216,7 @@ class TextTower(BaseModule):
 
     @torch.compiler.disable  # a look-up on the host, no part of a graph
     def remember(self, compute: Callable[[], Tensor], *sources: nn.Module | Tensor | Hashable) -> Tensor:
-        """What ``compute`` gives, without gradient; computed again only if this tower or a source has changed.
+        """Result of ``compute`` without gradient; recomputed only if this tower or a source has changed.
 
         Args:
             compute: Encodes something with this tower.
@@ -441,7 +441,7 @@ class TextTower(BaseModule):
 
 @dataclass
 class Packing:
-    """The places of the tokens of N causal sequences that are put end to end.
+    """Positions of the tokens of N concatenated causal sequences.
 
     Three sequences of 2, 4 and 1 tokens, padded and packed; ``*`` is padding::
 

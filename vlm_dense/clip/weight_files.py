@@ -134,7 +134,7 @@ def read_content(path: Path, kind: str, allowed: Sequence = (), map_location='cp
 
 
 def is_stored_whole(tensor: Tensor) -> bool:
-    """Whether each number of a tensor has its place in memory, so that a copy takes no more of it."""
+    """Whether each element of a tensor has its own memory, so that a copy takes no more of it."""
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
@@ -183,7 +183,7 @@ def _tensors(node: object, place: str) -> Iterator[tuple[str, Tensor]]:
 
 @contextlib.contextmanager
 def allowed_in_pickles(objects: Sequence) -> Iterator[None]:
-    """Let ``torch.load(weights_only=True)`` build these classes and call these functions, and restore its list after.
+    """Allow these classes and functions in ``torch.load(weights_only=True)``, and restore its list after.
 
     A pickle finds an object under its ``__module__`` and ``__qualname__``, in every version of torch.
     """

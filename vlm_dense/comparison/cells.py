@@ -1,4 +1,4 @@
-"""What a comparison runs: a cell is a method on a data set, by a protocol, with a number of shots and a seed."""
+"""Cells of a comparison: a method on a data set, by a protocol, with a number of shots and a seed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Cell:
 
     @functools.cached_property
     def origin(self) -> dict[str, str]:
-        """Digests of what the results come from beside the config: ``weights`` and ``code``."""
+        """Digests of the inputs of the results besides the config: ``weights`` and ``code``."""
         return dict(weights=weights_digest(self.train or next(iter(self.tests.values()))), code=code_digest())
 
     @functools.cached_property
@@ -206,7 +206,7 @@ def labels_of(cfg: dict) -> str:
 
 
 def selection(cfg: dict) -> str:
-    """What a config chooses hyper-parameters or weights on: 'test', 'validation' or 'none'.
+    """Data on which a config selects hyper-parameters or weights: 'test', 'validation' or 'none'.
 
     It chooses weights if ``default_hooks.checkpoint`` has ``save_best``, and hyper-parameters if its ``PrepareHook``
     has ``search`` data.

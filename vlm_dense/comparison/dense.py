@@ -113,7 +113,7 @@ def _digest(value) -> str:
 
 
 def result_at(path: Path) -> dict | None:
-    """What is in a file of results; None if there is none, or a damaged one."""
+    """Contents of a file of results; None if there is none, or a damaged one."""
     try:
         found = json.loads(path.read_text('utf-8'))
     except (FileNotFoundError, ValueError):
@@ -129,7 +129,7 @@ def write_json(path: Path, value: dict) -> None:
 
 
 def log_into(path: Path) -> None:
-    """Let what is logged from here on go into a file, and only errors to the terminal as well."""
+    """Redirect the log to a file, with errors on the terminal as well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     logger = MMLogger.get_instance('compare_dense', log_file=str(path), file_mode='a')
     for handler in logger.handlers:
@@ -141,7 +141,7 @@ def log_into(path: Path) -> None:
 
 
 def encode_text(cell: Cell, folder: Path) -> None:
-    """Let a cell's model read the embeddings of its names from a file, which is made first if it is not there.
+    """Make a cell's model read the embeddings of its names from a file, which is written first if it is missing.
 
     All methods with the same text tower, prompt and names share the file. Prompts with embeddings that are no (N, D) of
     unit vectors, or depend on the image, are left as they are.

@@ -1,4 +1,4 @@
-"""What a comparison of segmentation models found: CSV, one table, and an image a data set."""
+"""Results of a comparison of segmentation models: CSV, one table, and an image a data set."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_csv(rows: Sequence[dict], path: Path) -> None:
 
 
 def markdown(rows: Sequence[dict], failed: dict[Cell, str], command: str) -> str:
-    """The table, a line a method, with the command that made it and what failed."""
+    """The table, a line a method, with its command and the failures."""
     datasets = list(dict.fromkeys(row['dataset'] for row in rows))
     head = ['method', *(f'{d}: {name}' for d in datasets for name in ('mIoU', 's an image', 'MB'))]
     head += ['mean mIoU'] if len(datasets) > 1 else []

@@ -1,4 +1,4 @@
-"""What a result came from beside its config: the weights that were read, and the code that made it."""
+"""Origin of a result besides its config: the weights that were read, and the code."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _NOT_SHOWN = ('custom_hooks', 'visualizer', 'val_', 'test_evaluator', 'log_', 'e
 
 
 def plans(cells: list[Cell], configs: Path) -> list[dict]:
-    """What each cell runs, see :func:`tell`.
+    """Plan of each cell, see :func:`tell`.
 
     Args:
         cells: Of :func:`vlm_dense.comparison.cells.plan`.
@@ -38,7 +38,7 @@ def plans(cells: list[Cell], configs: Path) -> list[dict]:
 
 
 def tell(cell: Cell, configs: Path) -> dict:
-    """What a cell runs: plain values, as for JSON.
+    """Plan of a cell: plain values, as for JSON.
 
     Returns:
         ``method``, ``dataset``, ``protocol``, ``shots``, ``seed`` and ``tower`` of the cell; ``published``, whether

@@ -1,4 +1,4 @@
-"""What a server of processes has imported before it forks one: set up, as a program is, by importing this module."""
+"""Imports of a fork server before it forks a process: importing this module sets it up as a program."""
 
 import gc
 

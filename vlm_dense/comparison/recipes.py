@@ -1,4 +1,4 @@
-"""What papers change for other sets, numbers of shots and protocols: the ``recipes`` of a config.
+"""Settings of papers for other sets, numbers of shots and protocols: the ``recipes`` of a config.
 
 They are dicts in a dict with free keys. ``sets`` (names, or 'others': all but that of the config file), ``shots``
 (numbers) and ``protocols`` (names) say where one holds: everywhere that they do not exclude. ``length`` is that of the
@@ -80,7 +80,7 @@ def test_options(cfg: dict, dataset: str, protocol: str, shots: int) -> dict[str
 
 
 def of_tests(options: dict[str, object]) -> dict[str, object]:
-    """Those options that a test without training knows."""
+    """The options that apply to a test without training."""
     return {key: value for key, value in options.items() if key.split('.')[0] in ('model', 'test_dataloader')}
 
 

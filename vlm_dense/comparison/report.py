@@ -1,4 +1,4 @@
-"""What a comparison found, as CSV, Markdown and an image."""
+"""Results of a comparison, as CSV, Markdown and an image."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def harmonic_rows(rows: list[dict]) -> list[dict]:
 
 
 def kind_of(row: dict) -> str:
-    """What sets a row apart from those that train on given labels and see no test image: '' or the words for it."""
+    """Kind of a row, in words; '' for training on given labels without test images."""
     if row['transductive']:
         return 'transductive'
     if row['selection'] == 'test':

@@ -74,7 +74,7 @@ def run_cells(cells: list[Cell], out: Path, workers: int, told: Callable[[int, i
 
 
 def results(cells: list[Cell], out: Path) -> dict[Cell, dict[str, dict]]:
-    """What the tests found that have been made, test set name -> result, see :func:`run_cell`."""
+    """Results of the finished tests, test set name -> result, see :func:`run_cell`."""
     found: dict[Cell, dict[str, dict]] = {}
     for cell in cells:
         paths = {name: out / 'cells' / cell.folder / f'{file}.json' for name, file in cell.files.items()}
@@ -84,7 +84,7 @@ def results(cells: list[Cell], out: Path) -> dict[Cell, dict[str, dict]]:
 
 
 def result_at(path: Path) -> dict | None:
-    """What a test found; None if there is no result, or a damaged one, which is made again."""
+    """Result of a test; None if there is none, or a damaged one, which is computed again."""
     try:
         result = json.loads(path.read_text('utf-8'))
     except (FileNotFoundError, ValueError):

@@ -28,7 +28,7 @@ class PixelText:
         channels: int | list[int],
         project: bool = True,
     ) -> None:
-        """What the constructor of the module calls.
+        """Called by the constructor of the module.
 
         Args:
             class_names: Names in label order, which the module has checked.

@@ -1,4 +1,4 @@
-"""What methods share that look at data before they are used: the caches, probes and searches of frozen features."""
+"""Base of methods that are fitted to data before use: the caches, probes and searches of frozen features."""
 
 from __future__ import annotations
 

@@ -307,7 +307,7 @@ class WiderContext(LearnedContext):
 
 
 class PrecomputedEmbeddings(TextPrompt):
-    """A text prompt without a text tower: class embeddings of a published file, or those that an exported model keeps.
+    """A text prompt without a text tower: class embeddings of a published file or an exported model.
 
     Args:
         class_names: Names in label order.

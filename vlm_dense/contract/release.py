@@ -1,4 +1,4 @@
-"""What the official releases of methods save, and how it gets in here."""
+"""Contents of the official releases of methods, and how they are loaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def block_before(pattern: str, name: str) -> dict[str, Callable]:
 
 
 _REBUILT = ('token_prefix', 'token_suffix')
-"""What releases of the CoOp family save beside the vectors and what follows from class names."""
+"""Entries in releases of the CoOp family besides the vectors and buffers that follow from class names."""
 
 
 def release_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

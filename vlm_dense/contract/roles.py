@@ -19,7 +19,7 @@ from vlm_dense.registry import MODELS
 
 
 class ImagePrompt:
-    """Mixin of what changes images or puts tokens into the image tower; alone ``class X(ImagePrompt, BaseModule)``.
+    """Mixin of modules that change images or add tokens to the image tower; alone ``class X(ImagePrompt, BaseModule)``.
 
     Attributes:
         plain: Features of the tower without prompts that :meth:`prompt` wants to see.
@@ -32,7 +32,7 @@ class ImagePrompt:
     def prompt(
         self, images: Tensor, text: Tensor | None = None, plain: ImageFeatures | None = None
     ) -> tuple[Tensor, PromptTokens | None]:
-        """What enters the image tower.
+        """Input of the image tower.
 
         Args:
             images: (B, 3, H, W), normalised.
@@ -110,7 +110,7 @@ def labels_of(data_samples: Sequence, num_classes: int) -> Tensor:
 
 @dataclass
 class Step:
-    """What an iteration has computed, for its loss.
+    """Intermediate results of an iteration, for its loss.
 
     Attributes:
         images: (B, 3, H, W) as they came from the data, normalised; ``None`` if features did.

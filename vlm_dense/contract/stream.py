@@ -40,11 +40,11 @@ class StreamAdaptation(TestTimeAdaptation):
         raise NotImplementedError
 
     def changes(self) -> list:
-        """What the images since the last call have changed: tensors and numbers in lists and dicts."""
+        """Changes of the state by the images since the last call: tensors and numbers in lists and dicts."""
         raise NotImplementedError
 
     def replay(self, changes: list) -> None:
-        """Change the state as :meth:`changes` says of the images that follow; nothing is computed."""
+        """Apply :meth:`changes` of the next images to the state; nothing is computed."""
         raise NotImplementedError
 
     def check_process(self) -> None:

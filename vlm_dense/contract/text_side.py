@@ -1,4 +1,4 @@
-"""The text side of a model: text tower, text prompt, image prompt, and what is computed with them.
+"""The text side of a model: text tower, text prompt, image prompt, and their outputs.
 
 The classifier, DenseCLIP and MaskCLIP's head each have one. A model registers the three modules itself, so that their
 parameters stand at its top level (``text_encoder.*``, ``text_prompt.*``, ``image_prompt.*``), and gives them to a
@@ -93,7 +93,7 @@ class TextSide:
 
     @property
     def modules(self) -> tuple[TextTower | None, TextPrompt, nn.Module | None]:
-        """What the owner registers: ``text_encoder``, ``text_prompt`` and ``image_prompt``."""
+        """Modules that the owner registers: ``text_encoder``, ``text_prompt`` and ``image_prompt``."""
         return self.text_encoder, self.text_prompt, self.image_prompt
 
     @property
@@ -215,7 +215,7 @@ class TextSide:
         return tower.remember(lambda: prompt(tower), prompt)
 
     def classifier_weights(self) -> Tensor:
-        """Class embeddings as a classifier compares them, float32: of unit length, unless the prompt says otherwise."""
+        """Classifier weights from class embeddings, float32: of unit length, unless the prompt overrides it."""
         return self.text_prompt.classifier_weights(self.class_embeddings().float())
 
     # --- comparison -----------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def other_case(folder: str, suffix: str) -> list[str]:
 
 
 def open_header(source: str | bytes) -> Image.Image:
-    """An image of which only the header has been read, whatever its size; close it.
+    """An image with only its header read, of any size; close it.
 
     Pillow's own limit, which counts pixels before anybody can ask for them, is off meanwhile.
     """
@@ -73,7 +73,7 @@ def open_header(source: str | bytes) -> Image.Image:
 
 
 def check_pixels(size: tuple[int, int], max_pixels: int | None, what: str) -> None:
-    """Refuse an image by what its header says, before memory is taken for it.
+    """Refuse an image by its header, before memory is allocated for it.
 
     Args:
         size: Width and height.
@@ -141,7 +141,7 @@ class LoadImage(LoadImageFromFile):
     """
 
     remedy = 'Replace it, or leave it out of ann_file.'
-    """What the message on a file that cannot be read ends with."""
+    """End of the message on a file that cannot be read."""
 
     def __init__(self, max_pixels: int | None = MAX_PIXELS, **kwargs):
         super().__init__(**kwargs)
@@ -245,7 +245,7 @@ class LoadMask(LoadAnnotations):
 
 @TRANSFORMS.register_module()
 class CheckSeg(BaseTransform):
-    """Look at the mask that ``LoadAnnotations`` read; place it right after.
+    """Check the mask that ``LoadAnnotations`` read; to be placed right after it.
 
     Args:
         num_classes: Labels must be below it, or ``ignore_index``.

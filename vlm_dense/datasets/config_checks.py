@@ -85,7 +85,7 @@ def _is_local(dataset: dict) -> bool:
 
 
 def check_data(cfg: Config, loaders: Sequence[str] = LOADERS) -> None:
-    """Look whether the data that a config names are there.
+    """Check whether the data that a config names are there.
 
     Folders and annotation files of every data set on local disk must exist; of mmseg's data sets, a split must not be
     empty and every image must exist and have a mask.
@@ -191,7 +191,7 @@ def _names(dataset: dict) -> tuple[str, ...] | None:
 
 
 def check_masks(cfg: Config) -> None:
-    """Let masks be checked as they are read: :class:`LoadMask` instead of mmseg's ``LoadAnnotations``.
+    """Check masks as they are read: :class:`LoadMask` instead of mmseg's ``LoadAnnotations``.
 
     Pipelines of mmseg's data sets that check no labels get a :class:`CheckSeg`. What the test pipeline checks, a
     ``tta_pipeline`` checks as well.
@@ -213,7 +213,7 @@ def check_masks(cfg: Config) -> None:
 
 
 def _check_labels(cfg: Config, dataset: dict) -> None:
-    """Let the labels of a data set be compared with its number of classes, if nothing does yet."""
+    """Compare the labels of a data set with its number of classes, if nothing does yet."""
     kind, pipeline = registered(ROOT_DATASETS, dataset['type']), dataset.get('pipeline') or []
     if not (inspect.isclass(kind) and issubclass(kind, BaseSegDataset)):
         return

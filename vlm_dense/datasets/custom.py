@@ -23,7 +23,7 @@ VALIDATION_SHARE = 5
 
 
 def part_of(items: Sequence, split: str) -> list:
-    """The items of a split, where nothing else says which they are: every fifth is for validation, the others train.
+    """The items of a split without split files: every fifth is for validation, the others train.
 
     Raises:
         ConfigError: a split that is neither 'train' nor 'val'.

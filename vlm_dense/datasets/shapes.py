@@ -89,7 +89,7 @@ def shapes_metainfo(label: str = 'shape', classes: str | Sequence[str] = 'all', 
 
 @DATASETS.register_module()
 class ShapesDataset(BaseDataset):
-    """Scenes of drawn objects, made on the fly: nothing is read, nothing is written.
+    """Scenes of drawn objects, generated on the fly: nothing is read, nothing is written.
 
     A data info holds what :class:`DrawScene` needs; the pipeline draws. Scene ``i`` of a split and a seed has the
     same objects at the same places in every domain and at every size.
@@ -171,7 +171,7 @@ class ShapesDataset(BaseDataset):
         return [dict(img_id=i) for i in range(self.num_scenes)]
 
     def get_data_info(self, idx: int) -> dict:
-        """What :class:`DrawScene` needs to draw scene ``idx``; scenes of one object know their ``gt_label`` before."""
+        """Input of :class:`DrawScene` for scene ``idx``; for scenes of one object with ``gt_label``."""
         info = super().get_data_info(idx)
         name = f'{self.seed}/{self.split}/{info["img_id"]}'
         path = f'shapes/{self.domain}/{name}.png'
@@ -238,7 +238,7 @@ def coco_mask(mask: np.ndarray) -> dict:
 
 @TRANSFORMS.register_module()
 class DrawScene(BaseTransform):
-    """Draw the scene of a data info of :class:`ShapesDataset`; takes the place of loading image and annotations.
+    """Draw the scene of a data info of :class:`ShapesDataset`; replaces loading of image and annotations.
 
     Added keys, for a scene of n objects, labels being indices into the data set's classes:
 

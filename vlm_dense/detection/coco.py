@@ -27,7 +27,7 @@ def _is_number(value) -> bool:
 
 
 def _fill_areas(annotations: list[dict]) -> None:
-    """Let annotations without area, which mmdet and pycocotools need, have that of their box."""
+    """Set missing areas of annotations, which mmdet and pycocotools need, to that of their box."""
     for annotation in annotations:
         box = annotation.get('bbox')
         if annotation.get('area') is None and isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)):

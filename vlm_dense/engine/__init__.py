@@ -1,1 +1,1 @@
-"""What runs a training beyond mmengine's own: configs, programs, hooks, samplers, checkpoints."""
+"""Training beyond mmengine's own: configs, programs, hooks, samplers, checkpoints."""

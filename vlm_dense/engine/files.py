@@ -27,7 +27,7 @@ _STEP = re.compile(r'(?:iter|epoch)_(\d+)\.pth')
 
 
 def partial_of(path: str | Path) -> Path:
-    """Where the file or folder ``path`` is written before it takes its place; its suffix is that of ``path``."""
+    """Temporary path of the file or folder ``path`` until it is complete; with the suffix of ``path``."""
     path = Path(path)
     return path.with_name(f'.{path.stem}{PARTIAL}{path.suffix}')
 
@@ -150,7 +150,7 @@ def write_last(work_dir: str, checkpoint: str) -> None:
 
 
 def local_path(work_dir: str | Path, recorded: str) -> str:
-    """Where a file recorded by its path lies: in the work dir if it is there, which may be a copy of the first one."""
+    """Location of a recorded file: in the work dir if it is there, which may be a copy of the first one."""
     here = os.path.join(work_dir, re.split(r'[\\/]', recorded)[-1])
     return here if os.path.exists(here) or _is_work_dir(os.path.dirname(recorded)) else recorded
 

@@ -19,7 +19,7 @@ def seed_generators(key: int) -> None:
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
-    """Give Python, numpy and torch on the CPU the state back that they had; GPUs are not touched."""
+    """Restore the generators of Python, numpy and torch on the CPU; GPUs are not touched."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:

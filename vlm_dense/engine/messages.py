@@ -1,4 +1,4 @@
-"""What a user can fix, told in one message: programs print it and leave with status 2, without traceback.
+"""Errors that a user can fix, in one message: programs print it and exit with status 2, without traceback.
 
 Nothing heavy is imported here, so that a program can say what is wrong with its arguments before it imports torch.
 """

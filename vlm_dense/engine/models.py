@@ -1,4 +1,4 @@
-"""What the engine does to models of any task."""
+"""Operations of the engine on models of any task."""
 
 from __future__ import annotations
 

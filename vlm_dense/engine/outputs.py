@@ -1,4 +1,4 @@
-"""What may be written where: an output replaces no input, and no file that this program did not write."""
+"""Rules for outputs: they replace no input, and no file that this program did not write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WRITTEN = '.vlm_dense_written'
 
 
 def claim(outputs: Iterable[str | os.PathLike], inputs: Iterable[object] = ()) -> None:
-    """Look whether files may be written, and note that they are this program's; call it before the first is written.
+    """Check whether files may be written, and note that they are this program's; call it before the first is written.
 
     A file that is there already may be replaced only if a call before has noted it. All programs write through this.
 

@@ -1,4 +1,4 @@
-"""What our programs do to their process before they begin; no import does it."""
+"""Setup of the process by our programs before they begin; no import does it."""
 
 from vlm_dense.libraries import import_quietly, name_packages
 

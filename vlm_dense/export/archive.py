@@ -1,4 +1,4 @@
-"""What of a .pt2 reaches torch: an archive written again from parts that were checked.
+"""Archive of a .pt2 for torch, rebuilt from checked parts.
 
 ``torch.export.load`` unpickles what an archive holds beside weights, loads compiled libraries, looks up any function
 that the graph names, evaluates formulas of sizes as Python, and writes names of nodes into source code that it runs.

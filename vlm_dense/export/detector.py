@@ -36,7 +36,7 @@ class ExportedDetector(BaseDetector):
         self.levels = found['levels']
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: list | None = None) -> tuple[list[Tensor], ...]:
-        """What the head gives: of each kind of output the maps of all levels."""
+        """Outputs of the head: of each kind the maps of all levels."""
         maps = self.file(batch_inputs)
         return tuple(list(maps[i : i + self.levels]) for i in range(0, len(maps), self.levels))
 

@@ -74,7 +74,7 @@ class ClassifierGraph(Graph):
 
 
 class DetectorGraph(Graph):
-    """What a single-stage head gives before boxes are decoded: of each kind of output the maps of all levels."""
+    """Outputs of a single-stage head before boxes are decoded: of each kind the maps of all levels."""
 
     task = 'detection'
 
@@ -152,7 +152,7 @@ def give_text(part: nn.Module) -> None:
 
 
 class _TowerOfEmbeddings(nn.Module):
-    """What a model reads of a text tower when its class embeddings are given: the temperature, and D."""
+    """Stand-in for the text tower of a model with given class embeddings: the temperature, and D."""
 
     def __init__(self, logit_scale: Tensor, embed_dim: int):
         super().__init__()

@@ -68,7 +68,7 @@ def _are_names(classes) -> bool:
 
 
 def unknown_parts(found: dict) -> Iterator[str]:
-    """What the configs inside a description name that is on no list."""
+    """Names in the configs of a description that are on no list."""
     yield from _not_in(found['pipeline'], STEPS)
     yield from _not_in(found['data_preprocessor'], PREPROCESSORS)
     yield from _not_in(found.get('postprocess', []), POSTPROCESSING)

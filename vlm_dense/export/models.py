@@ -42,7 +42,7 @@ def exported_config(path: str | os.PathLike, task: str) -> Config:
 
 
 class _Head(BaseDecodeHead):
-    """What the inference of segmentors reads of a decode head."""
+    """Stand-in for a decode head with the attributes that the inference of segmentors reads."""
 
     def __init__(self, found: dict):
         super().__init__(
@@ -105,7 +105,7 @@ class ExportedSegmentor(BatchedInference, BaseSegmentor):
         return self.file(inputs)[0]
 
     def class_maps(self, values: Tensor) -> ClassMaps:
-        """What the maps of the file are, as its model says."""
+        """Kind of the maps of the file, as declared by its model."""
         maps = self._maps
         classes = self.decode_head.class_names if maps['of_names'] else None
         return ClassMaps(values, maps['scale'], classes, kind=maps['kind'], background=maps['background'])

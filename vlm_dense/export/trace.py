@@ -45,7 +45,7 @@ class Traced:
 
 @torch.no_grad()
 def trace(graph: Graph, size: Size | None, window: Size | None = None) -> Traced:
-    """Trace a graph and compare what it says with the model, on batches and sizes that it was not traced with.
+    """Trace a graph and compare its outputs with the model's, on other batches and sizes than traced.
 
     Args:
         graph: Of the model.

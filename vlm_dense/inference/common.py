@@ -1,4 +1,4 @@
-"""What the inferencers share: models by name, images in, weights, files out."""
+"""Common code of the inferencers: models by name, input images, weights, output files."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _of_pil(image: Image.Image) -> np.ndarray:
 
 
 def load_image(source: str | np.ndarray, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
-    """uint8 (H, W, 3) BGR as a viewer shows it: turned as its EXIF entry says.
+    """uint8 (H, W, 3) BGR, rotated by its EXIF entry.
 
     Args:
         source: Path or array.

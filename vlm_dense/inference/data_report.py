@@ -35,7 +35,7 @@ IGNORED = 255
 
 @dataclass
 class Report:
-    """What was found in one data set.
+    """Findings in one data set.
 
     Attributes:
         images: Number of images.

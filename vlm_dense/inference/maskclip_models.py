@@ -123,7 +123,7 @@ def maskclip_config(arch: str | dict, pretrained: str | None) -> Config:
 
 
 def limits_of(cfg: Config) -> str | None:
-    """What a model cannot do, for the user to read; ``None`` if there is nothing to say."""
+    """Limitations of a model, for the user; ``None`` if there are none."""
     clip = cfg.model.get('backbone') or {}
     if clip.get('pretrained') != 'bundled':
         return None

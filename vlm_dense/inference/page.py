@@ -61,7 +61,7 @@ class Methods:
 
 @dataclass
 class Answer:
-    """What the page gives for an image.
+    """Result of the page for an image.
 
     Attributes:
         image: Masks and legend, RGB uint8 (h, w, 3).
@@ -75,7 +75,7 @@ class Answer:
 
 
 def segment(inferencer: SegInferencer, path: str | None, names: str, method: str = '') -> Answer:
-    """What the page does with one model.
+    """Segment on the page with one model.
 
     Args:
         inferencer: The model.
@@ -93,7 +93,7 @@ def segment(inferencer: SegInferencer, path: str | None, names: str, method: str
 def segment_side_by_side(
     models: Mapping[str, SegInferencer], chosen: Sequence[str], path: str | None, names: str
 ) -> Answer:
-    """What the page does with a menu: of one method as :func:`segment`, of several their masks side by side.
+    """Segment on the page with a menu of methods: one as :func:`segment`, several side by side.
 
     Args:
         models: Method -> model.

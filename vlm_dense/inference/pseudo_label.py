@@ -40,7 +40,7 @@ Job = tuple[str, str]
 
 @dataclass
 class Outcome:
-    """What became of an image: ``counts`` (256,) pixels a label, or ``reason`` why there is no mask."""
+    """Outcome for an image: ``counts`` (256,) pixels a label, or ``reason`` why there is no mask."""
 
     image: str
     counts: np.ndarray | None = None
@@ -220,7 +220,7 @@ def find_jobs(images: Path, out: Path) -> list[Job]:
 
 
 def kept_counts(image: str, mask: str, digest: str) -> np.ndarray | None:
-    """Pixels of each label (256,) of a mask that need not be made again; None if there is no whole one.
+    """Pixels of each label (256,) of a complete mask that is kept; None if there is none.
 
     Raises:
         DataError: the labels are not those that were written.
@@ -242,7 +242,7 @@ def kept_counts(image: str, mask: str, digest: str) -> np.ndarray | None:
 
 
 def _note_of(png: Image.Image) -> dict | None:
-    """What a mask tells of its making; None if it is no mask of ours."""
+    """Metadata of a mask; None if it is no mask of ours."""
     try:
         note = json.loads(getattr(png, 'text', {})[NOTE])
         return note if {'run', _IMAGE, 'labels'} <= set(note) else None

@@ -35,7 +35,7 @@ TEXTS = (
 
 @dataclass
 class Finding:
-    """What one check found.
+    """Result of one check.
 
     Attributes:
         name: What was checked.

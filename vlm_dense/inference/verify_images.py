@@ -32,7 +32,7 @@ def drawn_images(number: int, side: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def drawn_accuracy(image_tower: ImageTower, text_tower: TextTower, side: int) -> tuple[int, int]:
-    """How many of how many drawn shapes are named right, zero-shot.
+    """Numbers of correctly classified and of all drawn shapes, zero-shot.
 
     Args:
         image_tower, text_tower: In eval mode.

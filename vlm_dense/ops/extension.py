@@ -1,4 +1,4 @@
-"""What takes the place of mmcv's compiled module: kernels on those of torch and torchvision.
+"""Replacement of mmcv's compiled module: kernels on those of torch and torchvision.
 
 Each has the name, the arguments and the output buffers of its namesake in mmcv. float16 and bfloat16 are computed in
 float32 and rounded once. Any other kernel raises NotImplementedError when it is called.

@@ -1,4 +1,4 @@
-"""What mmcv says about how it was compiled; mmengine and mmdet print it at the start of a run."""
+"""mmcv's report on its compilation; mmengine and mmdet print it at the start of a run."""
 
 import torch
 import torchvision

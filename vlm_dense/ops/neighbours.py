@@ -1,4 +1,4 @@
-"""Which boxes can overlap at all, without a look at every pair."""
+"""Candidate pairs of overlapping boxes, without testing every pair."""
 
 import numpy as np
 

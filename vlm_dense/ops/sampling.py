@@ -39,7 +39,7 @@ def within(bins: torch.Tensor, size: tuple[int, int], grid: list[int]) -> tuple[
 
 
 def taps(y: torch.Tensor, x: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The four cells that a bilinear sample at ``y``, ``x`` is made from, and their weights; both (..., 4).
+    """The four cells of a bilinear sample at ``y``, ``x``, and their weights; both (..., 4).
 
     The border cells reach one cell beyond the map; further out all weights are zero. The cells are numbered by row *
     width + column, in the order upper left, upper right, lower left, lower right.

@@ -59,7 +59,7 @@ _TEST_KEYS = ('mode', 'crop_size', 'stride', 'window_batch_size', 'window_multip
 
 
 def check_test_cfg(test_cfg: dict) -> None:
-    """Look whether the ``test_cfg`` of :class:`BatchedInference` can work.
+    """Check whether the ``test_cfg`` of :class:`BatchedInference` can work.
 
     Raises:
         ConfigError: an unknown key or mode; windows that are absent, no pair of positive integers, or leave gaps.
@@ -120,7 +120,7 @@ class BatchedInference:
         return self._forward(crops)
 
     def class_maps(self, values: Tensor) -> ClassMaps:
-        """What the values (B, n, h, w) of :meth:`window_map` are: logits or probabilities, of classes or their names.
+        """Kind of the values (B, n, h, w) of :meth:`window_map`: logits or probabilities, of classes or their names.
 
         Here logits of classes.
         """

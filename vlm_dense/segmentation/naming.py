@@ -14,7 +14,7 @@ from vlm_dense.registry import HOOKS
 
 
 def set_class_names(model: nn.Module, class_names: str | Sequence[str]) -> None:
-    """Let a model of mmseg segment by other classes from now on.
+    """Replace the classes of a model of mmseg.
 
     Args:
         model: With a decode head that has ``set_class_names``, as ``vlm_dense.PixelTextHead``, or a model that has it.

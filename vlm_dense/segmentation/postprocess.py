@@ -32,7 +32,7 @@ CHANNELS_AT_ONCE = 8
 """Maps that are at full size at a time, where steps need whole planes."""
 
 Describe = Callable[[Tensor], ClassMaps]
-"""What the values (B, n, h, w) of a model's maps are."""
+"""Kinds of the values (B, n, h, w) of a model's maps."""
 
 _MERGED = (PlaneStep, OriginalSize, AreaThreshold, ProbabilityThreshold, SumToOne)
 _OF_THE_BEST = (Probabilities, Aliases, ProbabilityThreshold, SumToOne)
@@ -275,7 +275,7 @@ def _original(maps: WindowMaps, meta: dict) -> tuple[int, int]:
 
 
 def _behind(steps: Sequence[Step], describe: Describe) -> Describe:
-    """What the maps are behind steps that treat each pixel, or window, by itself."""
+    """Kind of the maps after steps that treat each pixel, or window, by itself."""
     return lambda values: outcome_of(steps, describe(values))
 
 

@@ -1,4 +1,4 @@
-"""What zero-shot segmentation is measured by."""
+"""Metrics of zero-shot segmentation."""
 
 from __future__ import annotations
 

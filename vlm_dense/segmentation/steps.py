@@ -77,7 +77,7 @@ class Step(nn.Module):
         return maps
 
     def fitted(self, strips: Iterable[ClassMaps]) -> Callable[[ClassMaps], ClassMaps]:
-        """The step as it is taken on strips of rows, having seen all of an image; by default it needs to see none."""
+        """The step for strips of rows, fitted to the whole image; by default it needs no fit."""
         return self.refine
 
     @property
@@ -95,7 +95,7 @@ class Step(nn.Module):
 
 
 class PlaneStep(Step):
-    """A step on maps at the size of an image, which looks at neighbouring pixels and treats each channel by itself."""
+    """A step on maps at the size of an image that uses neighbouring pixels and treats each channel by itself."""
 
     def on(self, image: Tensor) -> Callable[[Tensor], Tensor]:
         """A function of maps (n, H, W), for an image (3, H, W)."""
@@ -104,7 +104,7 @@ class PlaneStep(Step):
 
 @MODELS.register_module()
 class Aliases(Step):
-    """What a class with several names gets.
+    """Score of a class with several names.
 
     Args:
         keep: The ``'max'`` or ``'mean'`` over its names, or ``'first'``: names after the first, which is the published

@@ -30,7 +30,7 @@ from vlm_dense.registry import HOOKS
 _ELEMENTS = {'cpu': 2**19, 'other': 2**24}
 """Elements of a strip: what a core's cache holds, and what keeps a GPU busy."""
 _EPS = torch.finfo(torch.float32).eps
-"""What mmseg adds to the denominators of mean and accuracy."""
+"""Epsilon of mmseg in the denominators of mean and accuracy."""
 
 Size = tuple[int, int]
 
@@ -59,7 +59,7 @@ class Enlargement:
         self._share = (1 - weights.gather(1, lower[:, None])).to(device)[..., None]  # of the upper row
 
     def source(self, rows: slice) -> slice:
-        """Rows of the small map that the large map's ``rows`` are made of."""
+        """Rows of the small map that the large map's ``rows`` are interpolated from."""
         lower, upper = self._bounds
         return slice(lower[rows.start], upper[rows.stop - 1] + 1)
 
@@ -195,7 +195,7 @@ def channels_last(maps: Tensor) -> Tensor:
 
 
 def use_strips(model: nn.Module) -> None:
-    """Let the decode heads of mmseg in ``model`` take their loss strip by strip, where that is exact.
+    """Make the decode heads of mmseg in ``model`` compute their loss strip by strip, where that is exact.
 
     Heads with a ``loss_by_feat`` of their own keep it; of all others it becomes :func:`loss_by_strips`. Weights, their
     names and the losses stay as they are. The segmentors of this package do so by themselves, :class:`StripLossHook`

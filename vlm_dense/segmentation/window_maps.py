@@ -137,7 +137,7 @@ def original_size(maps: Tensor, meta: dict, align_corners: bool = False) -> Tens
 
 
 class StripMaps:
-    """What :func:`original_size` gives of merged maps, a few rows at a time.
+    """Result of :func:`original_size` for merged maps, a few rows at a time.
 
     Args:
         maps: The windows.

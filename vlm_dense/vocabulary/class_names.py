@@ -121,7 +121,7 @@ def one_name_each(names: str | Sequence[str] | None, number: int | None = None, 
 
 
 def check_names(names: Sequence[str] | None, repeated: bool = False) -> None:
-    """Look whether names, one a class, can be told apart by a text tower.
+    """Check whether names, one a class, can be told apart by a text tower.
 
     Args:
         names: In label order.
@@ -165,7 +165,7 @@ class _EqualNamesError(ClassNamesError):
 
 
 def check_distinct(classes: Sequence[Sequence[str]]) -> None:
-    """Look whether every class has a name, and no two classes have the same one.
+    """Check whether every class has a name, and no two classes have the same one.
 
     Names are the same if CLIP's tokenizer makes the same of them: it knows no upper case and no width of spaces.
 

@@ -1,4 +1,4 @@
-"""How the files of the data sets lie: one class for each kind of folder, a table of sets in ``data/classification``.
+"""File layouts of the data sets: one class for each kind of folder, a table of sets in ``data/classification``.
 
 A layout knows its classes, their parts ('train', 'val', 'test') and the images of each part. It reads what it is asked
 for and keeps nothing. An image is ``dict(img_path, gt_label)``, or ``dict(img_path, gt_labels, unknown_labels)`` in
@@ -132,7 +132,7 @@ class AircraftLists(Layout):
 
 
 class ClassFolders(Layout):
-    """ImageNet and what was made after it: a folder of images for each class, called by its WordNet id.
+    """ImageNet and its variants: a folder of images for each class, named by its WordNet id.
 
     Labels count the folders in sorted order. Names come from the CoOp group's ``classnames.txt``, lines 'id name', of
     the set or else of ImageNet.

@@ -1,4 +1,4 @@
-"""What a protocol of a comparison says."""
+"""Interface of a protocol of a comparison."""
 
 from __future__ import annotations
 

@@ -273,7 +273,7 @@ def _dataset_meta(runner) -> dict | None:
 
 
 def class_differences(saved: Sequence[str], wanted: Sequence[str]) -> str:
-    """Where the names of a checkpoint and those of data differ, in sentences."""
+    """Differences between the names of a checkpoint and of data, in sentences."""
     if sorted(saved) == sorted(wanted):
         label = next(i for i, (a, b) in enumerate(zip(saved, wanted, strict=True)) if a != b)
         return f'the same names in another order, first label {label}: {saved[label]!r} -> {wanted[label]!r}.'

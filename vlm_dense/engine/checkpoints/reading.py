@@ -71,7 +71,7 @@ def _history_method(owner: type, name: str):
 
 
 def _numpy_functions() -> list:
-    """What numpy's scalars and arrays are rebuilt with, under the names of numpy 2 and 1."""
+    """Functions that rebuild numpy's scalars and arrays, under the names of numpy 2 and 1."""
     multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
     functions = []
     for module in ('numpy._core.multiarray', 'numpy.core.multiarray'):

@@ -63,7 +63,7 @@ class ResumeCheckHook(Hook):
 
 
 def read_assignments(text: object) -> dict | None:
-    """What the text of a config assigns, as mmengine prints it into checkpoints; nothing of it is run.
+    """Assignments in the text of a config, as mmengine prints it into checkpoints; nothing is executed.
 
     Args:
         text: Assignments of literals and of ``dict(...)``.

@@ -139,7 +139,7 @@ class SafeCheckpointHook(CheckpointHook):
         return metrics[key] is not None and self.is_better_than[key](metrics[key], best)
 
     def _of(self, key: str) -> str:
-        """What mmengine adds to the names under which it keeps the best of a metric."""
+        """Suffix in mmengine's names of the best value of a metric."""
         return '' if len(self.key_indicators) == 1 else f'_{key}'
 
     def _remember(self, key: str, path: str) -> None:
@@ -208,7 +208,7 @@ def best_checkpoint(runner: Runner) -> str | None:
 
 
 def _as_after_step(runner: Runner) -> None:
-    """Let the message hub tell the iteration and the epoch that were last, as it does between two, not those to come.
+    """Set the message hub to the last iteration and epoch, as between two iterations, not the next ones.
 
     What is saved before the next iteration, or because there is none, then equals what an uninterrupted run saves.
     """

@@ -47,7 +47,7 @@ def check_class_count(cfg: Config, names: Sequence[str] | None) -> None:
 
 
 def use_classes(cfg: Config, names: Sequence[str]) -> None:
-    """Give all data sets of a config these classes, and all heads their number; what ``--classes`` does.
+    """Set these classes in all data sets of a config, and their number in all heads, for ``--classes``.
 
     Args:
         cfg: The config, which is changed.
@@ -81,7 +81,7 @@ def use_classes(cfg: Config, names: Sequence[str]) -> None:
 
 
 def count_classes(cfg: Config, number: int) -> None:
-    """Give all heads of a config that say for how many classes they are another number."""
+    """Set the number of classes in all heads of a config that have one."""
     for _, head in _heads(cfg.model):
         head['num_classes'] = number
 
@@ -90,7 +90,7 @@ def count_classes(cfg: Config, number: int) -> None:
 
 
 def check_values(cfg: Config, loaders: Sequence[str] = LOADERS) -> None:
-    """Look whether numbers of a config are in their range, where nothing else looks or says where they stand.
+    """Check whether numbers of a config are in their range, where nothing else checks them or names their key.
 
     Raises:
         ConfigError: names the key.

@@ -1,4 +1,4 @@
-"""What a config may name: keys that something reads, and the classes of its types."""
+"""Valid names in a config: keys that are read somewhere, and the classes of its types."""
 
 from __future__ import annotations
 

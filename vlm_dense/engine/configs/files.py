@@ -133,7 +133,7 @@ def _move_data(node, old: str, new: str) -> None:
 
 
 def _check_files(path: str, above: tuple[str, ...]) -> None:
-    """Look whether a config and the files that it builds on are there, are Python, and go round in no circle."""
+    """Check whether a config and the files that it builds on are there, are Python, and go round in no circle."""
     real = os.path.realpath(path)
     if real in above:
         chain = ' -> '.join(os.path.relpath(p) for p in (*above[above.index(real) :], real))

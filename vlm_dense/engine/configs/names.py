@@ -91,7 +91,7 @@ def existing_config(path: str | Path, others: Collection[str] = ()) -> Path:
 
 
 def bases(tree: ast.Module) -> list[str]:
-    """What ``_base_`` names in a parsed config; nothing if it is an expression, which mmengine evaluates."""
+    """Names in ``_base_`` of a parsed config; none if it is an expression, which mmengine evaluates."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(getattr(t, 'id', None) == '_base_' for t in node.targets):
             try:

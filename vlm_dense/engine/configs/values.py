@@ -185,7 +185,7 @@ def _check_class_weights(node, place: str) -> None:
 
 
 def check_windows(test_cfg: Mapping, key: str = 'test_cfg') -> None:
-    """Look whether the windows of a segmentor's test are there and leave no gaps.
+    """Check whether the windows of a segmentor's test are there and leave no gaps.
 
     Args:
         test_cfg: With ``crop_size`` and ``stride``.

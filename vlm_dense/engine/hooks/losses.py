@@ -56,7 +56,7 @@ class StopOnInvalidLoss(Hook):
         self._stop(runner, ', '.join(f'{k} is {v}' for k, v in parts.items()))
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Look at the weights: the update of this iteration may have broken them after a sound loss."""
+        """Check the weights: the update of this iteration may have broken them after a finite loss."""
         bad = [k for k, p in runner.model.named_parameters() if p.requires_grad and not torch.isfinite(p).all()]
         if bad:
             self._stop(runner, f'The update made {len(bad)} weights NaN or infinite, first {bad[0]},')

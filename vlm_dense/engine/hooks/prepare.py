@@ -16,7 +16,7 @@ from vlm_dense.registry import HOOKS
 
 
 def prepare_data_set(dataset, model: nn.Module) -> None:
-    """Let a data set that asks for it (``prepare(model)``) see the model: features instead of images."""
+    """Pass the model to a data set with ``prepare(model)``: features instead of images."""
     if hasattr(dataset, 'prepare'):
         dataset.prepare(model)
 
@@ -61,7 +61,7 @@ class PrepareHook(Hook):
         self._prepare(runner)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Tell the data set the epoch."""
+        """Set the epoch of the data set."""
         if hasattr(runner.train_dataloader.dataset, 'set_epoch'):
             runner.train_dataloader.dataset.set_epoch(runner.epoch)
 

@@ -20,7 +20,7 @@ _PARTS = ('backbone', 'neck', 'context_decoder', 'decode_head', 'identity_head',
 
 
 def compile_parts(model: nn.Module, **options: Any) -> list[str]:
-    """Let ``torch.compile`` take the parts of a model that map tensors to tensors.
+    """Compile the parts of a model that map tensors to tensors with ``torch.compile``.
 
     These are CLIP's towers, wherever they are in the model, and its backbone, neck, context decoder and dense heads.
     Data samples, losses, the look-up of what a frozen tower remembers, and the optimiser stay outside. Weights, their

@@ -1,4 +1,4 @@
-"""What the command-line programs share: arguments, checks, processes and runs."""
+"""Common code of the command-line programs: arguments, checks, processes and runs."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _same_but_for_order(a: Sequence, b: Sequence) -> bool:
 
 
 def check_parts(cfg: Config) -> None:
-    """Look whether a config has what a training needs.
+    """Check whether a config has what a training needs.
 
     Raises:
         ConfigError: names the keys that are missing.
@@ -245,7 +245,7 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train as ``tools/train.py`` says."""
+    """Run the training of ``tools/train.py``."""
     with ExitStack() as held:
         with user_errors(once_per_machine=True):
             cfg = prepare(args, ('train_dataloader', 'val_dataloader'))
@@ -298,7 +298,7 @@ def _left_by(work_dir: str) -> str:
 
 
 def test(args: argparse.Namespace) -> dict:
-    """Test as ``tools/test.py`` says.
+    """Run the test of ``tools/test.py``.
 
     Returns:
         The metrics.

@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes at its peak."""
+"""Peak memory of a computation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PeakMemory:
         self.before: float | None = None
 
     def start(self) -> PeakMemory:
-        """Give unused memory back and count the peak from here."""
+        """Release unused memory and reset the peak."""
         gc.collect()
         if self.device.type == 'cuda':
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -39,7 +39,7 @@ class PeakMemory:
 
     @property
     def peak(self) -> float | None:
-        """The most since the start; None where it cannot be told."""
+        """The peak since the start; None where it cannot be measured."""
         if self.device.type == 'cuda':
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         return self._of_process('VmHWM') if _CLEAR.exists() else None

@@ -76,7 +76,7 @@ class ResumableTestLoop(TestLoop):
 
     @contextmanager
     def _without(self, count: int) -> Iterator[None]:
-        """Let the sampler leave out its first samples."""
+        """Make the sampler skip its first samples."""
         batches = self.dataloader.batch_sampler
         sampler, batches.sampler = batches.sampler, list(batches.sampler)[count:]
         try:

@@ -23,7 +23,7 @@ from vlm_dense.errors import CheckpointError, ConfigError, DataError, UserError
 
 @contextmanager
 def _saved_whole(path: str) -> Iterator[None]:
-    """Let what is written at ``partial_of(path)`` become ``path``.
+    """Move the file written at ``partial_of(path)`` to ``path``.
 
     Raises:
         CheckpointError: the disk is full, or the place cannot be written.
@@ -84,7 +84,7 @@ class SafeRunner(ShortStart, Runner):
     _compiled = False
 
     def dump_config(self) -> None:
-        """Write the config into the work dir, beside a config of that name that the user keeps there."""
+        """Write the config into the work dir without replacing a user's config of that name."""
         _dump_config(self)
 
     def resume(self, filename: str, *args, **kwargs) -> None:
@@ -160,7 +160,7 @@ class SafeFlexibleRunner(ShortStart, FlexibleRunner):
     _meta: dict = {}
 
     def dump_config(self) -> None:
-        """Write the config into the work dir, beside a config of that name that the user keeps there."""
+        """Write the config into the work dir without replacing a user's config of that name."""
         _dump_config(self)
 
     def resume(self, filename: str, *args, **kwargs) -> None:

@@ -39,7 +39,7 @@ def _key(*place: int) -> int:
 
 @DATA_SAMPLERS.register_module()
 class SeededSampler(Sampler):
-    """Give every index that another sampler draws a seed; :class:`SeededDataset` takes it off again.
+    """Attach a seed to every index of another sampler; :class:`SeededDataset` removes it again.
 
     Yields one integer::
 

@@ -118,7 +118,7 @@ def _console(logger: logging.Logger) -> list[logging.Handler]:
 
 
 def parameter_line(model: nn.Module) -> str:
-    """How many parameters a model has, how many of them are trained, and which parts hold the frozen ones."""
+    """Numbers of parameters and trained parameters of a model, and the parts with frozen ones."""
     trained, frozen = 0, Counter()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -1,1 +1,1 @@
-"""How features become logits: adapters, caches, classifiers."""
+"""Heads from features to logits: adapters, caches, classifiers."""

@@ -176,7 +176,7 @@ class APE(_Refined):
         return F.normalize(features[..., self.channels], dim=-1)
 
     def retrieved(self, affinity: Tensor, beta: float | Tensor, gamma: float | Tensor | None = None) -> Tensor:
-        """What the cache says, (B, K), of images with this affinity (B, N) to its keys."""
+        """Logits of the cache (B, K) for images with this affinity (B, N) to its keys."""
         gamma = self.gamma if gamma is None else gamma
         return (gamma * self.kl - beta * (1 - affinity)).exp() @ self.values
 
@@ -239,12 +239,12 @@ class APET(_Refined):
             parameter.data.copy_(found[name])
 
     def residual(self) -> Tensor:
-        """What is added to the classes (K, D); 0 on the other channels."""
+        """Residual of the classes (K, D); 0 on the other channels."""
         whole = self.res.new_zeros(len(self.res), self.keys.shape[1])
         return whole.index_copy(1, self.channels, self.res)
 
     def clip_logits(self, features: ImageFeatures, text: Tensor, logit_scale: Tensor) -> Tensor:
-        """What the class embeddings say after the residual, (B, K)."""
+        """Logits of the class embeddings with the residual, (B, K)."""
         return super().clip_logits(features, text + self.residual(), logit_scale)
 
     def affinity(self, features: Tensor) -> Tensor:
@@ -252,7 +252,7 @@ class APET(_Refined):
         return F.normalize(features, dim=-1) @ (self.keys + self.values @ self.residual()).T
 
     def retrieved(self, affinity: Tensor, beta: float | Tensor) -> Tensor:
-        """What the cache says, (B, K), of images with this affinity (B, N) to its keys."""
+        """Logits of the cache (B, K) for images with this affinity (B, N) to its keys."""
         return (-beta * (1 - affinity)).exp() @ (self.values * self.value_weights)
 
     def prepare(self, model: nn.Module, data: Mapping[str, DataLoader]) -> None:

@@ -126,7 +126,7 @@ class TipAdapter(Prepared, CosineHead):
         return clip + (cached if clip.dim() == 2 else cached[:, None])
 
     def clip_logits(self, features: ImageFeatures, text: Tensor, logit_scale: Tensor) -> Tensor:
-        """What the class embeddings say, (B, K) or (B, V, K)."""
+        """Logits of the class embeddings, (B, K) or (B, V, K)."""
         return super().logits(features, text, logit_scale)
 
     def affinity(self, features: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class TipAdapter(Prepared, CosineHead):
         return F.normalize(features, dim=-1) @ self.keys.T
 
     def retrieved(self, affinity: Tensor, beta: float | Tensor) -> Tensor:
-        """What the cache says, (B, K), of images with this affinity (B, N) to its keys."""
+        """Logits of the cache (B, K) for images with this affinity (B, N) to its keys."""
         return (-beta * (1 - affinity)).exp() @ self.values
 
     # --- the cache ------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""VT-CLIP: the text of each class looks at the positions of the image.
+"""VT-CLIP: cross-attention of the text of each class to the positions of the image.
 
 A transformer decoder layer lets each class embedding look at the spatial features of the image. The changed embedding
 is added to the original one and classifies that image, while both towers stay frozen. The authors published no code,

@@ -76,5 +76,5 @@ class LastBlockAttention(DenseAttention):
         return sum(attn.weights(named[a], named[b], bias) for a, b in self.similarity) if self.similarity else None
 
     def bias(self, last: LastBlocks) -> Tensor | None:
-        """What is added to the scores before the softmax, broadcastable to (B, H, L, L); nothing here."""
+        """Bias of the scores before the softmax, broadcastable to (B, H, L, L); None here."""
         return None

@@ -135,7 +135,7 @@ class LPOSS(MaskCLIP):
             yield n, self.spread(maps)
 
     def window_map(self, crops: Tensor) -> Tensor:
-        """What is compared with the patches of the other windows, see :meth:`both_features`."""
+        """Features for the comparison with the patches of the other windows, see :meth:`both_features`."""
         return self.both_features(crops)
 
     def class_maps(self, values: Tensor) -> ClassMaps:

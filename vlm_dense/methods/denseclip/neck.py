@@ -72,7 +72,7 @@ class TextGuidedNeck(PixelText, BaseModule):
         self.neck = MODELS.build(dict(neck, in_channels=channels))
 
     def forward(self, stages: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """What the other neck makes of the stages (B, C_i, h_i, w_i), one of which has K more channels."""
+        """Outputs of the other neck for the stages (B, C_i, h_i, w_i), one of which has K more channels."""
         stages = list(stages)
         stage = stages[self.index]
         score = self.compare(stage)[0] / self.tau

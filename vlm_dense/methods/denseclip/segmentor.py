@@ -253,7 +253,7 @@ class _DecoderLayer(nn.Module):
 
 @MODELS.register_module()
 class ContextDecoder(BaseModule):
-    """A small transformer in which the class embeddings look at the image.
+    """A small transformer with cross-attention of the class embeddings to the image.
 
     Args:
         width: Inner width.
@@ -287,7 +287,7 @@ class ContextDecoder(BaseModule):
                     nn.init.zeros_(m.bias)
 
     def forward(self, text: Tensor, visual: Tensor) -> Tensor:
-        """What the image adds to the class embeddings.
+        """Residual of the class embeddings from the image.
 
         Args:
             text: (B, K, D) class embeddings.

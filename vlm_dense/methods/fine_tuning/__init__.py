@@ -1,1 +1,1 @@
-"""How the weights of the towers are tuned and mixed."""
+"""Fine-tuning and mixing of the weights of the towers."""

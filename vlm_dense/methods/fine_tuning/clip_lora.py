@@ -84,12 +84,12 @@ class LowRank(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What is added, (..., outputs), for inputs (..., inputs)."""
+        """Update (..., outputs) for inputs (..., inputs)."""
         low = F.linear(self.dropout(x).to(self.w_lora_A.dtype), self.w_lora_A)
         return (self.scale * F.linear(low, self.w_lora_B)).to(x.dtype)
 
     def delta(self) -> Tensor:
-        """What merging adds to the weight (outputs, inputs)."""
+        """Update of the weight (outputs, inputs) for merging."""
         return self.scale * self.w_lora_B.detach() @ self.w_lora_A.detach()
 
 

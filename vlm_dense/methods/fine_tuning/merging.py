@@ -1,4 +1,4 @@
-"""Low-rank updates of a model that was trained, put into the weights of its towers."""
+"""Merging of the low-rank updates of a trained model into the weights of its towers."""
 
 from __future__ import annotations
 

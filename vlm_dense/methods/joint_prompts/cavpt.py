@@ -66,7 +66,7 @@ class _Attention(nn.Module):
 
 
 class ClassAwareBlock(nn.Module):
-    """What makes the tokens of one block (section III-C).
+    """Token generator of one block (section III-C).
 
     Args:
         text_dim, width: Channels D of class embeddings and C of the image tower.

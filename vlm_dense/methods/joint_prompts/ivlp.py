@@ -1,4 +1,4 @@
-"""IVLP: deep prompts in both towers that do not know each other, the baseline of MaPLe.
+"""IVLP: independent deep prompts in both towers, the baseline of MaPLe.
 
 "MaPLe: Multi-modal Prompt Learning", CVPR 2023, section 3.2 and table 1.
 

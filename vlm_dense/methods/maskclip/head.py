@@ -137,7 +137,7 @@ class MaskCLIPHead(BaseDecodeHead):
 
     @property
     def background(self) -> int | None:
-        """The class that stands for the background; None if there is none."""
+        """The background class; None if there is none."""
         part = self.part(Background)
         return None if part is None else part.index
 
@@ -253,7 +253,7 @@ class MaskCLIPHead(BaseDecodeHead):
         return self.refine(self.scores(features.value, text, classes), features.key).values
 
     def refine(self, scores: Tensor, key: Tensor | None = None) -> ClassMaps:
-        """What the refinements make of scores of classes (B, K, h, w), with keys (B, h*w, C)."""
+        """Refined scores of classes (B, K, h, w), with keys (B, h*w, C)."""
         maps = ClassMaps(scores, self.scale, key=key)
         for part in self.refinements:
             if part.in_training or not self.training:
@@ -285,7 +285,7 @@ class MaskCLIPHead(BaseDecodeHead):
         return self.class_maps(maps).probabilities
 
     def class_maps(self, maps: Tensor) -> ClassMaps:
-        """What maps (B, K, h, w) are as ``forward`` gives them in eval mode: cosines, or sums of probabilities."""
+        """Kind of the maps (B, K, h, w) of ``forward`` in eval mode: cosines, or sums of probabilities."""
         return outcome_of(self.refinements, ClassMaps(maps, self.scale))
 
     # --- training, for prompts that learn -----------------------------------------------------------------------
@@ -343,7 +343,7 @@ def _classes(class_names: ClassNames, refinements: Sequence[Step]) -> tuple[Alia
 
 
 def _naming(refinements: Sequence[Step]) -> list[tuple]:
-    """What the names of classes depend on."""
+    """Inputs of the names of classes."""
     return [
         tuple(getattr(part, name, None) for name in ('keep', 'keep_all', 'names', 'thresh', 'index'))
         for part in refinements

@@ -140,7 +140,7 @@ class PseudoLabelHook(Hook):
         return torch.full(image.shape[1:], UNLABELED)
 
     def taught(self, images: Sequence[Tensor]) -> list[tuple[Tensor, Tensor | None]]:
-        """What the teacher finds in images (3, H, W) as a data set gives them, each by itself.
+        """Labels of the teacher for images (3, H, W) of a data set, each by itself.
 
         Returns:
             For each int64 (H, W), which of ``clip_unlabeled_cats`` is best, and its score (H, W), or ``None`` without
@@ -151,7 +151,7 @@ class PseudoLabelHook(Hook):
         return [(s.pred_sem_seg.data[0].long(), s.seg_logits.data.amax(0) if scored else None) for s in found]
 
     def _own(self, model: nn.Module, images: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """What the network finds, as above of ``unlabeled_cats``, in eval mode."""
+        """Labels of the network among ``unlabeled_cats``, in eval mode."""
         training = model.training
         model.eval()
         found = _predicted(model, images)

@@ -1,4 +1,4 @@
-"""Who labels which pixels, and when: MaskCLIP+'s pseudo labels, for its segmentor and for any other.
+"""MaskCLIP+'s pseudo labels: schedule and labeller, for its segmentor and for any other.
 
 "Extract Free Dense Labels from CLIP", ECCV 2022, section 3.3.
 """
@@ -19,7 +19,7 @@ Window = tuple[int, int]
 
 
 class Labeller:
-    """Gives pixels without label the class that a teacher, or later the network itself, finds there.
+    """Labels unlabelled pixels by a teacher, or later by the network itself.
 
     Args:
         owner: Name of the module with these options, for messages.
@@ -110,7 +110,7 @@ class Labeller:
     # --- a batch ----------------------------------------------------------------------------------------------
 
     def check_leak(self, labels: Tensor, data_samples: list) -> None:
-        """Look whether labels (H, W) each, or (B, H, W), hold a class that is to be learned without labels.
+        """Check whether labels (H, W) each, or (B, H, W), hold a class that is to be learned without labels.
 
         Raises:
             DataError: they do; names the file.
@@ -129,7 +129,7 @@ class Labeller:
             )
 
     def assign(self, labels: Tensor, cats: Sequence[int], index: Tensor, best: Tensor | None = None) -> Tensor:
-        """Give pixels without label a class.
+        """Label unlabelled pixels.
 
         Args:
             labels: int64 (..., H, W), negative where there is none.

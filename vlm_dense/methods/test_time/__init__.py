@@ -1,1 +1,1 @@
-"""How a classifier adapts to one image before it classifies that image."""
+"""Test-time adaptation of a classifier."""

@@ -139,7 +139,7 @@ class Cache:
         return [item for label in sorted(self.items) for item in self.items[label]]
 
     def value(self, item: Seen) -> Tensor:
-        """v, bool (K,): the classes that an image stands for."""
+        """v, bool (K,): the classes assigned to an image."""
         if self.mask is None:
             return torch.arange(len(item.probabilities), device=item.probabilities.device) == item.label
         return (self.mask[0] < item.probabilities) & (item.probabilities < self.mask[1])
@@ -243,7 +243,7 @@ class TDA(StreamAdaptation):
     # --- resuming a stream ----------------------------------------------------------------------------------------
 
     def changes(self) -> list:
-        """How many images there were, and those since the last call that went into a cache."""
+        """The number of images, and those since the last call that entered a cache."""
         changes, self._changes = self._changes, []
         return [self.number, changes]
 

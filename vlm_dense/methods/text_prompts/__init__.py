@@ -1,1 +1,1 @@
-"""How class names become class embeddings."""
+"""Text prompts: from class names to class embeddings."""

@@ -35,7 +35,7 @@ PAPER = dict(
 
 
 def deep_vectors(depth: int, blocks: nn.Module, count: int, width: int, std: float = 0.02) -> nn.ParameterList:
-    """What replaces the vectors before blocks 1 .. ``depth`` - 1, (count, width) each; no more than there are blocks.
+    """Replacements of the vectors before blocks 1 .. ``depth`` - 1, (count, width) each; no more than there are blocks.
 
     Raises:
         ConfigError: a depth below 1.

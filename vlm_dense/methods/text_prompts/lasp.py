@@ -50,7 +50,7 @@ Published, 11 data sets, ViT-B/16, 16 shots (authors' README): base 83.0, new 76
 
 
 LAYER_NORMS = r'^image_encoder\.(transformer\.resblocks\.\d+\.ln_[12]\.(?:weight|bias))$'
-"""What the method trains in the image tower, in the release's names."""
+"""Trained parameters of the image tower, in the release's names."""
 
 
 @MODELS.register_module()

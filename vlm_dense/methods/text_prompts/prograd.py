@@ -1,4 +1,4 @@
-"""ProGrad: gradients that would unlearn what zero-shot CLIP knows lose the part that does so.
+"""ProGrad: gradients without the component that conflicts with zero-shot CLIP.
 
 With very few images CoOp forgets what zero-shot CLIP knew. ProGrad compares the gradient of the cross-entropy with
 that of a distillation loss to zero-shot CLIP, and where they disagree removes from the first its part along the
@@ -168,7 +168,7 @@ class ProGradPrompt(LearnedContext, Head):
         return gradient - (self.strength * along.clamp(max=0) * unit).to(gradient.dtype)
 
     def meet_optim_wrapper(self, optim_wrapper: OptimWrapper) -> None:
-        """Let the optimiser wrapper align the gradient.
+        """Make the optimiser wrapper align the gradient.
 
         Raises:
             ConfigError: it is one that does not.

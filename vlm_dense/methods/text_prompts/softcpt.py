@@ -148,7 +148,7 @@ class SoftCPTPrompt(LearnedContext):
         self.load_pretrained(pretrained)
 
     def training_batch(self, data_samples: list) -> None:
-        """Look whether the tasks of the data are those of the prompt, in their order.
+        """Check whether the tasks of the data are those of the prompt, in their order.
 
         Raises:
             ConfigError: a task with other classes here, or that stands at another place here.
@@ -202,7 +202,7 @@ class SoftCPTPrompt(LearnedContext):
 
 
 def _reader(names: Sequence[str], text_tower: TextTower, num_contexts: int, specific: bool, std: float) -> TextPrompt:
-    """What embeds names, with vectors in front of them if there are any."""
+    """Encoder of names, with vectors in front of them if there are any."""
     if num_contexts == 0:
         return ZeroShotPrompt(names, text_tower, templates=['{}.'], separators='_')
     return CoOpPrompt(names, text_tower, num_contexts=num_contexts, class_specific=specific, std=std)

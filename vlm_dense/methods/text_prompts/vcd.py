@@ -152,7 +152,7 @@ class VCDPrompt(SentencePrompt):
         return embeddings if classes is None else embeddings[..., classes, :]
 
     def classifier_weights(self, class_embeddings: Tensor) -> Tensor:
-        """What it got: a class with descriptors that agree has a longer mean."""
+        """The input unchanged: a class with descriptors that agree has a longer mean."""
         return class_embeddings
 
     def reduce_variants(self, logits: Tensor) -> Tensor:

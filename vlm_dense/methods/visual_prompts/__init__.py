@@ -1,1 +1,1 @@
-"""How prompts enter the image tower."""
+"""Prompts in the image tower."""

@@ -1,4 +1,4 @@
-"""A class that stands for what none of the others is: found by names, or by a threshold."""
+"""A background class, none of the others: by names, or by a threshold."""
 
 from __future__ import annotations
 
