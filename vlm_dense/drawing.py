@@ -80,7 +80,7 @@ def draw_instances(image: np.ndarray, instances, meta: dict, side: int) -> np.nd
         instances: mmengine's ``InstanceData`` in pixels of the image: ``bboxes``, ``labels``, and ``masks`` (mmdet's,
             or a tensor (n, H, W)) and ``scores`` if there are some.
         meta: With ``classes`` and ``palette``.
-        side: Longer side in pixels of what is returned; small images are enlarged, so that names can be read.
+        side: Longer side in pixels of the result; small images are enlarged, so that names can be read.
     """
     from mmdet.structures import DetDataSample
     from mmdet.structures.bbox import get_box_tensor

@@ -1,4 +1,4 @@
-"""What is looked at before a training begins: classes, the place to go on from, how checkpoints are saved."""
+"""Checks before a training begins: classes, the checkpoint to resume from, how checkpoints are saved."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ class FeatureStore:
     """Features on disk: a folder of files, each written whole, never changed, and named by a digest of its content.
 
     Args:
-        folder: All of what is in it belongs together.
+        folder: Folder of the store.
     """
 
     def __init__(self, folder: Path):

@@ -38,7 +38,7 @@ class Attention(nn.Module):
         source: The attention; its parameters are taken, not copied.
 
     Attributes:
-        branches: Part of the projection (0 queries, 1 keys, 2 values) -> what is added to it, a function of the
+        branches: Part of the projection (0 queries, 1 keys, 2 values) -> update added to it, a function of the
             normalised tokens. The functions are not owned: a low-rank update belongs to its method.
 
     Raises:

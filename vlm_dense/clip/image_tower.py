@@ -52,7 +52,7 @@ class ImageFeatures:
             value path of a ResNet's attention pool (DualCoOp, section 3.2).
         pooled: (B, D) the image feature with an attention pool that has no table of positions (TaI-DPT, section 3.3);
             of a ViT, which has no such pool, ``global_``.
-        images: (B, 3, H, W) what the tower was given.
+        images: (B, 3, H, W), input of the tower.
         tokens: (B, T, D) every position of a text instead of an image, not normalised; ``global_`` is then that of
             the end-of-text token.
         padding: (B, T) bool, which of them lie behind the text. Comes with ``tokens``.

@@ -173,7 +173,7 @@ class TextTower(BaseModule):
 
         Args:
             texts: N texts.
-            truncate: Cut what does not fit, and put EOT at the end.
+            truncate: Truncate to the context length, with EOT at the end.
 
         Raises:
             ClassNamesError: A text does not fit.

@@ -113,7 +113,7 @@ def read_content(path: Path, kind: str, allowed: Sequence = (), map_location='cp
     Args:
         path: The file.
         kind: Of :func:`file_kind`.
-        allowed: What a pickle may build besides tensors, see :func:`allowed_in_pickles`.
+        allowed: Classes that a pickle may build besides tensors, see :func:`allowed_in_pickles`.
         map_location: As in :func:`torch.load`.
 
     Raises:

@@ -38,7 +38,7 @@ class Cell:
     Attributes:
         train: Config of the training, ``None`` if nothing is trained.
         tests: Test set name -> config of that test.
-        selection: On what the training or the preparation chooses: 'none', 'validation' or 'test'.
+        selection: Data for selection by the training or the preparation: 'none', 'validation' or 'test'.
         tower: ``arch`` of the image tower.
         labels: Of the training images: 'given', 'guessed' by CLIP, or 'none' where nothing is trained on images.
     """

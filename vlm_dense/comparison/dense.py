@@ -41,7 +41,7 @@ class Cell:
     """A method on a data set.
 
     Attributes:
-        cfg: Its config, checked, with class names and without what only other programs use.
+        cfg: Its config, checked, with class names and without keys of other programs.
         images: Number of images, evenly chosen; None: all.
         key: Digest of all that the result depends on.
     """

@@ -136,7 +136,8 @@ def _sentences(cfg: dict, what: str, strict: bool) -> dict[str, list[str]]:
     """Dotted key -> sentences, of the model and of the models that label its data.
 
     Args:
-        strict: Refuse what the config does not say: a comparison cannot put another set's sentence there.
+        strict: Refuse sentences that are only defaults of constructors: a comparison cannot replace them for
+            another set.
     """
     found: dict[str, list[str]] = {}
     head = (cfg['model'].get('head') or {}).get('type')

@@ -45,7 +45,7 @@ class TextPrompt(BaseModule):
         image_conditioned: The embeddings depend on the image; then ``forward`` gets image features and returns one
             set of embeddings an image, and nothing is cached at test time.
         num_variants: V prompts of each class, samples or members of an ensemble; ``None`` for one without an axis.
-        needs_tower: Whether ``forward`` runs the text tower, so that a task remembers what it gave.
+        needs_tower: Whether ``forward`` runs the text tower, so that a task caches its result.
     """
 
     image_conditioned = False

@@ -64,7 +64,7 @@ class Head:
 
         Args:
             features: Of B images, float32.
-            text: Directions of the classes, float32, of unit length unless the prompt says otherwise: (K, D),
+            text: Classifier weights, float32, of unit length unless the prompt overrides it: (K, D),
                 (B, K, D) if they depend on the image, (1 or B, V, K, D) for V variants of the prompt.
             logit_scale: Scalar, the factor itself (100 for CLIP).
 
@@ -121,7 +121,7 @@ class Step:
         data_samples: B samples.
         class_names: All K names.
         classes: What :meth:`Loss.classes` chose, int64 (k,); ``None``: all.
-        variants: (B, V, K), what ``logits`` were combined of; ``None`` if the head gives one for each class.
+        variants: (B, V, K), logits of all variants; ``None`` if the head returns one for each class.
         epoch: Number of epochs that are done; 0 outside of a run.
     """
 

@@ -20,7 +20,7 @@ def claim(outputs: Iterable[str | os.PathLike], inputs: Iterable[object] = ()) -
 
     Args:
         outputs: Files that will be written.
-        inputs: What they are made from; what is no path is left out.
+        inputs: Their input files; values that are no paths are ignored.
 
     Raises:
         DataError: an output is an input, by another name or through a link too, or a file of somebody else. Nothing

@@ -39,7 +39,7 @@ class Finding:
 
     Attributes:
         name: What was checked.
-        error: Largest difference of what must be equal.
+        error: Largest difference of values that must be equal.
         reason: Why it is wrong, if it is; empty if all is well.
     """
 

@@ -140,7 +140,7 @@ class ClassFolders(Layout):
     Args:
         names, train, test: Places.
         numbered: Folders are called 0, 1, ..., the place of the class in the list of names (ImageNet-V2).
-        whole: Every name of the list has a folder, so that one which is absent is told.
+        whole: Every name of the list has a folder; a missing one is an error.
     """
 
     def __init__(

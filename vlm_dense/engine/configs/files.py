@@ -53,7 +53,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
     """Read a config file and change it.
 
     Args:
-        path: The file, or a name that :func:`vlm_dense.engine.configs.names.find_config` knows.
+        path: The file, or a name that :func:`vlm_dense.engine.configs.names.find_config` finds.
         options: Of ``--cfg-options``: dotted key -> value. ``data_root`` also changes every ``data_root`` inside the
             config that had the old value, and every ``ann_file`` below it.
 

@@ -27,7 +27,7 @@ def compile_parts(model: nn.Module, **options: Any) -> list[str]:
     names and results stay as they are.
 
     Args:
-        model: Changed in place; without what distributes it.
+        model: Changed in place; without distributed wrapper.
         **options: Of ``torch.compile``: ``backend``, ``mode``, ``dynamic``, ...
 
     Returns:

@@ -88,7 +88,7 @@ class SafeRunner(ShortStart, Runner):
         _dump_config(self)
 
     def resume(self, filename: str, *args, **kwargs) -> None:
-        """Go on from a checkpoint, see :meth:`mmengine.runner.Runner.resume`.
+        """Resume from a checkpoint, see :meth:`mmengine.runner.Runner.resume`.
 
         Raises:
             CheckpointError: its optimiser, schedules or log are none of this run.
@@ -164,7 +164,7 @@ class SafeFlexibleRunner(ShortStart, FlexibleRunner):
         _dump_config(self)
 
     def resume(self, filename: str, *args, **kwargs) -> None:
-        """Go on from a checkpoint.
+        """Resume from a checkpoint.
 
         Raises:
             CheckpointError: its optimiser, schedules or log are none of this run.

@@ -68,7 +68,7 @@ class LinearProbe(Prepared, Head, BaseModule):
         weight, bias: A (K, D) and b (K,), float32.
         strength: C, scalar.
         grid_accuracy: Shares of the last search, one for each of ``strengths``.
-        bisections: (left, right, C) of each step of the last search: shares at both ends, and what was chosen.
+        bisections: (left, right, C) of each step of the last search: shares at both ends, and the chosen C.
 
     Raises:
         ConfigError: an unknown solver, scikit-learn is not there, or nothing was fitted.

@@ -46,7 +46,7 @@ class TaskRes(ZeroShotPrompt):
         class_names, text_tower, templates: See :class:`ZeroShotPrompt`. Names are used verbatim, ``_`` as well.
         scale: alpha of the paper; 1 on Flowers, 0.5 elsewhere.
         enhanced: File of a released enhanced base, with one matrix ``weight`` (D, width).
-        pretrained: Checkpoint of the official release. A base in it takes the place of the one from the templates.
+        pretrained: Checkpoint of the official release. A base in it replaces that of the templates.
 
     Raises:
         CheckpointError: a file for other classes or another tower; names both shapes.

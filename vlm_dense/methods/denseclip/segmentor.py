@@ -135,7 +135,7 @@ class DenseCLIP(PixelTextMatching, BatchedInference, EncoderDecoder):
             ``tools/train.py`` and ``tools/test.py`` fill in the data set's.
         score_concat_index: Stage with the channels that the score map joins: 3 for ResNets, 2 for ViT-B/16.
         tau: Temperature of the auxiliary loss.
-        gamma: Initial weight of what the context decoder adds.
+        gamma: Initial weight of the context decoder's residual.
         head: Of a classifier; refused here.
 
     Raises:

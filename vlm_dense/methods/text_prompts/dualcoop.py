@@ -51,7 +51,7 @@ class DualCoOpPrompt(TextPrompt, Head):
         words: Initial words of both; then ``num_contexts`` is that of the words, unless it is given.
         class_specific: Each class has vectors of its own; not for classes that are unseen in training.
         spatial_scale, class_scale: 20 and 5, instead of CLIP's temperature of 100.
-        pretrained: Checkpoint of the official release; what the tower of its image encoder learned is not read.
+        pretrained: Checkpoint of the official release; trained weights of its image encoder are not read.
         std: See :class:`LearnedContext`.
 
     Attributes:

@@ -164,7 +164,7 @@ class _InSubspace:
     Weight decay acts after the projection, as in the official code, and so leads out of the subspace.
 
     Attributes:
-        subspaces: (parameter, U) of what is confined; :class:`SubspaceHook` sets it.
+        subspaces: (parameter, U) of confined parameters; :class:`SubspaceHook` sets it.
     """
 
     subspaces: Sequence[tuple[nn.Parameter, Tensor]] | None = None
