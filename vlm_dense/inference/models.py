@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from vlm_dense.colours import class_colours
-from vlm_dense.engine.configs import checks
+from vlm_dense.datasets import config_checks
 from vlm_dense.engine.configs.checks import check_values, count_classes
 from vlm_dense.engine.runner.launch import fill_class_names
 from vlm_dense.errors import ClassNamesError, ConfigError
@@ -57,7 +57,7 @@ def get_model(
             give_names(cfg, class_names)
         else:
             fill_class_names(cfg)
-            class_names = cfg.model.get('class_names') or checks.class_names(cfg)
+            class_names = cfg.model.get('class_names') or config_checks.class_names(cfg)
         if not class_names:
             raise ClassNamesError(f"{name} has no class names of its own. Give class_names=['sky', 'road', 'car'].")
         model = MODELS.build(cfg.model)
