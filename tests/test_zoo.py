@@ -112,7 +112,7 @@ def test_weights_of_the_metafile_are_taken_if_there_are_some(tmp_path, monkeypat
     [
         ('cop_shapes', {}, ConfigError, "Did you mean 'coop_shapes'"),
         ('maskclip_tiny-vit', {}, ClassNamesError, 'has no class names of its own'),
-        ('coop_shapes', dict(class_names='abc'), ClassNamesError, 'must be a list'),
+        ('coop_shapes', dict(class_names='abc'), ClassNamesError, 'is not in the lists of class names'),
         ('coop_shapes', dict(class_names=['a', 5]), ClassNamesError, 'must be a string'),
         ('coop_shapes', dict(pretrained='nowhere.pth'), CheckpointError, 'does not exist'),
         ('coop_shapes', dict(device='cuda:77'), ConfigError, "device 'cuda:77' cannot be used"),

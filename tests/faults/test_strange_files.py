@@ -84,7 +84,7 @@ def test_names_that_are_no_utf8_are_printed_and_kept(tmp_path, capfdbinary):
 
 
 @pytest.mark.parametrize('odd', [f'cat/{ODD}', f'{ODD}/0.png'])
-def test_class_folders_whose_names_are_no_utf8(odd, tmp_path, capfdbinary):
+def test_class_folders_with_names_that_are_no_utf8(odd, tmp_path, capfdbinary):
     for name in ('cat', 'dog'):
         for i in range(6):
             write(tmp_path / 'data' / name / f'{i}.png', PHOTO)
