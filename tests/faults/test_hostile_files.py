@@ -127,7 +127,7 @@ STRUCTURES = [
     ('no epoch', lambda c: c['meta'].pop('epoch'), 'does not fit this run'),
     ('another optimiser', lambda c: c.update(optimizer=dict(a=1)), 'does not fit this run'),
     ('no groups', lambda c: c['optimizer'].update(param_groups=[]), 'does not fit this run'),
-    ('schedules None', lambda c: c.update(param_schedulers=None), 'does not fit this run'),
+    ('schedules None', lambda c: c.update(param_schedulers=None), 'holds no param_schedulers'),
     ('log a string', lambda c: c.update(message_hub='x'), 'does not fit this run'),
 ]
 
