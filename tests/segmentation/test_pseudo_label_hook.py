@@ -115,10 +115,12 @@ REFINED = [dict(type='vlm_dense.PromptDenoising', thresh=0.2)]
     [
         {},
         dict(clip_unlabeled_cats=['car', 3]),
+        dict(clip_unlabeled_cats=[3, 2]),
+        dict(clip_unlabeled_cats=['car'], conf_thresh=0.02),
         dict(clip_unlabeled_cats=[2, 3], conf_thresh=0.02),
         dict(clip_unlabeled_cats=[2, 3], conf_thresh=0.02, conf_drops_labeled=False),
     ],
-    ids=['all', 'unseen', 'sure', 'sure_unlabelled'],
+    ids=['all', 'unseen', 'order', 'one', 'sure', 'sure_unlabelled'],
 )
 def test_labels_are_those_of_maskclip_plus(clip_file, options, refinements):
     own = teacher(clip_file, decode_head=dict(refinements=refinements))

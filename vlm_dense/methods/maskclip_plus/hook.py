@@ -58,7 +58,7 @@ class PseudoLabelHook(Hook):
         class_names: Names in label order, one or several a class, as for :class:`~vlm_dense.methods.maskclip.MaskCLIP`.
             Default: those of the training data.
         clip_unlabeled_cats: Classes that the teacher chooses from, as labels or first names; the teacher is built for
-            their names alone. Default: all.
+            their names alone, if they are several. Default: all.
         unlabeled_cats, start_clip_guided, start_self_train, conf_thresh, conf_drops_labeled: See
             :class:`~vlm_dense.methods.maskclip_plus.labeller.Labeller`. Iterations are those of the run. The value that
             ``conf_thresh`` looks at is the largest score of the pixel, the teacher's or the network's; images without
@@ -84,6 +84,7 @@ class PseudoLabelHook(Hook):
         self.teacher_cfg, self.given_names, self.cats = teacher, class_names, clip_unlabeled_cats
         self.ignore_index, self.options = ignore_index, options
         self.teacher: MaskCLIP | None = None
+        self.only: int | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Build the teacher, for the names of the training data."""
@@ -96,16 +97,20 @@ class PseudoLabelHook(Hook):
         classes = as_class_names(names)
         cats = range(len(classes)) if self.cats is None else self.cats
         self.labeller = Labeller('PseudoLabelHook', [aliases[0] for aliases in classes], cats, **self.options)
-        chosen = [list(classes[cat]) for cat in self.labeller.clip_unlabeled_cats]
+        if self.labeller.start_clip_guided is None:
+            return
+        chosen = self.labeller.clip_unlabeled_cats
+        self.only = chosen[0] if len(chosen) == 1 else None  # a teacher of one name would be refused: it has all
+        named = classes if self.only is not None else [classes[cat] for cat in chosen]
         device = next(bare_model(runner).parameters()).device
-        self.teacher = self._build(chosen).to(device)
+        self.teacher = self._build([list(names) for names in named]).to(device)
 
     def _build(self, classes: list[list[str]]) -> MaskCLIP:
         cfg = self.teacher_cfg
         cfg = load_config(cfg).model if isinstance(cfg, str) else cfg
         cfg = {'data_preprocessor': CLIP_COLOURS, **copy.deepcopy(dict(cfg)), 'class_names': classes}
         cfg.pop('variants', None)  # comparisons, which only tests print
-        keep = self.labeller.conf_thresh > 0
+        keep = self.labeller.conf_thresh > 0 or self.only is not None
         cfg['test_cfg'] = {**dict(cfg.get('test_cfg') or dict(mode='whole')), 'keep_logits': keep}
         teacher = MODELS.build(cfg)
         if not isinstance(teacher, MaskCLIP):
@@ -147,6 +152,9 @@ class PseudoLabelHook(Hook):
             ``conf_thresh``.
         """
         found = _predicted(self.teacher, images)
+        if self.only is not None:
+            scores = [sample.seg_logits.data[self.only] for sample in found]
+            return [(torch.zeros_like(best, dtype=torch.int64), best) for best in scores]
         scored = self.labeller.conf_thresh > 0
         return [(s.pred_sem_seg.data[0].long(), s.seg_logits.data.amax(0) if scored else None) for s in found]
 
