@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from mmengine.hooks import Hook
@@ -23,7 +22,7 @@ from vlm_dense.engine.models import bare_model
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.methods.maskclip.head import ClassNames
 from vlm_dense.methods.maskclip.segmentor import MaskCLIP
-from vlm_dense.methods.maskclip_plus.labeller import Labeller
+from vlm_dense.methods.maskclip_plus.labeller import Labeller, Window
 from vlm_dense.registry import HOOKS, MODELS
 from vlm_dense.vocabulary.class_names import as_class_names
 
@@ -78,11 +77,22 @@ class PseudoLabelHook(Hook):
         teacher: dict | str,
         class_names: ClassNames | None = None,
         clip_unlabeled_cats: Sequence[int | str] | None = None,
+        unlabeled_cats: Sequence[int | str] | None = None,
+        start_clip_guided: Window = (1, -1),
+        start_self_train: Window = (-1, -1),
+        conf_thresh: float = 0.0,
+        conf_drops_labeled: bool = True,
         ignore_index: int = 255,
-        **options: Any,
     ):
         self.teacher_cfg, self.given_names, self.cats = teacher, class_names, clip_unlabeled_cats
-        self.ignore_index, self.options = ignore_index, options
+        self.ignore_index = ignore_index
+        self.options = dict(
+            unlabeled_cats=unlabeled_cats,
+            start_clip_guided=start_clip_guided,
+            start_self_train=start_self_train,
+            conf_thresh=conf_thresh,
+            conf_drops_labeled=conf_drops_labeled,
+        )
         self.teacher: MaskCLIP | None = None
         self.only: int | None = None
 
