@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 python tools/benchmarks/whole_training.py CONFIG --cfg-options train_cfg.max_iters=100
 
 Both start from the same seed, one after the other in processes of their own. Told are the mIoU of each validation, the
-processor's time, and the peak memory of the process. Losses agree but for rounding, which a training enlarges.
+processor's time, and the peak memory of the process. Losses agree but for rounding, amplified by training.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Bilinear enlargement of maps, a few rows at a time, and the losses of mmseg's decode heads by it.
 
 Maps with one channel a class are small when they leave a head and very large at the size of the image, where a loss or
-an argmax looks at each pixel once. Here a strip of rows is enlarged, used and forgotten. Strips hold channels last, in
+an argmax looks at each pixel once. Here one strip of rows at a time is upsampled, used and discarded. Strips hold channels last, in
 which the operations over classes and the interpolation itself run several times faster on a CPU.
 
 mmseg enlarges K maps to the size of the labels before a cross-entropy that looks at each pixel once; with its
