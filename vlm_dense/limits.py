@@ -4,4 +4,4 @@ MAX_PIXELS = 100_000_000
 """Pixels of an image or mask above which it is refused, unless an option says otherwise: 1.2 GB while it is read."""
 
 PAGE_PIXELS, PAGE_CONCURRENCY, PAGE_WAITING = 25_000_000, 2, 64
-"""Of the page in the browser: pixels of an upload, requests that run at the same time, and that wait at most."""
+"""Limits of the page in the browser: pixels of an upload, requests that run at the same time, and that wait at most."""

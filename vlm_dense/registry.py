@@ -160,7 +160,7 @@ OTHERS = [
         root.LOG_PROCESSORS,
     )
 ]
-"""Nothing of ours is in them; with them mmengine finds in this scope what its own and those of the tasks hold."""
+"""Empty registries: with them mmengine finds its own entries and those of the tasks in this scope."""
 
 
 def build_part(cfg: dict, **given: Any) -> Any:

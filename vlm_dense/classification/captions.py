@@ -273,7 +273,7 @@ class CaptionDataset:
 
     @property
     def metainfo(self) -> dict:
-        """That of the captions."""
+        """Metainfo of the captions."""
         return self._metainfo
 
     def __len__(self) -> int:

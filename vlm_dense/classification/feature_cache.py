@@ -88,7 +88,7 @@ class FeatureDataset:
 
     @property
     def metainfo(self) -> dict:
-        """That of the images."""
+        """Metainfo of the images."""
         return self.dataset.metainfo
 
     def __len__(self) -> int:
@@ -224,7 +224,7 @@ class FeatureStore:
         self.folder = folder
 
     def read(self, digests: set[str]) -> dict[str, tuple[dict[str, Tensor], ClsDataSample]]:
-        """Those of the rows that are there, by digest; files that were damaged or changed are removed."""
+        """The stored rows, by digest; damaged or changed files are removed."""
         rows = {}
         for path in sorted(self.folder.glob('*.pt')):
             try:

@@ -114,7 +114,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def command(name: str) -> str:
-    """How a program is started: ``vlm-dense NAME``, or ``python tools/FILE.py`` if this process was started so."""
+    """Command of a program: ``vlm-dense NAME``, or ``python tools/FILE.py`` if this process was started so."""
     if Path(sys.argv[0]).resolve().parent.name == 'tools' and name in PROGRAMS:
         return f'python tools/{PROGRAMS[name]}.py'
     return f'vlm-dense {name}'

@@ -77,7 +77,7 @@ class ImageFeatures:
         return self._each(lambda t: t.float() if t.is_floating_point() else t)
 
     def __getitem__(self, rows) -> ImageFeatures:
-        """Those of some of the images, ``rows`` as for a tensor; the axis of images stays."""
+        """Features of some of the images, ``rows`` as for a tensor; the axis of images stays."""
         return self._each(lambda t: t[rows])
 
     def _each(self, change) -> ImageFeatures:

@@ -10,7 +10,7 @@ from torch import Tensor
 from vlm_dense.clip.weight_files import read_state_dict
 
 KEEP_SECONDS = 60.0
-"""How long a file that is read for one tower waits for the other."""
+"""Seconds that a file read for one tower is kept for the other."""
 
 
 class _RecentFile:

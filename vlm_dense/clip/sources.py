@@ -1,4 +1,4 @@
-"""Where the weights of a name are: bundled, a file, a cache on this machine, or a download by open_clip."""
+"""Sources of the weights of a name: bundled, a file, a cache on this machine, or a download by open_clip."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def prepared_from(cfg: Mapping) -> dict[str, dict]:
 
 
 def labels_of(cfg: dict) -> str:
-    """Where the labels of the training images come from, see :class:`Cell`."""
+    """Source of the labels of the training images, see :class:`Cell`."""
     if cfg.get('train_cfg') is None:
         return 'given' if 'support' in prepared_from(cfg) else 'none'
     kinds = {str(node.get('type')).split('.')[-1] for node in dicts(cfg['train_dataloader'])}

@@ -53,7 +53,7 @@ class Cell:
     key: str
 
     def file(self, out: Path, kind: str) -> Path:
-        """Where a result is: ``'scores'`` or ``'cost'``."""
+        """File of a result: ``'scores'`` or ``'cost'``."""
         return out / kind / f'{self.method}_{self.dataset}-{self.key}.json'
 
 

@@ -16,13 +16,13 @@ import vlm_dense
 
 PACKAGE = Path(vlm_dense.__file__).parent
 SUFFIXES = ('.pt', '.pth', '.safetensors', '.bin', '.npz', '.ckpt')
-"""Of files of weights."""
+"""Suffixes of files of weights."""
 
 
 def code_digest(folder: Path = PACKAGE) -> str:
-    """Of all code and data tables of a package, of torch and of open_clip; comments and docstrings do not count.
+    """Digest of all code and data tables of a package, of torch and of open_clip, without comments and docstrings.
 
-    Nor do programs and comparison, which choose what is run and print what it found.
+    Programs and comparison do not count either: they select runs and print results.
     """
     files = sorted(
         p
@@ -59,7 +59,7 @@ def _is_text(line: ast.stmt) -> bool:
 
 
 def weights_digest(cfg: dict) -> str:
-    """Of the content of all files of weights that a config names, the bundled ones included."""
+    """Digest of the content of all files of weights that a config names, the bundled ones included."""
     digest = hashlib.sha256()
     for path in sorted(set(_weights(cfg))):
         digest.update(os.path.basename(path).encode())
@@ -69,7 +69,7 @@ def weights_digest(cfg: dict) -> str:
 
 @functools.cache
 def file_digest(path: str, changed: int, size: int) -> bytes:
-    """Of a file's content; read again when its time or its size changed."""
+    """Digest of a file's content; read again when its time or its size changed."""
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').digest() if hasattr(hashlib, 'file_digest') else _digest_of(file)
 

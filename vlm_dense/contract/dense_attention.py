@@ -1,4 +1,4 @@
-"""How the last blocks of a ViT turn tokens into dense features: the role, and MaskCLIP's value path."""
+"""The role of dense attention, from tokens to dense features in the last blocks of a ViT; MaskCLIP's value path."""
 
 from __future__ import annotations
 

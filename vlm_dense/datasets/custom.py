@@ -19,7 +19,7 @@ from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 from vlm_dense.registry import DATASETS
 
 VALIDATION_SHARE = 5
-"""Of the images in order of their names, each fifth one is for validation, where no folders say which are."""
+"""Share of validation images, each fifth one in order of the names, if there are no folders for it."""
 
 
 def part_of(items: Sequence, split: str) -> list:

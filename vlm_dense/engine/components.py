@@ -1,4 +1,4 @@
-"""All that the engine registers: hooks, loops, samplers, metrics. Importing this module imports them."""
+"""Registered parts of the engine: hooks, loops, samplers, metrics. Importing this module imports them."""
 
 from vlm_dense.engine.checkpoints import fit, resume_check, saving
 from vlm_dense.engine.hooks import images, losses, prepare

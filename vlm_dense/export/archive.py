@@ -235,7 +235,7 @@ def _identifiers(names: Iterable[str]) -> None:
 
 
 def _container(spec: dict) -> None:
-    """How the arguments lie in tuples, lists and dicts."""
+    """Structure of the arguments in tuples, lists and dicts."""
     _listed([spec['type']], _CONTAINERS, 'arguments of the type')
     _identifiers(json.loads(spec['context']) or () if spec['context'] is not None else ())
     for child in spec['children_spec']:

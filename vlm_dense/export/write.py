@@ -26,7 +26,7 @@ from vlm_dense.export.runtime import SUFFIXES, ExportedFile
 from vlm_dense.export.trace import Size, Traced, check_same, trace, weights_bytes
 
 OPSET = 20
-"""Of the ONNX files."""
+"""Opset of the ONNX files."""
 LEAST_TORCH = (2, 9)
 _MOST_ONNX = 2**31 - 2**20  # bytes of a protobuf, less what is no weights
 

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _SHORT_SIDE = dict(clearclip=448, lposs=448)
-"""Of images, in px; 336 for the others."""
+"""Short sides of images, in px; 336 for the others."""
 
 _PUBLISHED_MEAN, _PUBLISHED_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 

@@ -28,9 +28,9 @@ from vlm_dense.vocabulary.class_names import split_names
 EXAMPLES = (32, 37, 39)
 """Scenes of the test set of Shapes."""
 MAX_BYTES, MAX_NAMES, MAX_LETTERS = 32_000_000, 100, 5_000
-"""Of an upload and of its class names."""
+"""Limits of an upload and of its class names."""
 MOST_BYTES, MOST_AGE = 1_000_000_000, 3600
-"""Of all uploads and answers; in seconds."""
+"""Limits of all uploads and answers: bytes, seconds."""
 _EVERY = 1.0  # seconds
 
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # nothing is reported to anybody

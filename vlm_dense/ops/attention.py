@@ -33,7 +33,7 @@ def psamask_backward(grad_output, grad_input, psa_type, h_mask, w_mask, half_h_m
 
 
 def _meetings(size, mask, half, psa_type, device):
-    """Where in the masks (tap, place), and where in the output, stands what two places have to do with each other."""
+    """Indices of the attention of two positions in the masks (tap, position), and in the output."""
     places, taps = [], []
     for side, length, middle in zip(size, mask, half, strict=True):
         tap, place = torch.meshgrid(torch.arange(length), torch.arange(side), indexing='ij')

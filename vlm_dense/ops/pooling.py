@@ -68,7 +68,7 @@ def roi_align_forward(
 
 
 def _few(regions):
-    """How many regions (K, C, h, w) at a time: as many as a processor's cache holds."""
+    """Number of regions (K, C, h, w) at a time: as many as a processor's cache holds."""
     return max(1, 2**17 // max(regions[:1].numel(), 1))
 
 

@@ -1,8 +1,8 @@
 """Bilinear enlargement of maps, a few rows at a time, and the losses of mmseg's decode heads by it.
 
 Maps with one channel a class are small when they leave a head and very large at the size of the image, where a loss or
-an argmax looks at each pixel once. Here one strip of rows at a time is upsampled, used and discarded. Strips hold channels last, in
-which the operations over classes and the interpolation itself run several times faster on a CPU.
+an argmax reads each pixel once. Here one strip of rows at a time is upsampled, used and discarded. Strips are channels
+last, with several times faster operations over classes and interpolation on a CPU.
 
 mmseg enlarges K maps to the size of the labels before a cross-entropy that looks at each pixel once; with its
 log-softmax and gradient that makes three tensors of B x K x H x W, for K = 150 and four crops of 512 px of 629 MB each.

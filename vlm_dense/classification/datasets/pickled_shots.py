@@ -61,7 +61,7 @@ def read_pickled_shots(path: str | Path) -> dict[str, list[tuple[str, int]]]:
 
 
 def find_images(shots: Sequence[tuple[str, int]], images: Sequence[dict], where: str) -> list[dict]:
-    """Those of the images that pickled entries name, in their order; folders above the set may have other names.
+    """Entries of the images in a pickled file, in its order; folders above the set may have other names.
 
     Args:
         shots: (path, label) of each.
@@ -86,7 +86,7 @@ def find_images(shots: Sequence[tuple[str, int]], images: Sequence[dict], where:
 
 
 def _common(path: str, wanted: Sequence[str]) -> int:
-    """How many parts two paths share at their ends."""
+    """Number of trailing parts that two paths share."""
     own = Path(path).parts
     count = 0
     while count < min(len(own), len(wanted)) and own[-1 - count] == wanted[-1 - count]:

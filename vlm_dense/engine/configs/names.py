@@ -15,7 +15,7 @@ from vlm_dense.errors import ConfigError, unknown_name
 
 _PACKAGE = Path(__file__).parents[2]
 ROOT = _PACKAGE.parent if (_PACKAGE.parent / 'model-index.yml').is_file() else _PACKAGE / '.mim'
-"""Where ``configs``, ``tools`` and ``model-index.yml`` are: the clone, or what a wheel has of it."""
+"""Folder of ``configs``, ``tools`` and ``model-index.yml``: the clone, or the copy in a wheel."""
 
 CONFIGS = ROOT / 'configs'
 

@@ -148,7 +148,7 @@ def check_value_table(cfg: Config) -> None:
 
 
 def _walk(node, place: str) -> Iterator[tuple[str, object]]:
-    """Everything in dicts and lists with its place."""
+    """All values in dicts and lists with their paths."""
     yield place, node
     if isinstance(node, Mapping):
         for key, value in node.items():

@@ -79,7 +79,7 @@ class TipAdapter(Prepared, CosineHead):
     searched: tuple[str, ...] = ('beta', 'alpha')
     """Numbers to search; the last one changes first."""
     search_start: tuple[float, ...] = (0.1, 0.1)
-    """Where the search of each begins."""
+    """Start of the search of each."""
 
     def __init__(
         self,

@@ -130,7 +130,7 @@ class LPOSS(MaskCLIP):
     def window_maps(
         self, images: list[Tensor], forward: Callable[[Tensor], Tensor] | None = None
     ) -> Iterator[tuple[int, WindowMaps]]:
-        """As in :class:`MaskCLIP`, the spread scores of the names."""
+        """As in :class:`MaskCLIP`, the propagated scores of the names."""
         for n, maps in super().window_maps(images, forward):
             yield n, self.spread(maps)
 

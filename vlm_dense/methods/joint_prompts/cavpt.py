@@ -119,7 +119,7 @@ class ClassAwareTokens(PromptTokens):
     class_logits: list[Tensor] = field(default_factory=list)
 
     def before_block(self, index: int, x: Tensor) -> Tensor:
-        """As in :class:`PromptTokens`; before an upper block its own tokens take the place of those before."""
+        """As in :class:`PromptTokens`; before an upper block its own tokens replace the previous ones."""
         upper = index - self.lower
         if upper < 0:
             return super().before_block(index, x)

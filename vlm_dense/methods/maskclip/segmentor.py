@@ -154,7 +154,7 @@ class MaskCLIP(BatchedInference, EncoderDecoder):
             )
 
     def _init_decode_head(self, decode_head: dict) -> None:
-        """As in mmseg; the head's prompts are shown the image tower."""
+        """As in mmseg; the head's prompts get the image tower."""
         check_image_tower(type(self.backbone), ('vlm_dense.MaskCLIPResNet', 'vlm_dense.MaskCLIPViT'))
         super()._init_decode_head(dict(decode_head, image_tower=self.backbone))
 

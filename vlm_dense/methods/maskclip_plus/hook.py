@@ -32,7 +32,7 @@ CLIP_COLOURS = dict(
     std=[68.5005327, 66.6321579, 70.32316305],
     bgr_to_rgb=True,
 )
-"""How a teacher without ``data_preprocessor`` sees images: as CLIP does."""
+"""Normalisation for a teacher without ``data_preprocessor``: CLIP's."""
 
 
 @HOOKS.register_module()

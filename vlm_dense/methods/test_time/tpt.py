@@ -101,7 +101,7 @@ class TPT(TestTimeAdaptation):
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Of the softmax of logits (N, K), in nats, (N,)."""
+    """Entropy of the softmax of logits (N, K), in nats, (N,)."""
     log = logits.log_softmax(dim=1)
     return -(log.exp() * log).sum(dim=1)
 
