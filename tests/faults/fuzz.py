@@ -2,9 +2,10 @@
 
     python tests/faults/fuzz.py --minutes 30 --seed 0 --folder /tmp/fuzz
 
-A case takes a sound input (checkpoint, config, COCO file, class list, image), changes it at random, and gives it to a
-program that reads it. Outcomes: ``done``, ``refused`` (status 2 and a message), ``traceback``, ``hang`` (over the time
-limit), ``lost`` (an input or a file of somebody else changed), ``ran`` (a mark that only code of the input
+A case takes a sound input (checkpoint, config, COCO file, class list, image, exported file), changes it at random, and
+gives it to a program that reads it. Outcomes: ``done``, ``refused`` (status 2 and a message), ``traceback``, ``hang``
+(over the time limit), ``lost`` (an input or a file of somebody else changed), ``ran`` (a mark that only code of the
+input leaves), ``killed`` (by a signal). The inputs of all but the first two are kept in the folder.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 FAULTS = ('traceback', 'hang', 'lost', 'ran', 'killed')
 LIMIT = 180  # seconds of a case
 MEMORY = 12 << 30  # bytes of address space of a case
+CODE = "__import__('os').system('touch RAN')"
 WORDS = ['', '0', '-1', '1e999', 'NaN', 'null', 'None', '[]', '{}', '"x"', '[[[[', 'x' * 5000, '\0', '\ufeff', '2**99']
 VALUES = [
     None,
@@ -45,6 +47,7 @@ VALUES = [
     'a' * 1000,
     {'type': 5},
     {'type': 'Nothing'},
+    CODE,
 ]
 
 
@@ -126,6 +129,7 @@ class Inputs:
         from engine.toy import write_config, write_data
 
         from vlm_dense.cli import train
+        from vlm_dense.inference import export_file
 
         self.folder = folder
         self.config = Path(
@@ -133,6 +137,8 @@ class Inputs:
         )
         train.main([str(self.config), '--work-dir', str(folder / 'work')])
         self.checkpoint = folder / 'work' / 'iter_2.pth'
+        for name in ('a.pt2', 'a.onnx'):
+            export_file('maskclip_tiny-vit_shapes', None, str(folder / name), ['circle', 'star'], size=(40, 48))
         self.images = sorted((folder / 'data' / 'images' / 'val').iterdir())
         (folder / 'coco' / 'images').mkdir(parents=True)
         for image in self.images:
@@ -189,7 +195,10 @@ def checkpoint(inputs: Inputs, place: Path, rng: random.Random) -> list:
     if rng.random() < 0.4:
         path.write_bytes(of_bytes(inputs.checkpoint.read_bytes(), rng))
     else:
-        torch.save(of_tree(torch.load(inputs.checkpoint, weights_only=False), rng), path)
+        tree = of_tree(torch.load(inputs.checkpoint, weights_only=False), rng)
+        if rng.random() < 0.2 and isinstance(tree.get('meta'), dict):
+            tree['meta']['cfg'] = CODE
+        torch.save(tree, path)
     how = rng.choice([['train', inputs.config, '--resume', path], ['train', inputs.config, '--load-from', path]])
     how = rng.choice([how, ['test', inputs.config, path]])
     return [*how, '--work-dir', place / 'work', '--cfg-options', 'train_cfg.max_iters=3']
@@ -204,8 +213,14 @@ def boxes(inputs: Inputs, place: Path, rng: random.Random) -> list:
     return ['check-data', 'denseclip_retinanet_own-coco', *words]
 
 
+def exported(inputs: Inputs, place: Path, rng: random.Random) -> list:
+    path = place / rng.choice(['a.pt2', 'a.onnx'])
+    path.write_bytes(of_bytes((inputs.folder / path.name).read_bytes(), rng))
+    return ['segment', inputs.images[0], '--model', path, '--out', place / 'out', '--device', 'cpu']
+
+
 KINDS: dict[str, Callable[[Inputs, Path, random.Random], list]] = {
-    f.__name__: f for f in (image, names, answers, config, option, checkpoint, boxes)
+    f.__name__: f for f in (image, names, answers, config, option, checkpoint, boxes, exported)
 }
 
 

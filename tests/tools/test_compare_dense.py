@@ -112,6 +112,20 @@ def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, monkeypatch):
         )
 
 
+def test_a_run_that_is_killed_before_its_images_are_kept_is_made_again(tmp_path, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    [cell] = planned(tmp_path, 'naclip', images=1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(dense.np, 'savez_compressed', stop)
+        dense.run_group([cell], tmp_path, 1)
+    assert dense.result_at(cell.file(tmp_path, 'scores')) is None
+    dense.run_group([cell], tmp_path, 1)
+    assert dense.result_at(cell.file(tmp_path, 'scores'))
+    assert cell.file(tmp_path, 'pictures').with_suffix('.npz').is_file()  # codespell:ignore pictures
+
+
 def test_a_terminated_comparison_leaves_no_measurement_running(tmp_path):
     (tmp_path / 'slow.py').write_text(
         'import pathlib, time\n'

@@ -272,8 +272,8 @@ def run_group(cells: Sequence[Cell], out: Path, drawn: int, told=lambda done, ev
         told(number + 1, len(indices))
     for cell in running:
         found = {name: float(value) for name, value in metrics[cell.method].evaluate(len(indices)).items()}
-        write_json(cell.file(out, 'scores'), dict(found, images=len(indices)))
         _keep_images(cell, out, shown)
+        write_json(cell.file(out, 'scores'), dict(found, images=len(indices)))  # last: who has scores is not run again
     progress.unlink(missing_ok=True)
     return failed
 
@@ -304,7 +304,8 @@ def _keep_images(cell: Cell, out: Path, shown: list[dict]) -> None:
     for i, one in enumerate(shown):
         if cell.method in one:
             arrays |= {f'{name}_{i}': np.asarray(one[name]) for name in ('image', 'truth', cell.method)}
-    np.savez_compressed(path, **arrays)
+    with atomic_write(path) as partial:
+        np.savez_compressed(partial, **arrays)
 
 
 @torch.no_grad()
