@@ -30,7 +30,7 @@ PAPER = dict(
     code='https://github.com/yangyangyang127/APE',
     licence='none',
     idea=(
-        "Tip-Adapter's cache on the channels that tell the classes apart (APE, nothing is trained); one residual a "
+        "Tip-Adapter's cache on discriminative channels (APE, nothing is trained); one residual a "
         'class on these channels and one weight an image are trained (APE-T).'
     ),
     trains='nothing; a cache of training features on the channels that tell classes apart',

@@ -1,8 +1,8 @@
 """CALIP: text and positions of the image attend to each other, without any weight.
 
 CALIP lets the class embeddings and the positions of the feature map attend to each other, with no weights to train.
-Each class gathers the positions that look like it, and each position gathers the classes that it looks like; this
-gives two more terms beside the zero-shot logits. The only thing that is chosen are the weights of the two terms, by a
+Each class gathers similar positions, and each position gathers similar classes; this
+gives two more terms besides the zero-shot logits. Only the weights of the two terms are chosen, by a
 grid search.
 """
 
@@ -47,7 +47,7 @@ The official code searches the weights on the test images; `calip_on-test_imagen
 on the ViT of the comparisons. With `head=dict(type='vlm_dense.CALIP', betas=(1.0, 0.05))` nothing is searched.
 
 Published: RN50 on ImageNet 60.57 (CLIP 60.32). The variant of the paper with trained layers (CALIP-FS) has no public
-code and is not here.
+code and is not included.
 """,
 )
 

@@ -1,7 +1,7 @@
 """CLIP-Adapter: a bottleneck behind each tower, mixed with what went in.
 
 A bottleneck of two linear layers transforms CLIP's image feature. Its output is mixed with the original feature at a
-fixed ratio, which keeps most of what CLIP knew. The class embeddings stay those of hand-written prompts; the paper
+fixed ratio, which keeps most of CLIP's knowledge. The class embeddings stay those of hand-written prompts; the paper
 also describes the same block on the text side.
 """
 

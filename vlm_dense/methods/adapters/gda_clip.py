@@ -39,7 +39,7 @@ PAPER = dict(
     notes="""
 Base-to-new generalisation has its own estimates: `dict(type='vlm_dense.GDACLIP', ridge=False)` for the base classes,
 and `dict(type='vlm_dense.GDACLIPUnseen', alpha=...)` for new ones, with the images of the base classes as `support`
-and the alpha that the base classes have found.
+and the alpha found on the base classes.
 
 Published by the authors: ImageNet, RN50: 60.64, 61.23, 61.71, 62.46, 63.82 with 1, 2, 4, 8, 16 shots, alpha
 searched on the test images.

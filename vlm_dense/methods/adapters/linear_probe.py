@@ -5,7 +5,7 @@ of "Learning to Prompt for Vision-Language Models", IJCV 2022.
 
 A logistic regression on the frozen, unnormalised image features is the reference point of few-shot adaptation. The
 strength of its L2 penalty is searched on a few validation images, first on a coarse grid and then by bisection. It
-knows nothing of the class names.
+does not use the class names.
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ The gradient of the factors is never cleared in the official code, and is not he
 The authors report means over ten draws of the images: `tools/compare.py --seeds 1 2 3 4 5 6 7 8 9 10`.
 
 The factors begin at 250 times the mean cosine of images and their class embeddings. Published CLIPs have 0.2 to 0.3;
-the bundled tiny-vit has about -0.5, so here the text begins against its classes (a warning says so) and only the
-images can win it back: enough at 16 shots, not at 4, where the result stays below zero-shot.
+the bundled tiny-vit has about -0.5, so here the text starts with the wrong sign (a warning is logged) and only the
+images can correct it: enough at 16 shots, not at 4, where the result stays below zero-shot.
 """,
 )
 

@@ -1,7 +1,7 @@
 """ClearCLIP: the last block without residual and MLP, with query-query attention.
 
-The residual stream that enters the last block of CLIP's ViT holds knowledge of the whole image and drowns what the
-attention says of a position. ClearCLIP drops this residual and the feed-forward network, and lets queries attend to
+The residual stream that enters the last block of CLIP's ViT holds global information and outweighs the
+attention output of a position. ClearCLIP drops this residual and the feed-forward network, and lets queries attend to
 queries. The output of that attention is normalised, projected and compared with the class embeddings at each patch;
 nothing is trained.
 """
@@ -30,8 +30,8 @@ PAPER = dict(
         'and the MLP are left out.'
     ),
     notes="""
-The published figures come from an image in the repository. ; the released name lists have synonyms and glued words
-which these configs do not have, so another figure is to be expected.
+The published figures come from an image in the repository; the released name lists have synonyms and joined words
+which these configs do not have, so figures will differ.
 """,
 )
 

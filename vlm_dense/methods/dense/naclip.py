@@ -30,8 +30,8 @@ PAPER = dict(
         'the block are left out. PAMR refines the maps.'
     ),
     notes="""
-The published figures are with PAMR, and come from the repository. ; the released name lists have synonyms and glued
-words which these configs do not have, so another figure is to be expected.
+The published figures are with PAMR, and come from the repository; the released name lists have synonyms and joined
+words which these configs do not have, so figures will differ.
 """,
 )
 

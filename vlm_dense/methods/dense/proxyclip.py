@@ -34,7 +34,7 @@ PAPER = dict(
     ),
     notes="""
 The published figures, with DINO ViT-B/8, are remembered from the paper. ; the released name lists have synonyms and
-glued words which these configs do not have, so another figure is to be expected.
+joined words which these configs do not have, so figures will differ.
 """,
 )
 

@@ -35,8 +35,8 @@ PAPER = dict(
         'then says which patches belong together, and the block runs again with that.'
     ),
     notes="""
-The published figures, on NACLIP, come from the repository. ; the released name lists have synonyms and glued words
-which these configs do not have, so another figure is to be expected.
+The published figures, on NACLIP, come from the repository; the released name lists have synonyms and joined words
+which these configs do not have, so figures will differ.
 """,
 )
 

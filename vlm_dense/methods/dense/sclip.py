@@ -24,8 +24,8 @@ PAPER = dict(
         'residual and MLP stay.'
     ),
     notes="""
-The published figures come from the repository. ; the released name lists have synonyms and glued words which these
-configs do not have, so another figure is to be expected.
+The published figures come from the repository; the released name lists have synonyms and joined words which these
+configs do not have, so figures will differ.
 """,
 )
 

@@ -1,10 +1,10 @@
 """DenseCLIP: pixel-text matching as guidance; the detectors are in ``detector.py``, which needs mmdet.
 
 DenseCLIP turns CLIP's matching of images and texts into a matching of pixels and texts: class embeddings, with a
-learned context and refined by a small transformer that looks at the image, are compared with each position of CLIP's
-feature map. The map of scores joins the features of the last stage before the neck, and a loss of its own supervises
-it. Segmentors and detectors stay ordinary, and with a new attention pool the text also guides backbones that never
-saw CLIP.
+learned context and refined by a small transformer with cross-attention to the image, are compared with each position
+of CLIP's feature map. The map of scores joins the features of the last stage before the neck, and a loss of its own
+supervises it. Segmentors and detectors stay ordinary, and with a new attention pool the text also guides backbones
+without CLIP weights.
 """
 
 from vlm_dense.methods.denseclip.any_backbone import PooledBackbone, TorchvisionBackbone

@@ -1,9 +1,9 @@
 """DPT with CAVPT: tokens of the top blocks that the likely classes make out of the image.
 
 Text contexts as in CoOp and deep tokens of the image tower are learned together. In the last blocks the image tokens
-are made on the spot: the embeddings of the classes that zero-shot CLIP finds likely attend to the image tokens of
-that block. A small classifier on these class-aware tokens adds a loss, so that they attend to the object that is
-named.
+are computed on the fly: the embeddings of the classes that zero-shot CLIP finds likely attend to the image tokens of
+that block. A small classifier on these class-aware tokens adds a loss, so that they attend to the object of the
+class.
 """
 
 from __future__ import annotations

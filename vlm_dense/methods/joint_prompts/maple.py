@@ -3,8 +3,8 @@
 "MaPLe: Multi-modal Prompt Learning", CVPR 2023, section 3.2.
 
 MaPLe learns prompt tokens in the first blocks of both towers. The tokens of the image tower are not free: a linear
-layer makes them of the text tokens of the same depth. So both towers are tuned together, and accuracy on new classes
-stays higher than with separate prompts.
+layer computes them from the text tokens of the same depth. So both towers are tuned together, and accuracy on new
+classes stays higher than with separate prompts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PAPER = dict(
     link='https://arxiv.org/abs/2210.03117',
     code='https://github.com/muzairkhattak/multimodal-prompt-learning',
     licence='MIT',
-    idea='Tokens of the text tower, and layers that make those of the image tower of them.',
+    idea='Tokens of the text tower, and layers that compute those of the image tower from them.',
     trains='tokens of the text tower and layers that make those of the image tower of them',
     published='11 sets, ViT-B/16, 16 shots: base 82.3, new 75.1, mean 78.6',
     contract='`deep`; (K, D); tokens from the text side; CE',

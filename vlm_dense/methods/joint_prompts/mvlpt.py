@@ -1,6 +1,6 @@
 """MVLPT: prompts of both towers that several tasks share.
 
-A prompt that starts from nothing on one small task is poor. MVLPT first learns one prompt on several source tasks
+A prompt trained from scratch on one small task is poor. MVLPT first learns one prompt on several source tasks
 together and then continues with it on the target task. The prompt is text (MCoOp), image tokens (MVPT), or both
 through a small shared block (MUPT).
 """

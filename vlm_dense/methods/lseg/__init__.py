@@ -1,8 +1,8 @@
 """LSeg: pixels are classified by their cosine with the class embeddings of a frozen text tower.
 
 LSeg trains any image backbone so that the embedding of a pixel lies near the embedding of its class's name; the text
-tower stays frozen. Since names are all that the classifier consists of, they can be replaced at test time. The head is
-a component for any segmentor of mmseg; as an auxiliary head it is DenseCLIP's pixel-text loss.
+tower stays frozen. Since the classifier consists of class embeddings only, names can be replaced at test time. The head
+is a component for any segmentor of mmseg; as an auxiliary head it is DenseCLIP's pixel-text loss.
 """
 
 from vlm_dense.methods.lseg.head import PixelTextHead

@@ -1,7 +1,7 @@
 """CuPL: sentences of a language model instead of templates.
 
-A hand-written template says the same of every class. CuPL asks a large language model a few questions about the look
-of each class and takes its answers as prompts. The class embedding is the mean of the unit embeddings of these
+A hand-written template is the same for every class. CuPL asks a large language model a few questions on the appearance
+of each class and uses its answers as prompts. The class embedding is the mean of the unit embeddings of these
 sentences; nothing is trained.
 """
 

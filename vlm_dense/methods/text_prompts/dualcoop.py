@@ -1,7 +1,7 @@
 """DualCoOp: a positive and a negative learned prompt of each class, for images that show several.
 
 To recognise several labels of an image, DualCoOp learns two prompts for each class, one that says the class is
-present and one that says it is absent. CLIP's attention pool gives way to a projection of each position, and each
+present and one that says it is absent. CLIP's attention pool is replaced by a projection of each position, and each
 class pools the positions by the softmax of its positive similarity, so that small objects count. Unknown labels are
 left out of an asymmetric loss, which makes partial annotation enough.
 """
