@@ -33,7 +33,7 @@ PAPER = dict(
         'its finer grid.'
     ),
     notes="""
-The published figures, with DINO ViT-B/8, are remembered from the paper. ; the released name lists have synonyms and
+The published figures, with DINO ViT-B/8, are quoted from the paper without a check; the released name lists have synonyms and
 joined words which these configs do not have, so figures will differ.
 """,
 )

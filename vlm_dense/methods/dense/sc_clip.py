@@ -33,7 +33,7 @@ PAPER = dict(
         'what is alike, in the attention and around it; their sum goes through the same attention.'
     ),
     notes="""
-The repository prints no figures; those here are remembered from the paper. ; the released name lists have synonyms
+The repository prints no figures; those here are quoted from the paper without a check; the released name lists have synonyms
 and joined words which these configs do not have, so figures will differ.
 """,
 )
