@@ -1,6 +1,6 @@
 """SVL-Adapter: a classifier on a self-supervised encoder of the task's own images, mixed with CLIP.
 
-On images far from those of the web CLIP's features are weak. SVL-Adapter trains a second encoder by self-supervision
+CLIP's features are weak on images far from web images. SVL-Adapter trains a second encoder by self-supervision
 on the unlabelled images of the task, and a small classifier on its features by the few labels. The logits of this
 classifier and of zero-shot CLIP are mixed, by a weight from validation or from CLIP's mean confidence.
 """
@@ -44,8 +44,8 @@ PAPER = dict(
     },
     notes="""
 `svl_adapter_ssl_eurosat.py`, `svl_adapter_eurosat.py` and `svl_adapter_star_eurosat.py` hold the recipe of the paper.
-The encoder is one of timm's; checkpoints of the official first stage load with `head=dict(pretrained=FILE)`. It sees
-images as CLIP's tower does, at the same size and with the same normalisation, where the official code has others for
+The encoder is one of timm's; checkpoints of the official first stage load with `head=dict(pretrained=FILE)`. It gets
+the same images as CLIP's tower, of the same size and normalisation; the official code has separate ones for
 each. SVL-Adapter* reads unlabelled test images.
 
 The paper reports about 10 points more than earlier adapters on its sets far from web photos; figures of each set are

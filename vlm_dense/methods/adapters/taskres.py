@@ -1,7 +1,7 @@
 """TaskRes: a learned matrix added to the class embeddings.
 
 TaskRes freezes the zero-shot classifier and learns an addition to each class embedding, scaled by a constant. The
-text tower does not run during training, and what CLIP knew cannot be overwritten. An enhanced base fine-tunes the
+text tower does not run during training, and CLIP's knowledge cannot be overwritten. An enhanced base fine-tunes the
 last projection of the text tower first.
 """
 

@@ -1,8 +1,8 @@
 """VT-CLIP: cross-attention of the text of each class to the positions of the image.
 
-A transformer decoder layer lets each class embedding look at the spatial features of the image. The changed embedding
+In a transformer decoder layer each class embedding attends to the spatial features of the image. The changed embedding
 is added to the original one and classifies that image, while both towers stay frozen. The authors published no code,
-so the inside of the layer is the standard decoder block.
+so the layer is the standard decoder block.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PAPER = dict(
     notes="""
 `vt_clip_vit_shapes.py` is the same on the ViT of the comparisons.
 
-The paper has no public code and its recipe is not known here: number and width of the layers, their norms and the
+The paper has no public code and its recipe is unknown: number and width of the layers, their norms and the
 residual are arguments of the head, and the schedule is that of the family of adapters. There is no published figure
 to compare with. `zero_init=True` begins at zero-shot CLIP.
 """,

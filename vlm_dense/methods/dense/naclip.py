@@ -1,6 +1,6 @@
 """NACLIP: key-key attention that prefers neighbours.
 
-Nothing in CLIP's attention makes a patch look at its surroundings. In the last block NACLIP compares keys with keys
+Nothing in CLIP's attention favours the neighbourhood of a patch. In the last block NACLIP compares keys with keys
 and adds a Gaussian of the distance between two patches before the softmax. The residual and the feed-forward network
 of that block are dropped, and nothing is trained.
 """

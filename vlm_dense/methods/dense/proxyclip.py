@@ -1,6 +1,6 @@
 """ProxyCLIP: CLIP's last values mixed by the attention of another backbone.
 
-CLIP knows names, and a self-supervised model such as DINO knows which patches belong together. ProxyCLIP keeps the
+CLIP classifies by names, and a self-supervised model such as DINO groups patches of one object. ProxyCLIP keeps the
 values of CLIP's last layer and mixes them by an attention that the features of the second model give, on its finer
 grid. Nothing is trained.
 """
@@ -33,8 +33,8 @@ PAPER = dict(
         'its finer grid.'
     ),
     notes="""
-The published figures, with DINO ViT-B/8, are quoted from the paper without a check; the released name lists have synonyms and
-joined words which these configs do not have, so figures will differ.
+The published figures, with DINO ViT-B/8, are quoted from the paper without a check; the released name lists have
+synonyms and joined words which these configs do not have, so figures will differ.
 """,
 )
 

@@ -1,6 +1,6 @@
 """ResCLIP: attention of middle blocks and a first segmentation, both mixed into the last block's attention.
 
-Attention in the middle blocks of CLIP still sees where things are, so ResCLIP mixes its average into the last block's
+Attention in the middle blocks of CLIP still localises objects, so ResCLIP mixes its average into the last block's
 attention of keys to keys. A first segmentation then tells which patches share a class and touch, and the last block
 runs again with this knowledge in its attention. It is training-free, and an addition to methods such as SCLIP,
 ClearCLIP and NACLIP.

@@ -1,6 +1,6 @@
 """SC-CLIP: the last block calibrated by middle blocks, with outlier tokens replaced.
 
-A few anomalous tokens in the deep feature map draw the attention of all others; SC-CLIP finds them by a local outlier
+A few outlier tokens in the deep feature map attract the attention of all others; SC-CLIP finds them by a local outlier
 factor and replaces each by the mean of its neighbours. The similarity of features from middle layers, which is still
 coherent in space, re-weights the deep features and is half of the last attention. The sum of middle layers goes
 through the same attention and is added.
@@ -33,8 +33,8 @@ PAPER = dict(
         'what is alike, in the attention and around it; their sum goes through the same attention.'
     ),
     notes="""
-The repository prints no figures; those here are quoted from the paper without a check; the released name lists have synonyms
-and joined words which these configs do not have, so figures will differ.
+The repository prints no figures; those here are quoted from the paper without a check; the released name lists have
+synonyms and joined words which these configs do not have, so figures will differ.
 """,
 )
 

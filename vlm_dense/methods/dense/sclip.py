@@ -1,6 +1,6 @@
 """SCLIP: correlative self-attention in the last block.
 
-In CLIP's last block a position collects values from places that do not look like it. SCLIP lets each token attend to
+In CLIP's last block a position collects values from dissimilar positions. SCLIP lets each token attend to
 tokens with like queries and to tokens with like keys. Residual, feed-forward network and projection stay, and nothing
 is trained.
 """

@@ -36,9 +36,9 @@ PAPER = dict(
     trains='prompts of both towers and a block that both go through, on several tasks',
     contract='`task`, several data sets, soft targets; as CoOp, VPT or both; CE',
     notes="""
-- `mcoop_coop11.py` and `mvpt_coop11.py` are the two other prompts, made of CoOp's and VPT's parts.
+- `mcoop_coop11.py` and `mvpt_coop11.py` are the two other prompts, from CoOp's and VPT's parts.
 - In the official code each vector goes through the block alone, so that nothing passes from one tower to the other.
-  The published prompts were made so, and so it is here.
+  The published prompts were trained like this, and so are ours.
 - The softmax goes over the classes of all tasks (`others='kept'`). With the official code's option for labels of a
   task, `others='zero'`, logits of other tasks are zero, which competes; `'left_out'` leaves them out.
 - Accuracy is counted inside each task.

@@ -33,7 +33,7 @@ PAPER = dict(
     licence='MIT',
     idea=(
         'Deep prompts of both towers, with features and logits kept near frozen CLIP; a Gaussian-weighted mean over '
-        'the epochs is what is saved.'
+        'the epochs is saved.'
     ),
     trains='tokens in the blocks of both towers, held near frozen CLIP and averaged over epochs',
     published='11 sets, ViT-B/16, 16 shots: base 84.3, new 76.1, mean 80.0',

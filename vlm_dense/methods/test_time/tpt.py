@@ -2,7 +2,7 @@
 
 "Test-Time Prompt Tuning for Zero-Shot Generalization in Vision-Language Models", NeurIPS 2022, section 3.
 
-For one test image TPT makes many random views and keeps those of which the prediction is surest. One step of gradient
+For one test image TPT makes many random views and keeps the most confident ones. One step of gradient
 descent on the text context lowers the entropy of their mean prediction. The plain view is then classified, and the
 context is reset before the next image.
 """

@@ -37,8 +37,8 @@ PAPER = dict(
     trains='several contexts, matched to the regions of the image',
     contract='V prompts; transport plan in the Head; CE',
     notes="""
-- The stop of the iterations looks at the whole batch, as in the official code, so scores depend a little on what else
-  is in it. `threshold=0` runs `max_iterations` always.
+- The stopping criterion covers the whole batch, as in the official code, so scores depend slightly on the other
+  images. `threshold=0` runs `max_iterations` always.
 - `global_term` is for ImageNet only; the ten other sets go without it.
 - The paper has ResNets. A ViT works too, with its patches as regions; the authors' PLOT++ for ViT also learns visual
   prompts and is another model.

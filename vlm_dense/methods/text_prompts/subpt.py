@@ -35,7 +35,7 @@ PAPER = dict(
     code='https://github.com/machengcheng2016/Subspace-Prompt-Learning',
     licence='none',
     idea=(
-        'CoOp learns what holds for other classes early and what does not late. SubPT runs CoOp for a few epochs, '
+        'CoOp learns transferable directions early and overfits late. SubPT runs CoOp for a few epochs, '
         'takes the principal directions of the path of its vectors, and trains again from the first point with each '
         'gradient projected on them. NFL, the novel feature learner, keeps the embeddings of names without images '
         'near their hand-written prompts.'

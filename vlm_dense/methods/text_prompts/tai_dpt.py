@@ -2,7 +2,7 @@
 
 CLIP's space is shared by images and texts, so captions can stand in for images in training, labelled by the nouns
 that they contain. One prompt set is compared with the whole caption and one with each of its tokens. At test time
-images take the place of captions, and their positions that of tokens.
+images replace captions, and their positions replace tokens.
 """
 
 from __future__ import annotations

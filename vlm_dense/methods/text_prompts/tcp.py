@@ -1,8 +1,8 @@
 """TCP: tokens computed from the text feature of each class, in a middle block of the text tower.
 
-A shared context knows nothing of the classes, and a context of its own for each class does not carry over to new
-ones. TCP makes prompt tokens of the frozen text feature of each class by a small network, and puts them into a middle
-block of the text tower. For new names the same network makes new tokens; KgCoOp's penalty is kept.
+A shared context is independent of the classes, and a context of its own for each class does not carry over to new
+ones. TCP computes prompt tokens from the frozen text feature of each class by a small network and puts them into a
+middle block of the text tower. For new names the same network makes new tokens; KgCoOp's penalty is kept.
 """
 
 from __future__ import annotations

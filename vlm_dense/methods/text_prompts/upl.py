@@ -3,8 +3,8 @@
 "Unsupervised Prompt Learning for Vision-Language Models", arXiv 2204.03649. The labels are those of
 ``vlm_dense.PseudoLabelDataset``, with one labeller (UPL) or the mean of several (UPL*).
 
-Zero-shot CLIP labels the training images, and for each class the images that it is surest of are kept. Prompts as in
-CoOp are trained on these guessed labels, several times from different starts, and the logits of all runs are
+Zero-shot CLIP labels the training images, and for each class its most confident images are kept. Prompts as in
+CoOp are trained on these pseudo-labels, several times from different starts, and the logits of all runs are
 averaged. UPL* takes the labels from several CLIP models together.
 """
 
