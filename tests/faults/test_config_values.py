@@ -133,6 +133,10 @@ def test_a_run_that_cannot_be_made_says_which_part_of_the_config_it_is(line, exp
 
 OPTIONS = [
     ('model.type=5', 'model.type must be a name or a class'),
+    ('model.data_preprocessor.std.2.x=1', 'on the way to it stands the value 127.5'),
+    ('train_dataloader.dataset.metainfo.palette.2.0=null', 'in a list, only dicts can be changed one by one'),
+    ('model.data_preprocessor.std.2=None', 'in a list, only dicts can be changed one by one'),
+    ('log_level.x=1', "on the way to it stands the value 'INFO'"),
     ('model=5', 'model must be a dict'),
     ('model.decode_head.channels=[1,(2', 'Imbalanced brackets'),
     ('train_dataloader=None', 'has no train_dataloader'),

@@ -102,6 +102,11 @@ def change_config(cfg: Config, options: dict, path: str) -> None:
             cfg.merge_from_dict(options)
         except (KeyError, TypeError, IndexError) as error:
             raise ConfigError(f'--cfg-options {" ".join(options)}: {error.args[0] if error.args else error}') from error
+        except AttributeError as error:  # of mmengine, which goes on into the numbers of a list
+            raise ConfigError(
+                f'--cfg-options {" ".join(options)}: in a list, only dicts can be changed one by one. Give the whole '
+                'list, as in KEY=[1,2,3].'
+            ) from error
 
 
 def _forget_deletions(node) -> None:
@@ -208,7 +213,11 @@ def _check_option(cfg: Config, key: str, path: str, options: dict) -> None:
                 return  # a new dict
             node = node[part]
         else:
-            return  # of a value that was none or a number before: mmengine says what it can make of that
+            break
+    if not isinstance(node, (dict, list, tuple)):
+        raise ConfigError(
+            f'--cfg-options {key}: {top} has no place of that name, on the way to it stands the value {node!r}.'
+        )
     if isinstance(node, dict) and (last not in node or not parents):
         check(node, last, parents)
 
