@@ -37,7 +37,7 @@ def checked_recomputation(with_cp: bool | str) -> bool | str:
 
 @dataclass
 class ImageFeatures:
-    """Features of a batch of images; what was not asked for is ``None``.
+    """Features of a batch of images; those not requested are ``None``.
 
     Attributes:
         stages: Maps (B, C_i, h_i, w_i) of the chosen stages, finest first.
@@ -46,7 +46,7 @@ class ImageFeatures:
         patch: (B, C, h, w) last map before the projection.
         value: (B, D, h, w) embedding of each patch for dense prediction, not normalised. MaskCLIP, section 3.2: value
             and output projection of the last attention layer, each token attending to itself only. A ViT's
-            ``dense_attention`` makes others of it.
+            ``dense_attention`` replaces it.
         key: (B, h*w, C) keys of that layer, for MaskCLIP's key smoothing. Comes with ``value``, if there are any.
         regions: (B, 1 + h*w, D) the mean token and all positions, with their rows of the position table, through the
             value path of a ResNet's attention pool (DualCoOp, section 3.2).
@@ -56,7 +56,7 @@ class ImageFeatures:
         tokens: (B, T, D) every position of a text instead of an image, not normalised; ``global_`` is then that of
             the end-of-text token.
         padding: (B, T) bool, which of them lie behind the text. Comes with ``tokens``.
-        prompts: The tokens that the tower was given. Not part of a selection of images or of a copy.
+        prompts: Prompt tokens of the tower. Not part of a selection of images or of a copy.
     """
 
     stages: tuple[Tensor, ...] | None = None
@@ -166,7 +166,7 @@ class ImageTower(BaseModule):
             ``LoRA`` (ViT), for models that are not of this package; the others have it themselves, beside the backbone.
             Applied in :meth:`encode`; its parameters are ``image_prompt.*``.
         with_cp: Recompute activations in the backward pass to save memory: True those of all blocks, ``'light'`` only
-            what is there again in no time, the stem of a ResNet and the hidden tokens of a ViT's MLPs.
+            the cheap ones, the stem of a ResNet and the hidden tokens of a ViT's MLPs.
     """
 
     position_key: str
@@ -209,10 +209,10 @@ class ImageTower(BaseModule):
 
     @classmethod
     def stage_channels(cls, cfg: Mapping[str, Any]) -> list[int]:
-        """Channels of the stages that a tower of this kind gives when it is built from ``cfg``.
+        """Channels of the stages of a tower of this kind built from ``cfg``.
 
-        A neck has to know them before the tower is built. Here a tower is built to ask it; the kinds of this package
-        read them off the config.
+        A neck needs them before the tower is built. By default a tower is built for it; the kinds of this package
+        read them from the config.
         """
         return list(cls(**{name: value for name, value in cfg.items() if name != 'type'}).out_channels)
 

@@ -195,7 +195,7 @@ class TextTower(BaseModule):
     def encode_tokens(self, ids: Tensor, project: bool = True) -> Tensor:
         """Class embeddings of token ids.
 
-        A frozen tower computes them without gradient and remembers them until
+        A frozen tower computes them without gradient and caches them until
         one of its weights changes.
 
         Args:
@@ -220,7 +220,7 @@ class TextTower(BaseModule):
 
         Args:
             compute: Encodes something with this tower.
-            *sources: What else the result follows from: modules and tensors, of which all numbers count, and plain
+            *sources: Further inputs of the result: modules and tensors, of which all numbers count, and plain
                 values.
         """
         device = self.positional_embedding.device

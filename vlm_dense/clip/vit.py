@@ -76,7 +76,7 @@ class CLIPViT(ImageTower):
         head: Keep ``ln_post`` and ``proj``. Without them (plain mm backbones that only need stage maps) distributed
             training has no unused parameters.
         double_class_embedding: Add the class embedding to the class token twice, as DenseCLIP's official code does;
-            its published numbers rest on it.
+            its published numbers depend on it.
         act: ``'gelu'`` or ``'quick_gelu'`` instead of the activation that the weights were trained with. MaskCLIP's
             published numbers use ``'gelu'``.
         ln_eps: Epsilon of the layer norms instead of CLIP's 1e-5. MaskCLIP's published numbers use 1e-6.

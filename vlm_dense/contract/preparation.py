@@ -17,7 +17,7 @@ class Prepared:
     """Mixin of modules that ``vlm_dense.PrepareHook`` fills from data; goes in front of the module class.
 
     Attributes:
-        prepared: Data were seen, or weights were loaded. :meth:`prepare` sets it.
+        prepared: Fitted to data, or weights were loaded. :meth:`prepare` sets it.
     """
 
     prepared = False

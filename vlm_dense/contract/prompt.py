@@ -1,7 +1,7 @@
 """The prompt: class names in, class embeddings out. See docs/contract.md.
 
-:class:`TextPrompt` is the role; :class:`LearnedContext` are learned vectors instead of words, what CoOp ("Learning to
-Prompt for Vision-Language Models", IJCV 2022, section 3.2) and all that follow it share; :class:`TemplateReference` is
+:class:`TextPrompt` is the role; :class:`LearnedContext` are learned vectors instead of words, the base of CoOp ("Learning
+to Prompt for Vision-Language Models", IJCV 2022, section 3.2) and its successors; :class:`TemplateReference` is
 the hand-written prompt that many of them are compared with; :class:`PrecomputedEmbeddings` needs no text tower.
 """
 
@@ -31,9 +31,9 @@ class TextPrompt(BaseModule):
 
     A task (segmentor, classifier, detector) builds the text tower once, builds the prompt with
     ``MODELS.build(cfg, default_args=dict(class_names=..., text_tower=...))`` and calls it when it needs class
-    embeddings. The prompt keeps its own parameters only; the tower stays the task's and is handed in at each call.
+    embeddings. The prompt keeps its own parameters only; the tower belongs to the task and is passed at each call.
 
-    What follows from the class names is kept in buffers that are not persistent. So the state dict of a prompt loads
+    Values that follow from the class names are in buffers that are not persistent. So the state dict of a prompt loads
     into one for other names, unless each class has parameters of its own; then the shapes differ and it is refused.
 
     Args:
@@ -94,7 +94,7 @@ class TextPrompt(BaseModule):
         are encoded in ``forward``, which has the tower, and kept until here.
 
         Args:
-            class_embeddings: What ``forward`` returned in this iteration; a task may have normalised it.
+            class_embeddings: The result of ``forward`` in this iteration; a task may have normalised it.
         """
         return {}
 
@@ -117,7 +117,7 @@ class LearnedContext(TextPrompt):
         ending: What follows the name.
 
     Attributes:
-        ignored_prefixes, key_map: What a release of the method has that this prompt has not, or under other names, see
+        ignored_prefixes, key_map: Keys in a release of the method that are ignored, or renamed, see
             :func:`~vlm_dense.contract.release.release_weights`.
         shared_states: The vectors that all classes share have the same hidden states for all. A method that makes
             them differ sets this to ``False``; they are then computed for each class.
@@ -232,8 +232,8 @@ class LearnedContext(TextPrompt):
             classes: int64 indices (k,) of the classes to encode, default all K.
             deep: Hidden states that replace those of the vectors before later blocks, see :meth:`TextTower.encode`;
                 the name must stand at the end.
-            inserted: What replaces the first tokens of each class before a block, see :meth:`TextTower.encode`; the
-                method must not have ``shared_states``.
+            inserted: Hidden states that replace the first tokens of each class before a block, see :meth:`TextTower.encode`;
+                the method must not have ``shared_states``.
 
         Returns:
             (K, D), or (G, K, D) for G variants; not normalised.
@@ -280,8 +280,8 @@ class WiderContext(LearnedContext):
         **kwargs: Of :class:`LearnedContext`, but for ``class_specific``.
 
     Attributes:
-        loss_names: Places of these names among all names that are encoded, int64.
-        loss_embeddings: Theirs of this iteration, as :meth:`encode` gives them.
+        loss_names: Indices of these names among all encoded names, int64.
+        loss_embeddings: Their embeddings of this iteration, from :meth:`encode`.
     """
 
     loss_embeddings: Tensor | None = None
@@ -312,7 +312,7 @@ class PrecomputedEmbeddings(TextPrompt):
     Args:
         class_names: Names in label order.
         embeddings: As a prompt returns them, (K, D), or (V, K, D) with variants.
-        source: The prompt that made them, which says how they become classifier weights and how variants are reduced;
+        source: The prompt that computed them; it defines the classifier weights and how variants are reduced;
             default: by cosines.
     """
 

@@ -36,7 +36,7 @@ def release_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[st
     """Weights of an official release under the names of ``module``, without the frozen CLIP and what is rebuilt.
 
     Args:
-        module: What they are for. Its attributes say how the release differs; none is needed:
+        module: Module for the weights. Optional attributes describe how the release differs:
 
             - ``key_map``: regular expression -> replacement, as in :func:`re.sub`, of names;
             - ``ignored_prefixes``: beginnings of names that are left out; default: ``token_prefix``, ``token_suffix``;
@@ -56,7 +56,7 @@ def release_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[st
 
 
 def load_release(module: nn.Module, path: str | Mapping[str, str] | None) -> None:
-    """Load learned weights as the official release of a method saves them; nothing for ``None``.
+    """Load learned weights of a method's official release; nothing for ``None``.
 
     Args:
         module: A prompt or head, see :func:`release_weights`; its method ``describe_shapes``, if there is one, gives a

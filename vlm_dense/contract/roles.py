@@ -22,8 +22,8 @@ class ImagePrompt:
     """Mixin of modules that change images or add tokens to the image tower; alone ``class X(ImagePrompt, BaseModule)``.
 
     Attributes:
-        plain: Features of the tower without prompts that :meth:`prompt` wants to see.
-        reads_text: :meth:`prompt` wants to see the class embeddings.
+        plain: Features of the tower without prompts that :meth:`prompt` reads.
+        reads_text: :meth:`prompt` reads the class embeddings.
     """
 
     plain: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class ImagePrompt:
 
 
 class Head:
-    """Mixin of what turns features into logits: adapters, caches, classifiers; alone ``class X(Head, BaseModule)``.
+    """Mixin of modules from features to logits: adapters, caches, classifiers; alone ``class X(Head, BaseModule)``.
 
     Attributes:
         features: Names of the image features that :meth:`logits` reads.
@@ -113,16 +113,16 @@ class Step:
     """Intermediate results of an iteration, for its loss.
 
     Attributes:
-        images: (B, 3, H, W) as they came from the data, normalised; ``None`` if features did.
-        features: Of the images, as the head read them.
-        text: Class embeddings as the text prompt gave them; ``None`` if the head reads none.
+        images: (B, 3, H, W), normalised input; ``None`` if the input are features.
+        features: Image features read by the head.
+        text: Class embeddings of the text prompt; ``None`` if the head reads none.
         logits: (B, K), or (B, k) for the k classes of :meth:`Loss.classes`.
         logit_scale: Scalar, the factor itself.
         data_samples: B samples.
         class_names: All K names.
-        classes: What :meth:`Loss.classes` chose, int64 (k,); ``None``: all.
+        classes: Indices of :meth:`Loss.classes`, int64 (k,); ``None``: all.
         variants: (B, V, K), logits of all variants; ``None`` if the head returns one for each class.
-        epoch: Number of epochs that are done; 0 outside of a run.
+        epoch: Number of finished epochs; 0 outside of a run.
     """
 
     images: Tensor | None
@@ -193,7 +193,7 @@ class TestTimeAdaptation(BaseModule):
     __test__ = False  # pytest takes the name for a test
 
     def logits(self, model: nn.Module, views: Tensor) -> Tensor:
-        """Logits of one image; ``model`` is afterwards as it was, also after an error.
+        """Logits of one image; ``model`` stays unchanged, also after an error.
 
         Args:
             model: The classifier, in eval mode.

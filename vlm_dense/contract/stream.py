@@ -11,7 +11,7 @@ PROCESSES = ('one', 'each')
 
 
 class StreamAdaptation(TestTimeAdaptation):
-    """Base of what carries something from image to image, so that the order of the images is part of the result.
+    """Base of adaptations with state from image to image, so that the order of the images is part of the result.
 
     A stream begins whenever the mode of the model is set, which the loops of validation and test do first. A test by
     ``vlm_dense.ResumableTestLoop`` that was stopped resumes with the same state: what each batch has changed is written
@@ -19,7 +19,7 @@ class StreamAdaptation(TestTimeAdaptation):
 
     Args:
         processes: ``'one'``: all images go through the first process in their order, which is the method;
-            ``test_dataloader=dict(sampler=dict(type='vlm_dense.StreamSampler'))`` sees to it, and an image in another
+            ``test_dataloader=dict(sampler=dict(type='vlm_dense.StreamSampler'))`` ensures it, and an image in another
             process is an error. ``'each'``: each process has a stream of its own over its share of the images, and the
             result depends on their number.
 

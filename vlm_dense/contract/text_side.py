@@ -102,7 +102,7 @@ class TextSide:
         return self.text_prompt if isinstance(self.text_prompt, ImagePrompt) else self.image_prompt
 
     def prompt_for(self, cfg: dict, class_names: Sequence[str], image_tower: nn.Module | None = None) -> TextPrompt:
-        """The prompt of other class names; it has the parameters of this one, the very ones that an optimiser holds.
+        """The prompt for other class names; it shares the parameters of this one, also with an optimiser.
 
         Args:
             cfg: That the prompt was built from.
@@ -110,7 +110,7 @@ class TextSide:
             image_tower: For prompts that need it; only inspected.
 
         Raises:
-            ClassNamesError: the prompt has learned something for each of its classes.
+            ClassNamesError: the prompt has parameters for each of its classes.
         """
         given = dict(class_names=class_names, text_tower=self.text_encoder, image_tower=image_tower)
         prompt = build_part(cfg, **given).to(self.text_encoder.logit_scale.device)
@@ -141,7 +141,7 @@ class TextSide:
 
         Args:
             image_tower: CLIP's.
-            images: (B, 3, H, W) normalised, or features that were computed before and are taken as they are, or token
+            images: (B, 3, H, W) normalised, or precomputed features, used directly, or token
                 ids of captions used instead of images, int64 (B, T), which give ``tokens`` and ``global_``.
             names: Of the features, see :meth:`ImageTower.encode`; ``'global'`` is added for a text prompt that is
                 image-conditioned.
@@ -194,9 +194,9 @@ class TextSide:
         return ImageFeatures(global_=tokens[rows, end.to(tokens.device)], tokens=tokens, padding=ids == 0)
 
     def class_embeddings(self, image_features: Tensor | None = None, classes: Tensor | None = None) -> Tensor:
-        """Class embeddings as the text prompt gives them.
+        """Class embeddings of the text prompt.
 
-        In eval mode, without gradient, they are kept until the weights change that they were computed from.
+        In eval mode, without gradient, they are cached until the weights that they depend on change.
 
         Args:
             image_features: (B, D) global features, for prompts that depend on the image.
@@ -223,7 +223,7 @@ class TextSide:
     def scores(self, dense: Tensor, class_embeddings: Tensor) -> Tensor:
         """Cosines of positions and classes, float32, of every variant of the prompt.
 
-        They are computed in float32, as half precision would round a cosine by more than what tells classes apart.
+        They are computed in float32, as the rounding of half precision exceeds the differences between classes.
 
         Args:
             dense: (B, D, h, w), not normalised.

@@ -161,7 +161,7 @@ def pseudo_label(
         and ``bad_files`` (path -> reason).
 
     Raises:
-        ConfigError: an option that cannot work.
+        ConfigError: an invalid option.
         DataError: no image, two images with one mask, masks that another run or program wrote, a place that
             cannot be written, or nothing that could be labelled.
     """

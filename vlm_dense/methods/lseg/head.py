@@ -85,7 +85,7 @@ class PixelTextHead(PixelText, BaseDecodeHead):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / tau))) if learn_tau else None
 
     def set_class_names(self, class_names: str | Sequence[str]) -> None:
-        """Segment by other classes from now on; what the prompt has learned is kept.
+        """Replace the classes; learned prompts are kept.
 
         In a segmentor use :func:`~vlm_dense.segmentation.naming.set_class_names`, which also tells it their number.
 

@@ -40,7 +40,7 @@ class MaskCLIPHead(BaseDecodeHead):
     through ``refinements``, a list of steps, which make maps of classes of them::
 
         refinements=[
-            dict(type='vlm_dense.Aliases', keep='max'),  # what a class with several names gets; this is the default
+            dict(type='vlm_dense.Aliases', keep='max'),  # score of a class with several names; this is the default
             dict(type='vlm_dense.NamedBackground', names=['wall', 'floor']),  # class 0 is found by these names
             dict(type='vlm_dense.PromptDenoising', thresh=0.5),
             dict(type='vlm_dense.KeySmoothing', thresh=1.0),
@@ -62,15 +62,15 @@ class MaskCLIPHead(BaseDecodeHead):
         refinements: Configs of :class:`~vlm_dense.segmentation.steps.Step`, in their order. Default: none but
             ``Aliases``.
         scale: Inverse temperature of the probabilities.
-        random_text: Seed of random directions that take the place of the class embeddings: a control that shows what
-            the text contributes.
+        random_text: Seed of random directions instead of the class embeddings: a control for the contribution of
+            the text.
         **kwargs: ``loss_decode``, ``ignore_index``, ``align_corners``, ``sampler`` as in mmseg; and the deprecated
             options ``aliases``, ``background``, ``pd_thresh``, ``ks_thresh`` and ``ks_norm``, which change the list,
             see :func:`vlm_dense.methods.maskclip.older.refinements`.
 
     Raises:
         ClassNamesError: see :func:`as_class_names`; or names, ``num_classes`` and text file differ in number.
-        ConfigError: an option that cannot work.
+        ConfigError: an invalid option.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class MaskCLIPHead(BaseDecodeHead):
         return None if part is None else part.index
 
     def set_class_names(self, class_names: ClassNames, image_tower: nn.Module | None = None) -> None:
-        """Segment by other classes from now on; what the prompt has learned is kept.
+        """Replace the classes; learned prompts are kept.
 
         Args:
             class_names: As in the constructor.
@@ -162,7 +162,7 @@ class MaskCLIPHead(BaseDecodeHead):
         classes: tuple[Aliases, ...] | None = None,
         image_tower: nn.Module | None = None,
     ) -> Tensor:
-        """Embeddings of the N names of all classes, as the text prompt gives them.
+        """Embeddings of the N names of all classes from the text prompt.
 
         In eval mode without gradient they are encoded once a list of classes.
 
@@ -309,7 +309,7 @@ def build_refinements(cfgs: Sequence[dict | Step], options: dict) -> list[Step]:
         options: Deprecated ones that change the list.
 
     Raises:
-        ConfigError: what is no step, one that comes twice or at the wrong position, or an option that cannot be.
+        ConfigError: an entry that is no step, is repeated or at the wrong position, or an invalid option.
     """
     parts = [build_step(cfg) for cfg in cfgs]
     names = [type(part).__name__ for part in parts]

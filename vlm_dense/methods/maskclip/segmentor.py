@@ -41,18 +41,18 @@ class MaskCLIP(BatchedInference, EncoderDecoder):
                 |       backbone.encode: value, key --> decode_head: cosines, refinements --> (B, K, h, w)
                 --> postprocess: bilinear to image size, windows averaged, steps, original size, argmax
 
-    What is done with the merged maps is a list as well::
+    The steps on the merged maps are a list as well::
 
         postprocess=[
             dict(type='vlm_dense.OriginalSize', at_once=True),
             dict(type='vlm_dense.PAMR', iterations=10),  # moves borders to edges of the image
             dict(type='vlm_dense.Probabilities', scale=40.0),  # softmax over all names
             dict(type='vlm_dense.Aliases'),  # a class is as probable as the most probable of its names
-            dict(type='vlm_dense.AreaThreshold', thresh=0.1),  # what is too small is taken out
+            dict(type='vlm_dense.AreaThreshold', thresh=0.1),  # removes classes with a small area
             dict(type='vlm_dense.ProbabilityThreshold', thresh=0.1),  # class 0 is where nothing is this probable
         ]
 
-    This is how SCLIP and its successors decide: with ``Aliases`` in the list the head gives the cosines of all names.
+    SCLIP and its successors decide like this: with ``Aliases`` in the list the head gives the cosines of all names.
 
     Args:
         backbone: ``vlm_dense.MaskCLIPViT`` or ``vlm_dense.MaskCLIPResNet`` (published settings); the plain towers,
@@ -61,7 +61,7 @@ class MaskCLIP(BatchedInference, EncoderDecoder):
             ``tools/test.py`` fill in the data set's names if none are given.
         decode_head: Further arguments of :class:`MaskCLIPHead`.
         postprocess: Configs of :class:`~vlm_dense.segmentation.steps.Step`, see
-            :class:`~vlm_dense.segmentation.postprocess.PostProcess`. Default: none, the largest map wins.
+            :class:`~vlm_dense.segmentation.postprocess.PostProcess`. Default: none, the argmax of the maps.
         variants: Options of the head to be compared, ``{name: options}`` as for :meth:`MaskCLIPHead.variant`. Each adds
             its labels as ``pred_<name>`` to the samples, from the same image features, for
             ``vlm_dense.VariantIoU``; logits are not kept then. One that needs keys of a tower that gives none is left
