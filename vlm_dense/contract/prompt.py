@@ -1,7 +1,7 @@
 """The prompt: class names in, class embeddings out. See docs/contract.md.
 
-:class:`TextPrompt` is the role; :class:`LearnedContext` are learned vectors instead of words, the base of CoOp ("Learning
-to Prompt for Vision-Language Models", IJCV 2022, section 3.2) and its successors; :class:`TemplateReference` is
+:class:`TextPrompt` is the role; :class:`LearnedContext` are learned vectors instead of words, the base of CoOp
+("Learning to Prompt for Vision-Language Models", IJCV 2022, section 3.2) and its successors; :class:`TemplateReference` is
 the hand-written prompt that many of them are compared with; :class:`PrecomputedEmbeddings` needs no text tower.
 """
 
@@ -232,8 +232,8 @@ class LearnedContext(TextPrompt):
             classes: int64 indices (k,) of the classes to encode, default all K.
             deep: Hidden states that replace those of the vectors before later blocks, see :meth:`TextTower.encode`;
                 the name must stand at the end.
-            inserted: Hidden states that replace the first tokens of each class before a block, see :meth:`TextTower.encode`;
-                the method must not have ``shared_states``.
+            inserted: Hidden states that replace the first tokens of each class before a block, see
+                :meth:`TextTower.encode`; the method must not have ``shared_states``.
 
         Returns:
             (K, D), or (G, K, D) for G variants; not normalised.
