@@ -137,6 +137,7 @@ OPTIONS = [
     ('train_dataloader.dataset.metainfo.palette.2.0=null', 'in a list, only dicts can be changed one by one'),
     ('model.data_preprocessor.std.2=None', 'in a list, only dicts can be changed one by one'),
     ('log_level.x=1', "on the way to it stands the value 'INFO'"),
+    ('default_hooks.sampler_seed.type=', "default_hooks.sampler_seed.type must be a name or a class, found ''"),
     ('model=5', 'model must be a dict'),
     ('model.decode_head.channels=[1,(2', 'Imbalanced brackets'),
     ('train_dataloader=None', 'has no train_dataloader'),
