@@ -1,8 +1,9 @@
 """The prompt: class names in, class embeddings out. See docs/contract.md.
 
 :class:`TextPrompt` is the role; :class:`LearnedContext` are learned vectors instead of words, the base of CoOp
-("Learning to Prompt for Vision-Language Models", IJCV 2022, section 3.2) and its successors; :class:`TemplateReference` is
-the hand-written prompt that many of them are compared with; :class:`PrecomputedEmbeddings` needs no text tower.
+("Learning to Prompt for Vision-Language Models", IJCV 2022, section 3.2) and its successors;
+:class:`TemplateReference` is the hand-written prompt that many of them are compared with;
+:class:`PrecomputedEmbeddings` needs no text tower.
 """
 
 from __future__ import annotations
