@@ -121,7 +121,7 @@ _RULES: list[tuple[str, Callable, str]] = [
     (f'{_HEAD}/loss_decode(/\\d+)?/class_weight', lambda v: v is None or isinstance(v, str) or _weights(v), 'numbers'),
     ('model/data_preprocessor/size', _or_none(_any_of(_AT_LEAST_1[0])), 'two positive integers'),
     ('(.*/)?init_cfg', lambda value: not isinstance(value, (str, int, float)), 'a dict, or a list of dicts'),
-    ('(.*/)?type', lambda value: value.strip() != '' if isinstance(value, str) else callable(value), 'a name or a class'),
+    ('(.*/)?type', lambda v: bool(v.strip()) if isinstance(v, str) else callable(v), 'a name or a class'),
     ('.*', lambda value: not isinstance(value, FunctionType) or value.__name__ != '<lambda>', 'no lambda, which cannot '
      'be written into the work dir with the config: give a function of a module a name'),
 ]  # fmt: skip
