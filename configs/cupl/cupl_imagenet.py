@@ -1,5 +1,5 @@
 # CuPL on ImageNet, ViT-L/14, as published; nothing is trained. The sentences are a file of the release, or what
-# tools/describe_classes.py makes of a language model's answers.
+# tools/describe_classes.py extracts from a language model's answers.
 #   python tools/test.py configs/cupl/cupl_imagenet.py
 _base_ = [
     '../_base_/models/clip_classifier_vit-b16.py',

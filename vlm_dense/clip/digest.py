@@ -1,6 +1,6 @@
 """Digests of what a result was computed from, and the one cache keyed by them.
 
-Nothing here is told that weights changed: the digest is taken of the weights as they are, so that a step of an
+No notice of changed weights is needed: the digest is computed from the current weights, so that a step of an
 optimiser, a loaded checkpoint, a moving average or an edit of ``.data`` is seen by itself.
 """
 
