@@ -111,7 +111,7 @@ def test_costs_are_counted_and_kept_when_nothing_is_left_to_train(tmp_path):
         hook.after_train_iter(runner, 0)
     hook.after_train(runner)
     cost = json.loads((tmp_path / 'cost.json').read_text())
-    assert cost['trained_parameters'] == 3 * 32 and 0 < cost['seconds_per_step'] < 1
+    assert cost['trained_parameters'] == 3 * 32 and cost['seconds_per_step'] > 0
     assert cost['peak_memory_mb'] > 50 and cost['transductive'] is False
     model.text_prompt.transductive = True
     HOOKS.build(dict(type='vlm_dense.CostHook')).after_train(runner)  # resumed behind the last iteration

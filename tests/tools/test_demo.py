@@ -37,7 +37,7 @@ def examples(tmp_path_factory):
 
 def test_an_image_and_names_give_masks_with_legend(inferencer, examples):
     path, names = examples[0]
-    image = web_page.segment(inferencer, path, names).image
+    image = web_page.segment(inferencer, path, names).overlay
     assert image.dtype == np.uint8 and image.shape[0] > image.shape[1] > 480
     assert inferencer.view(names.split(', ')).class_names == names.split(', ')
 
@@ -80,11 +80,11 @@ def methods():
 
 def test_methods_of_the_menu_stand_side_by_side(methods, examples):
     path, names = examples[0]
-    one = web_page.segment_side_by_side(methods, ['naclip'], path, names).image
-    assert np.array_equal(one, web_page.segment(methods['naclip'], path, names).image)
-    two = web_page.segment_side_by_side(methods, ['naclip', 'maskclip', 'naclip'], path, names).image
+    one = web_page.segment_side_by_side(methods, ['naclip'], path, names).overlay
+    assert np.array_equal(one, web_page.segment(methods['naclip'], path, names).overlay)
+    two = web_page.segment_side_by_side(methods, ['naclip', 'maskclip', 'naclip'], path, names).overlay
     assert two.dtype == np.uint8 and two.shape[1] > 3 * 240
-    assert not np.array_equal(two, web_page.segment_side_by_side(methods, ['maskclip', 'naclip'], path, names).image)
+    assert not np.array_equal(two, web_page.segment_side_by_side(methods, ['maskclip', 'naclip'], path, names).overlay)
 
 
 @pytest.mark.parametrize('chosen', [[], None, ['naclip', 'no such'], ['../secret']])
