@@ -110,6 +110,7 @@ def test_a_working_directory_that_was_removed_is_told(tmp_path, capsys, monkeypa
     (tmp_path / 'gone').mkdir()
     monkeypatch.chdir(tmp_path / 'gone')
     (tmp_path / 'gone').rmdir()
+    monkeypatch.setattr('sys.argv', ['tools/check_data.py'])
     refused(capsys, 'The working directory was removed', check_data.main, config)
     refused(capsys, 'The working directory was removed', segment.main, 'a.png', *SHAPES)
 

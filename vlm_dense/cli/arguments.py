@@ -115,7 +115,10 @@ class Parser(argparse.ArgumentParser):
 
 def command(name: str) -> str:
     """Command of a program: ``vlm-dense NAME``, or ``python tools/FILE.py`` if this process was started so."""
-    if Path(sys.argv[0]).resolve().parent.name == 'tools' and name in PROGRAMS:
+    started = Path(sys.argv[0])
+    with contextlib.suppress(OSError):  # the working directory may be gone, which is told later
+        started = started.resolve()
+    if started.parent.name == 'tools' and name in PROGRAMS:
         return f'python tools/{PROGRAMS[name]}.py'
     return f'vlm-dense {name}'
 

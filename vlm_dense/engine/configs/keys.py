@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mmengine.runner
 from mmengine.config import Config
+from mmengine.config.lazy import LazyAttr, LazyObject
 from torch.utils.data import DataLoader
 
 from vlm_dense.engine.configs.components import READ_KEYS, component, takes_anything
@@ -129,7 +130,11 @@ def check_keys(cfg: Config, path: str) -> None:
 
 
 def _check_top(cfg: Config, path: str) -> None:
-    unknown = [key for key in cfg if key not in READ_KEYS | _PIPELINES]
+    unknown = [
+        key
+        for key, value in dict.items(cfg._cfg_dict)
+        if key not in READ_KEYS | _PIPELINES and not isinstance(value, (LazyObject, LazyAttr))  # imports of pure Python
+    ]
     alike = {key: near for key in unknown if (near := _alike(key, READ_KEYS))}
     used = _used_names(path) if alike else set()
     for key, near in alike.items():
@@ -151,10 +156,18 @@ def _used_names(path: str) -> set[str]:
         names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
         names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         names |= set(re.findall(r'\{\{\s*_base_\.(\w+)', text))
-        if 'read_base' in names:  # a config that imports its bases: all its names may be another's
-            names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        for base in _imported_bases(tree):
+            if not base.level:  # of a package: its names may be used there
+                names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+            todo.append(file.parents[max(base.level, 1) - 1] / f'{(base.module or "").replace(".", "/")}.py')
         todo += [file.parent / base for base in bases(tree) if '::' not in base]
     return names
+
+
+def _imported_bases(tree: ast.Module) -> list[ast.ImportFrom]:
+    """The imports in ``with read_base():`` of a pure Python config."""
+    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.With) and 'read_base' in ast.dump(node.items[0])]
+    return [line for block in blocks for line in block.body if isinstance(line, ast.ImportFrom)]
 
 
 def _check(node, place: tuple[str, ...], path: str, scope: str | None, places: Sequence[tuple]) -> None:

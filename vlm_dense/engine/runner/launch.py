@@ -271,7 +271,7 @@ def train(args: argparse.Namespace) -> None:
                     cfg.work_dir, cfg.get('load_from'), bool(cfg.get('resume')), getattr(args, 'overwrite', False)
                 )
             seed_draws(cfg)
-            if cfg.resume:
+            if cfg.get('resume'):
                 cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='vlm_dense.ResumeCheckHook')]
             runner = build_runner(cfg)
         with user_errors(interrupted=lambda: _left_by(cfg.work_dir)):
