@@ -19,7 +19,7 @@ from vlm_dense.comparison import report
 from vlm_dense.errors import DataError
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = sorted(p for p in (ROOT / 'configs').iterdir() if p.is_dir() and p.name != '_base_')
+FOLDERS = sorted(p for p in (ROOT / 'configs').iterdir() if p.is_dir() and not p.name.startswith('_'))
 
 TOY = '''"""Toy: moves all classes.
 

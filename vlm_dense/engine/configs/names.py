@@ -21,8 +21,9 @@ CONFIGS = ROOT / 'configs'
 
 
 def list_configs(folder: str | Path) -> list[Path]:
-    """All config files in a folder and in its folders, one a method; ``_base_`` is not looked into."""
-    return sorted(p for pattern in ('*.py', '*/*.py') for p in Path(folder).glob(pattern) if p.parent.name != '_base_')
+    """All config files in a folder and in its folders, one a method; those that begin with ``_`` are left out."""
+    found = (path for pattern in ('*.py', '*/*.py') for path in Path(folder).glob(pattern))
+    return sorted(path for path in found if not path.parent.name.startswith('_'))
 
 
 def find_config(path: str | Path) -> Path:
