@@ -72,6 +72,14 @@ def test_a_quiet_test_prints_its_metrics_and_writes_them_as_json(trained, tmp_pa
     assert ' INFO ' in log.read_text()
 
 
+def test_a_quiet_training_prints_its_last_validation(trained, tmp_path, capsys):
+    config, whole = trained
+    train_tool.main([config, '--work-dir', str(tmp_path), '-q'])
+    printed = capsys.readouterr().out.strip().splitlines()
+    (expected,) = [row['mIoU'] for row in scalars(whole) if 'mIoU' in row][-1:]
+    assert f'mIoU: {expected:.4f}' in printed and not any(' INFO ' in line for line in printed)
+
+
 def test_a_killed_run_resumes_bit_for_bit(trained, tmp_path, monkeypatch):
     config, whole = trained
     text = Path(config).read_text() + (

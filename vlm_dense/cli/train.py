@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import vlm_dense
 from vlm_dense.cli import arguments
+from vlm_dense.engine.messages import local_rank
 
 
 def parser() -> arguments.Parser:
@@ -38,4 +39,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     vlm_dense.setup()  # before others import mmseg
     from vlm_dense.engine.runner import launch
 
-    launch.train(args)
+    metrics = launch.train(args)
+    if args.quiet and local_rank() == 0:
+        print('\n'.join(f'{name}: {value:.4f}' for name, value in metrics.items()))

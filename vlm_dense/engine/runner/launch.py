@@ -244,8 +244,12 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     return (SafeFlexibleRunner if cfg.get('strategy') else SafeRunner).from_cfg(FormattedOnce.of(cfg))
 
 
-def train(args: argparse.Namespace) -> None:
-    """Run the training of ``tools/train.py``."""
+def train(args: argparse.Namespace) -> dict[str, float]:
+    """Run the training of ``tools/train.py``.
+
+    Returns:
+        The metrics of the last validation; none without one.
+    """
     with ExitStack() as held:
         with user_errors(once_per_machine=True):
             cfg = prepare(args, ('train_dataloader', 'val_dataloader'))
@@ -276,6 +280,9 @@ def train(args: argparse.Namespace) -> None:
             runner = build_runner(cfg)
         with user_errors(interrupted=lambda: _left_by(cfg.work_dir)):
             runner.train()
+    scalars = runner.message_hub.log_scalars.items()
+    found = {key.removeprefix('val/'): history.current() for key, history in scalars if key.startswith('val/')}
+    return {key: value for key, value in found.items() if key not in ('time', 'data_time')}
 
 
 def _resume(cfg: Config, wanted: str | None) -> None:
