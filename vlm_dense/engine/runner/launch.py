@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import gc
 import inspect
 import os
 import socket
@@ -175,6 +176,7 @@ def _use_gloo(cfg: Config) -> None:
 def _disconnect() -> None:
     if is_distributed():
         torch.distributed.destroy_process_group()
+        gc.collect()  # a model in a circle of references would hold the group, and with it the threads
 
 
 # --- runs -----------------------------------------------------------------------------------------------------
