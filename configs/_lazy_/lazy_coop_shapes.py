@@ -17,9 +17,7 @@ model = dict(
     type=CLIPClassifier,
     data_preprocessor=dict(
         type=ClsDataPreprocessor,
-        mean=[122.7709383, 116.7460125, 104.09373615],
-        std=[68.5005327, 66.6321579, 70.32316305],
-        bgr_to_rgb=True,
+        **colours,
     ),
     backbone=dict(type=CLIPViT, arch='tiny-vit', pretrained='bundled', head=True),
     text_encoder=dict(type=TextTower, arch='tiny-vit', pretrained='bundled'),

@@ -22,9 +22,7 @@ model = dict(
     type=DenseCLIP,
     data_preprocessor=dict(
         type=MixedSizeSegDataPreProcessor,
-        mean=[122.7709383, 116.7460125, 104.09373615],
-        std=[68.5005327, 66.6321579, 70.32316305],
-        bgr_to_rgb=True,
+        **colours,
         size=(96, 96),
     ),
     backbone=dict(

@@ -15,7 +15,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ PROGRAMS = {
 EXPORTED = ('.onnx', '.pt2')
 """Endings of the files that the program ``export`` writes."""
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+KEPT = 'Finished results are kept; the same command continues.'  # of a comparison that was interrupted
 
 
 class ConfigOptions(argparse.Action):
@@ -136,6 +137,12 @@ def as_typed(name: str, argv: Sequence[str] | None = None) -> str:
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     """Add that progress is not printed."""
     parser.add_argument('-q', '--quiet', action='store_true', help='print results and warnings only, no progress')
+
+
+def print_metrics(metrics: Mapping[str, float]) -> None:
+    """Print the metrics of a quiet run, a line each, in the first process of a machine."""
+    if local_rank() == 0:
+        print('\n'.join(f'{name}: {value:.4f}' for name, value in metrics.items()))
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -24,7 +24,6 @@ from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError, unknown_name
 
 PROTOCOLS = ('few-shot', 'base-to-new', 'transfer', 'domain-generalisation', 'multi-label', 'hierarchical', 'tasks')
-KEPT = 'Finished results are kept; the same command continues.'
 
 
 def parser() -> arguments.Parser:
@@ -80,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     os.environ.setdefault('OMP_NUM_THREADS', '1')  # a cell is a process; its threads would fight with the others'
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the cells end as well
-    with user_errors(interrupted=KEPT), arguments.figures_to(args.json) as write:
+    with user_errors(interrupted=arguments.KEPT), arguments.figures_to(args.json) as write:
         vlm_dense.setup()  # before others import mmseg
         from vlm_dense.comparison import plans, report
         from vlm_dense.comparison.cells import plan

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from vlm_dense.comparison import dense
 
 
-KEPT = 'Finished results are kept; the same command continues.'
-
-
 def parser() -> arguments.Parser:
     """The arguments."""
     parser = arguments.Parser('compare-dense', __doc__)
@@ -74,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: a measurement ends as well
-    with user_errors(interrupted=KEPT), arguments.figures_to(args.json) as write:
+    with user_errors(interrupted=arguments.KEPT), arguments.figures_to(args.json) as write:
         vlm_dense.setup()  # before others import mmseg
         from vlm_dense.comparison import dense, dense_report
 

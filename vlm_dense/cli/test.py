@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import vlm_dense
 from vlm_dense.cli import arguments
-from vlm_dense.engine.messages import local_rank, user_errors
+from vlm_dense.engine.messages import user_errors
 
 
 def parser() -> arguments.Parser:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         from vlm_dense.engine.runner import launch
 
         metrics = launch.test(args)
-        if args.quiet and local_rank() == 0:
-            print('\n'.join(f'{name}: {value:.4f}' for name, value in metrics.items()))
+        if args.quiet:
+            arguments.print_metrics(metrics)
         write(metrics)
     return metrics

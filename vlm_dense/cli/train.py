@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import vlm_dense
 from vlm_dense.cli import arguments
-from vlm_dense.engine.messages import local_rank
 
 
 def parser() -> arguments.Parser:
@@ -40,5 +39,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vlm_dense.engine.runner import launch
 
     metrics = launch.train(args)
-    if args.quiet and local_rank() == 0:
-        print('\n'.join(f'{name}: {value:.4f}' for name, value in metrics.items()))
+    if args.quiet:
+        arguments.print_metrics(metrics)

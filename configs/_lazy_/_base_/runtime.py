@@ -10,6 +10,11 @@ from vlm_dense.engine.hooks.losses import AverageLossesHook, StopOnInvalidLoss
 from vlm_dense.engine.runner.seeding import SeedIterationHook
 
 randomness = dict(seed=0)
+colours = dict(  # CLIP's, of a data preprocessor
+    mean=[122.7709383, 116.7460125, 104.09373615],
+    std=[68.5005327, 66.6321579, 70.32316305],
+    bgr_to_rgb=True,
+)
 log_processor = dict(by_epoch=False)
 default_hooks = dict(
     timer=dict(type=IterTimerHook),

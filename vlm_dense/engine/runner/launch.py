@@ -80,16 +80,17 @@ def _same_but_for_order(a: Sequence, b: Sequence) -> bool:
     return list(a) != list(b) and sorted(map(str, a)) == sorted(map(str, b))
 
 
+_OF_TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper')
+_OF_VALIDATION = ('val_dataloader', 'val_cfg', 'val_evaluator')
+
+
 def check_parts(cfg: Config) -> None:
     """Check whether a config has what a training needs.
 
     Raises:
         ConfigError: names the keys that are missing.
     """
-    for parts, needed in (
-        (('train_dataloader', 'train_cfg', 'optim_wrapper'), True),
-        (('val_dataloader', 'val_cfg', 'val_evaluator'), False),
-    ):
+    for parts, needed in ((_OF_TRAINING, True), (_OF_VALIDATION, False)):
         absent = [part for part in parts if cfg.get(part) is None]
         if absent and (needed or len(absent) < len(parts)):
             raise ConfigError(
@@ -315,10 +316,7 @@ def test(args: argparse.Namespace) -> dict:
     with user_errors(once_per_machine=True):
         cfg = prepare(args, ('test_dataloader',))
         cfg.load_from, cfg.resume = args.checkpoint, False
-        for parts in (
-            ('train_dataloader', 'train_cfg', 'optim_wrapper'),
-            ('val_dataloader', 'val_cfg', 'val_evaluator'),
-        ):
+        for parts in (_OF_TRAINING, _OF_VALIDATION):
             if any(cfg.get(part) is None for part in parts):  # a config for tests only, on data that have more
                 cfg.update(dict.fromkeys(parts))
         if args.tta:
