@@ -22,6 +22,7 @@ DOCS = ['mkdocs-material>=9.5,<10', 'mkdocstrings[python]>=1,<2', 'nbclient', 'i
 EXPORT = ['onnx', 'onnxscript', 'onnxruntime']
 LINTS = ['import-linter>=2.7', 'codespell>=2.4']
 TESTS = [*MM, *PROBE, *DOCS, *EXPORT, *LINTS, 'pytest', 'pytest-xdist', 'scipy', 'hypothesis']
+HF = ['transformers>=4.48', 'sentencepiece']
 DEMO = ['gradio>=6,<7']
 COMPLETION = ['shtab>=1.7,<2']
 DEV = [*TESTS, *DEMO, *COMPLETION, 'ruff', 'pre-commit', 'selenium']
@@ -137,6 +138,7 @@ setup(
         'export': EXPORT,
         'docs': [*MM, *DOCS],
         'tests': TESTS,
+        'hf': HF,
         'demo': DEMO,
         'completion': COMPLETION,
         'dev': DEV,

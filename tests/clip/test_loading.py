@@ -515,8 +515,6 @@ def test_an_unknown_tag_lists_the_tags_of_the_architecture():
     [
         ({'embed_dim': 16}, 'vision_cfg, text_cfg missing, found embed_dim'),
         ({**VIT, 'vision_cfg': {'widht': 64}}, "unexpected keyword argument 'widht'"),
-        ('coca_ViT-B-32', 'text tower of CoCa'),
-        ('roberta-ViT-B-32', 'of a Hugging Face model'),
     ],
 )
 def test_a_config_that_makes_no_clip_is_refused(arch, complaint):

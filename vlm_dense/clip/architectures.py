@@ -8,6 +8,9 @@ from copy import deepcopy
 from pathlib import Path
 
 import open_clip
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
 
 from vlm_dense.errors import ConfigError, unknown_name
 
@@ -39,6 +42,14 @@ def model_config(arch: str | Mapping) -> dict:
     if arch not in known:
         raise ConfigError(unknown_name(str(arch), 'list of architectures of open_clip and vlm_dense', known + bundled))
     return open_clip.get_model_config(arch)
+
+
+def image_tower_kind(config: dict) -> type:
+    """Class of the image tower of a config: open_clip's ``ModifiedResNet``, ``VisionTransformer`` or ``TimmModel``."""
+    vision = config['vision_cfg']
+    if vision.get('timm_model_name'):
+        return TimmModel
+    return ModifiedResNet if isinstance(vision.get('layers'), (list, tuple)) else VisionTransformer
 
 
 def bundled_names() -> list[str]:

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 from collections.abc import Mapping
-from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,13 +13,14 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 from open_clip.convert import convert_state_dict
-from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
+from open_clip.model import CLIP, convert_to_custom_text_state_dict
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from vlm_dense.clip.activation import OPENAI_ENTRIES, decide_gelu
-from vlm_dense.clip.architectures import model_config
+from vlm_dense.clip.architectures import image_tower_kind, model_config
+from vlm_dense.clip.building import Side, build_clip, build_text, build_visual
 from vlm_dense.clip.fit import check_fit
 from vlm_dense.clip.image_tower import resize_positions
 from vlm_dense.clip.recent_file import read_once
@@ -33,6 +33,7 @@ __all__ = [
     'allowed_in_pickles',
     'check_fit',
     'load_clip',
+    'load_text',
     'load_visual',
     'model_config',
     'read_nested',
@@ -83,8 +84,8 @@ def load_clip(
         quick_gelu: Overrules the rule above.
 
     Returns:
-        ``open_clip.model.CLIP`` or ``CustomTextCLIP``, float32, on the CPU, in
-        eval mode.
+        ``open_clip.model.CLIP``, ``CustomTextCLIP`` or ``CoCa``, float32, on
+        the CPU, in eval mode.
 
     Raises:
         ConfigError: unknown architecture or tag, or a config that open_clip
@@ -92,7 +93,67 @@ def load_clip(
         WeightsNotFoundError: the weights are neither on disk nor to be had.
         CheckpointError: the file is damaged, foreign, holds code, or does not
             fit the architecture.
+        MissingLibraryError: the text tower is a model of ``transformers``,
+            which is not installed.
     """
+    config, *rest = _locate(arch, pretrained, image_size, quick_gelu)
+    model = build_clip(config)
+    _fill(model, *rest, image_size, config)
+    return model.eval()
+
+
+def load_visual(
+    arch: str | Mapping,
+    pretrained: str | os.PathLike | None,
+    image_size: int | None,
+    kind: type | tuple[type, ...],
+    owner: str,
+) -> nn.Module:
+    """The image tower of a CLIP model, see :func:`load_clip`; its text tower is not built.
+
+    Args:
+        arch, pretrained, image_size: See :func:`load_clip`.
+        kind: Of open_clip's image towers, the ones that are wanted.
+        owner: Name of the component that wants it, for the message.
+
+    Raises:
+        ConfigError: it is of another kind.
+    """
+    config, *rest = _locate(arch, pretrained, image_size, None)
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    found = image_tower_kind(config)
+    if found not in kinds:
+        other = {VisionTransformer: 'CLIPViT', ModifiedResNet: 'CLIPResNet'}.get(found, 'CLIPTower')
+        raise ConfigError(
+            f'{owner}: the image tower of {arch!r} is a {found.__name__}, expected a '
+            f"{' or a '.join(each.__name__ for each in kinds)}. Use type='vlm_dense.{other}'."
+        )
+    side = Side(visual=build_visual(config))
+    _fill(side, *rest, image_size, config)
+    return side.visual.eval()
+
+
+def load_text(
+    arch: str | Mapping, pretrained: str | os.PathLike | None = None, *, quick_gelu: bool | None = None
+) -> Side:
+    """The text tower of a CLIP model, see :func:`load_clip`; its image tower is not built.
+
+    Returns:
+        Module with ``text``, open_clip's ``TextTransformer`` or ``HFTextEncoder``, ``logit_scale`` and ``logit_bias``
+        (None but for towers trained with a sigmoid loss); float32, on the CPU, in eval mode.
+
+    Raises:
+        As :func:`load_clip`, and MissingLibraryError: the text tower is a model of ``transformers``, which is not
+        installed.
+    """
+    config, *rest = _locate(arch, pretrained, None, quick_gelu)
+    side = build_text(config)
+    _fill(side, *rest, None, config)
+    return side.eval()
+
+
+def _locate(arch, pretrained, image_size, quick_gelu) -> tuple[dict, dict[str, Tensor], Path | None, str]:
+    """Config of the architecture, state dict of the weights ({} without), their file, and why (not) QuickGELU."""
     if isinstance(arch, str):
         arch = arch.replace('/', '-')
     config = model_config(arch)
@@ -101,67 +162,42 @@ def load_clip(
     path, tag_config = locate_weights(arch, config, pretrained)
     state_dict = read_once(path) if path else {}
     config['quick_gelu'], why = decide_gelu(arch, config, quick_gelu, tag_config, path, state_dict)
+    return config, state_dict, path, why
 
-    model = _build(config)
+
+def _fill(
+    model: nn.Module, state_dict: dict[str, Tensor], path: Path | None, why: str, image_size: int | None, config: dict
+) -> None:
+    """Load the weights, if there are any, and bring timm's positions to another image size."""
     if path:
         _load(model, state_dict, path, image_size)
         activation = 'QuickGELU' if config['quick_gelu'] else 'GELU'
         print_log(f'CLIP weights from {path}, with {activation}: {why}.', logger='current', level=logging.INFO)
-    return model.eval()
-
-
-def load_visual(
-    arch: str | Mapping, pretrained: str | os.PathLike | None, image_size: int | None, kind: type, owner: str
-) -> nn.Module:
-    """The image tower of a CLIP model, see :func:`load_clip`.
-
-    Args:
-        arch, pretrained, image_size: See :func:`load_clip`.
-        kind: Of open_clip's image towers, the one that is wanted.
-        owner: Name of the component that wants it, for the message.
-
-    Raises:
-        ConfigError: it is of another kind.
-    """
-    visual = load_clip(arch, pretrained, image_size=image_size).visual
-    if type(visual) is not kind:
-        other = {VisionTransformer: 'CLIPViT', ModifiedResNet: 'CLIPResNet'}.get(type(visual))
-        hint = f"Use type='vlm_dense.{other}'." if other else 'Towers of other kinds are not supported.'
-        raise ConfigError(
-            f'{owner}: the image tower of {arch!r} is a {type(visual).__name__}, expected a {kind.__name__}. {hint}'
-        )
-    return visual
-
-
-def _build(config: dict) -> nn.Module:
-    config = deepcopy(config)
-    if 'multimodal_cfg' in config or config['text_cfg'].get('hf_model_name'):
-        raise ConfigError(
-            'arch has the text tower of CoCa or of a Hugging Face model. Expected one with a text tower of the CLIP '
-            "kind, such as 'RN50' or 'ViT-B-16'."
-        )
-    if 'timm_model_name' in config['vision_cfg']:
-        config['vision_cfg']['timm_model_pretrained'] = False
-    model_class = CustomTextCLIP if config.pop('custom_text', False) else CLIP
-    try:
-        return model_class(**config)
-    except TypeError as error:
-        raise ConfigError(f'open_clip cannot build a model from this arch: {error}.') from error
+    trunk = getattr(getattr(model, 'visual', None), 'trunk', None)
+    if image_size is not None and hasattr(trunk, 'set_input_size'):
+        trunk.set_input_size((image_size, image_size))
 
 
 def _load(model: nn.Module, state_dict: dict[str, Tensor], path: Path, image_size: int | None) -> None:
-    """Load a state dict whole or not at all; float16 becomes float32 in the copy."""
+    """Load a state dict whole or not at all, or its part for one side; float16 becomes float32 in the copy."""
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     computed = {key for key, _ in model.named_buffers()} - set(shapes)  # the causal mask, which archives hold as well
-    state_dict = {key: value for key, value in state_dict.items() if key not in computed | {*OPENAI_ENTRIES}}
+    computed |= {*OPENAI_ENTRIES, 'attn_mask', 'text.attn_mask', 'text.transformer.embeddings.position_ids'}
+    state_dict = {key: value for key, value in state_dict.items() if key not in computed}
     if 'token_embedding.ids' in state_dict:
-        state_dict = _whole_token_table(state_dict, shapes['token_embedding.weight'][0], path)
+        table = shapes.get('token_embedding.weight', shapes.get('text.token_embedding.weight'))
+        state_dict = _whole_token_table(state_dict, table, path)
     state_dict = convert_state_dict(model, state_dict)
-    if isinstance(model, CustomTextCLIP):
+    if not isinstance(model, CLIP):
         state_dict = convert_to_custom_text_state_dict(state_dict)
+    if isinstance(model, Side):  # the other side is no business of this one, as long as this one is there
+        own = {key: value for key, value in state_dict.items() if key.startswith(model.prefixes)}
+        state_dict = own or state_dict
     for key in ('logit_scale', 'logit_bias'):  # () or (1,)
         if key in state_dict and key in shapes and state_dict[key].numel() == 1:
             state_dict[key] = state_dict[key].reshape(shapes[key])
+    if 'logit_bias' in shapes and 'logit_scale' in state_dict:  # weights of an earlier training without it
+        state_dict.setdefault('logit_bias', torch.zeros(shapes['logit_bias']))
     for key in POSITION_GRIDS:
         if key in state_dict and key in shapes:
             state_dict[key] = _fit_grid(state_dict[key], shapes[key], path, image_size)
@@ -190,7 +226,7 @@ def _drawn_tokens(vocab_size: int, width: int) -> Tensor:
     return torch.from_numpy(table.astype(np.float32))
 
 
-def _whole_token_table(state_dict: dict[str, Tensor], vocab_size: int, path: Path) -> dict[str, Tensor]:
+def _whole_token_table(state_dict: dict[str, Tensor], shape: torch.Size | None, path: Path) -> dict[str, Tensor]:
     """Expand the token table of the bundled models, which store only the rows that were trained.
 
     The others are drawn, the same on every machine: the whole table from
@@ -199,6 +235,9 @@ def _whole_token_table(state_dict: dict[str, Tensor], vocab_size: int, path: Pat
     """
     state_dict = dict(state_dict)
     ids, rows = state_dict.pop('token_embedding.ids'), state_dict.pop('token_embedding.rows')
+    if shape is None:  # the image tower alone
+        return state_dict
+    vocab_size = shape[0]
     if len(ids) != len(rows) or (len(ids) and int(ids.max()) >= vocab_size):
         raise CheckpointError(
             f'{path}: expected one row of token_embedding.rows for each of token_embedding.ids below {vocab_size}, '
