@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.engine.checkpoints.fit import FrozenWeightsHook
 from vlm_dense.errors import ConfigError, DataError
+from vlm_dense.methods.fine_tuning.clip_lora import merge
 from vlm_dense.registry import MODELS
 
 SIZE = 64
@@ -118,9 +119,29 @@ def test_a_resnet_takes_pixels_and_no_tokens():
     assert not backbone.layer1.training
     with pytest.raises(DataError, match='Resize the images'):
         backbone(torch.zeros(1, 3, 96, 64))
-    for prompt, told in ((VPT, 'only a ViT takes'), (LORA, 'no linear map')):
+    for prompt, told in ((VPT, 'only a ViT takes'), (LORA, 'no linear map.*attnpool=True')):
         with pytest.raises(ConfigError, match=told):
             tower(prompt, arch=resnet(), type='vlm_dense.CLIPResNet')
+
+
+def test_low_rank_updates_of_a_resnet_are_in_its_attention_pool():
+    pool = dict(arch=resnet(), type='vlm_dense.CLIPResNet', attnpool=True)
+    with pytest.raises(ConfigError, match='updates the attention pool, which the stages .* Add 4'):
+        tower(LORA, **pool)
+    every = dict(LORA, patterns=['attnpool'])
+    backbone, plain = (tower(p, out_indices=(0, 3, 4), **pool).train() for p in (every, None))
+    plain.load_state_dict(backbone.state_dict(), strict=False)
+    stages, found = backbone(images()), plain.encode(images(), ('stages', 'dense'))
+    assert all(torch.equal(a, b) for a, b in zip(stages, found.stages, strict=True))
+    assert torch.equal(stages[-1], found.dense) and backbone.out_channels[4] == stages[-1].shape[1]
+    for part in backbone.image_prompt.image.values():
+        part.w_lora_B.data.normal_()
+    backbone(images())[-1].square().mean().backward()
+    names = {f'image_prompt.image.attnpool-{m}_proj.w_lora_{x}' for m in 'qkvc' for x in 'AB'}
+    assert moved(backbone) == names == {name for name, p in backbone.named_parameters() if p.requires_grad}
+    merge(plain, backbone.image_prompt.image)
+    torch.testing.assert_close(plain(images())[-1], backbone(images())[-1], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(plain(images())[-1], found.dense, atol=1e-2)
 
 
 @pytest.mark.parametrize('name', ['MaPLePrompt', 'CLIPLoRAPrompt', 'CAVPTPrompt', 'UPTPrompt', 'RePrompt'])

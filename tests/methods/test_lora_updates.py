@@ -168,10 +168,20 @@ def test_options_that_cannot_work_are_refused(parts, word):
         build('classifier', 'vit', parts)
 
 
-def test_a_resnet_has_no_maps_to_update():
-    with pytest.raises(ConfigError, match='It has none'):
+def test_a_resnet_has_maps_in_its_attention_pool_alone():
+    with pytest.raises(ConfigError, match=r"matches 'attn\\\\.'. Its maps are attnpool.q_proj, .* of 4"):
         build('classifier', 'resnet', both())
     build('classifier', 'resnet', both(image_patterns=()))
+    clip = load_clip(ARCHS['resnet']).eval()
+    prompt, images = dict(PLAIN, image_prompt=dict(type='vlm_dense.LoRA')), torch.randn(2, 3, SIZE, SIZE)
+    model = moved(build('classifier', 'resnet', prompt))
+    assert set(model.image_prompt.image) == {f'attnpool-{leaf}_proj' for leaf in 'qkv'}
+    model.backbone.load_state_dict({k.removeprefix('visual.'): v for k, v in clip.visual.state_dict().items()})
+    other = load_clip(ARCHS['resnet'])
+    other.load_state_dict(merged(clip.state_dict(), model.image_prompt.official()))
+    before, after = (c.eval().visual(images) for c in (clip, other))
+    updated = model.backbone.encode(images, ('global',)).global_
+    assert (after - updated).abs().max() < 0.01 * (before - updated).abs().max()
 
 
 def test_every_map_of_a_block_is_reached(weights):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from engine.processes import in_processes
+from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -223,6 +224,11 @@ def test_each_labels_in_its_own_window_and_nobody_in_between(clip_file):
 def test_refusals(clip_file, options, error, told):
     with pytest.raises((error, TypeError), match=told):
         labelled(PseudoLabelHook(**{'teacher': teacher(clip_file), **options}), raw(), samples())
+
+
+def test_a_detector_is_refused(clip_file):
+    with pytest.raises(ConfigError, match='labels the pixels of SegDataSample.*found DetDataSample'):
+        labelled(PseudoLabelHook(teacher(clip_file)), raw(1), [DetDataSample()])
 
 
 def test_a_label_that_is_to_be_learned_without_is_named_with_its_file(clip_file):

@@ -163,7 +163,7 @@ class ImageTower(BaseModule):
         norm_eval: Keep every BatchNorm in eval mode.
         frozen: Nothing of the tower is trained or leaves eval mode, but for ``image_prompt`` and the pyramid of a ViT.
         image_prompt: Config of a prompt of this tower that needs no text: ``vlm_dense.VPTPrompt`` (ViT), ``VPPrompt``,
-            ``LoRA`` (ViT), for models that are not of this package; the others have it themselves, beside the backbone.
+            ``LoRA``, for models that are not of this package; the others have it themselves, beside the backbone.
             Applied in :meth:`encode`; its parameters are ``image_prompt.*``.
         with_cp: Recompute activations in the backward pass to save memory: True those of all blocks, ``'light'`` only
             the cheap ones, the stem of a ResNet and the hidden tokens of a ViT's MLPs.

@@ -63,8 +63,9 @@ class CLIPResNet(AttentionPooling, ImageTower):
     Args:
         arch, pretrained, input_resolution, frozen_stages, norm_eval, with_cp, frozen, image_prompt: See
             :class:`ImageTower`.
-        out_indices: Stages to return, out of 0..3. Without ``attnpool`` the layers after the last of them do not
-            exist, so that distributed training has no unused parameters; their weights in a checkpoint are ignored.
+        out_indices: Stages to return, out of 0..3; with ``attnpool`` also 4, the positions behind the attention pool in
+            the joint space, (B, D, h/32, w/32). Without ``attnpool`` the layers after the last of them do not exist, so
+            that distributed training has no unused parameters; their weights in a checkpoint are ignored.
         norm_cfg: ``dict(type='SyncBN')`` turns every BatchNorm into one that is synchronised between processes.
         attnpool: Keep the attention pool. Without it (plain mm backbones that only need stage maps) its parameters do
             not exist, so distributed training has no unused parameters.
@@ -109,10 +110,10 @@ class CLIPResNet(AttentionPooling, ImageTower):
             raise ConfigError(
                 f"attnpool_positions must be 'interpolate', 'bicubic' or 'crop', found {attnpool_positions!r}."
             )
-        if not out_indices or not all(0 <= i <= 3 for i in out_indices) or not -1 <= frozen_stages <= 4:
+        if not out_indices or not all(0 <= i <= 3 + attnpool for i in out_indices) or not -1 <= frozen_stages <= 4:
             raise ConfigError(
-                'CLIPResNet has stages 0..3: out_indices must lie in 0..3 and frozen_stages in -1..4, found '
-                f'{tuple(out_indices)} and {frozen_stages}.'
+                'CLIPResNet has stages 0..3, and 4 with attnpool=True: out_indices must be of these and frozen_stages '
+                f'lie in -1..4, found {tuple(out_indices)} and {frozen_stages}.'
             )
         visual = load_visual(arch, pretrained, input_resolution, ModifiedResNet, type(self).__name__)
         self.with_attnpool = attnpool
@@ -124,7 +125,7 @@ class CLIPResNet(AttentionPooling, ImageTower):
                 self.add_module(name, module)
         self.embed_dim = visual.output_dim
         self.width = visual.attnpool.c_proj.in_features
-        self.out_channels = [self.width // 8 * 2**i for i in range(4)]
+        self.out_channels = [self.width // 8 * 2**i for i in range(4)] + [self.embed_dim] * (4 in out_indices)
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -140,6 +141,12 @@ class CLIPResNet(AttentionPooling, ImageTower):
                 raise ConfigError(f"CLIPResNet: norm_cfg type must be 'BN' or 'SyncBN', found {norm_cfg['type']!r}.")
             nn.SyncBatchNorm.convert_sync_batchnorm(self)
         self._finish(frozen, image_prompt)
+        layers = self.attnpool.children() if attnpool else ()
+        if 4 not in out_indices and any(hasattr(layer, 'branches') for layer in layers):
+            raise ConfigError(
+                f'CLIPResNet: {image_prompt["type"]} updates the attention pool, which the stages {tuple(out_indices)} '
+                'do not pass. Add 4, the map behind the pool, to out_indices, and give it to a head or neck.'
+            )
 
     @classmethod
     def stage_channels(cls, cfg: Mapping[str, Any]) -> list[int]:
@@ -167,6 +174,7 @@ class CLIPResNet(AttentionPooling, ImageTower):
     def _encode(self, images: Tensor, features: set[str], prompts: PromptTokens | None) -> ImageFeatures:
         if prompts is not None:
             raise ConfigError('CLIPResNet takes no prompt tokens; they exist for ViT towers only.')
+        behind_pool = 'stages' in features and 4 in self.out_indices
         pooled = features & {'global', 'dense', 'value', 'regions', 'pooled'}
         if pooled and not self.with_attnpool:
             raise ConfigError(f'CLIPResNet: {sorted(pooled)} need the attention pool; set attnpool=True.')
@@ -183,20 +191,20 @@ class CLIPResNet(AttentionPooling, ImageTower):
                 'value a channel at stride 32. Use a larger batch or crop, or norm_eval=True.'
             )
         stages = []
-        for i in range(max(self.out_indices) + 1 if features == {'stages'} else 4):
+        for i in range(min(max(self.out_indices), 3) + 1 if features == {'stages'} else 4):
             for block in getattr(self, f'layer{i + 1}'):
                 x = _recomputed(block, x, [block]) if self.with_cp is True and torch.is_grad_enabled() else block(x)
             stages.append(x)
         out = ImageFeatures()
-        if 'stages' in features:
-            out.stages = tuple(stages[i] for i in self.out_indices)
         if 'patch' in features:
             out.patch = x
-        if features & {'global', 'dense'}:
-            tokens = self.attention_pool(x, all_tokens='dense' in features)
-            out.global_ = tokens[:, 0]
-            if 'dense' in features:
-                out.dense = tokens[:, 1:].transpose(1, 2).unflatten(2, x.shape[2:])
+        if features & {'global', 'dense'} or behind_pool:
+            tokens = self.attention_pool(x, all_tokens='dense' in features or behind_pool)
+            stages.append(tokens[:, 1:].transpose(1, 2).unflatten(2, x.shape[2:]) if tokens.shape[1] > 1 else None)
+            out.global_ = tokens[:, 0] if features & {'global', 'dense'} else None
+            out.dense = stages[4] if 'dense' in features else None
+        if 'stages' in features:
+            out.stages = tuple(stages[i] for i in self.out_indices)
         if 'pooled' in features:
             out.pooled = self.attention_pool(x, all_tokens=False, positions=False)[:, 0]
         if 'value' in features:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
+from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
 
 from vlm_dense.clip.blocks import Block
@@ -58,7 +59,8 @@ Published, ViT-B/16, mean of 11 sets with 1, 2, 4, 8, 16 shots, as later work re
 
 PACKED = ('q_proj', 'k_proj', 'v_proj')
 """Thirds of the one projection of a block's attention, in their order."""
-DEFAULT = (r'attn\.[qkv]_proj$',)
+DEFAULT = (r'attn(pool)?\.[qkv]_proj$',)
+"""Queries, keys and values of the blocks, and of the attention pool of a ResNet, which the authors do not update."""
 
 
 class LowRank(nn.Module):
@@ -99,25 +101,18 @@ def _with_branch(layer: nn.Linear, args: tuple, output: Tensor) -> Tensor:
 
 
 class _Map:
-    """A linear map of a block: a layer, or a third of the packed projection of its attention.
+    """A linear map of a tower: a layer, or a third of the packed projection of a block's attention.
 
     Args:
-        block: It.
-        name: Of the map in the block: ``attn.q_proj``, ``attn.k_proj``, ``attn.v_proj``, ``attn.proj``, ``mlp.c_fc`` or
-            ``mlp.c_proj``.
+        owner: The layer or the attention.
+        third: Of the packed projection; ``None``: a layer.
     """
 
-    def __init__(self, block: Block, name: str):
-        part, _, leaf = name.partition('.')
-        self.third = PACKED.index(leaf) if leaf in PACKED else None
-        self.owner = block.attn if self.third is not None else self._layer(block, part, leaf)
-        width = block.attn.in_proj_weight.shape[1]
-        self.shape = (width, width) if self.third is not None else tuple(self.owner.weight.shape)
+    def __init__(self, owner: nn.Module, third: int | None = None):
+        self.owner, self.third = owner, third
+        width = owner.in_proj_weight.shape[1] if third is not None else 0
+        self.shape = (width, width) if third is not None else tuple(owner.weight.shape)
         """Outputs and inputs."""
-
-    @staticmethod
-    def _layer(block: Block, part: str, leaf: str) -> nn.Linear:
-        return block.attn.out_proj if part == 'attn' else getattr(block.mlp, leaf)
 
     @property
     def low_rank(self) -> LowRank | None:
@@ -138,13 +133,18 @@ class _Map:
         whole += delta.to(whole)
 
 
-NAMES = (*(f'attn.{name}' for name in PACKED), 'attn.proj', 'mlp.c_fc', 'mlp.c_proj')
-
-
 def linear_maps(tower: nn.Module) -> dict[str, _Map]:
-    """The linear maps in the blocks of a tower, by their names in CLIP-LoRA's release; those of MLPs as in CLIP."""
-    blocks = {name: module for name, module in tower.named_modules() if isinstance(module, Block)}
-    return {f'{name}.{leaf}': _Map(block, leaf) for name, block in blocks.items() for leaf in NAMES}
+    """The linear maps of a tower by name: those of its blocks, as in CLIP-LoRA's release (of MLPs as in CLIP), and
+    those of its attention pool."""
+    found = {}
+    for name, module in tower.named_modules():
+        if isinstance(module, Block):
+            found |= {f'{name}.attn.{leaf}': _Map(module.attn, third) for third, leaf in enumerate(PACKED)}
+            layers = {'attn.proj': module.attn.out_proj, 'mlp.c_fc': module.mlp.c_fc, 'mlp.c_proj': module.mlp.c_proj}
+            found |= {f'{name}.{leaf}': _Map(layer) for leaf, layer in layers.items()}
+        elif isinstance(module, AttentionPool2d):
+            found |= {f'{name}.{leaf}': _Map(getattr(module, leaf)) for leaf in (*PACKED, 'c_proj')}
+    return found
 
 
 def chosen(tower: nn.Module, patterns: Sequence[str], owner: str) -> dict[str, _Map]:
@@ -157,10 +157,12 @@ def chosen(tower: nn.Module, patterns: Sequence[str], owner: str) -> dict[str, _
     for pattern in patterns:
         if not any(re.search(pattern, name) for name in maps):
             some = (
-                f'Its maps are {", ".join(list(maps)[: len(NAMES)])}, ... of {len(maps)}.' if maps else 'It has none.'
+                f'Its maps are {", ".join(list(maps)[:6])}, ... of {len(maps)}.'
+                if maps
+                else 'It has none; those of a ResNet are in its attention pool, attnpool=True.'
             )
             raise ConfigError(
-                f'{owner}: no linear map in the blocks of the {type(tower).__name__} matches {pattern!r}. {some} '
+                f'{owner}: no linear map of the {type(tower).__name__} matches {pattern!r}. {some} '
                 'Change the pattern, or leave it out.'
             )
     return {name: found for name, found in maps.items() if any(re.search(p, name) for p in patterns)}
@@ -223,7 +225,8 @@ class LoRA(ImagePrompt, BaseModule):
     Args:
         image_tower: The tower.
         patterns: Regular expressions of names of linear maps, as ``transformer.resblocks.0.attn.q_proj``; the others of
-            a block are ``attn.k_proj``, ``attn.v_proj``, ``attn.proj``, ``mlp.c_fc`` and ``mlp.c_proj``.
+            a block are ``attn.k_proj``, ``attn.v_proj``, ``attn.proj``, ``mlp.c_fc`` and ``mlp.c_proj``; those of the
+            attention pool of a ResNet ``attnpool.q_proj``, ``.k_proj``, ``.v_proj`` and ``.c_proj``.
         rank, alpha, dropout: See :class:`LowRank`.
 
     Attributes:
@@ -390,9 +393,9 @@ def merged(weights: Mapping[str, Tensor], updates: Mapping[str, LowRank]) -> dic
     found = dict(weights)
     for name, part in updates.items():
         block, _, leaf = name.rpartition('.')
-        third = PACKED.index(leaf) if leaf in PACKED else None
+        third = PACKED.index(leaf) if leaf in PACKED and block.endswith('.attn') else None
         key = f'{block}.in_proj_weight' if third is not None else f'{name}.weight'
-        if third is None and block.endswith('attn'):
+        if third is None and block.endswith('.attn'):
             key = f'{block}.out_proj.weight'
         key = key if key in found else f'text.{key}'
         value = found[key].float()

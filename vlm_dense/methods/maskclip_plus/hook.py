@@ -132,6 +132,11 @@ class PseudoLabelHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Label a batch of the train loader: its samples get ``gt_sem_seg``."""
         images, samples = data_batch['inputs'], data_batch['data_samples']
+        if not all(isinstance(sample, SegDataSample) for sample in samples):
+            raise ConfigError(
+                'PseudoLabelHook labels the pixels of SegDataSample, which models of mmseg learn from; found '
+                f'{type(samples[0]).__name__}. Leave the hook out of this config.'
+            )
         labels = [self._given(image, sample) for image, sample in zip(images, samples, strict=True)]
         self.labeller.check_leak(labels, samples)
         iteration, labeller = runner.iter + 1, self.labeller
