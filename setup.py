@@ -25,7 +25,7 @@ TESTS = [*MM, *PROBE, *DOCS, *EXPORT, *LINTS, 'pytest', 'pytest-xdist', 'scipy',
 HF = ['transformers>=4.48', 'sentencepiece']
 DEMO = ['gradio>=6,<7']
 COMPLETION = ['shtab>=1.7,<2']
-DEV = [*TESTS, *DEMO, *COMPLETION, 'ruff', 'pre-commit', 'selenium']
+DEV = [*TESTS, *DEMO, *COMPLETION, 'ruff', 'pre-commit', 'selenium', 'build', 'twine']
 
 MIM = ('configs', 'tools', 'model-index.yml')
 """What of the repository is laid into the package as ``vlm_dense/.mim``, where OpenMMLab's libraries look for it."""
