@@ -102,6 +102,7 @@ SLOW = {
     'test_tda_stream',
     'test_text_side',
     'test_train_and_test',
+    'test_trained',
     'test_upl_prompt',
     'test_verify',
     'test_zoo',

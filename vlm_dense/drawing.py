@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 _PAPER, _INK = (255, 255, 255), (30, 30, 30)
+_WARNING = (170, 30, 20)
 _IGNORED = (0, 0, 0)
 
 
@@ -70,6 +71,50 @@ def draw_rows(
         draw.rectangle((x, bottom + y + 3, x + 15, bottom + y + 18), tuple(rgb), _INK)
         draw.text((x + 20, bottom + y + 2), name, _INK, font)
     return canvas
+
+
+def draw_captions(
+    images: Sequence[np.ndarray], captions: Sequence[str], note: str = '', tile: int = 200
+) -> Image.Image:
+    """A contact sheet: images in rows of up to six, a line below each.
+
+    Args:
+        images: RGB uint8 (H, W, 3), of any size.
+        captions: A line each; what is too long is cut.
+        note: A text above, wrapped.
+        tile: Longer side of an image in pixels.
+    """
+    gap, line, font = 8, 20, ImageFont.load_default(14)
+    columns = min(len(images), 6)
+    width = max(columns * (tile + gap) + gap, 2 * tile if note else 0)
+    head = wrapped(note, font, width - 2 * gap)
+    top = gap + line * len(head)
+    rows = -(-len(images) // columns)
+    canvas = Image.new('RGB', (width, top + rows * (tile + line + gap)), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for i, text in enumerate(head):
+        draw.text((gap, gap // 2 + i * line), text, _WARNING, font)
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        x, y = gap + i % columns * (tile + gap), top + i // columns * (tile + line + gap)
+        fitted = _fit(image, tile, smooth=True)
+        height, wide = fitted.shape[:2]
+        canvas.paste(Image.fromarray(fitted), (x + (tile - wide) // 2, y + (tile - height) // 2))
+        while font.getlength(caption) > tile and len(caption) > 4:
+            caption = f'{caption[:-4]}...'
+        draw.text((x, y + tile + 1), caption, _INK, font)
+    return canvas
+
+
+def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """The lines of a text that is broken between words at a width in pixels."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f'{lines[-1]} {word}' if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def draw_instances(image: np.ndarray, instances, meta: dict, side: int) -> np.ndarray:

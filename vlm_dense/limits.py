@@ -5,3 +5,6 @@ MAX_PIXELS = 100_000_000
 
 PAGE_PIXELS, PAGE_CONCURRENCY, PAGE_WAITING = 25_000_000, 2, 64
 """Limits of the page in the browser: pixels of an upload, requests that run at the same time, and that wait at most."""
+
+MAX_DOWNLOAD, DOWNLOAD_SECONDS = 200_000_000, 30
+"""Bytes of an image from a URL, and how long its server may be silent."""

@@ -20,7 +20,18 @@ MASKCLIP = {
 }
 """Model names -> (arch, pretrained)."""
 
+CLASSIFIERS = {
+    'clip_tiny-vit': ('tiny-vit', 'bundled'),
+    'clip_tiny-rn': ('tiny-rn', 'bundled'),
+    'clip_vit-b16': ('ViT-B-16', 'openai'),
+    'clip_vit-b32': ('ViT-B-32', 'openai'),
+    'clip_vit-l14': ('ViT-L-14', 'openai'),
+    'clip_rn50': ('RN50', 'openai'),
+}
+"""Names of zero-shot classifiers -> (arch, pretrained)."""
+
 DEFAULT_MODEL = 'maskclip_tiny-vit'
+DEFAULT_CLASSIFIER = 'clip_tiny-vit'
 
 METHODS = tuple(
     sorted(

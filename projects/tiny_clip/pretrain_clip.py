@@ -23,7 +23,7 @@ from vlm_dense.clip.loading import load_clip
 from vlm_dense.engine.files import last_checkpoint, locked_work_dir
 from vlm_dense.engine.runner.launch import build_runner, load_config, user_errors
 from vlm_dense.errors import ConfigError
-from vlm_dense.inference.common import load_weights
+from vlm_dense.inference.trained import load_weights
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             runner.test()
             return
         if args.export:
-            load_weights(runner.model, args.export, 'pretrain_clip.py')  # refuses a checkpoint that does not fit
+            load_weights(runner.model, args.export)  # refuses a checkpoint that does not fit
         else:
             with locked_work_dir(cfg.work_dir):
                 runner.train()

@@ -32,7 +32,7 @@ from vlm_dense.engine.runner.launch import user_errors
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError, UserError
 from vlm_dense.inference import SegInferencer
 from vlm_dense.inference import page as web_page
-from vlm_dense.inference.common import load_image
+from vlm_dense.inference.images import load_image
 
 ROOT = Path(__file__).parents[2]
 

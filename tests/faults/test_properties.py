@@ -22,7 +22,7 @@ from vlm_dense.engine.checkpoints.resume_check import read_assignments
 from vlm_dense.engine.configs.keys import check_keys
 from vlm_dense.engine.outputs import claim
 from vlm_dense.errors import DataError, UserError
-from vlm_dense.inference.common import load_image
+from vlm_dense.inference.images import load_image
 from vlm_dense.vocabulary.class_names import as_class_names
 
 quick = settings(

@@ -20,7 +20,7 @@ from vlm_dense.datasets.custom import ClassFolderDataset
 from vlm_dense.detection.coco import CocoFileDataset, CocoMetric
 from vlm_dense.engine.checkpoints.fit import CheckpointFitHook
 from vlm_dense.errors import CheckpointError, ClassNamesError, DataError
-from vlm_dense.inference.common import image_list, load_image
+from vlm_dense.inference.images import image_list, load_image
 from vlm_dense.vocabulary.class_names import as_class_names, check_names
 
 

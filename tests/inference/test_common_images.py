@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from vlm_dense.inference.common import image_list, load_image
+from vlm_dense.inference.images import image_list, load_image
 
 
 def test_images_of_pil_are_turned_and_have_their_colours():

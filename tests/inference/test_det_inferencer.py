@@ -123,7 +123,7 @@ def test_a_file_that_is_no_whole_image_is_named(inferencer, scenes, tmp_path, ki
         inferencer(path)
 
 
-@pytest.mark.parametrize('source', [np.zeros((10,), np.uint8), np.zeros((10, 10, 3), np.float32), [], 7])
+@pytest.mark.parametrize('source', [np.zeros((10,), np.uint8), np.full((10, 10, 3), 2, np.float32), [], 7])
 def test_what_is_no_image_is_a_message(inferencer, source):
     with pytest.raises(DataError, match='Expected'):
         inferencer(source)

@@ -217,8 +217,8 @@ def test_a_file_that_is_no_whole_image_is_named(inferencer, scenes, tmp_path, ki
     'source',
     [
         np.zeros((10,), np.uint8),
-        np.zeros((10, 10, 4), np.uint8),
-        np.zeros((10, 10, 3), np.float32),
+        np.zeros((10, 10, 5), np.uint8),
+        np.full((10, 10, 3), 2, np.float32),
         np.zeros((0, 10, 3), np.uint8),
         [],
         7,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import glob
 import json
 import logging
 import math
@@ -32,6 +33,7 @@ PROGRAMS = {
     'test': 'test',
     'segment': 'segment',
     'detect': 'detect',
+    'classify': 'classify',
     'demo': 'demo',
     'pseudo-label': 'pseudo_label',
     'export': 'export',
@@ -202,14 +204,27 @@ def _plain(value: Any) -> Any:
 
 
 def existing_images(paths: Sequence[str]) -> None:
-    """Check whether files and folders of images are there, before a model is built.
+    """Check whether files, folders and globs of images are there, before a model is built.
 
     Raises:
         DataError: names the first that is not.
     """
     for path in paths:
-        if '://' not in path and not os.path.exists(path):
+        found = '://' in path or os.path.exists(path) or (glob.has_magic(path) and glob.glob(path, recursive=True))
+        if not found:
             raise DataError(f'Image {path} does not exist (looked from {os.getcwd()}).')
+
+
+def class_list(words: Sequence[str] | None) -> list[str] | str | None:
+    """The names of ``--classes``: words, also with commas between them, or the file that the only word names."""
+    if words and len(words) == 1 and (os.path.isfile(words[0]) or words[0].endswith('.txt')):
+        return words[0]
+    names = [name.strip() for text in words or () for name in text.split(',')]
+    return [name for name in names if name] or None
+
+
+IMAGES = 'image files, folders, globs (in quotes) or URLs'
+CLASSES = 'class names, or a file with a name a line'
 
 
 def positive(text: str) -> int:
@@ -280,16 +295,16 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that choose a model of segmentation."""
+def add_model_arguments(parser: argparse.ArgumentParser, names: Collection[str] = MASKCLIP) -> None:
+    """Add the arguments that choose a model of segmentation, or one of ``names``."""
     parser.add_argument(
         '--model',
         action=ConfigFile,
-        others=free_names(),
+        others=free_names() if names is MASKCLIP else names,
         suffixes=EXPORTED,
-        help=f'config, its name in configs/, an exported file, or one of {", ".join(MASKCLIP)}',
+        help=f'config, its name in configs/, an exported file, or one of {", ".join(names)}',
     )
-    parser.add_argument('--weights', metavar='CHECKPOINT', help='of a model that was trained; MaskCLIP needs none')
+    parser.add_argument('--weights', metavar='CHECKPOINT', help='of a model that was trained')
     parser.add_argument('--arch', help='another CLIP of open_clip instead of --model, as ViT-L-14')
     parser.add_argument('--pretrained', help='its weights: a tag of open_clip, or a file')
     parser.add_argument('--device', help='default: a GPU if there is one')

@@ -4,7 +4,8 @@ vlm-dense detect photo.jpg --model denseclip_mask-rcnn_r50_coco --weights epoch_
 vlm-dense detect photos/ --model my_config.py --weights work_dirs/my_config/epoch_12.pth --threshold 0.5
 
 The folder of --out gets vis/*.png, the images with what was found, and preds/*.json: labels, scores, boxes (x1 y1 x2
-y2, pixels) and, of a model that finds them, masks as COCO's run lengths. The classes are those of the training.
+y2, pixels) and, of a model that finds them, masks as COCO's run lengths. The classes are those of the training, whose
+names are in its checkpoint.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from vlm_dense.libraries import need_mmdet
 def parser() -> arguments.Parser:
     """The arguments."""
     parser = arguments.Parser('detect', __doc__)
-    parser.add_argument('image', nargs='+', help='image files, or one folder of them')
+    parser.add_argument('image', nargs='+', help=arguments.IMAGES)
     parser.add_argument(
         '--model',
         action=arguments.ConfigFile,
@@ -30,6 +31,9 @@ def parser() -> arguments.Parser:
         help='config, its name in configs/, or an exported file',
     )
     parser.add_argument('--weights', metavar='CHECKPOINT', help='what the training has saved')
+    parser.add_argument(
+        '--classes', nargs='+', metavar='NAME', help=f'{arguments.CLASSES}, to show instead of those of the training'
+    )
     parser.add_argument('--out', default='work_dirs/detect', metavar='DIR', help='where to save (%(default)s)')
     parser.add_argument(
         '--threshold',
@@ -54,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         need_mmdet()
         arguments.setup(args.quiet)
         from vlm_dense.inference import DetInferencer
-        from vlm_dense.inference.common import file_names, image_list
+        from vlm_dense.inference.images import file_names, image_list
 
         images = image_list(args.image)
         inferencer = DetInferencer(
@@ -63,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.device,
             len(images) > 1 and not args.quiet,
             max_pixels=args.max_pixels or None,
+            classes=arguments.class_list(args.classes),
         )
         result = inferencer(
             images,

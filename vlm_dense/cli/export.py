@@ -20,7 +20,9 @@ def parser() -> arguments.Parser:
     parser = arguments.Parser('export', __doc__)
     arguments.add_named_config(parser)
     parser.add_argument('checkpoint', nargs='?', help='of a model that was trained; MaskCLIP needs none')
-    parser.add_argument('--classes', nargs='+', metavar='NAME', help='class names (default: those of the config)')
+    parser.add_argument(
+        '--classes', nargs='+', metavar='NAME', help=f'{arguments.CLASSES} (default: those of the training)'
+    )
     parser.add_argument('--format', choices=('onnx', 'pt2'), help='default: by the suffix of --out')
     parser.add_argument('--out', required=True, metavar='FILE', help='file to write, *.onnx or *.pt2')
     parser.add_argument(
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
             args.config,
             args.checkpoint,
             args.out,
-            args.classes,
+            arguments.class_list(args.classes),
             args.format,
             None if args.size is None else tuple(args.size),
         )

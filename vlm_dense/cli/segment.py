@@ -6,6 +6,7 @@ vlm-dense segment scene.png --classes "empty background" circle star      # bund
 vlm-dense segment photo.jpg --classes sky road car --method naclip --arch ViT-B-16 --pretrained openai
 vlm-dense segment scene.png --classes "empty background" circle star --method maskclip naclip lposs
 vlm-dense segment photo.jpg --model maskclip.onnx                          # a file of vlm-dense export
+vlm-dense segment photo.jpg --model denseclip_own-masks --weights work_dirs/denseclip_own-masks/best_mIoU_iter_400.pth
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 def parser() -> arguments.Parser:
     """The arguments."""
     parser = arguments.Parser('segment', __doc__)
-    parser.add_argument('image', nargs='+', help='image files, or one folder of them')
-    parser.add_argument('--classes', nargs='+', metavar='NAME', help='class names (default: those of the config)')
+    parser.add_argument('image', nargs='+', help=arguments.IMAGES)
+    parser.add_argument(
+        '--classes', nargs='+', metavar='NAME', help=f'{arguments.CLASSES} (default: those of the training)'
+    )
     parser.add_argument('--out', default='work_dirs/segment', metavar='DIR', help='where to save (%(default)s)')
     arguments.add_model_arguments(parser)
     arguments.add_method_argument(parser, 'instead of --model; several are also drawn side by side')
@@ -96,10 +99,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         check(args)
         arguments.setup(args.quiet)
         from vlm_dense.engine.outputs import claim
-        from vlm_dense.inference.common import image_list
-        from vlm_dense.vocabulary.class_names import split_names
+        from vlm_dense.inference.images import image_list
 
-        classes = split_names(args.classes) if args.classes else None
+        classes = arguments.class_list(args.classes)
         progress = len(image_list(args.image)) > 1 and not args.quiet
         if args.method is None:
             return write(report(build(args, progress)(args.image, classes, out_dir=args.out)))
@@ -137,7 +139,7 @@ def report(result: dict) -> list[dict]:
 
 def side_by_side(args: argparse.Namespace) -> list[tuple[str, str]]:
     """Each image, and the output file for the labels of all methods beside it."""
-    from vlm_dense.inference.common import file_names, image_list
+    from vlm_dense.inference.images import file_names, image_list
 
     images = image_list(args.image)
     folder = os.path.join(args.out, 'side_by_side')
@@ -146,7 +148,8 @@ def side_by_side(args: argparse.Namespace) -> list[tuple[str, str]]:
 
 def save_side_by_side(args: argparse.Namespace, found: dict[str, dict]) -> None:
     """Save an image with the labels of all methods for each image that was segmented."""
-    from vlm_dense.inference.common import load_image, save
+    from vlm_dense.inference.common import save
+    from vlm_dense.inference.images import load_image
     from vlm_dense.inference.overlay import draw_side_by_side
 
     images = side_by_side(args)

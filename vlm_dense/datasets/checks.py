@@ -150,8 +150,26 @@ class LoadImage(LoadImageFromFile):
     def transform(self, results: dict) -> dict | None:
         """Add ``img``, ``img_shape`` and ``ori_shape``."""
         path = results['img_path']
+        image = self.read(path, lambda: self._bytes(path), _size_of(path))
+        if image is None:
+            return None
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def read(self, path: str, get: Callable[[], bytes], size: str) -> np.ndarray | None:
+        """Pixels of a file; None for a broken one with ``ignore_empty``.
+
+        Args:
+            path: Its name.
+            get: Gives its bytes.
+            size: In words, for messages.
+
+        Raises:
+            DataError: see the class.
+        """
         try:
-            image = self.decode(self._bytes(path), f'Image {path}')
+            return self.decode(get(), f'Image {path}')
         except FileNotFoundError as error:
             raise DataError(f'Image {path} does not exist.') from error
         except (KeyError, ImportError) as error:  # of mmengine, which has a backend for each prefix
@@ -166,12 +184,8 @@ class LoadImage(LoadImageFromFile):
             why = getattr(error, 'reason', None) or (error.strerror if isinstance(error, OSError) else None)
             why = f': {why}' if why else ''
             raise DataError(
-                f'Image {path} ({_size_of(path)}) cannot be read{why or ": it is empty, cut short or no image"}. '
-                f'{self.remedy}'
+                f'Image {path} ({size}) cannot be read{why or ": it is empty, cut short or no image"}. {self.remedy}'
             ) from error
-        results['img'] = image.astype(np.float32) if self.to_float32 else image
-        results['img_shape'] = results['ori_shape'] = image.shape[:2]
-        return results
 
     def _bytes(self, path: str) -> bytes:
         check_plain(path)

@@ -8,12 +8,14 @@ import_quietly()
 name_packages()  # SegInferencer.list_models('vlm_dense')
 
 from vlm_dense.export.write import export_model  # noqa: E402
+from vlm_dense.inference.class_inferencer import ClassInferencer, classifier_config  # noqa: E402
 from vlm_dense.inference.export import export_file  # noqa: E402
 from vlm_dense.inference.exported_classifier import ExportedClassifier  # noqa: E402
 from vlm_dense.inference.maskclip_models import maskclip_config, method_config  # noqa: E402
 from vlm_dense.inference.seg_inferencer import SegInferencer  # noqa: E402
 
-__all__ = ['ExportedClassifier', 'SegInferencer', 'export_file', 'export_model', 'maskclip_config', 'method_config']
+__all__ = ['ClassInferencer', 'ExportedClassifier', 'SegInferencer', 'classifier_config', 'export_file']
+__all__ += ['export_model', 'maskclip_config', 'method_config']
 
 if find_spec('mmdet'):
     from vlm_dense.inference.det_inferencer import DetInferencer

@@ -13,31 +13,22 @@ from mmdet.apis import DetInferencer as _DetInferencer
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 from PIL import Image
 from torch import nn
 
 from vlm_dense.colours import class_colours
 from vlm_dense.datasets.checks import check_limit
-from vlm_dense.datasets.config_checks import class_names
 from vlm_dense.drawing import draw_instances
 from vlm_dense.engine.configs.pipelines import preparing_steps
 from vlm_dense.engine.outputs import claim
-from vlm_dense.engine.runner.launch import fill_class_names, load_config
-from vlm_dense.errors import DataError
+from vlm_dense.engine.runner.launch import load_config
+from vlm_dense.errors import ClassNamesError, DataError
 from vlm_dense.export.models import exported_config
 from vlm_dense.export.runtime import is_exported
-from vlm_dense.inference.common import (
-    check_batch_size,
-    check_device,
-    check_task,
-    file_names,
-    image_list,
-    load_image,
-    load_weights,
-    save,
-    view_side,
-)
+from vlm_dense.inference.common import check_batch_size, check_device, check_task, save, view_side
+from vlm_dense.inference.images import Source, file_names, image_list, load_image
+from vlm_dense.inference.trained import build_trained, first_names, shown_names
 from vlm_dense.limits import MAX_PIXELS
 
 _OF_DATA_SETS = ('img_id', 'instances')
@@ -68,11 +59,14 @@ class DetInferencer(_DetInferencer):
         device: Default: a GPU if there is one.
         show_progress: Draw a bar.
         max_pixels: Height x width above which an image is refused; ``None``: no limit.
+        classes: Names that are shown, as many as the model was trained for. Default: those of the checkpoint, the
+            config or the data set.
 
     Attributes:
         class_names: Names in label order.
 
     Raises:
+        ClassNamesError: ``classes`` that cannot be used, or no names at all.
         ConfigError: an unknown model, no ``weights`` for one that training sets, or an absent device.
         CheckpointError, WeightsNotFoundError: weights that are absent or do not fit.
     """
@@ -84,8 +78,10 @@ class DetInferencer(_DetInferencer):
         device: str | None = None,
         show_progress: bool = True,
         max_pixels: int | None = MAX_PIXELS,
+        classes: Sequence[str] | str | None = None,
     ):
         init_default_scope('mmdet')
+        self._given = classes
         self.max_pixels = check_limit(max_pixels)
         if is_exported(model):
             model = exported_config(model, 'detection')
@@ -96,10 +92,14 @@ class DetInferencer(_DetInferencer):
 
     def _init_model(self, cfg: Config, weights: str | None, device: str = 'cpu') -> nn.Module:
         check_task(cfg, 'BaseDetector', 'detector', 'DetInferencer and vlm-dense detect')
-        fill_class_names(cfg)
-        model = MODELS.build(cfg.model)
-        names = load_weights(model, weights, 'DetInferencer') or class_names(cfg)
-        self.class_names = list(names)
+        model, names = build_trained(cfg, weights, 'DetInferencer', fallback=self._given)
+        if not names:
+            raise ClassNamesError(
+                'Neither the checkpoint nor the config tells the names of the classes. Give classes=.'
+            )
+        if self._given is not None:
+            names = shown_names(type(model).__name__, names, self._given)
+        self.class_names = names = first_names(names)
         model.dataset_meta = dict(classes=tuple(names), palette=class_colours(names))
         return model.to(device).eval()
 
@@ -110,7 +110,7 @@ class DetInferencer(_DetInferencer):
                 step['meta_keys'] = tuple(k for k in step['meta_keys'] if k not in _OF_DATA_SETS)
         prepare = Compose(steps)
 
-        def prepared(source: str | np.ndarray) -> dict:
+        def prepared(source: Source) -> dict:
             found = self._read(source)
             height, width = found['ori_shape']
             try:
@@ -126,7 +126,7 @@ class DetInferencer(_DetInferencer):
     def _init_visualizer(self, cfg: Config) -> None:
         return None
 
-    def _read(self, source: str | np.ndarray) -> dict:
+    def _read(self, source: Source) -> dict:
         image = load_image(source, self.max_pixels)
         shape = image.shape[:2]
         path = source if isinstance(source, str) else None
@@ -140,16 +140,17 @@ class DetInferencer(_DetInferencer):
             scale_factor=(1, 1),
         )
 
-    def _inputs_to_list(self, inputs) -> list[str | np.ndarray]:
+    def _inputs_to_list(self, inputs) -> list[Source]:
         inputs = image_list(inputs)
         self._vis_names, self._pred_names = (iter(file_names(inputs)) for _ in range(2))
         return inputs
 
-    def __call__(self, inputs: str | os.PathLike | np.ndarray | Sequence, **kwargs: Any) -> dict:
+    def __call__(self, inputs, **kwargs: Any) -> dict:
         """Detect objects.
 
         Args:
-            inputs: Path, folder, uint8 array (H, W, 3) in BGR, or a list of paths and arrays.
+            inputs: Images, as :func:`vlm_dense.inference.images.image_list` takes them: paths, folders, globs, URLs,
+                bytes, arrays, tensors, images of PIL, or several of them.
             **kwargs: mmdet's: ``batch_size``, ``return_vis``, ``show``, ``pred_score_thr`` (of what is drawn, default
                 0.3), ``return_datasamples``, ``no_save_vis``, ``no_save_pred`` (default true), ``out_dir``.
 
@@ -173,7 +174,7 @@ class DetInferencer(_DetInferencer):
 
     def visualize(
         self,
-        inputs: Sequence[str | np.ndarray],
+        inputs: Sequence[Source],
         preds: Sequence[DetDataSample],
         return_vis: bool = False,
         show: bool = False,

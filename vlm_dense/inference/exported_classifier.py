@@ -16,7 +16,8 @@ from vlm_dense.datasets.checks import check_limit
 from vlm_dense.errors import ConfigError
 from vlm_dense.export.metadata import with_tuples
 from vlm_dense.export.runtime import ExportedFile
-from vlm_dense.inference.common import check_batch_size, image_list, load_image
+from vlm_dense.inference.common import check_batch_size
+from vlm_dense.inference.images import image_list, load_image
 from vlm_dense.limits import MAX_PIXELS
 
 
@@ -56,7 +57,7 @@ class ExportedClassifier:
         """Classify images.
 
         Args:
-            inputs: Path, folder, uint8 array (H, W, 3) in BGR, or a list of paths and arrays.
+            inputs: Images, what :func:`vlm_dense.inference.images.image_list` takes.
             batch_size: Images at a time.
 
         Returns:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import warnings
 from collections.abc import Sequence
 
-from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from vlm_dense.colours import class_colours
-from vlm_dense.datasets import config_checks
-from vlm_dense.engine.configs.checks import check_values, count_classes
-from vlm_dense.engine.runner.launch import fill_class_names
-from vlm_dense.errors import ClassNamesError, ConfigError
-from vlm_dense.inference.common import check_device, load_weights
+from vlm_dense.engine.configs.checks import check_values
+from vlm_dense.errors import ConfigError
+from vlm_dense.inference.common import check_device
 from vlm_dense.inference.maskclip_models import segmentor_config
-from vlm_dense.registry import registered
-from vlm_dense.vocabulary.class_names import check_names
+from vlm_dense.inference.trained import build_trained
 from vlm_dense.zoo import find_cards
 
 
@@ -53,32 +48,9 @@ def get_model(
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')), warnings.catch_warnings():
         warnings.filterwarnings('ignore', module='mmseg')  # advice on losses
         check_values(cfg)
-        if class_names is not None:
-            give_names(cfg, class_names)
-        else:
-            fill_class_names(cfg)
-            class_names = cfg.model.get('class_names') or config_checks.class_names(cfg)
-        if not class_names:
-            raise ClassNamesError(f"{name} has no class names of its own. Give class_names=['sky', 'road', 'car'].")
-        model = MODELS.build(cfg.model)
-    if weights is not None:
-        class_names = load_weights(model, weights, 'get_model') or class_names
+        model, class_names = build_trained(cfg, weights, None, class_names)
     model.cfg, model.dataset_meta = cfg, dict(classes=tuple(class_names), palette=class_colours(class_names))
     return model.to(check_device(device) or 'cpu').eval()
-
-
-def give_names(cfg: Config, names: Sequence[str]) -> None:
-    """Put class names instead of those that a config and its data set have.
-
-    Raises:
-        ClassNamesError: names that cannot be used.
-    """
-    kind = registered(MODELS, cfg.model['type'])
-    if 'class_names' in inspect.signature(kind).parameters:  # its constructor checks them
-        cfg.model['class_names'] = names if isinstance(names, str) else list(names)
-    else:
-        check_names(names)
-    count_classes(cfg, len(names))
 
 
 def _weights(name: str) -> str:

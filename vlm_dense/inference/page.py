@@ -18,7 +18,8 @@ from PIL import Image
 from vlm_dense.datasets import DrawScene, ShapesDataset
 from vlm_dense.engine.files import remove
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError, UserError
-from vlm_dense.inference.common import load_image, save
+from vlm_dense.inference.common import save
+from vlm_dense.inference.images import load_image
 from vlm_dense.inference.mask_files import write_mask_files
 from vlm_dense.inference.overlay import draw_side_by_side
 from vlm_dense.inference.seg_inferencer import SegInferencer
@@ -86,7 +87,8 @@ def segment(inferencer: SegInferencer, path: str | None, names: str, method: str
     Raises:
         UserError: no image, none that can be read, or names that cannot be used.
     """
-    found = inferencer(*checked(path, names), return_vis=True)
+    path, classes = checked(path, names)
+    found = inferencer(path, classes or None, return_vis=True)
     return Answer(found['visualization'], {method: found['predictions']}, found['classes'])
 
 
@@ -110,7 +112,7 @@ def segment_side_by_side(
         return segment(models[chosen[0]], path, names, chosen[0])
     path, classes = checked(path, names)
     image = load_image(path, models[chosen[0]].max_pixels)
-    found = {method: models[method](image, classes) for method in chosen}
+    found = {method: models[method](image, classes or None) for method in chosen}
     labels = {method: result['predictions'] for method, result in found.items()}
     classes = found[chosen[0]]['classes']
     return Answer(np.asarray(draw_side_by_side(image, labels, classes)), labels, classes)

@@ -23,7 +23,8 @@ from vlm_dense.engine.files import atomic_write
 from vlm_dense.engine.forked import forked_context
 from vlm_dense.engine.outputs import claim
 from vlm_dense.errors import ConfigError, DataError, UserError
-from vlm_dense.inference.common import check_batch_size, load_image
+from vlm_dense.inference.common import check_batch_size
+from vlm_dense.inference.images import load_image
 from vlm_dense.inference.seg_inferencer import SegInferencer
 from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.methods.maskclip.head import ClassNames

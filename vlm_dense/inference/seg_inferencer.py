@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
-import threading
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,32 +18,22 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
 from mmseg.structures import SegDataSample
 from PIL import Image
-from rich.progress import track
 from torch import nn
 
 from vlm_dense.clip.digest import BoundedCache
 from vlm_dense.colours import label_image
 from vlm_dense.datasets.checks import check_limit
-from vlm_dense.datasets.config_checks import class_names
 from vlm_dense.engine.configs.pipelines import preparing_steps
 from vlm_dense.engine.models import view_of
 from vlm_dense.engine.outputs import claim
-from vlm_dense.engine.runner.launch import fill_class_names
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 from vlm_dense.export.models import ExportedSegmentor, exported_config
 from vlm_dense.export.runtime import is_exported
-from vlm_dense.inference.common import (
-    check_batch_size,
-    check_device,
-    check_task,
-    file_names,
-    image_list,
-    load_image,
-    load_weights,
-    save,
-)
+from vlm_dense.inference.common import check_batch_size, check_device, check_task, progress, save
+from vlm_dense.inference.images import Source, file_names, image_list, load_image
 from vlm_dense.inference.maskclip_models import DEFAULT_MODEL, limits_of, segmentor_config
 from vlm_dense.inference.overlay import draw_overlay
+from vlm_dense.inference.trained import build_trained, first_names, shown_names
 from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
 from vlm_dense.registry import registered
@@ -80,7 +67,8 @@ class SegInferencer(BaseInferencer):
             ``*.onnx`` or ``*.pt2``. Default: the bundled tiny model, which knows drawn shapes only.
         weights: Checkpoint of a model that has been trained; MaskCLIP needs none.
         device: Default: a GPU if there is one.
-        classes: Of calls that give none. Default: those of the config, the data set or the checkpoint.
+        classes: Of calls that give none. Default: those of the checkpoint, the config or the data set. A model with
+            fixed classes is shown with these names.
         show_progress: Draw a bar, in the main thread.
         max_pixels: Height x width above which an image is refused; ``None``: no limit.
 
@@ -114,10 +102,12 @@ class SegInferencer(BaseInferencer):
             model = exported_config(model, 'segmentation')
         elif isinstance(model, (str, os.PathLike)):
             model = segmentor_config(os.fspath(model))
+        self._given = classes
         super().__init__(model, weights, check_device(device), 'mmseg', show_progress)
         if classes is not None:
             self.class_names = self.view(classes).class_names
-            self._own_classes = classes
+            if hasattr(self.model, 'set_class_names'):
+                self._own_classes = classes
         self.limits = limits_of(self.cfg) if weights is None else None
         if self.limits:
             print_log(self.limits, logger='current', level=logging.WARNING)
@@ -126,21 +116,16 @@ class SegInferencer(BaseInferencer):
 
     def _init_model(self, cfg: Config, weights: str | None, device: str = 'cpu') -> nn.Module:
         check_task(cfg, 'BaseSegmentor', 'segmentor', 'SegInferencer and vlm-dense segment')
-        fill_class_names(cfg)
         for comparison in ('variants', 'compare_teacher'):  # only tests print them
             cfg.model.pop(comparison, None)
-        known = class_names(cfg)
-        if 'class_names' in inspect.signature(registered(MODELS, cfg.model.type)).parameters:
-            known = cfg.model.get('class_names')
-            cfg.model.setdefault('class_names', _NO_NAMES)
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', module='mmseg')  # advice on losses
-            model = MODELS.build(cfg.model)
-        known = load_weights(model, weights, 'SegInferencer') or known
+        open_to_names = hasattr(registered(MODELS, cfg.model['type']), 'set_class_names')
+        fallback = None if open_to_names else self._given
+        unnamed = _NO_NAMES if open_to_names else None
+        model, known = build_trained(cfg, weights, 'SegInferencer', fallback=fallback, unnamed=unnamed)
         self._own_classes = known
-        self.class_names = [name if isinstance(name, str) else name[0] for name in known] if known else None
+        self.class_names = first_names(known) or None
         if not hasattr(model, 'set_class_names') and not known:
-            self.class_names = [f'class {i}' for i in range(max(2, model.out_channels))]
+            self._own_classes = self.class_names = [f'class {i}' for i in range(max(2, model.out_channels))]
         return model.to(device).eval()
 
     def view(self, classes: ClassNames | None = None, return_scores: bool = False) -> View:
@@ -151,38 +136,34 @@ class SegInferencer(BaseInferencer):
         """
         if hasattr(self.model, 'set_class_names'):
             names = self._names(classes)
-        elif classes is None or self._is_exported_for(classes):
-            names = None
         else:
-            raise ClassNamesError(
-                f'{type(self.model).__name__} was trained for its {len(self.class_names)} classes and takes no '
-                'others. Leave classes out, or use a MaskCLIP model.'
-            )
-        return self._views.get((names, return_scores), lambda: self._view(names, return_scores))
+            names = None
+            self._check_exported(classes)
+        model = self._views.get((names, return_scores), lambda: self._view(names, return_scores))
+        if names is not None:
+            return View(model, [aliases[0] for aliases in names])
+        if classes is None or isinstance(self.model, ExportedSegmentor):
+            return View(model, list(self.class_names))
+        return View(model, shown_names(type(self.model).__name__, self._own_classes, classes))
 
-    def _is_exported_for(self, classes: ClassNames) -> bool:
-        """Whether an exported file has just these classes.
-
-        Raises:
-            ClassNamesError: it has others.
-        """
-        if not isinstance(self.model, ExportedSegmentor):
-            return False
+    def _check_exported(self, classes: ClassNames | None) -> None:
+        """Raise a :class:`ClassNamesError` if an exported file has other classes."""
+        if classes is None or not isinstance(self.model, ExportedSegmentor):
+            return
         if list(classes) != self.class_names:
             raise ClassNamesError(
                 f'{self.model.file.path} was exported for its {len(self.class_names)} classes '
                 f'({", ".join(self.class_names[:5])}, ...), found {len(classes)} others. Leave classes out, or export '
                 'the model again, with --classes.'
             )
-        return True
 
-    def _view(self, names: tuple[Aliases, ...] | None, return_scores: bool) -> View:
+    def _view(self, names: tuple[Aliases, ...] | None, return_scores: bool) -> nn.Module:
         model = view_of(self.model)
         if names is not None:
             model.set_class_names(names)
         if isinstance(model, BatchedInference):
             model.test_cfg['keep_logits'] = return_scores
-        return View(model, list(self.class_names) if names is None else [aliases[0] for aliases in names])
+        return model
 
     def _names(self, classes: ClassNames | None) -> tuple[Aliases, ...]:
         classes = self._own_classes if classes is None else classes
@@ -208,7 +189,7 @@ class SegInferencer(BaseInferencer):
     def _init_pipeline(self, cfg: Config) -> Compose:
         return Compose([dict(type='LoadImageFromNDArray'), *preparing_steps(cfg)])
 
-    def _inputs_to_list(self, inputs) -> list[str | np.ndarray]:
+    def _inputs_to_list(self, inputs) -> list[Source]:
         return image_list(inputs)
 
     def preprocess(self, inputs: Sequence[np.ndarray], batch_size: int = 1) -> dict:
@@ -230,7 +211,7 @@ class SegInferencer(BaseInferencer):
 
     def __call__(
         self,
-        inputs: str | os.PathLike | np.ndarray | Sequence,
+        inputs,
         classes: ClassNames | None = None,
         return_datasamples: bool = False,
         batch_size: int = 1,
@@ -245,10 +226,12 @@ class SegInferencer(BaseInferencer):
         """Segment images.
 
         Args:
-            inputs: Path, folder, uint8 array (H, W, 3) in BGR, or a list of paths and arrays.
+            inputs: Images, as :func:`vlm_dense.inference.images.image_list` takes them: paths, folders, globs, URLs,
+                bytes, arrays, tensors, images of PIL, or several of them.
             classes: Names in label order, several of one class as a list, or the name or path of a list of names, see
                 :func:`vlm_dense.vocabulary.class_names.as_class_names`. A model that finds a background keeps it:
-                ``'background'`` is put in its place if it is not there.
+                ``'background'`` is put in its place if it is not there. A model with fixed classes finds them,
+                whatever they are called here.
             return_datasamples: Return mmseg's samples instead of the dict.
             batch_size: Images at a time.
             return_vis: Also return the images that are saved in ``img_out_dir``.
@@ -284,8 +267,7 @@ class SegInferencer(BaseInferencer):
             claim([path for paths in files for path in paths], inputs)
         samples, results = [], []
         starts = range(0, len(inputs), batch_size)
-        shown = self.show_progress and threading.current_thread() is threading.main_thread()
-        for start in track(starts, description='Inference') if shown else starts:
+        for start in progress(starts, self.show_progress):
             stop = start + batch_size
             images = [load_image(x, self.max_pixels) for x in inputs[start:stop]]
             batch = self.forward(self.preprocess(images), view)
