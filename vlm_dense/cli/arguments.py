@@ -220,7 +220,7 @@ def class_list(words: Sequence[str] | None) -> list[str] | str | None:
     if words and len(words) == 1 and (os.path.isfile(words[0]) or words[0].endswith('.txt')):
         return words[0]
     names = [name.strip() for text in words or () for name in text.split(',')]
-    return [name for name in names if name] or None
+    return [name for name in names if name] if words else None
 
 
 IMAGES = 'image files, folders, globs (in quotes) or URLs'

@@ -51,7 +51,7 @@ def build_trained(
         caller: Name of the inferencer, for the message about a model that needs a checkpoint; None: it need not have
             one.
         names: Instead of those of the checkpoint.
-        fallback: If the checkpoint has none.
+        fallback: If neither the checkpoint nor the config has names.
         unnamed: Stand-in for the names of a model that any call gives others.
 
     Returns:
@@ -63,11 +63,11 @@ def build_trained(
         CheckpointError, WeightsNotFoundError: a checkpoint that is absent or does not fit.
     """
     checkpoint = None if weights is None else read_checkpoint(os.fspath(weights), map_location='cpu')
-    known = names or trained_names(checkpoint) or fallback
-    if known is not None:
-        give_names(cfg, known)
+    known = names or trained_names(checkpoint)
+    if known is None:
+        known = _names_of_config(cfg, weights, fallback)
     else:
-        known = _names_of_config(cfg, weights)
+        give_names(cfg, known)
     if takes_names(cfg):
         known = cfg.model.get('class_names')
         if not known and unnamed is None:
@@ -128,12 +128,19 @@ def first_names(names: Names | None) -> list[str] | None:
     return [name[0] if isinstance(name, (list, tuple)) and name else name for name in names]
 
 
-def _names_of_config(cfg: Config, weights: str | os.PathLike | None) -> Names | None:
+def _names_of_config(cfg: Config, weights: str | os.PathLike | None, fallback: Names | None) -> Names | None:
     try:
         known = config_checks.class_names(cfg)
     except (DataError, ClassNamesError) as error:  # of data that are not here
-        if cfg.model.get('class_names'):
-            return cfg.model.class_names
+        known, absent = None, error
+    else:
+        absent = None
+        fill_class_names(cfg)
+    known = cfg.model.get('class_names') or known
+    if not known and fallback is not None:
+        give_names(cfg, fallback)
+        return fallback
+    if not known and absent is not None:
         name = os.path.splitext(os.path.basename(cfg.filename or 'the model'))[0]
         raise ClassNamesError(
             f'{name} has the classes of the data that it is trained on. Give the checkpoint of its training '
@@ -141,8 +148,7 @@ def _names_of_config(cfg: Config, weights: str | os.PathLike | None) -> Names | 
             if weights is None
             else f'{os.fspath(weights)} does not tell the names of its classes: it holds weights only. Give the names, '
             'in the order of the training (--classes NAME NAME ...).'
-        ) from error
-    fill_class_names(cfg)
+        ) from absent
     return known
 
 
