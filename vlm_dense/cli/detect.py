@@ -4,7 +4,7 @@ vlm-dense detect photo.jpg --model denseclip_mask-rcnn_r50_coco --weights epoch_
 vlm-dense detect photos/ --model my_config.py --weights work_dirs/my_config/epoch_12.pth --threshold 0.5
 
 The folder of --out gets vis/*.png, the images with what was found, and preds/*.json: labels, scores, boxes (x1 y1 x2
-y2, pixels) and, of a model that finds them, masks as COCO's run lengths. The classes are those of the training, whose
+y2, pixels) and, of a model that finds them, masks as COCO's run lengths. The classes are those of the training; their
 names are in its checkpoint.
 """
 
