@@ -97,6 +97,7 @@ class Attention(nn.Module):
         prefix_kv: tuple[Tensor, Tensor] | None = None,
         packing: Packing | None = None,
         last_token_only: bool = False,
+        query: Tensor | None = None,
         return_kv: bool = False,
         return_weights: bool = False,
     ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]] | tuple[Tensor, Tensor]:
@@ -111,15 +112,19 @@ class Attention(nn.Module):
             prefix_kv: Keys and values, each (1, N or G, H, P, d), put in front of the own ones; all queries see them.
             packing: Places of packed sequences.
             last_token_only: Only the last tokens of the packed sequences are queries.
+            query: The only query of each sequence, its index, int64 (N,); ``attn_mask`` is that of this row then.
             return_kv: Also return this call's own keys and values, ready to be another call's ``prefix_kv``.
             return_weights: Also return the attention weights.
 
         Returns:
-            Of the shape of ``y``, or (G, sequences, C) with ``last_token_only``; with ``return_kv`` a pair of it and
-            (k, v), each (N, H, L, d); with ``return_weights`` a pair of it and (N, H, L, L).
+            Of the shape of ``y``, or (G, sequences, C) with ``last_token_only``, (N, 1, C) with ``query``; with
+            ``return_kv`` a pair of it and (k, v), each (N, H, L, d); with ``return_weights`` a pair of it and
+            (N, H, L, L).
         """
         q, k, v = self.project(y)
         groups, n = y.shape[0], None if packing is None else packing.ends.shape[0]
+        if query is not None:
+            q = rows_of(q, query)
         if packing is not None:  # spread out to rows of equal length, (G * n, L, C)
             queries = packing.ends if last_token_only else packing.padded
             q, k, v = (
@@ -207,7 +212,7 @@ class Block(nn.Module):
 
         Returns:
             (N, L, C), or what :meth:`Attention.forward` gives by its options: (G, sequences, C) with
-            ``last_token_only``; a pair of tokens and keys and values with ``return_kv``, of tokens and weights with
+            ``last_token_only``, (N, 1, C) with ``query``; a pair of tokens and keys and values with ``return_kv``, of tokens and weights with
             ``return_weights``.
         """
         if path is not None:
@@ -215,6 +220,8 @@ class Block(nn.Module):
         branch, extra = self.attn(self.ln_1(x), **attention), None
         if isinstance(branch, tuple):
             branch, extra = branch
+        if attention.get('query') is not None:
+            x = rows_of(x, attention['query'])
         if attention.get('last_token_only'):
             x = x.index_select(1, attention['packing'].ends)
         branch = self.ls_1(branch)
@@ -232,6 +239,11 @@ class Block(nn.Module):
         return x + (y if drop_path is None else drop_path(y))
 
 
+def rows_of(x: Tensor, index: Tensor) -> Tensor:
+    """One token of each sequence: (N, L, C) and (N,) -> (N, 1, C)."""
+    return x.take_along_dim(index[:, None, None], dim=1)
+
+
 class Blocks(nn.Module):
     """The blocks of a tower, under the name ``resblocks`` of the published checkpoints.
 
@@ -242,3 +254,8 @@ class Blocks(nn.Module):
     def __init__(self, source: nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList(Block(block) for block in source.resblocks)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights of the linear layers."""
+        return self.resblocks[0].mlp.c_fc.weight.dtype

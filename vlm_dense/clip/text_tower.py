@@ -1,7 +1,7 @@
 """CLIP's text tower: token ids or prompt embeddings -> class embeddings.
 
-The tower is causal and is read at the end-of-text token (EOT), so four savings
-change nothing beyond rounding:
+A tower that is causal and is read at the end-of-text token (EOT) allows four
+savings that change nothing beyond rounding:
 
 1. tokens after a sequence's EOT are not computed, and the rest goes through
    the linear layers without padding; in the last layer only the EOT rows are
@@ -11,24 +11,35 @@ change nothing beyond rounding:
 3. with many sequences, chunks are recomputed in the backward pass, so that
    memory does not grow with the number of classes;
 4. embeddings of token ids by a frozen tower are cached until its weights change.
+
+Towers of the other kinds (:class:`~vlm_dense.clip.text_kinds.TextKind`) run
+whole sequences, filled up with the tokenizer's padding as in their training;
+of the first saving they keep the one row in the last layer, and 3 and 4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import os
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vlm_dense.clip import loading
 from vlm_dense.clip.blocks import Blocks
 from vlm_dense.clip.digest import BoundedCache, weights_digest
+from vlm_dense.clip.huggingface import HuggingFaceBlocks
+from vlm_dense.clip.text_kinds import TextKind, kind_of
+from vlm_dense.clip.tokenizer import Tokenizer, build_tokenizer
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.registry import MODELS
 
+_HUGGING_FACE_LENGTH = 77  # of open_clip's tokenizers
 _RECOMPUTE = dict(use_reentrant=False)  # with the same random numbers, as a method's dropout draws some
 
 
@@ -38,13 +49,15 @@ class TextTower(BaseModule):
 
     State-dict keys are OpenAI's: ``token_embedding.weight``,
     ``positional_embedding``, ``transformer.resblocks.*``, ``ln_final.*``,
-    ``text_projection``.
+    ``text_projection``; CoCa's has ``cls_emb`` as well.
 
     Args:
         arch: Architecture, see :func:`vlm_dense.clip.loading.load_clip`.
         pretrained: Weights, see :func:`vlm_dense.clip.loading.load_clip`.
         context_length: Keep only the first rows of the table of positions
-            (DenseCLIP uses 13). Default: all.
+            (DenseCLIP uses 13); of causal towers only. Default: all.
+        tokenizer: Instead of the architecture's own: the folder with its
+            files, or see :func:`vlm_dense.clip.tokenizer.build_tokenizer`.
         frozen: No gradients to the weights, always in eval mode.
         chunk_size: Sequences (classes times variants of the prefix) in one
             forward pass. More of them go in chunks; when gradients are needed,
@@ -53,8 +66,14 @@ class TextTower(BaseModule):
         init_cfg: mmengine's.
 
     Raises:
-        ConfigError: The tower is not causal, is not read at EOT, or has other
-            blocks than CLIP's; or ``context_length`` exceeds the table.
+        ConfigError: The tower is of no kind of
+            :class:`~vlm_dense.clip.text_kinds.TextKind`, or has other blocks
+            than CLIP's; or ``context_length`` exceeds the table, or would cut
+            that of a tower that reads the whole context.
+
+    Attributes:
+        context_length: The most tokens of a sequence, prefix included.
+        kind: What the tower reads; says which savings are exact in it.
 
     Examples:
         >>> tower = TextTower('tiny-vit')
@@ -78,18 +97,22 @@ class TextTower(BaseModule):
     logit_scale: Tensor
     """Scalar, logarithm of CLIP's temperature; belongs to neither tower and is not in the state dict."""
 
+    logit_bias: Tensor | None
+    """Scalar added to the scaled cosines of towers that were trained with a sigmoid (SigLIP), else ``None``."""
+
     def __init__(
         self,
         arch: str | dict,
         pretrained: str | None = None,
         *,
         context_length: int | None = None,
+        tokenizer: str | os.PathLike | Mapping | Tokenizer | None = None,
         frozen: bool = True,
         chunk_size: int = 128,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
-        self._take(loading.load_clip(arch, pretrained), arch, context_length, frozen, chunk_size)
+        self._take(loading.load_text(arch, pretrained), arch, context_length, tokenizer, frozen, chunk_size)
 
     @classmethod
     def from_clip(
@@ -98,52 +121,94 @@ class TextTower(BaseModule):
         arch: str | dict | None = None,
         *,
         context_length: int | None = None,
+        tokenizer: str | os.PathLike | Mapping | Tokenizer | None = None,
         frozen: bool = True,
         chunk_size: int = 128,
     ) -> TextTower:
-        """Tower around the text modules (not copies) of an open_clip ``CLIP`` or ``CustomTextCLIP``.
+        """Tower around the text modules (not copies) of an open_clip ``CLIP``, ``CustomTextCLIP`` or ``CoCa``.
 
-        ``arch`` is only needed by :meth:`tokenize`.
+        ``arch`` only says which tokenizer it has.
         """
         tower = cls.__new__(cls)
         BaseModule.__init__(tower)
-        tower._take(clip, arch, context_length, frozen, chunk_size)
+        tower._take(clip, arch, context_length, tokenizer, frozen, chunk_size)
         return tower
 
-    def _take(self, clip, arch, context_length, frozen, chunk_size) -> None:
-        text = getattr(clip, 'text', clip)  # CustomTextCLIP keeps its text tower apart
-        pool = getattr(text, 'pool_type', None) or getattr(text, 'text_pool_type', None)
-        causal = getattr(text, 'attn_mask', None) is not None and getattr(text, 'cls_emb', None) is None
-        if pool not in ('argmax', 'eos') or not causal:
-            raise ConfigError(
-                f'expected a causal text tower that is read at the end-of-text token, found {type(text).__name__} with '
-                f'pool_type={pool!r}{"" if causal else ", not purely causal"} ({arch!r}). Choose a CLIP architecture '
-                "such as 'RN50' or 'ViT-B-16'."
-            )
-        table = text.positional_embedding
-        if context_length is not None and not 2 <= context_length <= len(table):
-            raise ConfigError(
-                f"context_length must lie between 2 and the {len(table)} rows of the text tower's table of positions, "
-                f'found {context_length}.'
-            )
+    def _take(self, clip, arch, context_length, tokenizer, frozen, chunk_size) -> None:
         self.arch = arch
         self.frozen = frozen
         self.chunk_size = chunk_size
-        self.token_embedding = text.token_embedding
-        self.positional_embedding = nn.Parameter(table.detach()[:context_length].clone())
-        self.transformer = Blocks(text.transformer)
-        self.ln_final = text.ln_final
-        self.text_projection = text.text_projection
-        self.register_buffer('logit_scale', clip.logit_scale.detach().clone().squeeze(), persistent=False)
-        # CLIP's EOT is the largest id; towers with pool_type 'eos' name it
-        self._eos_id = None if pool == 'argmax' else getattr(text, 'eos_id', None) or text.text_eos_id
+        self._tokenizer = tokenizer
+        text = getattr(clip, 'text', clip)  # CustomTextCLIP and CoCa keep their text tower apart
+        self._take_modules(text, context_length)
+        for name in ('logit_scale', 'logit_bias'):
+            value = getattr(clip, name, None)
+            value = value if value is None else value.detach().clone().squeeze()
+            self.register_buffer(name, value, persistent=False)
         self._encoded = BoundedCache()
         self.requires_grad_(not frozen)
         self.train(not frozen)
 
+    def _take_modules(self, text: nn.Module, context_length: int | None) -> None:
+        self.kind: TextKind = kind_of(text)
+        if self.kind.reads == 'pooler':
+            self.token_embedding = text.transformer.get_input_embeddings()
+            self.transformer = HuggingFaceBlocks(text)
+            self.ln_final, self.text_projection = nn.Identity(), text.proj
+            most, self.context_length = self.transformer.positions, context_length or _HUGGING_FACE_LENGTH
+        else:
+            table = text.positional_embedding
+            most = len(table) - (self.kind.reads == 'class token')
+            self.context_length = context_length or most
+        if context_length is not None and not 2 <= context_length <= most:
+            raise ConfigError(
+                f"context_length must lie between 2 and the {most} rows of the text tower's table of positions, "
+                f'found {context_length}.'
+            )
+        if self.kind.reads == 'pooler':
+            return
+        if self.context_length < most and not self.kind.shares:
+            raise ConfigError(
+                f'context_length={context_length} would cut the context of {most} tokens of a text tower that '
+                + (
+                    'has its class token behind it'
+                    if self.kind.causal
+                    else 'is not causal: it was trained with all of them, padding too'
+                )
+                + f' ({self.arch!r}). Leave context_length out of text_encoder.'
+            )
+        self.token_embedding = text.token_embedding
+        kept = self.context_length if self.kind.shares else len(table)
+        self.positional_embedding = nn.Parameter(table.detach()[:kept].clone())
+        self.transformer = Blocks(text.transformer)
+        self.ln_final = text.ln_final
+        self.text_projection = text.text_projection
+        if self.kind.reads == 'class token':
+            self.cls_emb = text.cls_emb
+
     def train(self, mode: bool = True) -> TextTower:
         """As in torch, but a frozen tower stays in eval mode."""
         return super().train(mode and not self.frozen)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tower's tokenizer, built when it is first needed.
+
+        Raises:
+            MissingLibraryError, WeightsNotFoundError: see
+                :class:`~vlm_dense.clip.tokenizer.HuggingFaceTokenizer`.
+        """
+        return build_tokenizer(self.arch, self._tokenizer)
+
+    @property
+    def num_start(self) -> int:
+        """Start tokens in front of every text: 1, or 0 in SigLIP's towers, where a learned context is in front."""
+        return len(self.tokenizer.start)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Transformer blocks."""
+        return self.transformer.resblocks
 
     @property
     def width(self) -> int:
@@ -154,22 +219,19 @@ class TextTower(BaseModule):
     def embed_dim(self) -> int:
         """Channels of the class embeddings, D."""
         projection = self.text_projection
-        if projection is None:
+        if isinstance(projection, nn.Sequential):
+            projection = projection[-1]
+        if projection is None or isinstance(projection, nn.Identity):
             return self.width
-        return projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1]
-
-    @property
-    def context_length(self) -> int:
-        """Rows of the table of positions: the most tokens of a sequence, prefix included."""
-        return self.positional_embedding.shape[0]
+        return projection.shape[1] if isinstance(projection, Tensor) else projection.out_features
 
     @property
     def dtype(self) -> torch.dtype:
         """Type in which the tokens go through the blocks (outside autocast)."""
-        return self.transformer.resblocks[0].mlp.c_fc.weight.dtype
+        return self.transformer.dtype
 
     def tokenize(self, texts: list[str], truncate: bool = False) -> Tensor:
-        """Token ids ``(N, context_length)``, int64, on the CPU: SOS, the text, EOT, zeros.
+        """Token ids ``(N, context_length)``, int64, on the CPU, by :attr:`tokenizer`; SOS, the text, EOT, zeros in CLIP.
 
         Args:
             texts: N texts.
@@ -178,11 +240,17 @@ class TextTower(BaseModule):
         Raises:
             ClassNamesError: A text does not fit.
         """
-        return loading.tokenize(self.arch, texts, self.context_length, truncate)
+        return self.tokenizer(texts, self.context_length, truncate)
 
     def find_eot(self, ids: Tensor) -> Tensor:
-        """Place of the end-of-text token, ``(N, T)`` -> ``(N,)``."""
-        return ids.argmax(-1) if self._eos_id is None else (ids == self._eos_id).int().argmax(-1)
+        """Place of the token that ends each text, the last place where there is none, ``(N, T)`` -> ``(N,)``."""
+        ends = self.kind.ends
+        if ends == 'largest':
+            return ids.argmax(-1)
+        if ends == 'padding':
+            return (ids != self.transformer.padding).cumsum(-1).argmax(-1)
+        found = ids == (self.tokenizer.end[-1] if ends == 'tokenizer' else ends)
+        return found.int().argmax(-1).where(found.any(-1), ids.shape[1] - 1)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings without positions, ``(N, T)`` -> ``(N, T, width)``."""
@@ -199,7 +267,8 @@ class TextTower(BaseModule):
         one of its weights changes.
 
         Args:
-            ids: ``(N, T)`` token ids with an EOT in every row.
+            ids: ``(N, T)`` token ids with an EOT in every row. Padding has to
+                be the tokenizer's, unless the tower is causal.
             project: Send them through the tower's last projection.
 
         Returns:
@@ -223,7 +292,7 @@ class TextTower(BaseModule):
             *sources: Further inputs of the result: modules and tensors, of which all numbers count, and plain
                 values.
         """
-        device = self.positional_embedding.device
+        device = self.logit_scale.device
         kinds = (nn.Module, Tensor)
         digest = weights_digest(self, *(each for each in sources if isinstance(each, kinds)))
         plain = (each for each in sources if not isinstance(each, kinds))
@@ -231,7 +300,11 @@ class TextTower(BaseModule):
         return self._encoded.get((digest, str(device), autocast, *plain), compute)
 
     def _encode_ids(self, ids: Tensor, project: bool) -> Tensor:
+        if self.kind.reads == 'last' and ids.shape[1] == self.context_length:  # wherever the text ends
+            return self.encode(self.embed(ids), torch.full((len(ids),), ids.shape[1] - 1), project=project)
         eot = self.find_eot(ids)
+        if not self.kind.shares:
+            return self.encode(self.embed(ids), eot, project=project)
         if torch.compiler.is_compiling():
             return self.encode(self.embed(ids[:, : self.context_length]), eot, project=project)
         same = int((ids == ids[:1]).all(0).int().cumprod(0).sum())
@@ -257,14 +330,24 @@ class TextTower(BaseModule):
         features = []
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             for part in ids.split(self.chunk_size):
-                x = self.embed(part) + self.positional_embedding[: ids.shape[1]].to(self.dtype)
-                for block in self.transformer.resblocks:
-                    x = block(x, causal=True)
-                features.append(self.ln_final(x))
-            found, projection = torch.cat(features), self.text_projection
-            if projection is None:
-                return found
-            return projection(found) if isinstance(projection, nn.Linear) else found @ projection
+                features.append(self._every_token(self.embed(part)))
+            return self._project(torch.cat(features))
+
+    def _every_token(self, x: Tensor) -> Tensor:
+        """Tokens (N, T, width), without positions, after the last norm."""
+        if not self.kind.shares:
+            lengths = torch.full((len(x),), x.shape[1])
+            return self.ln_final(self._whole(x, lengths, every=True)[0, :, : x.shape[1]])
+        x = x + self.positional_embedding[: x.shape[1]].to(x.dtype)
+        for block in self.transformer.resblocks:
+            x = block(x, causal=True)
+        return self.ln_final(x)
+
+    def _project(self, found: Tensor) -> Tensor:
+        projection = self.text_projection
+        if projection is None:
+            return found
+        return found @ projection if isinstance(projection, Tensor) else projection(found)
 
     def encode(
         self,
@@ -287,16 +370,20 @@ class TextTower(BaseModule):
 
         Args:
             embeddings: ``(N, T, width)`` own tokens of N classes, without
-                positions. Tokens after EOT are ignored.
+                positions. Tokens after EOT are ignored in a causal tower; the
+                others read them, and they have to be embeddings of padding.
+                What is missing to the tower's context is filled with it, and
+                what is too much is cut.
             eot: ``(N,)`` index of EOT within the T own tokens.
             prefix: ``(P, width)``, or ``(G, P, width)`` for G variants of all
                 classes (one an image in CoCoOp, one a sample or context in
                 others).
             deep: ``(J - 1, M, width)``, or ``(J - 1, G, M, width)`` with a
                 prefix of G variants: rows 1..M of the hidden states, those
-                right after [SOS], are replaced by ``deep[l - 1]`` before
-                block l, 1 <= l < J (MaPLe, Eqs. 4-5). They lie inside the
-                prefix, or without a prefix in every sequence itself.
+                right after [SOS] (0..M-1 in towers without it), are replaced
+                by ``deep[l - 1]`` before block l, 1 <= l < J (MaPLe, Eqs.
+                4-5). They lie inside the prefix, or without a prefix in every
+                sequence itself.
             inserted: A block l, 0 <= l < number of blocks, and hidden states
                 ``(N, M, width)`` that replace those of the first M own tokens
                 of each sequence before it (TCP).
@@ -323,7 +410,7 @@ class TextTower(BaseModule):
         limit = chunk_size or self.chunk_size
         recompute = groups * len(lengths) > limit and torch.is_grad_enabled()
         keys_values = None
-        if prefix is not None:
+        if prefix is not None and self.kind.shares:
             if recompute and groups > 1:  # else what the backward pass keeps would grow with the images
                 keys_values = checkpoint(self._prefix_keys_values, prefix, deep, **_RECOMPUTE)
             else:
@@ -333,25 +420,29 @@ class TextTower(BaseModule):
         encoded = []
         for start in range(0, len(lengths), limit):
             rows = slice(start, start + limit)
-            own, tokens = embeddings[rows], None if inserted is None else inserted[1][rows]
-            if compiling:
+            own, tokens = embeddings[rows], None if inserted is None else (inserted[0], inserted[1][rows])
+            if not self.kind.shares:
+                packing = None
+            elif compiling:
                 packing = Packing.with_padding(lengths[rows], own.shape[1], before)
             else:
                 packing = Packing.of(lengths[rows], before, own.device)
             several = max(1, limit // len(own))
             chunk = []
             for first in range(0, groups, several):
-                count = min(several, groups - first)
-                kv = keys_values and [(k[first : first + count], v[first : first + count]) for k, v in keys_values]
-                args = own, packing, count, before, kv, deep, None if tokens is None else (inserted[0], tokens)
-                chunk.append(checkpoint(self._chunk, *args, **_RECOMPUTE) if recompute else self._chunk(*args))
+                part = slice(first, min(first + several, groups))
+                if packing is not None:
+                    kv = keys_values and [(k[part], v[part]) for k, v in keys_values]
+                    run, args = self._chunk, (own, packing, part.stop - first, before, kv, deep, tokens)
+                else:
+                    front = None if prefix is None else prefix[part]
+                    more = deep[:, part] if deep is not None and deep.dim() == 4 else deep
+                    run, args = self._whole, (own, lengths[rows], front, more, tokens)
+                chunk.append(checkpoint(run, *args, **_RECOMPUTE) if recompute else run(*args))
             encoded.append(torch.cat(chunk))
         found = torch.cat(encoded, dim=1)
         found = self.ln_final(found[0] if single else found)
-        projection = self.text_projection if project else None
-        if projection is None:
-            return found
-        return projection(found) if isinstance(projection, nn.Linear) else found @ projection
+        return self._project(found) if project else found
 
     def _prefix_keys_values(self, prefix: Tensor, deep: Tensor | None) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of every block for prefixes (G, P, width), which go through the blocks once."""
@@ -359,8 +450,7 @@ class TextTower(BaseModule):
         keys_values = []
         for layer, block in enumerate(self.transformer.resblocks):
             if deep is not None and 1 <= layer <= len(deep):
-                rows = deep[layer - 1].to(x.dtype).expand(len(x), -1, -1)
-                x = torch.cat([x[:, :1], rows, x[:, 1 + rows.shape[1] :]], dim=1)
+                x = _replace(x, self.num_start, deep[layer - 1].expand(len(x), -1, -1))
             x, kv = block(x, causal=True, return_kv=True)
             keys_values.append(kv)
         return keys_values
@@ -385,7 +475,8 @@ class TextTower(BaseModule):
         x = x.flatten(0, 1).index_select(0, packing.rows).expand(groups, -1, -1)
         for layer, block in enumerate(blocks):
             if keys_values is None and deep is not None and 1 <= layer <= len(deep):
-                rows = packing.starts[:, None] + torch.arange(1, 1 + deep.shape[1], device=x.device)
+                places = torch.arange(deep.shape[1], device=x.device) + self.num_start
+                rows = packing.starts[:, None] + places
                 x = x.index_copy(1, rows.flatten(), deep[layer - 1].to(x.dtype).repeat(len(rows), 1)[None])
             if inserted is not None and layer == inserted[0]:
                 tokens = inserted[1]
@@ -394,6 +485,59 @@ class TextTower(BaseModule):
             kv = keys_values and keys_values[layer]
             x = block(x, packing=packing, prefix_kv=kv, last_token_only=layer == len(blocks) - 1)
         return x
+
+    def _whole(
+        self,
+        own: Tensor,
+        lengths: Tensor,
+        prefix: Tensor | None = None,
+        deep: Tensor | None = None,
+        inserted: tuple[int, Tensor] | None = None,
+        every: bool = False,
+    ) -> Tensor:
+        """As :meth:`_chunk`, of towers that read whole sequences.
+
+        Args:
+            own: (n, T, width).
+            lengths: Own tokens of each sequence up to its end, (n,).
+            prefix: (G, P, width), which stand in every sequence.
+            deep, inserted: As in :meth:`encode`, of this chunk.
+            every: All tokens (G, n, L, width) instead of those that are read, (G, n, width).
+        """
+        before, groups = (0, 1) if prefix is None else (prefix.shape[1], len(prefix))
+        x, lengths, start = join(own, prefix), (lengths + before).repeat(groups), 0 if deep is None else self.num_start
+        if self.kind.reads == 'pooler':
+            edit = None
+            if deep is not None or inserted is not None:
+                edit = partial(exchange, deep=deep, start=start, inserted=inserted, before=before)
+            return self.transformer(x, lengths, edit, every).unflatten(0, (groups, -1))
+        x, mask, read = self._sequences(x, lengths)
+        for layer, block in enumerate(self.blocks):
+            x = exchange(x, layer, deep, start, inserted, before)
+            if every or layer < len(self.blocks) - 1:
+                x = block(x, attn_mask=mask)
+            else:
+                x = block(x, attn_mask=None if mask is None else mask[..., -1:, :], query=read).squeeze(1)
+        return x.unflatten(0, (groups, -1))
+
+    def _sequences(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Tokens (N, T, width) filled up and with positions, (N, L, width), which see each other, which are read."""
+        length, class_token = self.context_length, self.kind.reads == 'class token'
+        if class_token and not torch.compiler.is_compiling():  # it sees one position of padding, not more
+            length = min(length, int(lengths.max()) + 1)
+        padding = self.embed(torch.tensor([self.tokenizer.padding])) if class_token or x.shape[1] < length else None
+        if x.shape[1] < length:
+            x = torch.cat([x, padding.expand(len(x), length - x.shape[1], -1)], dim=1)
+        x, table = x[:, :length], self.positional_embedding.to(x.dtype)
+        if not class_token:
+            read = torch.full_like(lengths, length) if self.kind.reads == 'last' else lengths
+            return x + table[:length], None, (read - 1).to(x.device)
+        # CoCa's weights were trained with the mask of padding one position too far: each token hides the next one
+        visible = F.pad((x != padding).any(-1), (1, 0), value=True)
+        causal = torch.ones(length + 1, length + 1, dtype=torch.bool, device=x.device).tril()
+        x = torch.cat([x, self.cls_emb.to(x.dtype).expand(len(x), 1, -1)], dim=1)
+        x = x + torch.cat([table[:length], table[-1:]])
+        return x, causal & visible[:, None, None], torch.full_like(lengths, length).to(x.device)
 
     def _too_long(self, length: int) -> ClassNamesError:
         return ClassNamesError(
@@ -417,10 +561,11 @@ class TextTower(BaseModule):
                 f'found {(lengths - 1).tolist()}.'
             )
         before = 0 if prefix is None else prefix.shape[-2]
-        if before + int(lengths.max()) > len(self.positional_embedding):
+        if before + int(lengths.max()) > self.context_length:
             raise self._too_long(before + int(lengths.max()))
-        layers = len(self.transformer.resblocks)
-        room, groups = (before or int(lengths.min())) - 1, 0 if prefix is None or prefix.dim() == 2 else len(prefix)
+        layers = len(self.blocks)
+        start = 0 if deep is None else self.num_start
+        room, groups = (before or int(lengths.min())) - start, 0 if prefix is None or prefix.dim() == 2 else len(prefix)
         if deep is not None and (
             len(deep) >= layers or deep.shape[-2] > room or deep.dim() == 4 and deep.shape[1] != groups
         ):
@@ -437,6 +582,41 @@ class TextTower(BaseModule):
                 f'expected tokens to insert before one of the blocks 0 to {layers - 1}, at most {room} of {width} '
                 f'channels for each of the {n} sequences; found block {block} and {tuple(more.shape)}.'
             )
+
+
+def join(own: Tensor, prefix: Tensor | None) -> Tensor:
+    """Tokens (n, T, width) behind each of G prefixes (G, P, width): (G * n, P + T, width)."""
+    if prefix is None:
+        return own
+    n, groups = len(own), len(prefix)
+    return torch.cat([prefix.repeat_interleave(n, dim=0), own.repeat(groups, 1, 1)], dim=1)
+
+
+def exchange(
+    x: Tensor, layer: int, deep: Tensor | None, start: int, inserted: tuple[int, Tensor] | None, before: int
+) -> Tensor:
+    """Hidden states (G * n, L, width) in front of a block, with those of deep prompts and inserted tokens.
+
+    Args:
+        x: The states, the n sequences of a group one after the other.
+        layer: The block.
+        deep: (J - 1, M, width) or (J - 1, G, M, width), see :meth:`TextTower.encode`.
+        start: Where deep prompts begin.
+        inserted: A block and (n, M, width), see :meth:`TextTower.encode`.
+        before: Where the own tokens of a sequence begin.
+    """
+    if deep is not None and 1 <= layer <= len(deep):
+        rows = deep[layer - 1]
+        rows = rows.expand(len(x), -1, -1) if rows.dim() == 2 else rows.repeat_interleave(len(x) // len(rows), dim=0)
+        x = _replace(x, start, rows)
+    if inserted is not None and layer == inserted[0]:
+        x = _replace(x, before, inserted[1].repeat(len(x) // len(inserted[1]), 1, 1))
+    return x
+
+
+def _replace(x: Tensor, start: int, rows: Tensor) -> Tensor:
+    """Tokens (N, L, width) with (N, M, width) in the places from ``start`` on."""
+    return torch.cat([x[:, :start], rows.to(x.dtype), x[:, start + rows.shape[1] :]], dim=1)
 
 
 @dataclass

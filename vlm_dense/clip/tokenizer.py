@@ -1,15 +1,166 @@
-"""Texts -> token ids of CLIP's byte-pair encoding, refusing what does not fit."""
+"""Texts -> token ids, by the tokenizer that a text tower was trained with; what does not fit is refused."""
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import open_clip
 import torch
-from open_clip.tokenizer import SimpleTokenizer
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from torch import Tensor
 
-from vlm_dense.errors import ClassNamesError, ConfigError
+from vlm_dense.errors import ClassNamesError, ConfigError, MissingLibraryError, WeightsNotFoundError
+from vlm_dense.libraries import how_to_install
+from vlm_dense.registry import MODELS
+
+
+class Tokenizer:
+    """A text as token ids: those in front of it, its own, those behind it, padding.
+
+    Attributes:
+        start: Ids in front of every text; SigLIP's towers have none.
+        end: Ids behind every text.
+        padding: Id of what fills a row.
+    """
+
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+    padding: int
+
+    def own(self, text: str) -> list[int]:
+        """The text's own ids, without those that every text has."""
+        raise NotImplementedError
+
+    def __call__(self, texts: Sequence[str], context_length: int, truncate: bool = False) -> Tensor:
+        """Ids of texts, int64, (N, context_length).
+
+        Args:
+            texts: N texts.
+            context_length: Tokens a text may have, with those that every text has.
+            truncate: Cut the own tokens of longer texts; else they are refused.
+
+        Raises:
+            ClassNamesError: a text is longer than ``context_length``.
+        """
+        if isinstance(texts, str):
+            raise TypeError(f'tokenize expects a list of texts, found the text {texts!r}')
+        return self.rows([self.own(text) for text in texts], context_length, truncate, texts)
+
+    def rows(
+        self,
+        owns: Sequence[Sequence[int]],
+        context_length: int,
+        truncate: bool = False,
+        texts: Sequence[str] | None = None,
+    ) -> Tensor:
+        """As :meth:`__call__`, of own ids; ``texts`` are only named in the message."""
+        ids = torch.full((len(owns), context_length), self.padding, dtype=torch.long)
+        room = context_length - len(self.start) - len(self.end)
+        for index, (row, own) in enumerate(zip(ids, owns, strict=True)):
+            if len(own) > room and not truncate:
+                every = 'start and end included' if self.start else 'end included'
+                raise ClassNamesError(
+                    f'{texts[index] if texts else list(own)!r} has {len(own) + context_length - room} tokens, {every}; '
+                    f'the text context takes {context_length}. Shorten it or raise context_length.'
+                )
+            tokens = [*self.start, *own[: max(0, room)], *self.end]
+            row[: len(tokens)] = torch.tensor(tokens)
+        return ids
+
+
+class CLIPTokenizer(Tokenizer):
+    """CLIP's byte-pair encoding: start token, text, end token (49407, the largest id), zeros.
+
+    Underscores are left as they are.
+
+    Args:
+        **options: Of open_clip's ``SimpleTokenizer``.
+    """
+
+    padding = 0
+
+    def __init__(self, **options: Any):
+        self.bpe = SimpleTokenizer(**options)
+        self.start, self.end = (self.bpe.sot_token_id,), (self.bpe.eot_token_id,)
+
+    def own(self, text: str) -> list[int]:
+        """See :meth:`Tokenizer.own`."""
+        return self.bpe.encode(text)
+
+
+class HuggingFaceTokenizer(Tokenizer):
+    """A tokenizer of the library transformers, with open_clip's cleaning of texts.
+
+    Args:
+        source: Folder of its files, or its name on the Hugging Face hub.
+        **options: Of open_clip's ``HFTokenizer``.
+
+    Raises:
+        MissingLibraryError: transformers is not installed.
+        ConfigError: a way to put tokens together that no text tower here reads.
+        WeightsNotFoundError: the files are neither on this machine nor to be had.
+    """
+
+    def __init__(self, source: str | os.PathLike, **options: Any):
+        if options.pop('tokenizer_mode', None):
+            raise ConfigError(f"{source}: a tokenizer with tokenizer_mode='clips' cannot be used.")
+        options.pop('context_length', None)
+        try:
+            hf = HFTokenizer(os.fspath(source), **options)
+        except ImportError as error:
+            raise MissingLibraryError(
+                f'The tokenizer {source} needs transformers, which cannot be imported. {how_to_install("hf")}'
+            ) from error
+        except Exception as error:  # no network, no such folder, a file that is missing: the way out is the same
+            raise WeightsNotFoundError(
+                f'The tokenizer {source} is not on this machine and could not be downloaded ({type(error).__name__}).\n'
+                f"  To get it: on a machine with a network run 'hf download {source} --include \"*token*\" "
+                '"*.model"\' and copy the files here into one folder.\n'
+                "  Then: text_encoder=dict(type='vlm_dense.TextTower', ..., tokenizer='/path/to/the/folder')."
+            ) from error
+        self.hf, self.clean = hf.tokenizer, hf.clean_fn
+        self.padding = self.hf.pad_token_id
+        own, whole = self.own('a'), self.hf('a').input_ids
+        places = [i for i in range(len(whole) - len(own) + 1) if whole[i : i + len(own)] == own]
+        end = whole[places[0] + len(own) :]
+        if hf.strip_sep_token:
+            end = [0 if token == self.hf.sep_token_id else token for token in end]
+        self.start, self.end = tuple(whole[: places[0]]), tuple(end)
+
+    def own(self, text: str) -> list[int]:
+        """See :meth:`Tokenizer.own`."""
+        return self.hf(self.clean(text), add_special_tokens=False).input_ids
+
+
+def build_tokenizer(
+    arch: str | Mapping | None = None, tokenizer: str | os.PathLike | Mapping | Tokenizer | None = None
+) -> Tokenizer:
+    """The tokenizer of an architecture.
+
+    Args:
+        arch: The architecture that will read the ids, as for :func:`vlm_dense.clip.loading.load_clip`.
+            None: CLIP's byte-pair encoding.
+        tokenizer: Instead of its own: a folder with the files of a tokenizer of transformers, a tokenizer, or the
+            config of one that is registered in ``MODELS``.
+
+    Raises:
+        MissingLibraryError, WeightsNotFoundError: see :class:`HuggingFaceTokenizer`.
+    """
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer
+    if isinstance(tokenizer, Mapping):
+        return MODELS.build(dict(tokenizer))
+    if isinstance(arch, str):
+        arch = open_clip.get_model_config(arch.replace('/', '-'))
+    text_cfg = (arch or {}).get('text_cfg', {})
+    source = tokenizer or text_cfg.get('hf_tokenizer_name')
+    options = dict(text_cfg.get('tokenizer_kwargs') or {})
+    if source:
+        return HuggingFaceTokenizer(source, tokenizer_mode=text_cfg.get('tokenizer_mode'), **options)
+    return CLIPTokenizer(**options) if options else _clip_bpe()
 
 
 def tokenize(
@@ -17,58 +168,29 @@ def tokenize(
     texts: Sequence[str],
     context_length: int = 77,
     truncate: bool = False,
-) -> torch.LongTensor:
-    """Token ids of texts: start token, the text's own, end token (49407, the largest id), zeros.
+) -> Tensor:
+    """Token ids of texts by the tokenizer of an architecture.
 
     open_clip cuts long texts silently; as in OpenAI's own tokenizer, here that
-    is an error unless it is asked for. Underscores are left as they are.
+    is an error unless it is asked for.
 
     Args:
-        arch: The architecture that will read the ids, as for
-            :func:`vlm_dense.clip.loading.load_clip`; only to refuse one
-            with a tokenizer other than CLIP's. None: CLIP's.
+        arch: See :func:`build_tokenizer`. None: CLIP's byte-pair encoding.
         texts: N texts.
         context_length: Tokens a text may have, start and end token included.
-        truncate: Cut longer texts to ``context_length`` and end them with the
-            end token.
+        truncate: Cut longer texts to ``context_length``; they keep their end
+            token.
 
     Returns:
         Ids, int64, (N, context_length).
 
     Raises:
         ClassNamesError: a text is longer than ``context_length``.
-        ConfigError: ``arch`` has a tokenizer of its own.
+        MissingLibraryError, WeightsNotFoundError: see :class:`HuggingFaceTokenizer`.
     """
-    if isinstance(texts, str):
-        raise TypeError(f'tokenize expects a list of texts, found the text {texts!r}')
-    _check_tokenizer(arch)
-    bpe = _clip_bpe()
-    ids = torch.zeros(len(texts), context_length, dtype=torch.long)
-    for row, text in zip(ids, texts, strict=True):
-        tokens = [bpe.sot_token_id, *bpe.encode(text), bpe.eot_token_id]
-        if len(tokens) > context_length:
-            if not truncate:
-                raise ClassNamesError(
-                    f'{text!r} has {len(tokens)} tokens, start and end included; the text context takes '
-                    f'{context_length}. Shorten it or raise context_length.'
-                )
-            tokens = [*tokens[: context_length - 1], bpe.eot_token_id]
-        row[: len(tokens)] = torch.tensor(tokens)
-    return ids
+    return build_tokenizer(arch)(texts, context_length, truncate)
 
 
 @functools.cache
-def _clip_bpe() -> SimpleTokenizer:
-    return SimpleTokenizer()
-
-
-def _check_tokenizer(arch: str | Mapping | None) -> None:
-    if isinstance(arch, str):
-        arch = open_clip.get_model_config(arch) if arch in open_clip.list_models() else None
-    text_cfg = arch['text_cfg'] if arch else {}
-    own = text_cfg.get('hf_tokenizer_name') or text_cfg.get('tokenizer_kwargs')
-    if own:
-        raise ConfigError(
-            f'The architecture reads texts with a tokenizer of its own ({own}); only those with the '
-            f"byte-pair encoding of OpenAI's CLIP can be used, such as 'ViT-B-16' or 'RN50'."
-        )
+def _clip_bpe() -> CLIPTokenizer:
+    return CLIPTokenizer()

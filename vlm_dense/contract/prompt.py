@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from vlm_dense.clip.loading import tokenize
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.contract.release import load_release
 from vlm_dense.errors import ClassNamesError, ConfigError
@@ -103,6 +102,8 @@ class TextPrompt(BaseModule):
 class LearnedContext(TextPrompt):
     """``[SOS] v_1 .. v_M name . [EOT]`` with M learned vectors; the name may stand elsewhere.
 
+    Towers without a start token (SigLIP's) have the vectors or the name in front.
+
     A method decides which vectors go to :meth:`encode`, :attr:`ctx` or something computed from it; where they go in
     the prompt is written here only. Vectors that all classes share and that stand before the name are computed once,
     not once a class.
@@ -160,31 +161,45 @@ class LearnedContext(TextPrompt):
             raise ConfigError(f'{kind}: num_contexts must be at least 1{most}; found {num_contexts}.')
         self.class_specific = class_specific
         names = [name.replace('_', ' ') for name in self.class_names]
-        ids = self._tokenize(text_tower, [' '.join([*template, f'{name}{ending}']) for name in names], len(template))
+        ids, lengths = self._tokenize(text_tower, ' '.join(template) if words else None, names, ending)
         self.register_buffer('token_ids', ids, persistent=False)
+        self._start = text_tower.num_start
         self._before = dict(end=self.num_contexts, middle=self.num_contexts // 2, front=0)[position]
         self._before = self._before if before is None else min(before, self.num_contexts)
         self._shared = self._before if self.shared_states and not class_specific else 0
-        self.register_buffer('_order', self._layout(text_tower, names), persistent=False)
+        self.register_buffer('_order', self._layout(lengths), persistent=False)
         shape = (len(names), 1, 1) if class_specific else (1, 1)
         if words:
-            vectors = text_tower.embed(ids[0, 1 : 1 + self.num_contexts]).detach().float().cpu().repeat(*shape)
+            vectors = text_tower.embed(ids[0, self._start :][: self.num_contexts]).detach().float().cpu().repeat(*shape)
         else:
             vectors = std * torch.randn(*shape[:-2], self.num_contexts, text_tower.width)
         self.ctx = nn.Parameter(vectors)
         self._register_load_state_dict_pre_hook(self._leave_out_rebuilt)
 
-    def _tokenize(self, text_tower: TextTower, prompts: list[str], context: int) -> Tensor:
+    def _tokenize(
+        self, text_tower: TextTower, words: str | None, names: list[str], ending: str
+    ) -> tuple[Tensor, list[int]]:
+        """Ids of the prompts up to the longest one's end, and the number of tokens of each name behind the words."""
+        tokenizer, context = text_tower.tokenizer, 'X' if words is None else words
+        before = len(tokenizer.own(context))
+        owns = [tokenizer.own(f'{context} {name}{ending}') for name in names]
+        lengths = [len(tokenizer.own(f'{context} {name}')) - before for name in names]
+        if words is None:  # one placeholder for each vector, whatever the tokenizer makes of 'X'
+            owns = [own[:1] * self.num_contexts + own[before:] for own in owns]
+        elif before < self.num_contexts:
+            raise ConfigError(
+                f'{type(self).__name__}: {self.num_contexts} vectors cannot begin as the {before} tokens of {words!r}.'
+            )
         try:
-            ids = text_tower.tokenize(prompts)
+            ids = tokenizer.rows(owns, text_tower.context_length, texts=[f'{context} {n}{ending}' for n in names])
         except ClassNamesError as error:
             raise ClassNamesError(
-                f"{type(self).__name__}: {error} The context takes {context} of them; the limit is text_encoder's "
-                'context_length, up to 77 for CLIP.'
+                f"{type(self).__name__}: {error} The context takes {max(before, self.num_contexts)} of them; the limit "
+                f"is text_encoder's context_length, up to 77 for CLIP."
             ) from error
-        return ids[:, : int(text_tower.find_eot(ids).max()) + 1]
+        return ids[:, : int(text_tower.find_eot(ids).max()) + 1], lengths
 
-    def _layout(self, text_tower: TextTower, names: list[str]) -> Tensor:
+    def _layout(self, lengths: list[int]) -> Tensor:
         """Place of each token of a prompt in its parts: the M vectors, then the tokens that follow them in the text.
 
         With M = 2 vectors v and the name in the middle, the rows of 'red car' and 'sky' are, ``*`` being padding::
@@ -196,10 +211,9 @@ class LearnedContext(TextPrompt):
 
         Vectors that are shared and stand in front are left out of the rows: the tower computes them once.
         """
-        m, total = self.num_contexts, self.token_ids.shape[1] - 1
-        lengths = text_tower.find_eot(tokenize(text_tower.arch, names)) - 1
+        m, total = self.num_contexts, self.token_ids.shape[1] - self._start
         rows = []
-        for n in lengths.tolist():
+        for n in lengths:
             name, rest = range(m, m + n), range(m + n, total)
             rows.append([*range(self._before), *name, *range(self._before, m), *rest])
         return torch.tensor(rows)[:, self._shared :]
@@ -244,13 +258,14 @@ class LearnedContext(TextPrompt):
             token_ids, order = token_ids[classes], order[classes]
             context = context[classes] if self.class_specific else context
         tokens = text_tower.embed(token_ids)
-        start, words = tokens[0, :1], tokens[:, 1 + self.num_contexts :]
-        end = text_tower.find_eot(token_ids) - 1 - self._shared
+        start, words = tokens[0, : self._start], tokens[:, self._start + self.num_contexts :]
+        end = text_tower.find_eot(token_ids) - self._start - self._shared
         prefix = context[..., : self._shared, :]
-        prefix = torch.cat([start.expand(*prefix.shape[:-2], 1, -1), prefix], dim=-2) if self._shared else start
+        prefix = torch.cat([start.expand(*prefix.shape[:-2], -1, -1), prefix], dim=-2) if self._shared else start
         if self._shared < self.num_contexts:
             parts = torch.cat([context.expand(len(words), -1, -1), words], dim=1)
             words = parts.gather(1, order[..., None].expand(-1, -1, parts.shape[2]))
+        prefix = prefix if prefix.shape[-2] else None
         return text_tower.encode(words, end, prefix=prefix, deep=deep, inserted=inserted)
 
     # --- official checkpoints -------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vlm_dense.clip.loading import tokenize
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.contract.prompt import TextPrompt
 from vlm_dense.errors import ClassNamesError
@@ -50,7 +49,7 @@ class DenseCLIPPrompt(TextPrompt):
                 f'77 for CLIP) or use fewer contexts.'
             )
         try:
-            token_ids = tokenize(text_tower.arch, list(self.class_names), name_length)
+            token_ids = text_tower.tokenizer(list(self.class_names), name_length)
         except ClassNamesError as error:
             raise ClassNamesError(
                 f'DenseCLIPPrompt, name_length={name_length}: {error} Here the limit is text_prompt.name_length; the '
@@ -66,6 +65,7 @@ class DenseCLIPPrompt(TextPrompt):
         """Class embeddings (K, D)."""
         token_ids = self.token_ids if classes is None else self.token_ids[classes]
         embeddings = text_tower.embed(token_ids)
-        prefix = torch.cat([embeddings[0, :1], self.contexts[0]])
-        end = text_tower.find_eot(token_ids) - 1  # counted without the start token
-        return text_tower.encode(embeddings[:, 1:], end, prefix=prefix)
+        start = text_tower.num_start
+        prefix = torch.cat([embeddings[0, :start], self.contexts[0]])
+        end = text_tower.find_eot(token_ids) - start
+        return text_tower.encode(embeddings[:, start:], end, prefix=prefix)

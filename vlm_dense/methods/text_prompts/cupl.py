@@ -94,7 +94,7 @@ class CuPLPrompt(SentencePrompt):
             [*(template.format(text.replace('_', ' ')) for template in templates), *written] for text, written in found
         ]
         super().__init__(class_names, text_tower, every, truncate=True, init_cfg=init_cfg)
-        full = self.token_ids[:, -1] != 0
+        full = text_tower.find_eot(self.token_ids) == self.token_ids.shape[1] - 1
         if full.any():
             print_log(
                 f'CuPLPrompt: {int(full.sum())} of {len(full)} sentences fill the {text_tower.context_length} tokens '

@@ -77,7 +77,7 @@ class DeepTextPrompt(LearnedContext):
         init_cfg: dict | None = None,
     ):
         super().__init__(class_names, text_tower, num_contexts, words, std=std, init_cfg=init_cfg)
-        self.deep = deep_vectors(depth, text_tower.transformer.resblocks, self.num_contexts, text_tower.width)
+        self.deep = deep_vectors(depth, text_tower.blocks, self.num_contexts, text_tower.width)
         self.load_pretrained(pretrained)
 
     def encode(

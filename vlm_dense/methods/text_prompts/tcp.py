@@ -99,7 +99,7 @@ class TCPPrompt(LearnedContext):
         before, _, ending = prompt_template.partition('{}')
         own = dict(num_contexts=num_contexts, words=before, ending=ending, init_cfg=init_cfg)
         super().__init__(class_names, text_tower, **own)
-        blocks = len(text_tower.transformer.resblocks)
+        blocks = len(text_tower.blocks)
         if not 0 <= block < blocks or num_class_tokens < 1:
             raise ConfigError(
                 f'TCPPrompt: block must lie between 0 and {blocks - 1}, the last of the text tower, and '
@@ -116,13 +116,12 @@ class TCPPrompt(LearnedContext):
     def _initial(self, text_tower: TextTower, words: str | None, std: float) -> Tensor:
         if words is None:
             return std * torch.randn_like(self.ctx)
-        ids = text_tower.tokenize([words.replace('_', ' ')])
-        found = int(text_tower.find_eot(ids)) - 1
-        if found < self.num_contexts:
+        own = text_tower.tokenizer.own(words.replace('_', ' '))
+        if len(own) < self.num_contexts:
             raise ConfigError(
-                f'TCPPrompt: {self.num_contexts} vectors cannot begin as the {found} tokens of {words!r}.'
+                f'TCPPrompt: {self.num_contexts} vectors cannot begin as the {len(own)} tokens of {words!r}.'
             )
-        return text_tower.embed(ids[0, 1 : 1 + self.num_contexts]).detach()
+        return text_tower.embed(torch.tensor(own[: self.num_contexts])).detach()
 
     def encode(
         self,
