@@ -6,13 +6,16 @@ import json
 
 import pytest
 import torch
+from tiny_texts import WordTokenizer  # noqa: F401  (registers it)
+from tiny_towers import vit
 
 from vlm_dense.classification import CaptionDataset, CaptionFileDataset, captions
 from vlm_dense.classification.captions import ClassFinder, plurals, read_synonyms
 from vlm_dense.classification.datasets import SETS
 from vlm_dense.clip.tokenizer import tokenize
+from vlm_dense.contract.text_side import TextSide
 from vlm_dense.errors import ConfigError, DataError
-from vlm_dense.registry import DATASETS
+from vlm_dense.registry import DATASETS, MODELS
 
 NAMES = ['dog', 'hot_dog', 'knife', 'bus', 'person', 'giraffe', 'cherry', 'potato', 'stop sign']
 
@@ -166,3 +169,19 @@ def test_files_that_hold_no_captions_are_refused(tmp_path):
         CaptionDataset(dict(file_of(tmp_path, '.txt'), ann_file='y.txt'))
     with pytest.raises(DataError, match='sample 0 of ShapesDataset has no caption'):
         CaptionDataset(dict(type='vlm_dense.ShapesDataset', num_scenes=2, pipeline=[]))
+
+
+def test_captions_of_another_tokenizer_are_made_and_told_from_others(tmp_path):
+    arch = vit(text=dict(context_length=24, vocab_size=56, pool_type='eos', eos_id=2))
+    words = dict(type='WordTokenizer', start=(0,), end=(2,), padding=1)
+    data = CaptionDataset(file_of(tmp_path, '.txt'), templates=[], arch=arch, tokenizer=words)
+    ids = torch.stack([data[i]['inputs'] for i in (0, 1)])
+    tower = MODELS.build(dict(type='vlm_dense.TextTower', arch=arch, tokenizer=words))
+    assert ids.shape == (2, 24) and torch.equal(ids[0], tower.tokenize([data.get_data_info(0)['caption']])[0])
+    prompt = MODELS.build(dict(type='vlm_dense.CoOpPrompt', num_contexts=2, class_names=NAMES, text_tower=tower))
+    side = TextSide(tower, prompt)
+    features = side.encode_captions(ids)
+    torch.testing.assert_close(features.global_, tower.encode_tokens(ids), rtol=1e-4, atol=1e-5)
+    assert torch.equal(features.padding, (ids == 1)[:, : features.padding.shape[1]])
+    with pytest.raises(ConfigError, match=r'begin with the tokens \[49406\].*with \[0\].*CaptionDataset'):
+        side.encode_captions(CaptionDataset(file_of(tmp_path, '.txt'), templates=[])[0]['inputs'][None])

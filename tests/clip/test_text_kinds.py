@@ -6,9 +6,9 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from tiny_texts import DIM, HUGGING_FACE, KINDS, WIDTH, make_clip, make_tower, plain, table, tokenizer
+from tiny_texts import HUGGING_FACE, KINDS, WIDTH, WordTokenizer, make_clip, make_tower, plain, table, tokenizer
+from tiny_towers import vit
 
-from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.registry import MODELS
 
@@ -188,7 +188,7 @@ def test_a_trainable_tower_gets_the_gradients_of_the_plain_pass(kind):
     reference = make_clip(kind)
     tower = make_tower(kind, make_clip(kind), frozen=False).eval()  # without the dropout of Hugging Face's
     ids = tokenizer(kind)(texts(12), length_of(tower))
-    found = dict(zip(dict(tower.named_parameters()), gradients(tower.encode_tokens(ids), *tower.parameters())))
+    found = gradients_by_name(tower.encode_tokens(ids), dict(tower.named_parameters()))
     names = {name.removeprefix('text.'): p for name, p in reference.named_parameters() if not name.startswith('visual')}
     names.pop('logit_scale')
     wanted = gradients_by_name(reference.encode_text(ids), names)
@@ -205,5 +205,62 @@ def gradients_by_name(out, named):
 
 def _name_in_transformers(name: str, names) -> str:
     if name == 'token_embedding.weight':
-        return next(each for each in names if each.endswith(('words.weight', 'word_embeddings.weight', 'embed_tokens.weight')))
+        tables = 'words.weight', 'word_embeddings.weight', 'embed_tokens.weight'
+        return next(each for each in names if each.endswith(tables))
     return name.replace('transformer.model.', 'transformer.').replace('text_projection.', 'proj.')
+
+
+# --- what a kind refuses, and its scale -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('kind', ['mobileclip', 'siglip', 'coca'], indirect=True)
+def test_a_context_that_would_be_cut_is_refused(kind, clip):
+    with pytest.raises(ConfigError, match='context_length=13 cuts the context of 24 tokens'):
+        make_tower(kind, clip, context_length=13)
+
+
+@pytest.mark.parametrize('kind', ['mobileclip', 'siglip'], indirect=True)
+def test_prompts_that_no_longer_fit_are_refused_or_cut_where_asked_for(kind, tower):
+    long = 'word ' * (24 - len(tokenizer(kind).start))
+    with pytest.raises(ClassNamesError, match='25 tokens.*takes 24'):
+        tower.tokenize([long])
+    cut = tower.tokenize([long], truncate=True)
+    assert cut.shape == (1, 24)
+    assert cut[0, -1] == tokenizer(kind).end[-1]
+    with pytest.raises(ClassNamesError, match='CoOpPrompt.*takes 24'):
+        build(tower, 'CoOpPrompt', num_contexts=23)
+    context = torch.zeros(20, WIDTH, dtype=torch.float64)
+    with pytest.raises(ClassNamesError, match='25 tokens'):
+        tower.encode(tower.embed(tower.tokenize(['a b c d'])[:, :5]), torch.tensor([4]), prefix=context)
+
+
+@pytest.mark.parametrize('kind', ['coca'], indirect=True)
+def test_ids_of_padding_inside_a_text_hide_what_coca_hides(kind, clip, tower):
+    ids = tokenizer(kind)(['one two three', 'a longer text of words'], 24)
+    ids[0, 2] = ids[1, 3] = ids[1, 4] = 0
+    close(tower.encode_tokens(ids), clip.encode_text(ids))
+
+
+@pytest.mark.parametrize('kind', ['siglip'], indirect=True)
+def test_padding_of_another_id_changes_the_text_as_in_open_clip(kind, clip, tower):
+    ids = tokenizer(kind)(['one two'], 24)
+    other = ids.where(ids != 1, 0)
+    close(tower.encode_tokens(other), clip.encode_text(other))
+    assert (tower.encode_tokens(other) - tower.encode_tokens(ids)).abs().max() > 0.1
+
+
+def test_the_bias_of_a_sigmoid_is_kept_and_added_to_cosines():
+    arch = dict(vit(text=dict(no_causal_mask=True, pool_type='last')), custom_text=True, init_logit_bias=-10)
+    words = WordTokenizer(start=(), end=(1,))
+    own = dict(backbone=dict(type='vlm_dense.CLIPViT', arch=arch, head=True), class_names=NAMES)
+    text = dict(type='vlm_dense.TextTower', arch=arch, tokenizer=dict(type='WordTokenizer', start=(), end=(1,)))
+    prompt = dict(type='vlm_dense.ZeroShotPrompt', templates=['a {}.'])
+    model = MODELS.build(dict(type='vlm_dense.CLIPClassifier', text_encoder=text, text_prompt=prompt, **own)).eval()
+    tower = model.text_encoder
+    assert tower.logit_bias == -10 and 'logit_bias' not in tower.state_dict()
+    assert torch.equal(tower.tokenize(['a cat']), words(['a cat'], 77))
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        found, (features, classes) = model(images), model.text_side.encode(model.backbone, images, ('global',))
+    cosine = torch.nn.functional.cosine_similarity(features.global_[:, None], classes[None], dim=-1)
+    torch.testing.assert_close(found, tower.logit_scale.exp() * cosine - 10)

@@ -19,7 +19,8 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from vlm_dense.classification.datasets import SETS
 from vlm_dense.classification.structures import ClsDataSample
 from vlm_dense.classification.transforms import label_vector
-from vlm_dense.clip.loading import tokenize
+from vlm_dense.clip.architectures import model_config
+from vlm_dense.clip.tokenizer import build_tokenizer
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import DATASETS, unknown_name
 from vlm_dense.vocabulary.templates import read_templates
@@ -215,7 +216,7 @@ class CaptionDataset:
             :func:`~vlm_dense.vocabulary.templates.read_templates`.
         extra: Further sentences; by default 'a photo of a {}.' nine times, as in the official code.
         names: Names in these sentences, one a class; default: those of the classes.
-        context_length: Tokens of a caption; longer ones are cut.
+        context_length, arch, tokenizer: See :class:`PackCaption`.
 
     Raises:
         DataError: no caption names a class.
@@ -229,7 +230,9 @@ class CaptionDataset:
         templates: str | Sequence[str] = 'imagenet80',
         extra: Sequence[str] = ('a photo of a {}.',) * 9,
         names: Sequence[str] | None = None,
-        context_length: int = 77,
+        context_length: int | None = None,
+        arch: str | Mapping | None = None,
+        tokenizer: str | Mapping | None = None,
     ):
         source = ROOT_DATASETS.build(dataset)
         source.full_init()
@@ -253,7 +256,7 @@ class CaptionDataset:
                 f'CaptionDataset: names are those of the {len(classes)} classes in other words, found {len(names)}.'
             )
         about = [(s.format(name.replace('_', ' ')), [label]) for label, name in enumerate(names) for s in sentences]
-        self.pack = PackCaption(context_length)
+        self.pack = PackCaption(context_length, arch, tokenizer)
         print_log(
             f'CaptionDataset: {len(self.captions)} of {len(captions)} captions name classes, {self.skipped} are left '
             f'out; {len(about)} sentences about single classes are added.',
@@ -292,17 +295,26 @@ class PackCaption(BaseTransform):
     """Pack ``caption`` and ``gt_labels`` for :class:`~vlm_dense.classification.CLIPClassifier`.
 
     Args:
-        context_length: Tokens of a caption; longer ones are cut.
+        context_length: Tokens of a caption; longer ones are cut. Default: those of ``arch``, or 77.
+        arch, tokenizer: Those of the model's ``text_encoder``, where its texts are not read by CLIP's byte-pair
+            encoding.
     """
 
-    def __init__(self, context_length: int = 77):
-        self.context_length = context_length
+    def __init__(
+        self,
+        context_length: int | None = None,
+        arch: str | Mapping | None = None,
+        tokenizer: str | Mapping | None = None,
+    ):
+        length = 77 if arch is None else model_config(arch)['text_cfg'].get('context_length', 77)
+        self.context_length = context_length or length
+        self.tokenizer = build_tokenizer(arch, tokenizer)
 
     def transform(self, results: dict) -> dict:
         """Pack."""
         sample = ClsDataSample(metainfo=dict(caption=results['caption']))
         sample.gt_labels = label_vector(results)
-        (ids,) = tokenize(None, [results['caption']], self.context_length, truncate=True)
+        (ids,) = self.tokenizer([results['caption']], self.context_length, truncate=True)
         return dict(inputs=ids, data_samples=sample)
 
 

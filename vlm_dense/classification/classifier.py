@@ -174,7 +174,9 @@ class CLIPClassifier(BaseModel):
                 text = prompt.classifier_weights(text.float())
                 if prompt.num_variants is not None and text.dim() == 3:
                     text = text[None]
-            return self.role(Head).logits(features.float(), text, self.text_encoder.logit_scale.exp())
+            head, bias = self.role(Head), self.text_encoder.logit_bias
+            logits = head.logits(features.float(), text, self.text_encoder.logit_scale.exp())
+            return logits + bias if head.cosines and bias is not None else logits
 
     def _combine(self, logits: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):

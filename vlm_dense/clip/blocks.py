@@ -212,8 +212,8 @@ class Block(nn.Module):
 
         Returns:
             (N, L, C), or what :meth:`Attention.forward` gives by its options: (G, sequences, C) with
-            ``last_token_only``, (N, 1, C) with ``query``; a pair of tokens and keys and values with ``return_kv``, of tokens and weights with
-            ``return_weights``.
+            ``last_token_only``, (N, 1, C) with ``query``; a pair of tokens and keys and values with ``return_kv``, of
+            tokens and weights with ``return_weights``.
         """
         if path is not None:
             return path(self, x)

@@ -29,8 +29,8 @@ class TextKind:
         causal: A token sees those before it only.
         reads: What the class embedding is made of: the token that ends the text, the last position of the context, a
             class token behind it, or what the tower's own pooler makes of all tokens.
-        ends: Token that ends a text: that of the largest id of the row, the first of an id, the first of the id that the
-            tokenizer ends with, or the last before the padding.
+        ends: Token that ends a text: that of the largest id of the row, the first of an id, the first of the id that
+            the tokenizer ends with, or the last before the padding.
     """
 
     causal: bool
@@ -63,9 +63,9 @@ def kind_of(text: nn.Module) -> TextKind:
     reads = dict(argmax='end', eos='end', last='last').get(pool)
     if reads is None or (reads == 'last' and causal) or getattr(text, 'use_pad_mask', False):
         raise ConfigError(
-            f'expected a text tower that is read at the end of the text (pool_type argmax or eos), at the last position '
-            f'(last, not causal), or at a class token (embed_cls), found {type(text).__name__} with pool_type={pool!r}'
-            f'{", causal" if causal else ""}. Choose an architecture of open_clip such as ViT-B-16 or ViT-B-16-SigLIP2.'
+            f'expected a text tower that is read at the end of the text (pool_type argmax or eos), at the last '
+            f'position (last, not causal), or at a class token (embed_cls), found {type(text).__name__} with '
+            f'pool_type={pool!r}{", causal" if causal else ""}. Choose an architecture of open_clip such as ViT-B-16.'
         )
     eos = getattr(text, 'eos_id', None) or getattr(text, 'text_eos_id', None)
     return TextKind(causal, reads, dict(argmax='largest', eos=eos, last='tokenizer')[pool])

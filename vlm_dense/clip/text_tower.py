@@ -139,8 +139,7 @@ class TextTower(BaseModule):
         self.frozen = frozen
         self.chunk_size = chunk_size
         self._tokenizer = tokenizer
-        text = getattr(clip, 'text', clip)  # CustomTextCLIP and CoCa keep their text tower apart
-        self._take_modules(text, context_length)
+        self._take_modules(getattr(clip, 'text', clip), context_length)  # CustomTextCLIP and CoCa keep theirs apart
         for name in ('logit_scale', 'logit_bias'):
             value = getattr(clip, name, None)
             value = value if value is None else value.detach().clone().squeeze()
@@ -155,36 +154,35 @@ class TextTower(BaseModule):
             self.token_embedding = text.transformer.get_input_embeddings()
             self.transformer = HuggingFaceBlocks(text)
             self.ln_final, self.text_projection = nn.Identity(), text.proj
-            most, self.context_length = self.transformer.positions, context_length or _HUGGING_FACE_LENGTH
-        else:
-            table = text.positional_embedding
-            most = len(table) - (self.kind.reads == 'class token')
-            self.context_length = context_length or most
-        if context_length is not None and not 2 <= context_length <= most:
-            raise ConfigError(
-                f"context_length must lie between 2 and the {most} rows of the text tower's table of positions, "
-                f'found {context_length}.'
-            )
-        if self.kind.reads == 'pooler':
+            most = self.transformer.positions
+            self.context_length = min(_HUGGING_FACE_LENGTH, most) if context_length is None else context_length
+            self._check_length(most)
             return
-        if self.context_length < most and not self.kind.shares:
-            raise ConfigError(
-                f'context_length={context_length} would cut the context of {most} tokens of a text tower that '
-                + (
-                    'has its class token behind it'
-                    if self.kind.causal
-                    else 'is not causal: it was trained with all of them, padding too'
-                )
-                + f' ({self.arch!r}). Leave context_length out of text_encoder.'
-            )
+        table, class_token = text.positional_embedding, self.kind.reads == 'class token'
+        most = len(table) - class_token
+        self.context_length = most if context_length is None else context_length
+        self._check_length(most)
         self.token_embedding = text.token_embedding
-        kept = self.context_length if self.kind.shares else len(table)
-        self.positional_embedding = nn.Parameter(table.detach()[:kept].clone())
+        self.positional_embedding = nn.Parameter(table.detach()[: self.context_length + class_token].clone())
         self.transformer = Blocks(text.transformer)
         self.ln_final = text.ln_final
         self.text_projection = text.text_projection
-        if self.kind.reads == 'class token':
+        if class_token:
             self.cls_emb = text.cls_emb
+
+    def _check_length(self, most: int) -> None:
+        """Refuse a context that is longer than the tower's, or shorter where the tower reads all of it."""
+        if not 2 <= self.context_length <= most:
+            raise ConfigError(
+                f"context_length must lie between 2 and the {most} rows of the text tower's table of positions, "
+                f'found {self.context_length}.'
+            )
+        if self.context_length < most and (self.kind.full or self.kind.reads == 'class token'):
+            why = 'reads padding too' if self.kind.full else 'has its class token behind them'
+            raise ConfigError(
+                f'context_length={self.context_length} cuts the context of {most} tokens with which the text tower of '
+                f'{self.arch!r} was trained, and it {why}. Leave context_length out of text_encoder.'
+            )
 
     def train(self, mode: bool = True) -> TextTower:
         """As in torch, but a frozen tower stays in eval mode."""
@@ -231,7 +229,7 @@ class TextTower(BaseModule):
         return self.transformer.dtype
 
     def tokenize(self, texts: list[str], truncate: bool = False) -> Tensor:
-        """Token ids ``(N, context_length)``, int64, on the CPU, by :attr:`tokenizer`; SOS, the text, EOT, zeros in CLIP.
+        """Token ids ``(N, context_length)``, int64, on the CPU, by :attr:`tokenizer`: SOS, text, EOT, padding.
 
         Args:
             texts: N texts.

@@ -117,7 +117,7 @@ class HuggingFaceTokenizer(Tokenizer):
         except Exception as error:  # no network, no such folder, a file that is missing: the way out is the same
             raise WeightsNotFoundError(
                 f'The tokenizer {source} is not on this machine and could not be downloaded ({type(error).__name__}).\n'
-                f"  To get it: on a machine with a network run 'hf download {source} --include \"*token*\" "
+                f'  To get it: on a machine with a network run \'hf download {source} --include "*token*" '
                 '"*.model"\' and copy the files here into one folder.\n'
                 "  Then: text_encoder=dict(type='vlm_dense.TextTower', ..., tokenizer='/path/to/the/folder')."
             ) from error

@@ -194,7 +194,7 @@ class LearnedContext(TextPrompt):
             ids = tokenizer.rows(owns, text_tower.context_length, texts=[f'{context} {n}{ending}' for n in names])
         except ClassNamesError as error:
             raise ClassNamesError(
-                f"{type(self).__name__}: {error} The context takes {max(before, self.num_contexts)} of them; the limit "
+                f'{type(self).__name__}: {error} The context takes {max(before, self.num_contexts)} of them; the limit '
                 f"is text_encoder's context_length, up to 77 for CLIP."
             ) from error
         return ids[:, : int(text_tower.find_eot(ids).max()) + 1], lengths

@@ -54,10 +54,13 @@ class Head:
     Attributes:
         features: Names of the image features that :meth:`logits` reads.
         text: :meth:`logits` reads the class embeddings; else the text tower is not run.
+        cosines: The logits are CLIP's, scaled cosines of images and classes. A model with a text tower that was trained
+            with a sigmoid then adds its bias, so that 0 is a probability of 1/2; softmax and argmax do not see it.
     """
 
     features: tuple[str, ...] = ('global',)
     text = True
+    cosines = False
 
     def logits(self, features: ImageFeatures, text: Tensor | None, logit_scale: Tensor) -> Tensor:
         """Logits of a batch, float32, with autocast switched off.
@@ -77,6 +80,8 @@ class Head:
 @MODELS.register_module()
 class CosineHead(Head, BaseModule):
     """CLIP's own classifier: the scaled cosine of the image's feature and the class (ICML 2021, section 3.1.2)."""
+
+    cosines = True
 
     def logits(self, features: ImageFeatures, text: Tensor, logit_scale: Tensor) -> Tensor:
         """(B, K), or (B, V, K)."""

@@ -177,21 +177,32 @@ class TextSide:
         return features, embeddings
 
     def encode_captions(self, ids: Tensor) -> ImageFeatures:
-        """Encode captions used instead of images, int64 (B, T), padded with 0.
+        """Encode captions used instead of images, int64 (B, T), as the tower's tokenizer makes them.
 
         Raises:
-            ConfigError: a prompt of the image tower, which is not run.
+            ConfigError: a prompt of the image tower, which is not run, or ids of another tokenizer.
         """
         if self.prompter is not None:
             raise ConfigError(
                 f'{type(self.prompter).__name__} prompts the image tower, and captions used instead of images do not '
                 'pass it. Leave the prompt out.'
             )
-        end = self.text_encoder.find_eot(ids)
+        tower = self.text_encoder
+        if ids[:, : tower.num_start].tolist() != [[*tower.tokenizer.start]] * len(ids):
+            raise ConfigError(
+                f'the captions begin with the tokens {ids[0, : tower.num_start].tolist()}, those of the text tower '
+                f'{tower.arch!r} with {[*tower.tokenizer.start]}. Give CaptionDataset the arch and tokenizer of '
+                'text_encoder.'
+            )
+        end = tower.find_eot(ids)
         ids = ids[:, : int(end.max()) + 1]
-        tokens = self.text_encoder.token_features(ids)
-        rows = torch.arange(len(ids), device=tokens.device)
-        return ImageFeatures(global_=tokens[rows, end.to(tokens.device)], tokens=tokens, padding=ids == 0)
+        tokens = tower.token_features(ids)
+        if tower.kind.reads == 'end':
+            rows = torch.arange(len(ids), device=tokens.device)
+            whole = tokens[rows, end.to(tokens.device)]
+        else:
+            whole = tower.encode_tokens(ids)
+        return ImageFeatures(global_=whole, tokens=tokens, padding=ids == tower.tokenizer.padding)
 
     def class_embeddings(self, image_features: Tensor | None = None, classes: Tensor | None = None) -> Tensor:
         """Class embeddings of the text prompt.

@@ -148,16 +148,18 @@ def give_text(part: nn.Module) -> None:
     if isinstance(prompt, Head):
         part.head = prompt
     part.text_prompt = PrecomputedEmbeddings(prompt.class_names, embeddings, source=prompt).eval()
-    part.text_encoder = _TowerOfEmbeddings(tower.logit_scale, tower.embed_dim).eval()
+    part.text_encoder = _TowerOfEmbeddings(tower).eval()
 
 
 class _TowerOfEmbeddings(nn.Module):
-    """Stand-in for the text tower of a model with given class embeddings: the temperature, and D."""
+    """Stand-in for the text tower of a model with given class embeddings: temperature, bias, and D."""
 
-    def __init__(self, logit_scale: Tensor, embed_dim: int):
+    def __init__(self, tower: nn.Module):
         super().__init__()
-        self.register_buffer('logit_scale', logit_scale.detach().clone())
-        self.embed_dim = embed_dim
+        for name in ('logit_scale', 'logit_bias'):
+            value = getattr(tower, name)
+            self.register_buffer(name, value if value is None else value.detach().clone())
+        self.embed_dim = tower.embed_dim
 
 
 class _Enlarge(nn.Module):
