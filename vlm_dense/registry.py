@@ -107,6 +107,7 @@ _MODELS = [
     'vlm_dense.classification',
     'vlm_dense.clip.resnet',
     'vlm_dense.clip.text_tower',
+    'vlm_dense.clip.tower',
     'vlm_dense.clip.vit',
     'vlm_dense.methods',
     'vlm_dense.segmentation',

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from vlm_dense.clip.text_tower import Packing
 
 
+def _attention_weights(q: Tensor, k: Tensor, scale: float, bias: Tensor | None) -> Tensor:
+    scores = (q * scale) @ k.transpose(-2, -1)
+    return (scores if bias is None else scores + bias).softmax(dim=-1)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with the weights and the names of ``nn.MultiheadAttention``.
 
@@ -81,8 +86,7 @@ class Attention(nn.Module):
         Returns:
             (N, H, Lq, L), rows sum to 1.
         """
-        scores = (q * self.scale) @ k.transpose(-2, -1)
-        return (scores if bias is None else scores + bias).softmax(dim=-1)
+        return _attention_weights(q, k, self.scale, bias)
 
     def output(self, mixed: Tensor) -> Tensor:
         """Output projection of mixed values, (N, H, L, d) -> (N, L, C)."""
@@ -161,7 +165,78 @@ class Attention(nn.Module):
         return (out, (k, v)) if return_kv else out
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
+    """What methods that attend in another way use of a tower's block, whatever its kind.
+
+    :class:`Block` is that of open_clip's transformers, :mod:`vlm_dense.clip.timm_blocks` has those of timm's. Key-key
+    attention in a block, for one, is a ``path`` of its :meth:`forward`::
+
+        def path(block, x):                                  # hidden states (N, L, C)
+            q, k, v = block.qkv(x)
+            x = x + block.scaled(block.output(block.weights(k, k) @ v))
+            return block.feed_forward(x)
+
+    Attributes:
+        num_heads: H.
+        scale: Factor of the scores, 1 / sqrt(d).
+        branches: Part of the projection (0 queries, 1 keys, 2 values) -> update added to it, a function of the
+            normalised tokens. The functions are not owned: a low-rank update belongs to its method.
+    """
+
+    num_heads: int
+    scale: float
+    branches: dict[int, Callable[[Tensor], Tensor]]
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (N, H, L, d), as the softmax gets them, of hidden states (N, L, C)."""
+        raise NotImplementedError
+
+    def output(self, mixed: Tensor) -> Tensor:
+        """Output projection of mixed values, (N, H, L, d) -> (N, L, C)."""
+        raise NotImplementedError
+
+    def scaled(self, branch: Tensor) -> Tensor:
+        """The attention's branch (N, L, C) as it is added to the residual: layer scale, or the norm behind it."""
+        raise NotImplementedError
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """``x`` plus the MLP branch; (..., C)."""
+        raise NotImplementedError
+
+    def weights(self, q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Attention weights, softmax of q k^T / sqrt(d) + bias.
+
+        Args:
+            q: (N, H, Lq, d).
+            k: (N, H, L, d).
+            bias: Added to the scaled scores; broadcastable to (N, H, Lq, L).
+
+        Returns:
+            (N, H, Lq, L), rows sum to 1.
+        """
+        return _attention_weights(q, k, self.scale, bias)
+
+    def linear_maps(self) -> dict[str, tuple[nn.Module, int | None, nn.Parameter]]:
+        """The block's linear maps for low-rank updates.
+
+        Returns:
+            ``attn.q_proj``, ``attn.k_proj``, ``attn.v_proj``, ``attn.proj`` and ``mlp.*`` -> the layer, None and its
+            weight; for the first three the module that has ``branches``, the part of the projection, 0 to 2, and the
+            weight, which may hold all three.
+        """
+        raise NotImplementedError
+
+
+QKV = ('q_proj', 'k_proj', 'v_proj')
+"""Names of the parts of an attention's projection in CLIP-LoRA's release, in their order in a packed weight."""
+
+
+def linear_layers(mlp: nn.Module) -> list[tuple[str, nn.Linear]]:
+    """Names and linear layers of an MLP."""
+    return [(name, layer) for name, layer in mlp.named_modules() if isinstance(layer, nn.Linear)]
+
+
+class Block(TransformerBlock):
     """Pre-norm transformer block with the weights and the names of open_clip's ``ResidualAttentionBlock``.
 
     Without extras ``Block(block)(x)`` equals ``block(x)``.
@@ -189,6 +264,37 @@ class Block(nn.Module):
             )
         self.ln_1, self.attn, self.ls_1 = source.ln_1, Attention(source.attn), source.ls_1
         self.ln_2, self.mlp, self.ls_2 = source.ln_2, source.mlp, source.ls_2
+
+    @property
+    def num_heads(self) -> int:  # noqa: D102
+        return self.attn.num_heads
+
+    @property
+    def scale(self) -> float:  # noqa: D102
+        return self.attn.scale
+
+    @property
+    def branches(self) -> dict[int, Callable[[Tensor], Tensor]]:  # noqa: D102
+        return self.attn.branches
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As in :class:`TransformerBlock`."""
+        return self.attn.qkv(self.ln_1(x))
+
+    def output(self, mixed: Tensor) -> Tensor:
+        """As in :class:`TransformerBlock`."""
+        return self.attn.output(mixed)
+
+    def scaled(self, branch: Tensor) -> Tensor:
+        """As in :class:`TransformerBlock`."""
+        return self.ls_1(branch)
+
+    def linear_maps(self) -> dict[str, tuple[nn.Module, int | None, nn.Parameter]]:
+        """As in :class:`TransformerBlock`."""
+        attn, mlp = self.attn, self.mlp
+        found = {f'attn.{name}': (attn, part, attn.in_proj_weight) for part, name in enumerate(QKV)}
+        found['attn.proj'] = attn.out_proj, None, attn.out_proj.weight
+        return found | {f'mlp.{name}': (layer, None, layer.weight) for name, layer in linear_layers(mlp)}
 
     def forward(
         self,

@@ -104,6 +104,7 @@ class PromptTokens:
             of them the tokens flow on.
         place: ``'end'`` (after the patches) or ``'front'`` (between class token and patches).
         through_ln_pre: Whether ``first`` passes the layer norm in front of the blocks.
+        num_prefix: Tokens in front of those in ``'front'``; set by the tower: 1, its class token, or 0 without one.
 
     Examples:
         >>> tokens = PromptTokens(first=torch.zeros(2, 8))
@@ -115,6 +116,7 @@ class PromptTokens:
     deep: Sequence[Tensor] = field(default_factory=tuple)
     place: str = 'end'
     through_ln_pre: bool = True
+    num_prefix: int = field(default=1, kw_only=True)
 
     def __post_init__(self):
         if self.place not in ('end', 'front'):
@@ -135,7 +137,8 @@ class PromptTokens:
         tokens = tokens.to(x.dtype).expand(x.shape[0], -1, -1)
         dropped = tokens.shape[1] if replace else 0
         if self.place == 'front':
-            return torch.cat([x[:, :1], tokens, x[:, 1 + dropped :]], dim=1)
+            first = self.num_prefix
+            return torch.cat([x[:, :first], tokens, x[:, first + dropped :]], dim=1)
         return torch.cat([x[:, : x.shape[1] - dropped], tokens], dim=1)
 
     def before_block(self, index: int, x: Tensor) -> Tensor:
@@ -170,6 +173,8 @@ class ImageTower(BaseModule):
     """
 
     position_key: str
+    takes_tokens: bool = False
+    """Whether prompt tokens can be inserted."""
 
     def __init__(self, init_cfg: dict | None = None):
         super().__init__(init_cfg)

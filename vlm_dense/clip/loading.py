@@ -108,6 +108,7 @@ def load_visual(
     image_size: int | None,
     kind: type | tuple[type, ...],
     owner: str,
+    **vision: object,
 ) -> nn.Module:
     """The image tower of a CLIP model, see :func:`load_clip`; its text tower is not built.
 
@@ -115,11 +116,13 @@ def load_visual(
         arch, pretrained, image_size: See :func:`load_clip`.
         kind: Of open_clip's image towers, the ones that are wanted.
         owner: Name of the component that wants it, for the message.
+        **vision: What to change in the config's ``vision_cfg``.
 
     Raises:
         ConfigError: it is of another kind.
     """
     config, *rest = _locate(arch, pretrained, image_size, None)
+    config['vision_cfg'].update(vision)
     kinds = kind if isinstance(kind, tuple) else (kind,)
     found = image_tower_kind(config)
     if found not in kinds:

@@ -22,7 +22,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
-from vlm_dense.clip.vit import CLIPViT
+from vlm_dense.clip.block_tower import BlockTower
 from vlm_dense.comparison.origin import code_digest, weights_digest
 from vlm_dense.comparison.shared_tower import SharedTower
 from vlm_dense.contract.prompt import TextPrompt
@@ -191,7 +191,7 @@ def share_towers(cells: Sequence[Cell], models: dict[str, MaskCLIP]) -> list[Sha
     towers: dict[str, SharedTower] = {}
     for cell in cells:
         tower = models[cell.method].backbone
-        if not isinstance(tower, CLIPViT):
+        if not isinstance(tower, BlockTower):
             continue
         own = {k: v for k, v in cell.cfg.model.backbone.items() if k != 'dense_attention'}
         shared = towers.setdefault(_digest(_plain(own)), SharedTower(tower))

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from vlm_dense.clip.vit import CLIPViT
+from vlm_dense.clip.block_tower import BlockTower
 
 
 class SharedTower:
@@ -18,13 +18,13 @@ class SharedTower:
     bit for bit.
     """
 
-    def __init__(self, tower: CLIPViT):
+    def __init__(self, tower: BlockTower):
         self.tower = tower
         self.runs = 0
         self._first: list[Tensor] = []
         self._known: dict[tuple, tuple] = {}
 
-    def view(self, dense_attention: torch.nn.Module) -> CLIPViT:
+    def view(self, dense_attention: torch.nn.Module) -> BlockTower:
         """The tower with another part for its last blocks."""
         view = copy.copy(self.tower)
         view._modules = dict(self.tower._modules, dense_attention=dense_attention)
@@ -45,6 +45,6 @@ class SharedTower:
             self.runs += 1
             self._known[key] = (
                 x,
-                CLIPViT._block(self.tower, index, x, **options),
+                type(self.tower)._block(self.tower, index, x, **options),
             )  # with x, so that its id stays its own
         return self._known[key][1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vlm_dense.clip.blocks import Block
+from vlm_dense.clip.blocks import TransformerBlock
 from vlm_dense.clip.last_blocks import DenseTokens, LastBlocks
 from vlm_dense.registry import MODELS
 
@@ -12,9 +12,9 @@ from vlm_dense.registry import MODELS
 class DenseAttention(nn.Module):
     """Makes a map of features out of the hidden states in front of a ViT's last blocks.
 
-    :class:`vlm_dense.clip.vit.CLIPViT` builds it from ``dense_attention=dict(type=...)``, runs its own blocks up to the
-    last ``num_blocks`` and calls the part there, whenever the feature ``value`` is asked for; the tower's other
-    features are unchanged. A part computes each image of a batch on its own.
+    A tower of blocks, :class:`~vlm_dense.clip.block_tower.BlockTower`, builds it from ``dense_attention=dict(...)``,
+    runs its own blocks up to the last ``num_blocks`` and calls the part there, whenever the feature ``value`` is asked
+    for; the tower's other features are unchanged. A part computes each image of a batch on its own.
 
     Subclasses override :meth:`forward`. One that uses the pieces of a block calls the block with a function as
     ``path``, as :class:`ValueAttention` does.
@@ -53,6 +53,6 @@ class ValueAttention(DenseAttention):
         return DenseTokens(tokens[:, last.patches], last.grid, key[:, last.patches])
 
     @staticmethod
-    def _path(block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
-        _, key, value = block.attn.qkv(block.ln_1(x))
-        return block.feed_forward(x + block.ls_1(block.attn.output(value))), block.attn.output(key)
+    def _path(block: TransformerBlock, x: Tensor) -> tuple[Tensor, Tensor]:
+        _, key, value = block.qkv(x)
+        return block.feed_forward(x + block.scaled(block.output(value))), block.output(key)

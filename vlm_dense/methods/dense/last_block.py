@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlm_dense.clip.blocks import Attention, Block
+from vlm_dense.clip.blocks import TransformerBlock
 from vlm_dense.clip.last_blocks import DenseTokens, LastBlocks
 from vlm_dense.contract.dense_attention import DenseAttention
 from vlm_dense.errors import ConfigError
@@ -55,14 +55,14 @@ class LastBlockAttention(DenseAttention):
         """All tokens after the last block, (B, L, C), the class token included."""
         return last.blocks[-1](last.tokens, path=partial(self.run, last=last))
 
-    def run(self, block: Block, x: Tensor, last: LastBlocks, **options: Any) -> Tensor:
+    def run(self, block: TransformerBlock, x: Tensor, last: LastBlocks, **options: Any) -> Tensor:
         """The block with this attention, (B, L, C) -> (B, L, C); ``options`` are those of :meth:`mix`."""
-        q, k, v = block.attn.qkv(block.ln_1(x))
-        out = block.ls_1(block.attn.output(self.mix(block.attn, q, k, v, last, **options)))
+        q, k, v = block.qkv(x)
+        out = block.scaled(block.output(self.mix(block, q, k, v, last, **options)))
         out = x + out if self.residual else out
         return block.feed_forward(out) if self.feed_forward else out
 
-    def mix(self, attn: Attention, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks) -> Tensor:
+    def mix(self, block: TransformerBlock, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks) -> Tensor:
         """Values (B, H, L, d) mixed by :meth:`weights`, which are not kept: L x L of each head would be the most."""
         if not self.similarity:
             return v
@@ -70,10 +70,10 @@ class LastBlockAttention(DenseAttention):
         bias = None if bias is None else bias.to(q.dtype)
         return sum(F.scaled_dot_product_attention(named[a], named[b], v, attn_mask=bias) for a, b in self.similarity)
 
-    def weights(self, attn: Attention, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks) -> Tensor | None:
+    def weights(self, block: TransformerBlock, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks) -> Tensor | None:
         """Weights (B, H, L, L) of queries, keys and values (B, H, L, d); None if each token attends to itself."""
         named, bias = dict(q=q, k=k, v=v), self.bias(last)
-        return sum(attn.weights(named[a], named[b], bias) for a, b in self.similarity) if self.similarity else None
+        return sum(block.weights(named[a], named[b], bias) for a, b in self.similarity) if self.similarity else None
 
     def bias(self, last: LastBlocks) -> Tensor | None:
         """Bias of the scores before the softmax, broadcastable to (B, H, L, L); None here."""

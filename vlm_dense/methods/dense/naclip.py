@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vlm_dense.clip.blocks import Attention
+from vlm_dense.clip.blocks import TransformerBlock
 from vlm_dense.clip.last_blocks import LastBlocks
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.dense.last_block import LastBlockAttention
@@ -66,19 +66,19 @@ class NACLIPAttention(LastBlockAttention):
             raise ConfigError('NACLIPAttention: without similarity there are only neighbours, so std must be given.')
         self.std = std
 
-    def mix(self, attn: Attention, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks) -> Tensor:
+    def mix(self, block: TransformerBlock, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks) -> Tensor:
         """Values (B, H, L, d) mixed by :meth:`weights`."""
         if self.similarity:
-            return super().mix(attn, q, k, v, last)
-        return self.weights(attn, q, k, v, last) @ v
+            return super().mix(block, q, k, v, last)
+        return self.weights(block, q, k, v, last) @ v
 
-    def weights(self, attn: Attention, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks) -> Tensor:
+    def weights(self, block: TransformerBlock, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks) -> Tensor:
         """Weights (B, H, L, L)."""
         if self.similarity:
-            return super().weights(attn, q, k, v, last)
-        size = (q.norm(dim=-1).mean(-1) * k.norm(dim=-1).mean(-1)).mean(-1) * attn.scale
+            return super().weights(block, q, k, v, last)
+        size = (q.norm(dim=-1).mean(-1) * k.norm(dim=-1).mean(-1)).mean(-1) * block.scale
         weights = (size[:, None, None] * self.bias(last)).softmax(dim=-1)
-        return weights[:, None].expand(-1, attn.num_heads, -1, -1)
+        return weights[:, None].expand(-1, block.num_heads, -1, -1)
 
     def bias(self, last: LastBlocks) -> Tensor | None:
         """W (L, L), 0 in the rows and columns of tokens that are no patches."""

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlm_dense.clip.blocks import Block
+from vlm_dense.clip.blocks import TransformerBlock
 from vlm_dense.clip.last_blocks import DenseTokens, LastBlocks
 from vlm_dense.contract.dense_attention import DenseAttention
 from vlm_dense.errors import ConfigError
@@ -98,11 +98,11 @@ class ProxyCLIPAttention(DenseAttention):
             )
         return maps
 
-    def _path(self, last: LastBlocks, features: Tensor, block: Block, x: Tensor) -> Tensor:
-        value = block.attn.project(block.ln_1(x))[2][:, last.patches]
+    def _path(self, last: LastBlocks, features: Tensor, block: TransformerBlock, x: Tensor) -> Tensor:
+        value = block.qkv(x)[2].transpose(1, 2).flatten(2)[:, last.patches]  # of all heads
         maps = F.interpolate(value.mT.unflatten(2, last.grid), features.shape[2:], mode='bilinear', align_corners=False)
         mixed = [  # the same for each head; image by image, as N x N affinities are the most there is
             attention(cosines(own), self.beta, self.gamma).to(value.dtype) @ tokens
             for own, tokens in zip(features.flatten(2).mT.split(1), maps.flatten(2).mT.split(1), strict=True)
         ]
-        return block.attn.out_proj(torch.cat(mixed))
+        return block.scaled(block.output(torch.cat(mixed).unflatten(-1, (block.num_heads, -1)).transpose(1, 2)))

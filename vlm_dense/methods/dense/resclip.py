@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlm_dense.clip.blocks import Attention
+from vlm_dense.clip.blocks import TransformerBlock
 from vlm_dense.clip.last_blocks import LastBlocks
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.dense.last_block import LastBlockAttention
@@ -107,13 +107,13 @@ class ResCLIPAttention(LastBlockAttention):
         return last.blocks[-1](last.tokens, path=partial(self.run, last=last, same=same))
 
     def mix(
-        self, attn: Attention, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks, same: Tensor | None = None
+        self, block: TransformerBlock, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks, same: Tensor | None = None
     ) -> Tensor:
         """Values (B, H, L, d) mixed by :meth:`weights`."""
-        return self.weights(attn, q, k, v, last, same) @ v
+        return self.weights(block, q, k, v, last, same) @ v
 
     def weights(
-        self, attn: Attention, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks, same: Tensor | None = None
+        self, block: TransformerBlock, q: Tensor, k: Tensor, v: Tensor, last: LastBlocks, same: Tensor | None = None
     ) -> Tensor:
         """Weights (B, H, L, L); ``same`` (B, L, L) is S; its largest entry becomes 1."""
         named, bias = dict(q=q, k=k, v=v), self.bias(last)
@@ -123,7 +123,7 @@ class ResCLIPAttention(LastBlockAttention):
             factor = size * (1 - share)
             blend = size * share * same / same.amax(dim=(1, 2), keepdim=True)
             bias = blend[:, None] if bias is None else blend[:, None] + bias
-        weights = sum(attn.weights(factor * named[a], named[b], bias) for a, b in self.similarity)
+        weights = sum(block.weights(factor * named[a], named[b], bias) for a, b in self.similarity)
         if self.cross is None:
             return weights
         size, share = self.cross

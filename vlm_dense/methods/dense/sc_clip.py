@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlm_dense.clip.blocks import Block
+from vlm_dense.clip.blocks import TransformerBlock
 from vlm_dense.clip.last_blocks import DenseTokens, LastBlocks
 from vlm_dense.contract.dense_attention import DenseAttention
 from vlm_dense.errors import ConfigError
@@ -134,10 +134,10 @@ class SCCLIPAttention(DenseAttention):
         return last.blocks[-1](tokens, path=partial(self._path, alike=attention(similarity, 1.0, 3.0)))
 
     @staticmethod
-    def _path(block: Block, x: Tensor, alike: Tensor) -> Tensor:
-        _, k, v = block.attn.qkv(block.ln_1(x))
-        weights = (alike[:, None] + block.attn.weights(k, k)) / 2
-        return block.attn.output(weights.to(v.dtype) @ v)
+    def _path(block: TransformerBlock, x: Tensor, alike: Tensor) -> Tensor:
+        _, k, v = block.qkv(x)
+        weights = (alike[:, None] + block.weights(k, k)) / 2
+        return block.scaled(block.output(weights.to(v.dtype) @ v))
 
 
 def average(weights: Tensor, tokens: Tensor) -> Tensor:

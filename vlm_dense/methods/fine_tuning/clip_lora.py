@@ -16,7 +16,7 @@ from mmengine.model import BaseModule
 from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
 
-from vlm_dense.clip.blocks import Block
+from vlm_dense.clip.blocks import QKV, TransformerBlock
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
 from vlm_dense.clip.loading import read_nested
 from vlm_dense.clip.text_tower import TextTower
@@ -57,8 +57,6 @@ Published, ViT-B/16, mean of 11 sets with 1, 2, 4, 8, 16 shots, as later work re
 )
 
 
-PACKED = ('q_proj', 'k_proj', 'v_proj')
-"""Thirds of the one projection of a block's attention, in their order."""
 DEFAULT = (r'attn(pool)?\.[qkv]_proj$',)
 """Queries, keys and values of the blocks, and of the attention pool of a ResNet, which the authors do not update."""
 
@@ -101,49 +99,50 @@ def _with_branch(layer: nn.Linear, args: tuple, output: Tensor) -> Tensor:
 
 
 class _Map:
-    """A linear map of a tower: a layer, or a third of the packed projection of a block's attention.
+    """A linear map of a tower: a layer, or a part of the projection of a block's attention.
 
     Args:
-        owner: The layer or the attention.
-        third: Of the packed projection; ``None``: a layer.
+        owner: The layer, or what has the ``branches`` of the projection.
+        part: Of the projection, 0 to 2; None for a layer.
+        weight: Its weight, or all three of a packed projection.
     """
 
-    def __init__(self, owner: nn.Module, third: int | None = None):
-        self.owner, self.third = owner, third
-        width = owner.in_proj_weight.shape[1] if third is not None else 0
-        self.shape = (width, width) if third is not None else tuple(owner.weight.shape)
+    def __init__(self, owner: nn.Module, part: int | None, weight: nn.Parameter):
+        self.owner, self.part, self.weight = owner, part, weight
+        outputs, inputs = weight.shape
+        self.packed = part is not None and outputs == 3 * inputs
+        self.shape = (inputs, inputs) if self.packed else (outputs, inputs)
         """Outputs and inputs."""
 
     @property
     def low_rank(self) -> LowRank | None:
         """The update that the map has; ``None`` if it has none."""
-        return getattr(self.owner, 'branches', {}).get(self.third or 0)
+        return getattr(self.owner, 'branches', {}).get(self.part or 0)
 
     def attach(self, low_rank: LowRank) -> None:
         """Add an update to the output of the map, which has none."""
         if not hasattr(self.owner, 'branches'):
             self.owner.branches = {}
             self.owner.register_forward_hook(_with_branch)
-        self.owner.branches[self.third or 0] = low_rank
+        self.owner.branches[self.part or 0] = low_rank
 
     @torch.no_grad()
     def add(self, delta: Tensor) -> None:
         """Add (outputs, inputs) to the weight."""
-        whole = self.owner.weight if self.third is None else self.owner.in_proj_weight.chunk(3)[self.third]
+        whole = self.weight.chunk(3)[self.part] if self.packed else self.weight
         whole += delta.to(whole)
 
 
 def linear_maps(tower: nn.Module) -> dict[str, _Map]:
-    """The linear maps of a tower by name: those of its blocks, as in CLIP-LoRA's release (of MLPs as in CLIP), and
-    those of its attention pool."""
+    """The linear maps of a tower by name: those of its blocks, as in CLIP-LoRA's release (of MLPs as in the tower), and
+    those of a ResNet's attention pool."""
     found = {}
     for name, module in tower.named_modules():
-        if isinstance(module, Block):
-            found |= {f'{name}.attn.{leaf}': _Map(module.attn, third) for third, leaf in enumerate(PACKED)}
-            layers = {'attn.proj': module.attn.out_proj, 'mlp.c_fc': module.mlp.c_fc, 'mlp.c_proj': module.mlp.c_proj}
-            found |= {f'{name}.{leaf}': _Map(layer) for leaf, layer in layers.items()}
+        if isinstance(module, TransformerBlock):
+            found |= {f'{name}.{leaf}': _Map(*parts) for leaf, parts in module.linear_maps().items()}
         elif isinstance(module, AttentionPool2d):
-            found |= {f'{name}.{leaf}': _Map(getattr(module, leaf)) for leaf in (*PACKED, 'c_proj')}
+            layers = {leaf: getattr(module, leaf) for leaf in (*QKV, 'c_proj')}
+            found |= {f'{name}.{leaf}': _Map(layer, None, layer.weight) for leaf, layer in layers.items()}
     return found
 
 
@@ -393,11 +392,14 @@ def merged(weights: Mapping[str, Tensor], updates: Mapping[str, LowRank]) -> dic
     found = dict(weights)
     for name, part in updates.items():
         block, _, leaf = name.rpartition('.')
-        third = PACKED.index(leaf) if leaf in PACKED and block.endswith('.attn') else None
-        key = f'{block}.in_proj_weight' if third is not None else f'{name}.weight'
-        if third is None and block.endswith('.attn'):
-            key = f'{block}.out_proj.weight'
-        key = key if key in found else f'text.{key}'
+        third = QKV.index(leaf) if leaf in QKV else None
+        keys = [f'{name}.weight']
+        if third is not None:
+            keys += [f'{block}.in_proj_weight', f'{block}.qkv.weight']
+        elif block.endswith('.attn'):
+            keys += [f'{block}.out_proj.weight']
+        key = next(key for own in keys for key in (own, f'text.{own}') if key in found)
+        third = None if key.endswith(keys[0]) else third
         value = found[key].float()
         thirds = list(value.chunk(3)) if third is not None else [value]
         thirds[third or 0] = thirds[third or 0] + part.delta().to(value.device)

@@ -194,7 +194,7 @@ class CAVPTPrompt(LearnedContext, ImagePrompt):
         init_cfg: dict | None = None,
     ):
         check_vit(image_tower, type(self).__name__)
-        depth = len(image_tower.transformer.resblocks)
+        depth = len(image_tower.blocks)
         lower = depth - 1 if lower_blocks is None else lower_blocks
         if not 0 <= lower < depth or min(num_tokens, likely, num_memory) < 1:
             raise ConfigError(

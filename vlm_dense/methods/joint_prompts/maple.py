@@ -69,7 +69,7 @@ class MaPLePrompt(DeepTextPrompt, ImagePrompt):
         init_cfg: dict | None = None,
     ):
         check_vit(image_tower, type(self).__name__)
-        depth = min(depth, len(image_tower.transformer.resblocks))
+        depth = min(depth, len(image_tower.blocks))
         super().__init__(class_names, text_tower, words, num_contexts, depth, std, init_cfg=init_cfg)
         self.proj = nn.Linear(text_tower.width, image_tower.width)
         later = nn.Linear(text_tower.width, image_tower.width)

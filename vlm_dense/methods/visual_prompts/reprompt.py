@@ -111,7 +111,7 @@ class RePrompt(ImagePrompt, Loss, TipAdapterF):
     ):
         check_vit(image_tower, type(self).__name__)
         super().__init__(class_names, image_tower, shots=shots, passes=1, alpha=alpha, beta=beta, **kwargs)
-        depth = min(depth, len(image_tower.transformer.resblocks))
+        depth = min(depth, len(image_tower.blocks))
         if num_tokens < 1 or depth < 1 or not 0 <= mix <= 1 or tau <= 0 or not 0 < least <= 1:
             raise ConfigError(
                 'RePrompt: expected num_tokens and depth from 1, mix from 0 to 1, tau above 0 and least above 0, up to '

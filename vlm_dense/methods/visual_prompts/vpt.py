@@ -16,7 +16,6 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens
-from vlm_dense.clip.vit import CLIPViT
 from vlm_dense.contract.release import block_before, load_release
 from vlm_dense.contract.roles import ImagePrompt
 from vlm_dense.errors import ConfigError
@@ -46,12 +45,12 @@ def check_vit(image_tower: ImageTower, owner: str) -> None:
     """Refuse towers that take no tokens.
 
     Raises:
-        ConfigError: the tower is no ViT.
+        ConfigError: the tower is no stack of blocks.
     """
-    if not isinstance(image_tower, CLIPViT):
+    if not image_tower.takes_tokens:
         raise ConfigError(
             f'{owner} puts tokens into the image tower, which only a ViT takes: the backbone must be '
-            f"'vlm_dense.CLIPViT', found {type(image_tower).__name__}."
+            f"'vlm_dense.CLIPViT', or 'vlm_dense.CLIPTower' with such an arch, found {type(image_tower).__name__}."
         )
 
 
@@ -117,7 +116,7 @@ class VPTPrompt(ImagePrompt, BaseModule):
         self.through_ln_pre = through_ln_pre
         width, scale = image_tower.width, 1.0 if std is None else std
         self.first = nn.Parameter(scale * torch.randn(num_tokens, width))
-        self.deep = deep_vectors(depth, image_tower.transformer.resblocks, num_tokens, width, scale)
+        self.deep = deep_vectors(depth, image_tower.blocks, num_tokens, width, scale)
         if std is None:
             bound = math.sqrt(6 / (3 * image_tower.patch_size**2 + width))
             for tokens in self.parameters():
