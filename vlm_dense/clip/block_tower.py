@@ -240,13 +240,18 @@ class BlockTower(ImageTower):
         last = None
         if dense is not None:
             last = LastBlocks(images, grid, self.patch_size, patches, self.project, classify)
-        for i in range(max(self.out_indices) + 1 if features == {'stages'} else depth):
+        wanted = depth  # the last block with an output that is asked for
+        if features == {'stages'} or dense is not None and features <= {'stages', 'value'}:
+            wanted = max(self.out_indices) if 'stages' in features else -1
+        for i in range(depth):
+            if i > wanted and (dense is None or out.value is not None):
+                break
             if prompts is not None:
                 x = prompts.before_block(i, x)
             if dense is not None and i == depth - dense.num_blocks:
                 out.value, out.key = self._dense_features(last, x, prompts, options)
-                if features == {'value'}:
-                    return out
+                if i > wanted:
+                    break
             if dense is not None and i in dense.attention_maps:
                 x, last.attention_maps[i] = self._block(i, x, return_weights=True, **options)
             else:

@@ -173,7 +173,7 @@ class SegInferencer(BaseInferencer):
                 '--classes sky road car.'
             )
         classes = list(as_class_names(classes))
-        background = self.model.decode_head.background
+        background = getattr(self.model.decode_head, 'background', None)
         if background is not None and ('background',) not in classes[background:][:1]:
             classes.insert(background, ('background',))
         return tuple(classes)

@@ -55,7 +55,16 @@ class MixedSizeSegDataPreProcessor(SegDataPreProcessor):
         return {'inputs': batch, 'data_samples': samples}
 
 
-_TEST_KEYS = ('mode', 'crop_size', 'stride', 'window_batch_size', 'window_multiple', 'keep_logits')
+_TEST_KEYS = (
+    'mode',
+    'crop_size',
+    'stride',
+    'window_batch_size',
+    'window_multiple',
+    'keep_logits',
+    'resize',
+    'overview',
+)
 
 
 def check_test_cfg(test_cfg: dict) -> None:
@@ -78,6 +87,16 @@ def check_test_cfg(test_cfg: dict) -> None:
         raise ConfigError(
             f"test_cfg.window_multiple is a positive integer, for mode='slide', found {multiple!r} in mode {mode!r}."
         )
+    size = test_cfg.get('resize')
+    if size is not None and (
+        mode == 'whole' or len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size)
+    ):
+        raise ConfigError(
+            f"test_cfg.resize is a (height, width) that images have before windows are cut, for mode='slide'; found "
+            f'{size!r} in mode {mode!r}.'
+        )
+    if test_cfg.get('overview') and mode == 'whole':
+        raise ConfigError("test_cfg.overview is for mode='slide'; in mode 'whole' there is nothing else.")
     if mode == 'slide':
         check_windows(test_cfg)
 
@@ -94,13 +113,16 @@ class BatchedInference:
     ``window_batch_size``, the number of windows that go through the network at once (default 8), and ``keep_logits``
     (default true). Windows are placed as in mmseg: a regular grid, the last row and column shifted back inside the
     image; maps are averaged where windows overlap. With ``window_multiple`` windows of a size that is no multiple of it
-    are padded evenly with zeros, and their maps are cropped. With ``keep_logits=False`` samples get ``pred_sem_seg``
+    are padded evenly with zeros, and their maps are cropped. With ``resize`` (h, w) windows are cut from the image
+    resized to that, and with ``overview`` the image is resized to ``crop_size`` and segmented as a whole, too: the
+    result is the mean of that map and of those of the windows. With ``keep_logits=False`` samples get ``pred_sem_seg``
     only: the same label map, but a few rows at a time are brought to full size (a few classes, where maps are refined
     on the pixels), so that memory does not grow with the number of classes.
 
     Attributes:
         by_windows: Whether labels follow from :meth:`window_map` of each window and ``postprocess``.
         postprocess: The steps between the maps of windows and labels; none here.
+        activation: What is done to the map of a window once it is at the size of the window, in mode ``'slide'``.
 
     The decode heads take their losses strip by strip as well, see
     :func:`~vlm_dense.segmentation.strips.use_strips`.
@@ -108,6 +130,7 @@ class BatchedInference:
 
     by_windows = True
     postprocess = PostProcess()
+    activation: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -200,23 +223,43 @@ class BatchedInference:
             forward: Maps windows (B, 3, H, W) to (B, n, h, w); default: :meth:`window_map` and the steps on windows.
         """
         forward, whole = forward or self._window_map, self._mode() == 'whole'
-        windows = [(i, box) for i, image in enumerate(images) for box in self._windows(*image.shape[1:])]
+        size, overview = self.test_cfg.get('resize'), self.test_cfg.get('overview', False)
+        crop_size = None if whole else tuple(self.test_cfg['crop_size'])
+        windows: list[tuple[int, Box | None]] = []  # None: the whole image at the size of a window
+        for i, image in enumerate(images):
+            windows += [(i, None)] * overview + [(i, box) for box in self._windows(*(size or image.shape[1:]))]
         last = {i: n for n, (i, _) in enumerate(windows)}
         limit = self.test_cfg.get('window_batch_size', 8)
-        found: dict[int, WindowMaps] = defaultdict(lambda: WindowMaps(self.align_corners, whole))
+        activation = None if whole else self.activation
+        found: dict[int, WindowMaps] = defaultdict(lambda: WindowMaps(self.align_corners, whole, activation))
+        resized: tuple[int | None, Tensor | None] = None, None
+
+        def extent(window: tuple[int, Box | None]) -> tuple[int, int]:
+            return crop_size if window[1] is None else _box_size(window[1])
+
+        def crop(i: int, box: Box | None) -> Tensor:
+            nonlocal resized
+            if box is None:
+                return _resized(images[i], crop_size)
+            if size is not None and resized[0] != i:
+                resized = i, _resized(images[i], tuple(size))
+            y1, y2, x1, x2 = box
+            return (images[i] if size is None else resized[1])[:, y1:y2, x1:x2]
+
         pos = 0
         while pos < len(windows):
-            size = _box_size(windows[pos][1])
             batch = [windows[pos]]
             while len(batch) < limit and pos + len(batch) < len(windows):
                 following = windows[pos + len(batch)]
-                if _box_size(following[1]) != size:
+                if extent(following) != extent(batch[0]):
                     break
                 batch.append(following)
-            crops = torch.stack([images[i][:, y1:y2, x1:x2] for i, (y1, y2, x1, x2) in batch])
-            maps = self._forward_padded(forward, crops)
+            maps = self._forward_padded(forward, torch.stack([crop(*window) for window in batch]))
             for offset, (i, box) in enumerate(batch):
-                found[i].add(box, maps[offset])
+                if box is None:
+                    found[i].add_overview(crop_size, maps[offset])
+                else:
+                    found[i].add(box, maps[offset])
                 if last[i] == pos + offset:
                     yield i, found.pop(i)
             pos += len(batch)
@@ -272,6 +315,11 @@ def own_sizes(inputs: Tensor, data_samples: list) -> tuple[list[int], list[Tenso
     order = [i for ids in groups.values() for i in ids]
     images = [inputs[i, :, :height, :width] for (height, width), ids in groups.items() for i in ids]
     return order, images
+
+
+def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """An image (3, h, w) at another size, whatever its aspect."""
+    return F.interpolate(image[None], size, mode='bilinear', align_corners=False)[0]
 
 
 def _box_size(box: Box) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
 from vlm_dense.engine.models import bare_model
@@ -45,6 +46,9 @@ def set_class_names(model: nn.Module, class_names: str | Sequence[str]) -> None:
 class ClassNamesHook(Hook):
     """Give a model the class names of the data set of the runner, before training, validation and test.
 
+    Validation during a training may have other classes than the training, as some that were held out; behind it the
+    model has those of the training again.
+
     For programs that do not know the names when they build the model, as ``tools/train.py`` of mmseg: the config names
     any list, and this hook takes that of the data. In training the heads' number of classes must be that of the data.
     """
@@ -58,6 +62,11 @@ class ClassNamesHook(Hook):
     def before_val(self, runner: Runner) -> None:
         """Names of the validation data."""
         self._give(runner, runner.val_dataloader)
+
+    def after_val(self, runner: Runner) -> None:
+        """Names of the training data again, during a training."""
+        if isinstance(runner._train_loop, BaseLoop):
+            self._give(runner, runner.train_dataloader)
 
     def before_test(self, runner: Runner) -> None:
         """Names of the test data."""

@@ -293,15 +293,7 @@ def strip_cross_entropy(
     Raises:
         DataError: a label that is no class (on a GPU torch stops by itself).
     """
-    classes = logits.shape[1]
-    if labels.device.type == 'cpu':
-        wrong = labels[((labels < 0) | (labels >= classes)) & (labels != ignore_index)]
-        if wrong.numel():
-            raise DataError(
-                f'A label map holds the label {int(wrong[0])}, but the head has the classes 0 to {classes - 1}, and '
-                f'{ignore_index} is ignored. Set num_classes to the number of classes, or correct the labels '
-                '(reduce_zero_label=True where 0 means nothing).'
-            )
+    check_labels(labels, logits.shape[1], ignore_index)
     if class_weight is not None:
         class_weight = class_weight.to(logits.device, torch.promote_types(logits.dtype, torch.float32))
     labels = labels.long()[..., None]
@@ -326,3 +318,55 @@ def strip_cross_entropy(
         return loss, hits
 
     return strip_loss(logits, labels.shape[1:3], of_strip, align_corners)
+
+
+def strip_binary_cross_entropy(
+    logits: Tensor, labels: Tensor, ignore_index: int = 255, align_corners: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Sum over pixels and classes of the binary cross-entropy of bilinearly enlarged logits, and the right pixels.
+
+    Each class is told from all else, see :func:`strip_loss`. Pixels that are ignored have no class, and count.
+
+    Args:
+        logits: (B, K, h, w).
+        labels: (B, H, W), integers; any ratio of the sizes.
+        ignore_index: Label of pixels of no class.
+        align_corners: Of the enlargement.
+
+    Returns:
+        The sum, a scalar, and the number of pixels with their label's logit the largest, int64.
+
+    Raises:
+        DataError: as :func:`strip_cross_entropy`.
+    """
+    check_labels(labels, logits.shape[1], ignore_index)
+    labels = labels.long()[..., None]
+
+    def of_strip(strip: Tensor, images: slice, rows: slice) -> tuple[Tensor, Tensor]:
+        """Sum of the losses and number of hits of a strip (b, n, W, K), which becomes its gradient."""
+        valid = labels[images, rows] != ignore_index
+        target = labels[images, rows].masked_fill(~valid, 0)
+        own = strip.gather(-1, target)
+        hits = ((own == strip.amax(dim=-1, keepdim=True)) & valid).sum()
+        loss = F.softplus(strip).sum() - (own * valid).sum()
+        strip.sigmoid_().scatter_add_(-1, target, -valid.to(strip.dtype))
+        return loss, hits
+
+    return strip_loss(logits, labels.shape[1:3], of_strip, align_corners)
+
+
+def check_labels(labels: Tensor, classes: int, ignore_index: int) -> None:
+    """Refuse labels that are no class (on a GPU torch stops by itself).
+
+    Raises:
+        DataError: names such a label.
+    """
+    if labels.device.type != 'cpu':
+        return
+    wrong = labels[((labels < 0) | (labels >= classes)) & (labels != ignore_index)]
+    if wrong.numel():
+        raise DataError(
+            f'A label map holds the label {int(wrong[0])}, but the head has the classes 0 to {classes - 1}, and '
+            f'{ignore_index} is ignored. Set num_classes to the number of classes, or correct the labels '
+            '(reduce_zero_label=True where 0 means nothing).'
+        )

@@ -28,17 +28,34 @@ class WindowMaps:
     Args:
         align_corners: Of every enlargement.
         whole: The only window is the image itself because it was segmented in one piece.
+        activation: Applied to the map of a window at the size of the window, before it is averaged with others.
+
+    Attributes:
+        overview: The map of the whole image at another size, which has half the weight everywhere; ``None`` if there
+            is none.
     """
 
-    def __init__(self, align_corners: bool = False, whole: bool = False):
+    def __init__(
+        self,
+        align_corners: bool = False,
+        whole: bool = False,
+        activation: Callable[[Tensor], Tensor] | None = None,
+    ):
         self.align_corners = align_corners
         self.whole = whole
+        self.activation = activation
+        self.overview: WindowMaps | None = None
         self.windows: list[WindowMap] = []
         self._enlarged: list[tuple[Box, Tensor, Enlargement]] = []
 
     def add(self, box: Box, values: Tensor) -> None:
         """Add a window's map (n, h, w); the last window ends in the lower right corner of the image."""
         self.windows.append(WindowMap(box, values))
+
+    def add_overview(self, size: Size, values: Tensor) -> None:
+        """Add the map (n, h, w) of the whole image, segmented at ``size``."""
+        self.overview = WindowMaps(self.align_corners, activation=self.activation)
+        self.overview.add((0, size[0], 0, size[1]), values)
 
     @property
     def size(self) -> Size:
@@ -53,9 +70,11 @@ class WindowMaps:
 
     def each(self, change: Callable[[Tensor], Tensor]) -> WindowMaps:
         """The same windows with ``change`` applied to the map (n, h, w) of each."""
-        changed = WindowMaps(self.align_corners, self.whole)
+        changed = WindowMaps(self.align_corners, self.whole, self.activation)
         for box, values in self.windows:
             changed.add(box, change(values))
+        if self.overview is not None:
+            changed.overview = self.overview.each(change)
         return changed
 
     def split(self, counts: Sequence[int]) -> list[WindowMaps]:
@@ -65,12 +84,19 @@ class WindowMaps:
 
     def stretched(self, size: Size) -> WindowMaps:
         """The map of an only window as that of an image of another size."""
-        found = WindowMaps(self.align_corners, self.whole)
+        found = WindowMaps(self.align_corners, self.whole, self.activation)
         found.add((0, size[0], 0, size[1]), self.windows[0].values)
         return found
 
     def merged(self, channels: slice = slice(None)) -> Tensor:
         """Maps (n, H, W) of some channels at the size of the image."""
+        if self.overview is not None:
+            whole = self.overview.merged(channels)[None]
+            whole = F.interpolate(whole, self.size, mode='bilinear', align_corners=self.align_corners)[0]
+            return self._merged(channels).add_(whole).div_(2)
+        return self._merged(channels)
+
+    def _merged(self, channels: slice) -> Tensor:
         if len(self.windows) == 1:
             return self._enlarge(self.windows[0].values[channels], self.size)
         total = counts = None
@@ -83,10 +109,18 @@ class WindowMaps:
         return total.div_(counts)
 
     def _enlarge(self, maps: Tensor, size: Size) -> Tensor:
-        return F.interpolate(maps[None], size, mode='bilinear', align_corners=self.align_corners)[0]
+        maps = F.interpolate(maps[None], size, mode='bilinear', align_corners=self.align_corners)[0]
+        return maps if self.activation is None else self.activation(maps)
 
     def rows(self, rows: slice) -> Tensor:
         """Some rows of the merged maps, channels last, (m, W, n), float32 or float64."""
+        if self.overview is not None:
+            whole = StripMaps(self.overview, dict(ori_shape=self.size)).rows(rows)
+            return (self._rows(rows) + whole) / 2
+        return self._rows(rows)
+
+    def _rows(self, rows: slice) -> Tensor:
+        activation = self.activation or (lambda maps: maps)
         if not self._enlarged:
             for box, values in self.windows:
                 small, size = channels_last(values[None]), (box[1] - box[0], box[3] - box[2])
@@ -94,7 +128,7 @@ class WindowMaps:
                 self._enlarged.append((box, small, enlargement))
         if len(self._enlarged) == 1:
             _, small, enlargement = self._enlarged[0]
-            return enlargement(small[:, enlargement.source(rows)], rows)[0]
+            return activation(enlargement(small[:, enlargement.source(rows)], rows)[0])
         number, small = rows.stop - rows.start, self._enlarged[0][1]
         total, counts = (small.new_zeros((number, self.size[1], n)) for n in (self.channels, 1))
         for (y1, y2, x1, x2), small, enlargement in self._enlarged:
@@ -102,7 +136,7 @@ class WindowMaps:
             if start >= stop:
                 continue
             inside, own = slice(start - rows.start, stop - rows.start), slice(start - y1, stop - y1)
-            total[inside, x1:x2] += enlargement(small[:, enlargement.source(own)], own)[0]
+            total[inside, x1:x2] += activation(enlargement(small[:, enlargement.source(own)], own)[0])
             counts[inside, x1:x2] += 1
         return total.div_(counts)
 

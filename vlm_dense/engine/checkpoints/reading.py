@@ -132,10 +132,20 @@ def load_from_local(filename: str, map_location=None) -> dict:
             f'Checkpoint {filename} holds a {type(checkpoint).__name__}; expected a dict of weights or a checkpoint '
             'of mmengine, which is a dict with the key "state_dict".'
         )
+    checkpoint = _of_detectron2(checkpoint)
     _check_parts(checkpoint, filename)
     if isinstance((checkpoint.get('meta') or {}).get('config'), str):  # mmengine would run it
         del checkpoint['meta']['config']
     return checkpoint
+
+
+def _of_detectron2(checkpoint: dict) -> dict:
+    """A checkpoint of detectron2, weights under ``model`` as tensors or arrays, as one of mmengine; others as given."""
+    weights = checkpoint.get('model')
+    if 'state_dict' in checkpoint or not isinstance(weights, Mapping):
+        return checkpoint
+    tensors = {k: torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v for k, v in weights.items()}
+    return dict(meta={}, state_dict=tensors)
 
 
 def _check_parts(checkpoint: dict, filename: str) -> None:

@@ -106,7 +106,7 @@ def check_same_classes(cfg: Config) -> None:
     """Compare the classes of the data sets for training, validation and test.
 
     Those for the test may be others, where a model with an open vocabulary is tested on them later, but not the same in
-    another order.
+    another order. Those for validation may be others where ``vlm_dense.ClassNamesHook`` gives the model their names.
 
     Raises:
         ClassNamesError: they differ.
@@ -116,11 +116,17 @@ def check_same_classes(cfg: Config) -> None:
         names = class_names(cfg, (loader,))
         if first is None or names is None or names == first:
             continue
-        if loader == 'val_dataloader' or _same_but_for_order(first, names):
+        renamed = loader == 'test_dataloader' or _renames(cfg)
+        if not renamed or _same_but_for_order(first, names):
             raise ClassNamesError(
                 f'The classes of train_dataloader and {loader} differ: {class_differences(first, names)} Outputs would '
                 f'be taken for the wrong classes. Give both data sets the same classes in the same order.'
             )
+
+
+def _renames(cfg: Config) -> bool:
+    """Whether a hook gives the model the names of the data of the moment."""
+    return any(str(hook.get('type')).endswith('ClassNamesHook') for hook in cfg.get('custom_hooks') or ())
 
 
 # --- processes ------------------------------------------------------------------------------------------------

@@ -1,0 +1,59 @@
+"""What the cases of trained open-vocabulary segmentation have in common: images, labels, samples, official weights."""
+
+from __future__ import annotations
+
+import torch
+from dense_case import image_of
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from official import Case, array, integers
+from torch import Tensor, nn
+
+MEAN, STD = (122.7709383, 116.7460125, 104.09373615), (68.5005327, 66.6321579, 70.32316305)
+
+
+def first_names(names: list[str]) -> list[str]:
+    """The first synonym of each class."""
+    return [name.split(', ')[0] for name in names]
+
+
+def images_of(entry: dict) -> Tensor:
+    """Normalised images (B, 3, H, W) of an entry with values from 0 to 255, RGB."""
+    entry = dict(entry, base=['array', *entry['base']], noise=['array', *entry['noise']])
+    mean, std = (torch.tensor(x)[:, None, None] for x in (MEAN, STD))
+    return (image_of(entry) - mean) / std
+
+
+def labels_of(entry: list, number: int, size: tuple[int, int]) -> Tensor:
+    """Labels (n, H, W) of an entry [name, block, high]; the last value stands for 255."""
+    name, block, high = entry
+    rows, columns = (-(-side // block) for side in size)
+    cells = integers(name, number * rows * columns, high).view(number, rows, columns)
+    cells[cells == high - 1] = 255
+    return cells.repeat_interleave(block, 1).repeat_interleave(block, 2)[:, : size[0], : size[1]]
+
+
+def samples_of(labels: Tensor) -> list[SegDataSample]:
+    """Samples with labels (n, H, W)."""
+    return [SegDataSample(gt_sem_seg=PixelData(data=one[None])) for one in labels]
+
+
+def probabilities(model: nn.Module, image: Tensor, ori_shape) -> Tensor:
+    """Scores (K, H, W) of one image by the way of a test."""
+    meta = dict(img_shape=tuple(image.shape[2:]), ori_shape=tuple(ori_shape))
+    with torch.no_grad():
+        return model.predict(image, [SegDataSample(metainfo=meta)])[0].seg_logits.data
+
+
+def every(value: Tensor, channels: int, sub: int = 1) -> Tensor:
+    """Some channels of maps (..., C, h, w), some rows and columns."""
+    return value[..., ::channels, ::sub, ::sub]
+
+
+def check_gradients(case: Case, gradients: dict[str, Tensor], steps: dict[str, int]) -> None:
+    """grad/*: flattened, every n-th entry."""
+    for key in case.keys('grad/'):
+        case.check_grad(f'grad/{key}', gradients[key].flatten()[:: steps[key]])
+
+
+__all__ = ['array', 'check_gradients', 'every', 'first_names', 'images_of', 'labels_of', 'probabilities', 'samples_of']

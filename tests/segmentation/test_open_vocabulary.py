@@ -1,0 +1,310 @@
+"""Trained open-vocabulary segmentors: names replaced, classes in parts, what is trained, checkpoints, refusals."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import ConfigDict
+from mmengine.runner.base_loop import BaseLoop
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from tiny_towers import resnet, vit
+
+from vlm_dense.engine.checkpoints.fit import CheckpointFitHook, read_checkpoint
+from vlm_dense.engine.models import view_of
+from vlm_dense.errors import ClassNamesError, ConfigError, DataError
+from vlm_dense.methods.open_vocabulary.cost_volume import ClassAttention
+from vlm_dense.registry import MODELS
+from vlm_dense.segmentation.naming import ClassNamesHook
+from vlm_dense.segmentation.strips import strip_binary_cross_entropy
+
+ARCH = vit(embed_dim=16, width=32, layers=3, text=dict(layers=1))
+NAMES = ['sky', 'road', 'red car']
+OTHER = ['tree', ['house', 'building'], 'water', 'dog']
+PLAIN = dict(type='vlm_dense.ZeroShotPrompt', templates=['a photo of a {}.'])
+
+
+def cat_seg(names=NAMES, **options):
+    head = dict(
+        hidden_dim=16,
+        num_heads=2,
+        num_layers=1,
+        window_size=2,
+        text_guidance_dim=8,
+        image_guidance_dim=8,
+        decoder_dims=[16, 8],
+        decoder_guidance_dims=[4, 4],
+        upsampled_dims=[8, 8],
+    )
+    head.update(options.pop('head', {}))
+    own = dict(
+        type='vlm_dense.CATSeg',
+        class_names=names,
+        backbone=dict(
+            type='vlm_dense.CLIPViT',
+            arch=ARCH,
+            head=True,
+            out_indices=[0, 1],
+            dense_attention=dict(type='vlm_dense.CATSegAttention'),
+        ),
+        text_encoder=dict(type='vlm_dense.TextTower', arch=ARCH),
+        text_prompt=PLAIN,
+        decode_head=head,
+        clip_resolution=32,
+        test_cfg=dict(mode='whole'),
+    )
+    torch.manual_seed(0)
+    return MODELS.build(ConfigDict(dict(own, **options)))
+
+
+@pytest.fixture(scope='module')
+def model():
+    return cat_seg().eval()
+
+
+def images(number: int = 2, size: tuple[int, int] = (32, 32)) -> torch.Tensor:
+    return torch.randn(number, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+def samples(number: int = 2, size=(32, 32), classes: int = 3) -> list[SegDataSample]:
+    labels = torch.randint(classes, (number, 1, *size), generator=torch.Generator().manual_seed(2))
+    labels[:, :, :3] = 255
+    meta = dict(img_shape=tuple(size), ori_shape=tuple(size))
+    return [SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=one)) for one in labels]
+
+
+@torch.no_grad()
+def logits(model, x=None) -> torch.Tensor:
+    return model._forward(images() if x is None else x)
+
+
+def test_names_replaced_and_put_back_give_the_maps_of_a_model_built_for_them(model):
+    before = logits(model)
+    view = view_of(model)
+    view.set_class_names(OTHER)
+    built = cat_seg(OTHER).eval()
+    built.load_state_dict(model.state_dict())
+    torch.testing.assert_close(logits(view), logits(built), rtol=0, atol=0)
+    assert view.num_classes == view.decode_head.num_classes == 4
+    view.set_class_names(NAMES)
+    torch.testing.assert_close(logits(view), before, rtol=0, atol=0)
+
+
+def test_classes_do_not_depend_on_their_order_nor_images_on_their_batch(model):
+    view = view_of(model)
+    view.set_class_names(NAMES[::-1])
+    torch.testing.assert_close(logits(view).flip(1), logits(model))
+    torch.testing.assert_close(logits(model)[1:], logits(model, images()[1:]))
+
+
+def test_a_few_classes_at_a_time_give_the_same_logits(model):
+    view = view_of(model)
+    view.set_class_names([f'thing {i}' for i in range(7)])
+    whole = logits(view)
+    view.decode_head.chunk_size = 4
+    torch.testing.assert_close(logits(view), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_of_many_classes_those_with_the_largest_cosine_go_on_in_each_image():
+    model = cat_seg([f'thing {i}' for i in range(6)], head=dict(pad_len=4)).eval()
+    found = logits(model)
+    features, cost, text = model.extract_feat(images())
+    assert ((found == -100).flatten(2).all(2).sum(1) == 2).all()
+    for i in range(2):
+        kept = (found[i] != -100).flatten(1).any(1).nonzero()[:, 0]
+        best = cost[i].amax(dim=(0, 2, 3))
+        assert set(kept.tolist()) == set(best.topk(4).indices.tolist())
+        view = view_of(model)
+        view.set_class_names([model.class_names[k] for k in kept])
+        torch.testing.assert_close(logits(view, images()[i : i + 1])[0], found[i, kept], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('attention', ['linear', 'full'])
+def test_classes_that_fill_up_are_as_if_they_were_there(attention):
+    torch.manual_seed(0)
+    layer = ClassAttention(8, 4, 2, attention, pad_len=5)
+    torch.nn.init.normal_(layer.padding_tokens)
+    torch.nn.init.normal_(layer.padding_guidance)
+    rows, guidance = torch.randn(1, 2, 2, 3, 8), torch.randn(1, 3, 4)
+    wanted_layer = copy.deepcopy(layer)
+    wanted_layer.pad_len = 0
+    filled = torch.cat([rows, layer.padding_tokens.expand(1, 2, 2, 2, 8)], dim=3)
+    more = torch.cat([guidance, layer.padding_guidance.expand(1, 2, 4)], dim=1)
+    torch.testing.assert_close(layer._attend(rows, guidance), wanted_layer._attend(filled, more)[:, :, :, :3])
+
+
+def test_the_loss_is_that_of_whole_maps_with_ignored_pixels_of_no_class():
+    maps = torch.randn(2, 3, 5, 6, dtype=torch.float64, requires_grad=True)
+    labels = torch.stack([s.gt_sem_seg.data[0] for s in samples(size=(20, 24))])
+    total, hits = strip_binary_cross_entropy(maps, labels)
+    enlarged = F.interpolate(maps, (20, 24), mode='bilinear', align_corners=False)
+    target = torch.stack([labels == k for k in range(3)], dim=1).double()
+    wanted = F.binary_cross_entropy_with_logits(enlarged, target, reduction='sum')
+    torch.testing.assert_close(total, wanted)
+    assert hits == (enlarged.argmax(1) == labels).sum()
+    (found,), (expected,) = (torch.autograd.grad(x, maps, retain_graph=True) for x in (total, wanted))
+    torch.testing.assert_close(found, expected)
+    with pytest.raises(DataError, match='holds the label 7'):
+        strip_binary_cross_entropy(maps, torch.full((2, 4, 4), 7))
+
+
+def test_a_step_moves_queries_and_values_of_both_towers_and_nothing_else_of_clip():
+    model = cat_seg().train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=1e-2, weight_decay=0.1)
+    sum(v for k, v in model.loss(images(), samples()).items() if 'loss' in k).backward()
+    assert all(p.grad is not None for p in weights)
+    optimizer.step()
+    moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    towers = {k for k in moved if not k.startswith('decode_head.')}
+    part = 'transformer.resblocks.{}.attn.parametrizations.in_proj_weight.original{}'
+    wanted = {f'text_encoder.{part.format(0, i)}' for i in (0, 2)}
+    wanted |= {f'backbone.{part.format(b, i)}' for b in range(3) for i in (0, 2)} - {f'backbone.{part.format(2, 0)}'}
+    assert towers == wanted
+    assert {k for k in before if k.startswith('decode_head.')} <= moved
+
+
+def test_embeddings_follow_the_weights_of_a_tower_that_is_trained():
+    model = cat_seg().eval()
+    before = logits(model)
+    with torch.no_grad():
+        model.text_encoder.transformer.resblocks[0].attn.parametrizations.in_proj_weight.original2.mul_(2)
+    assert not torch.allclose(logits(model), before)
+
+
+PROMPTS = {
+    'learned': dict(text_prompt=dict(type='vlm_dense.CoOpPrompt', num_contexts=2)),
+    'two variants': dict(text_prompt=dict(type='vlm_dense.DualCoOpPrompt', num_contexts=2)),
+    'of the image': dict(text_prompt=dict(type='vlm_dense.CoCoOpPrompt', num_contexts=2, reduction=4)),
+    'both towers': dict(text_prompt=dict(type='vlm_dense.MaPLePrompt', depth=2)),
+    'image': dict(text_prompt=PLAIN, image_prompt=dict(type='vlm_dense.VPTPrompt', num_tokens=2)),
+}
+
+
+@pytest.mark.parametrize('name', PROMPTS)
+def test_any_prompt_trains_and_treats_each_image_by_itself(name):
+    model = cat_seg(**PROMPTS[name]).train()
+    sum(v for k, v in model.loss(images(), samples()).items() if 'loss' in k).backward()
+    learned = [p for n, p in model.named_parameters() if 'prompt' in n]
+    assert learned and any(p.grad is not None and p.grad.any() for p in learned)
+    model.eval()
+    torch.testing.assert_close(logits(model)[1:], logits(model, images()[1:]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('overview', [True, False])
+def test_windows_of_the_resized_image_and_the_whole_of_it_decide_alike_with_and_without_kept_logits(model, overview):
+    view = view_of(model)
+    view.test_cfg = dict(mode='slide', crop_size=(32, 32), stride=(24, 24), resize=(56, 56), overview=overview)
+    image = images(1, (40, 50))
+    with torch.no_grad():
+        [kept] = view.predict(image, samples(1, (40, 50)))
+        small = F.interpolate(image, (56, 56), mode='bilinear', align_corners=False)
+        total = torch.zeros(3, 56, 56)
+        for y in (0, 24):
+            for x in (0, 24):
+                one = F.interpolate(logits(view, small[:, :, y : y + 32, x : x + 32]), (32, 32), mode='bilinear')
+                total[:, y : y + 32, x : x + 32] += one[0].sigmoid()
+        counts = torch.zeros(56, 56)
+        for y in (0, 24):
+            for x in (0, 24):
+                counts[y : y + 32, x : x + 32] += 1
+        wanted = total / counts
+        if overview:
+            one = logits(view, F.interpolate(image, (32, 32), mode='bilinear', align_corners=False))
+            one = F.interpolate(one, (32, 32), mode='bilinear').sigmoid()
+            wanted = (wanted + F.interpolate(one, (56, 56), mode='bilinear')[0]) / 2
+        wanted = F.interpolate(wanted[None], (40, 50), mode='bilinear')[0]
+        torch.testing.assert_close(kept.seg_logits.data, wanted, rtol=1e-4, atol=1e-5)
+        view.test_cfg['keep_logits'] = False
+        [labels] = view.predict(image, samples(1, (40, 50)))
+    assert (labels.pred_sem_seg.data == kept.pred_sem_seg.data).float().mean() > 0.999
+
+
+def test_names_of_validation_go_back_to_those_of_the_training():
+    model = cat_seg()
+
+    class Loop(BaseLoop):
+        def __init__(self):
+            pass
+
+        def run(self):
+            raise AssertionError
+
+    def loader(names):
+        return SimpleNamespace(dataset=SimpleNamespace(metainfo=dict(classes=names)))
+
+    loaders = dict(train_dataloader=loader(NAMES), val_dataloader=loader(OTHER))
+    runner = SimpleNamespace(model=model, _train_loop=Loop(), **loaders)
+    hook = ClassNamesHook()
+    hook.before_val(runner)
+    assert model.num_classes == 4
+    hook.after_val(runner)
+    assert model.num_classes == 3 and model.class_names == (('sky',), ('road',), ('red car',))
+
+
+def test_a_checkpoint_of_detectron2_is_read_with_arrays_too(model, tmp_path):
+    state = model.state_dict()
+    part = 'parametrizations.in_proj_weight.original'
+    official = {}
+    for key, value in state.items():
+        for i, letter in enumerate('qkv'):
+            key = key.replace(f'{part}{i}', f'{letter}_proj_weight')
+        key = key.replace('backbone.', 'sem_seg_head.predictor.clip_model.visual.')
+        key = key.replace('text_encoder.', 'sem_seg_head.predictor.clip_model.')
+        if key.startswith('decode_head.upsample'):
+            key = key.removeprefix('decode_head.')
+        official[key.replace('decode_head.', 'sem_seg_head.predictor.transformer.')] = value + 1
+    arrays = {k: v.numpy() if i % 2 else v for i, (k, v) in enumerate(official.items())}
+    torch.save(dict(model=arrays, iteration=np.int64(7)), tmp_path / 'model_final.pth')
+    loaded = cat_seg()
+    checkpoint = read_checkpoint(str(tmp_path / 'model_final.pth'))
+    CheckpointFitHook().after_load_checkpoint(SimpleNamespace(model=loaded), checkpoint)
+    for key, value in loaded.state_dict().items():
+        torch.testing.assert_close(value, state[key] + 1, rtol=0, atol=0)
+
+
+BAD = {
+    'windows that do not fit the grid': (dict(head=dict(window_size=3)), 'does not consist of windows of 3 x 3'),
+    'one map of the tower': (dict(backbone=dict(out_indices=[1])), 'joins two maps of the tower, found 1'),
+    'another attention': (dict(head=dict(attention_type='none')), "must be one of \\['linear', 'full'\\]"),
+    'another projection': (dict(finetune='qx'), "found \\['x'\\]"),
+    'heads': (dict(head=dict(num_heads=3)), 'must divide hidden_dim=16'),
+    'pooling': (dict(head=dict(pooling=5)), 'exceeds the grid of \\(4, 4\\)'),
+    'another tower': (dict(text_encoder=dict(type='vlm_dense.TextTower', arch=vit(embed_dim=8))), '16 and 8 dimen'),
+    'a ResNet': (
+        dict(backbone=dict(type='vlm_dense.CLIPResNet', arch=resnet(embed_dim=16), attnpool=True, out_indices=[0, 1])),
+        "Use 'vlm_dense.CLIPViT'",
+    ),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_what_cannot_work_is_refused_with_what_to_do(name):
+    options, message = copy.deepcopy(BAD[name])
+    if 'backbone' in options and 'type' not in options['backbone']:
+        own = dict(type='vlm_dense.CLIPViT', arch=ARCH, head=True)
+        options['backbone'] = dict(own, dense_attention=dict(type='vlm_dense.CATSegAttention'), **options['backbone'])
+    with pytest.raises(ConfigError, match=message):
+        cat_seg(**options).train().loss(images(), samples())
+
+
+def test_names_that_cannot_be_used_are_refused_and_the_old_ones_stay(model):
+    view = view_of(model)
+    for names, message in (
+        ([], 'at least one class name'),
+        (['dog', 'Dog'], 'nothing could tell them'),
+        ([' '.join(['long'] * 90)], 'context takes 77'),
+    ):
+        with pytest.raises(ClassNamesError, match=message):
+            view.set_class_names(names)
+        assert view.num_classes == 3
+    view.set_class_names(['dog'])
+    with torch.no_grad():
+        [found] = view.predict(images(1), samples(1))
+    assert found.pred_sem_seg.data.shape == (1, 32, 32)
