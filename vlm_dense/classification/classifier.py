@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vlm_dense.classification.structures import ClsDataSample
 from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.clip.preprocessing import colours_of_tag
 from vlm_dense.contract.roles import Head, Loss, Step
 from vlm_dense.contract.text_side import TextSide
 from vlm_dense.errors import ConfigError
@@ -85,7 +86,7 @@ class CLIPClassifier(BaseModel):
         init_cfg: dict | None = None,
     ):
         class_names = one_name_each(class_names, repeated=self.repeated_names)
-        super().__init__(data_preprocessor, init_cfg)
+        super().__init__(colours_of_tag(data_preprocessor, backbone), init_cfg)
         twice = [name for name, count in Counter(class_names or ()).items() if count > 1]
         if twice:  # the curated names of ImageNet hold two such pairs, so this is no error
             print_log(

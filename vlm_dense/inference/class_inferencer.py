@@ -13,13 +13,11 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.pretrained import get_pretrained_cfg
 from PIL import Image
 from torch import Tensor, nn
 
 from vlm_dense.classification.classifier import CLIPClassifier
-from vlm_dense.clip.loading import model_config
+from vlm_dense.clip.preprocessing import Preprocessing, preprocessing_of
 from vlm_dense.datasets.checks import check_limit
 from vlm_dense.drawing import draw_captions
 from vlm_dense.engine.configs.files import load_config
@@ -46,8 +44,8 @@ _UNTIL_A_CALL = ('any', 'names', 'until a call gives some')
 def classifier_config(arch: str | dict, pretrained: str | None) -> Config:
     """Config of zero-shot classification by any CLIP of open_clip, without class names.
 
-    Images are resized to the size of the tower by their short side and cut in the middle, and normalised as open_clip
-    says for these weights.
+    Images are brought to the size of the tower and normalised as open_clip says for these weights; by default the short
+    side is resized and the middle cut out.
 
     Args:
         arch, pretrained: As for :func:`vlm_dense.clip.load_clip`.
@@ -55,14 +53,8 @@ def classifier_config(arch: str | dict, pretrained: str | None) -> Config:
     Raises:
         ConfigError: unknown architecture.
     """
-    vision = model_config(arch)['vision_cfg']
-    resnet = isinstance(vision.get('layers'), (list, tuple))
-    known = get_pretrained_cfg(arch, pretrained) if isinstance(arch, str) and pretrained else {}
-    mean, std = known.get('mean') or OPENAI_DATASET_MEAN, known.get('std') or OPENAI_DATASET_STD
-    clip, size = dict(arch=arch, pretrained=pretrained), vision.get('image_size', 224)
-    size = size if isinstance(size, int) else list(size)
-    kind = 'CLIPResNet' if resnet else 'CLIPViT'
-    crop = [dict(type='Resize', size=size, interpolation='bicubic'), dict(type='CenterCrop', size=size)]
+    found = preprocessing_of(arch, pretrained) or Preprocessing.of_openai(arch)
+    clip = dict(arch=arch, pretrained=pretrained)
     return Config(
         dict(
             default_scope='mmengine',
@@ -70,17 +62,16 @@ def classifier_config(arch: str | dict, pretrained: str | None) -> Config:
                 type='vlm_dense.CLIPClassifier',
                 data_preprocessor=dict(
                     type='vlm_dense.ClsDataPreprocessor',
-                    mean=[255 * x for x in mean],
-                    std=[255 * x for x in std],
+                    **found.colours,
                     bgr_to_rgb=True,
                 ),
-                backbone={'type': f'vlm_dense.{kind}', 'attnpool' if resnet else 'head': True, **clip},
+                backbone=dict(type='vlm_dense.CLIPTower', **clip),
                 text_encoder=dict(type='vlm_dense.TextTower', **clip),
                 text_prompt=dict(type='vlm_dense.ZeroShotPrompt'),
             ),
             test_pipeline=[
                 dict(type='vlm_dense.LoadImage'),
-                dict(type='vlm_dense.TorchvisionTransforms', transforms=crop),
+                dict(type='vlm_dense.TorchvisionTransforms', transforms=found.resizing()),
                 dict(type='vlm_dense.PackClsInputs'),
             ],
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from mmengine.config import Config
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
-from vlm_dense.clip.loading import model_config
+from vlm_dense.clip.preprocessing import Preprocessing, preprocessing_of
+from vlm_dense.clip.resnet import CLIPResNet
+from vlm_dense.clip.tower import implementation
+from vlm_dense.clip.vit import CLIPViT
 from vlm_dense.datasets.scenes import SHAPES
 from vlm_dense.engine.configs.files import load_config
 from vlm_dense.engine.configs.names import CONFIGS, existing_config
@@ -60,14 +62,21 @@ def method_config(method: str, arch: str = 'tiny-vit', pretrained: str = 'bundle
         raise ConfigError(unknown_name(method, 'methods of segmentation without training', METHODS))
     if method == 'maskclip':
         return maskclip_config(arch, pretrained)
-    if isinstance(model_config(arch)['vision_cfg'].get('layers'), (list, tuple)):
-        raise ConfigError(f'{method} reads the attention of a ViT, and {arch} is a ResNet. Choose a ViT, as ViT-B-16.')
+    kind = implementation(arch)
+    if not kind.takes_tokens:
+        name = 'ResNet' if kind is CLIPResNet else 'tower of maps, without blocks'
+        raise ConfigError(f'{method} reads the attention of a ViT, and {arch} is a {name}. Choose a ViT, as ViT-B-16.')
     bundled = pretrained == 'bundled'
     path = CONFIGS / '_base_' / 'models' / f'{method}_{"tiny-vit" if bundled else "vit-b16"}.py'
     model = load_config(str(path)).model
     if (arch, pretrained) != TOWERS['vit-b16']:
         for part in (model.backbone, model.text_encoder):
             part.update(arch=arch, pretrained=pretrained)
+    if kind is not CLIPViT:  # positions, norms and activation are the tower's own
+        for name in ('act', 'ln_eps', 'pos_mode'):
+            model.backbone.pop(name, None)
+        model.backbone.update(type='vlm_dense.CLIPTower', frozen=True)
+        model.data_preprocessor.update((preprocessing_of(arch, pretrained) or Preprocessing.of_openai(arch)).colours)
     scale = (384, 96) if bundled else (2048, _SHORT_SIDE.get(method, 336))
     steps = [dict(type='vlm_dense.LoadImage'), dict(type='Resize', scale=scale, keep_ratio=True)]
     steps.append(dict(type='PackSegInputs'))
@@ -78,7 +87,8 @@ def maskclip_config(arch: str | dict, pretrained: str | None) -> Config:
     """Config of MaskCLIP on any CLIP of open_clip, for images of any kind.
 
     The published settings, as in ``configs/_base_/models/maskclip_vit-b16.py``: exact GELU, epsilon 1e-6, ImageNet's
-    mean and deviation, images resized to a short side of 512 px, their long side at most 2048. Bundled models get
+    mean and deviation, images resized to a short side of 512 px, their long side at most 2048. Towers of timm's have
+    their own activation and epsilon, and the mean and deviation of their weights. Bundled models get
     those of their training, a short side of 96 px, and masks refined on the image's own pixels (PAMR).
 
     Args:
@@ -91,24 +101,22 @@ def maskclip_config(arch: str | dict, pretrained: str | None) -> Config:
     Raises:
         ConfigError: unknown architecture.
     """
-    bundled = pretrained == 'bundled'
-    resnet = isinstance(model_config(arch)['vision_cfg'].get('layers'), (list, tuple))
-    clip = dict(arch=arch, pretrained=pretrained)
-    settings = dict(act=None, ln_eps=None) if bundled and not resnet else {}
-    mean, std = (
-        ([255 * x for x in OPENAI_DATASET_MEAN], [255 * x for x in OPENAI_DATASET_STD])
-        if bundled
-        else (_PUBLISHED_MEAN, _PUBLISHED_STD)
-    )
+    bundled, clip = pretrained == 'bundled', dict(arch=arch, pretrained=pretrained)
+    kind = implementation(arch)
+    own = dict(type='vlm_dense.CLIPTower', frozen=True)
+    if kind in (CLIPResNet, CLIPViT):
+        own = dict(type=f'vlm_dense.{kind.__name__.replace("CLIP", "MaskCLIP")}')
+        own |= dict(act=None, ln_eps=None) if bundled and kind is CLIPViT else {}
+    colours = dict(mean=_PUBLISHED_MEAN, std=_PUBLISHED_STD)
+    if bundled or kind not in (CLIPResNet, CLIPViT):
+        colours = (preprocessing_of(arch, pretrained) or Preprocessing.of_openai(arch)).colours
     return Config(
         dict(
             default_scope='mmseg',
             model=dict(
                 type='vlm_dense.MaskCLIP',
-                data_preprocessor=dict(
-                    type='vlm_dense.MixedSizeSegDataPreProcessor', mean=mean, std=std, bgr_to_rgb=True
-                ),
-                backbone=dict(type=f'vlm_dense.MaskCLIP{"ResNet" if resnet else "ViT"}', **clip, **settings),
+                data_preprocessor=dict(type='vlm_dense.MixedSizeSegDataPreProcessor', **colours, bgr_to_rgb=True),
+                backbone=dict(**own, **clip),
                 text_encoder=dict(type='vlm_dense.TextTower', **clip),
                 postprocess=['vlm_dense.Probabilities', dict(type='vlm_dense.PAMR', iterations=10)] if bundled else [],
                 test_cfg=dict(mode='whole', keep_logits=False),

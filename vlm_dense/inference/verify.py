@@ -55,9 +55,7 @@ class Finding:
 
 def build_towers(arch: str | dict, pretrained: str) -> tuple[ImageTower, TextTower]:
     """Our image and text tower in eval mode."""
-    resnet = isinstance(model_config(arch)['vision_cfg'].get('layers'), list)
-    options = dict(type='vlm_dense.CLIPResNet', attnpool=True) if resnet else dict(type='vlm_dense.CLIPViT', head=True)
-    image = MODELS.build(dict(options, arch=arch, pretrained=pretrained))
+    image = MODELS.build(dict(type='vlm_dense.CLIPTower', arch=arch, pretrained=pretrained))
     return image.eval(), TextTower(arch, pretrained).eval()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 
+from vlm_dense.clip.preprocessing import follow_tag
 from vlm_dense.engine.configs.components import READ_KEYS, component, takes_anything
 from vlm_dense.engine.configs.keys import check_keys
 from vlm_dense.engine.configs.names import bases, existing_config
@@ -73,6 +74,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
     _forget_deletions(cfg._cfg_dict)
     check_keys(cfg, path)
     change_config(cfg, options or {}, path)
+    follow_tag(cfg._cfg_dict)
     check_value_table(cfg)
     return cfg
 

@@ -13,6 +13,7 @@ from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
+from vlm_dense.clip.preprocessing import colours_of_tag
 from vlm_dense.contract.text_side import refuse_head
 from vlm_dense.methods.denseclip.segmentor import PixelTextMatching, counted_head, joined_neck
 from vlm_dense.registry import MODELS
@@ -166,7 +167,7 @@ class DenseCLIPSingleStage(DenseCLIPDetection, SingleStageDetector):
             neck=joined_neck(neck, backbone, score_concat_index, len(class_names)),
             train_cfg=train_cfg,
             test_cfg=test_cfg,
-            data_preprocessor=data_preprocessor,
+            data_preprocessor=colours_of_tag(data_preprocessor, backbone),
             init_cfg=init_cfg,
         )
         self.build_matching(
@@ -214,7 +215,7 @@ class DenseCLIPTwoStage(DenseCLIPDetection, TwoStageDetector):
             neck=joined_neck(neck, backbone, score_concat_index, len(class_names)),
             train_cfg=train_cfg,
             test_cfg=test_cfg,
-            data_preprocessor=data_preprocessor,
+            data_preprocessor=colours_of_tag(data_preprocessor, backbone),
             init_cfg=init_cfg,
         )
         self.build_matching(

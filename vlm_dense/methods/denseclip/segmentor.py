@@ -18,6 +18,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
+from vlm_dense.clip.preprocessing import colours_of_tag
 from vlm_dense.contract.text_side import TextSide, check_image_tower, refuse_head
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.registry import MODELS
@@ -175,7 +176,7 @@ class DenseCLIP(PixelTextMatching, BatchedInference, EncoderDecoder):
             neck=joined_neck(neck, backbone, score_concat_index, count),
             train_cfg=train_cfg,
             test_cfg=test_cfg,
-            data_preprocessor=data_preprocessor,
+            data_preprocessor=colours_of_tag(data_preprocessor, backbone),
             init_cfg=init_cfg,
         )
         self.build_matching(

@@ -18,6 +18,7 @@ from mmseg.utils import add_prefix
 from torch import Tensor
 
 from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.clip.preprocessing import colours_of_tag
 from vlm_dense.contract.text_side import TextSide, check_image_tower, refuse_head
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.maskclip import older
@@ -107,6 +108,7 @@ class MaskCLIP(BatchedInference, EncoderDecoder):
             class_names=class_names, text_encoder=text_encoder, text_prompt=text_prompt, image_prompt=image_prompt
         )
         own = {k: v for k, v in own.items() if v is not None}
+        kwargs['data_preprocessor'] = colours_of_tag(kwargs.get('data_preprocessor'), backbone)
         super().__init__(backbone, dict(type='vlm_dense.MaskCLIPHead') | own | dict(decode_head or {}), **kwargs)
         self.postprocess = PostProcess(steps)
         self.variants = {}

@@ -26,6 +26,9 @@ class _MaskCLIPTower(ImageTower):
     With it any mmseg segmentor takes ``vlm_dense.MaskCLIPHead`` as decode head.
     """
 
+    published_colours = True
+    """The releases of MaskCLIP and LPOSS normalise otherwise than the weights were trained with."""
+
     def _take(self, features: Sequence[str], pretrained: str | None, visual_projs_path: str | None) -> None:
         if self.image_prompt is not None:
             raise ConfigError(
