@@ -107,6 +107,49 @@ def test_a_wheel_is_enough(wheel, tmp_path):
     assert done.stdout.startswith('usage: vlm-dense train '), done.stderr
 
 
+TRAIN = """
+import sys
+from pathlib import Path
+import vlm_dense
+vlm_dense.setup()
+from vlm_dense.cli import train
+site = Path(vlm_dense.__file__).parent
+assert site.parent == Path(sys.argv[1]), site
+small = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'train_dataloader.batch_size=2']
+small += ['val_dataloader.dataset.num_scenes=4', 'default_hooks.checkpoint.interval=2']
+epoch = ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=64']  # of 128 images
+lazy = site / '.mim' / 'configs' / '_lazy_'
+for name in ('denseclip', 'retinanet', 'coop'):
+    for config in (f'{name}.py', str(lazy / f'lazy_{name}_shapes.py')):
+        options = epoch if config == 'coop.py' else small
+        train.main([config, '--work-dir', Path(config).stem, '--cfg-options', *options])
+"""
+BY_NAME = dict(
+    denseclip='denseclip/denseclip_shapes.py',
+    retinanet='denseclip/denseclip_retinanet_shapes.py',
+    coop='coop/coop_shapes.py',
+)
+
+
+@pytest.mark.long
+def test_configs_by_name_and_pure_python_configs_of_a_wheel_train_in_every_task(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(tmp_path / 'site')
+    user = tmp_path / 'user'
+    user.mkdir()
+    for name, base in BY_NAME.items():
+        (user / f'{name}.py').write_text(f"_base_ = 'vlm_dense::{base}'\n")
+    environment = {**os.environ, 'PYTHONPATH': str(tmp_path / 'site'), 'OMP_NUM_THREADS': '1'}
+    command = [sys.executable, '-c', TRAIN, str(tmp_path / 'site')]
+    done = subprocess.run(command, cwd=user, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (
+        done.stdout.count('mIoU: ') == 2 and done.stdout.count('bbox_mAP: ') == 2 and done.stdout.count('top1: ') == 2
+    )
+    saved = [sorted(path.name for path in (user / name).glob('*.pth')) for name in ('denseclip', 'lazy_coop_shapes')]
+    assert all('iter_2.pth' in names for names in saved) and list((user / 'coop').glob('*epoch_1.pth'))
+
+
 def test_a_clone_in_use_has_links_to_itself(source, monkeypatch):
     monkeypatch.chdir(source)
     code = (

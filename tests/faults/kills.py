@@ -68,6 +68,14 @@ train_cfg.update(max_iters=8, val_interval=2)
 custom_hooks = [dict(type='vlm_dense.SeedIterationHook'), dict(type='vlm_dense.CheckpointFitHook'),
                 dict(type='vlm_dense.FrozenWeightsHook')]
 """
+_UNLABELLED = """
+train_pipeline.insert(-1, dict(type='vlm_dense.SuppressLabels'))
+clip = dict(arch='tiny-vit', pretrained='bundled')
+teacher = dict(type='vlm_dense.MaskCLIP', backbone=dict(type='vlm_dense.MaskCLIPViT', **clip),
+               text_encoder=dict(type='vlm_dense.TextTower', **clip))
+custom_hooks += [dict(type='vlm_dense.PseudoLabelHook', teacher=teacher, start_clip_guided=(1, 4),
+                      start_self_train=(5, -1))]
+"""
 _HOOKS = [dict(type=f'vlm_dense.{name}Hook') for name in ('SeedIteration', 'CheckpointFit', 'FrozenWeights')]
 _CLASSIFIER = """
 _base_ = {base!r}
@@ -104,6 +112,12 @@ def _arguments(config: str, work_dir: Path) -> argparse.Namespace:
 def segmentor(folder: Path) -> Callable[[Path], None]:
     """A small FCN; its best checkpoint is kept."""
     config = write_config(folder, write_data(folder / 'data'), _SEGMENTOR, 'segmentor')
+    return lambda work_dir: launch.train(_arguments(config, work_dir))
+
+
+def label_hook(folder: Path) -> Callable[[Path], None]:
+    """The same FCN without labels: a hook gives it those of a MaskCLIP and later its own."""
+    config = write_config(folder, write_data(folder / 'data'), _SEGMENTOR + _UNLABELLED, 'label_hook')
     return lambda work_dir: launch.train(_arguments(config, work_dir))
 
 
@@ -190,6 +204,7 @@ def _ended(status: int) -> None:
 
 KINDS = dict(
     segmentor=segmentor,
+    label_hook=label_hook,
     detector=detector,
     classifier=classifier,
     pseudo_label=pseudo_labels,

@@ -25,7 +25,15 @@ def kills_program(*words: str) -> str:
 
 @pytest.mark.parametrize(
     ('kind', 'kills'),
-    [('segmentor', 3), ('classifier', 1), ('pseudo_label', 2), ('detector', 1), ('compare', 1), ('compare_dense', 1)],
+    [
+        ('segmentor', 3),
+        ('label_hook', 2),
+        ('classifier', 1),
+        ('pseudo_label', 2),
+        ('detector', 1),
+        ('compare', 1),
+        ('compare_dense', 1),
+    ],
 )
 def test_a_run_that_is_killed_at_random_moments_leaves_what_an_uninterrupted_one_does(tmp_path, kind, kills):
     told = kills_program('--kind', kind, '--kills', str(kills), '--folder', str(tmp_path / 'kills'))
