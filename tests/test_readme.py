@@ -18,7 +18,24 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 
 
-def test_snippet_trains_an_iteration_in_plain_mmseg(tmp_path):
+def components(folder: Path) -> Path:
+    """The config of the components, behind ``own_fpn.py`` of the folder."""
+    snippet = next(b for b in re.findall(r'```python\n(.*?)```', README, re.S) if './own_fpn.py' in b)
+    for old, new in (
+        ('ViT-B-16-quickgelu', 'tiny-vit'),
+        ("pretrained='openai'", 'pretrained=None'),
+        ('depth=12', 'depth=4'),
+        ('maskclip_vit-b16_ade20k', 'maskclip_tiny-vit_shapes'),
+    ):
+        assert old in snippet
+        snippet = snippet.replace(old, new)
+    path = folder / 'components.py'
+    path.write_text(snippet)
+    return path
+
+
+@pytest.mark.parametrize('more', [False, True], ids=['tower', 'components'])
+def test_snippets_train_an_iteration_in_plain_mmseg(more, tmp_path):
     snippet = next(b for b in re.findall(r'```python\n(.*?)```', README, re.S) if 'CLIPViT' in b)
     base = Path(mmseg.__file__).parent / '.mim' / 'configs' / 'sem_fpn'
     for old, new in (
@@ -29,8 +46,9 @@ def test_snippet_trains_an_iteration_in_plain_mmseg(tmp_path):
         assert old in snippet
         snippet = snippet.replace(old, new)
     snippet = re.sub(r'\[768\] \* 4', '[128] * 4', snippet)
-    path = tmp_path / 'config.py'
+    path = tmp_path / 'own_fpn.py'
     path.write_text(snippet)
+    path = components(tmp_path) if more else path
     for kind in ('images', 'annotations'):
         folder = tmp_path / 'ade' / kind / 'training'
         folder.mkdir(parents=True)
@@ -39,7 +57,7 @@ def test_snippet_trains_an_iteration_in_plain_mmseg(tmp_path):
             suffix = 'jpg' if kind == 'images' else 'png'
             cv2.imwrite(str(folder / f'{i}.{suffix}'), np.full(shape, 20 * i, np.uint8))
     cfg = Config.fromfile(path)
-    assert 'custom_imports' not in cfg
+    assert ('custom_imports' in cfg) == more
     cfg.merge_from_dict(
         {
             'train_dataloader.dataset.data_root': str(tmp_path / 'ade'),
@@ -54,15 +72,21 @@ def test_snippet_trains_an_iteration_in_plain_mmseg(tmp_path):
     )
     for key in ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator'):
         cfg.pop(key)
+    if more:
+        cfg.train_dataloader.dataset.pipeline.pop(1)  # LoadAnnotations
     pipeline = cfg.train_dataloader.dataset.pipeline
     for step in pipeline:
         if step['type'] == 'RandomResize':
             step['scale'] = (64, 64)
         if step['type'] == 'RandomCrop':
             step['crop_size'] = (64, 64)
+            step['cat_max_ratio'] = 1.0  # without labels, which it would read
+    cfg.visualizer.name = cfg.experiment_name = path.stem
     runner = Runner.from_cfg(cfg)
     runner.train()
     assert runner.iter == 1
+    trained = {name for name, parameter in runner.model.backbone.named_parameters() if parameter.requires_grad}
+    assert more == all(name.startswith(('image_prompt', 'fpn')) for name in trained)
 
 
 @pytest.mark.parametrize('path', list_configs(ROOT / 'configs'), ids=lambda p: p.stem)

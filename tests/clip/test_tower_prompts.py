@@ -112,6 +112,23 @@ def test_recomputation_changes_no_gradient(prompt, with_cp):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize('prompt', [VPT, LORA], ids=['vpt', 'lora'])
+def test_autocast_to_bfloat16_keeps_prompt_and_gradients_in_float32(prompt):
+    backbone = tower(prompt).train()
+    for part in backbone.image_prompt.parameters():
+        part.data.normal_(std=0.05)
+    stages, grads = [], []
+    for enabled in (False, True):
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            stages.append(backbone(images())[-1])
+        backbone.zero_grad()
+        stages[-1].float().square().mean().backward()
+        grads.append(torch.cat([p.grad.flatten() for p in backbone.image_prompt.parameters()]))
+    assert grads[1].dtype == torch.float32 and not torch.equal(*grads)
+    for exact, rounded in (stages, grads):
+        assert torch.cosine_similarity(exact.flatten(), rounded.flatten().float(), dim=0) > 0.99
+
+
 def test_a_resnet_takes_pixels_and_no_tokens():
     backbone = tower(VP, arch=resnet(), type='vlm_dense.CLIPResNet').train()
     backbone(images())[-1].square().mean().backward()
