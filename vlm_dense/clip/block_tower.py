@@ -143,6 +143,8 @@ class BlockTower(ImageTower):
         if cfg is None and self.pools_by_attention:
             return None
         part = MODELS.build(cfg or dict(type='vlm_dense.ValueAttention'))
+        if part.num_blocks is None:
+            part.num_blocks = depth
         own = depth - part.num_blocks
         wrong = [i for i in (*part.hidden_states, *part.attention_maps) if not 0 <= i < own]
         if own < 0 or wrong:
@@ -188,14 +190,16 @@ class BlockTower(ImageTower):
         features: Sequence[str],
         prompts: PromptTokens | None = None,
         classify: Classify | None = None,
+        regions: Tensor | None = None,
     ) -> ImageFeatures:
         """As :meth:`ImageTower.encode`.
 
         Args:
             classify: Features (B, D, h, w), not normalised -> logits (B, Q, h, w): the task's classifier, for a
                 ``dense_attention`` that refines its features by a first labelling of them.
+            regions: (B, H, W) labels of regions, int64, for a ``dense_attention`` that keeps them apart.
         """
-        return super().encode(images, features, prompts, classify=classify)
+        return super().encode(images, features, prompts, classify=classify, regions=regions)
 
     def _encode(
         self,
@@ -203,6 +207,7 @@ class BlockTower(ImageTower):
         features: set[str],
         prompts: PromptTokens | None,
         classify: Classify | None = None,
+        regions: Tensor | None = None,
     ) -> ImageFeatures:
         if 'regions' in features:
             raise ConfigError(
@@ -239,7 +244,7 @@ class BlockTower(ImageTower):
         dense = self.dense_attention if 'value' in features else None
         last = None
         if dense is not None:
-            last = LastBlocks(images, grid, self.patch_size, patches, self.project, classify)
+            last = LastBlocks(images, grid, self.patch_size, patches, self.project, classify, regions=regions)
         wanted = depth  # the last block with an output that is asked for
         if features == {'stages'} or dense is not None and features <= {'stages', 'value'}:
             wanted = max(self.out_indices) if 'stages' in features else -1
@@ -308,10 +313,15 @@ class BlockTower(ImageTower):
                 f'{names} needs a first labelling of its features, so the feature value can '
                 'only be asked for by a task that passes its classifier, encode(..., classify=...).'
             )
+        if self.dense_attention.reads_regions and last.regions is None:
+            raise ConfigError(
+                f'{names} needs the regions of the images, so the feature value can only be asked for by a task that '
+                'passes them, encode(..., regions=...).'
+            )
         last.tokens, last.blocks = x, self._bound(list(self.blocks)[-count:], options)
         found = self.dense_attention(last)
-        value = self.project(found.tokens).transpose(1, 2).unflatten(2, found.grid)
-        return value, found.key
+        value = self.project(found.tokens) if found.features is None else found.features
+        return value.transpose(1, 2).unflatten(2, found.grid), found.key
 
 
 def quarters(depth: int) -> tuple[int, ...]:

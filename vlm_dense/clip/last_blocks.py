@@ -29,6 +29,7 @@ class LastBlocks:
         blocks: The last blocks, :class:`vlm_dense.clip.blocks.Block`.
         hidden_states: Index of a block -> (B, L, C), its output, for those that the part asked for.
         attention_maps: Index of a block -> (B, H, L, L), its attention weights (rows sum to 1), likewise.
+        regions: (B, H, W) labels of the regions of the images, int64, for a part that ``reads_regions``.
     """
 
     images: Tensor
@@ -41,6 +42,7 @@ class LastBlocks:
     blocks: Sequence[nn.Module] = ()
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
     attention_maps: dict[int, Tensor] = field(default_factory=dict)
+    regions: Tensor | None = None
 
 
 @dataclass
@@ -48,11 +50,13 @@ class DenseTokens:
     """Tokens of a map, before CLIP's last norm and projection.
 
     Attributes:
-        tokens: (B, h * w, C), in rows; no class token.
+        tokens: (B, h * w, C), in rows; no class token. None where ``features`` are given.
         grid: (h, w), the patches' own or another one (that of a second backbone, say).
         key: (B, h * w, C) keys for MaskCLIP's key smoothing; None if there are none.
+        features: (B, h * w, D), projected by the part itself.
     """
 
-    tokens: Tensor
+    tokens: Tensor | None
     grid: tuple[int, int]
     key: Tensor | None = None
+    features: Tensor | None = None

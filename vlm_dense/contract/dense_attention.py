@@ -20,17 +20,19 @@ class DenseAttention(nn.Module):
     ``path``, as :class:`ValueAttention` does.
 
     Attributes:
-        num_blocks: Last blocks of the tower that the part takes over.
+        num_blocks: Last blocks of the tower that the part takes over; None: all.
         hidden_states: Indices of earlier blocks with outputs it reads; from 0, in front of the last ``num_blocks``.
         attention_maps: Indices of earlier blocks with attention weights it reads.
         reads_classes: It calls ``last.classify``, so the task has to give a classifier.
+        reads_regions: It reads ``last.regions``, so the task has to give them.
         gives_keys: Its :class:`DenseTokens` hold keys, for MaskCLIP's key smoothing.
     """
 
-    num_blocks: int = 1
+    num_blocks: int | None = 1
     hidden_states: tuple[int, ...] = ()
     attention_maps: tuple[int, ...] = ()
     reads_classes: bool = False
+    reads_regions: bool = False
     gives_keys: bool = False
 
     def forward(self, last: LastBlocks) -> DenseTokens:

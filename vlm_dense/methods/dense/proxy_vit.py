@@ -12,7 +12,7 @@ from vlm_dense.clip.image_tower import resize_positions
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 
-FEATURES = ('norm', 'query', 'key', 'value')
+FEATURES = ('norm', 'query', 'key', 'value', 'query_key')
 
 
 @MODELS.register_module()
@@ -25,8 +25,9 @@ class ProxyViT(nn.Module):
             random, for weights that come with a checkpoint of the whole model.
         positions: How positions fit images of other sizes: ``'dino'``, DINO's rule, or ``'timm'``, which resizes with
             antialiasing.
-        feature: ``'norm'``, tokens after the last norm, or ``'query'``, ``'key'`` or ``'value'`` of the last block, all
-            heads behind each other; the latter with DINO's rule of positions.
+        feature: ``'norm'``, tokens after the last norm; ``'query'``, ``'key'`` or ``'value'`` of the last block, all
+            heads behind each other, or ``'query_key'``, the sum of queries and keys. All but ``'norm'`` need DINO's
+            rule of positions.
         **kwargs: Of ``timm.create_model``.
 
     Raises:
@@ -72,5 +73,6 @@ class ProxyViT(nn.Module):
         tokens = vit.norm_pre(tokens + resize_positions(vit.pos_embed[0], grid, 'dino'))
         if self.feature == 'norm':
             return vit.norm(vit.blocks(tokens))
-        last, which = vit.blocks[-1], FEATURES.index(self.feature) - 1
-        return last.attn.qkv(last.norm1(vit.blocks[:-1](tokens))).chunk(3, dim=-1)[which]
+        last = vit.blocks[-1]
+        query, key, value = last.attn.qkv(last.norm1(vit.blocks[:-1](tokens))).chunk(3, dim=-1)
+        return dict(query=query, key=key, value=value, query_key=query + key)[self.feature]
