@@ -147,8 +147,8 @@ class CorrCLIPAttention(DenseAttention):
         """
         masks = _one_hot(labels, labels.unique()[1:]).to(features.dtype)
         means = F.normalize(masks @ features / masks.sum(dim=1, keepdim=True), dim=1)
-        likeness = means @ means.T
-        distances = likeness.max() - likeness
+        similarity = means @ means.T
+        distances = similarity.max() - similarity
         linked, cluster = distances <= self.distance, torch.arange(len(means), device=features.device)
         for _ in range(len(means)):  # the least member goes round each connected component
             spread = torch.where(linked, cluster[None], len(means)).amin(dim=1).minimum(cluster)
@@ -184,6 +184,11 @@ class CorrCLIPAttention(DenseAttention):
             block (B, most R, C), of which an image with fewer regions uses the first.
         """
         depth, count = len(last.blocks), max(len(m) for m in masks)
+        if not isinstance(last.blocks[0], Block) or last.patches.start == 0:
+            raise ConfigError(
+                "CorrCLIPAttention copies the class token for each region and masks the attention of open_clip's own "
+                "blocks; this tower has no class token or other blocks. Choose a ViT of CLIP, such as 'ViT-B-16'."
+            )
         middle = self.middle or _MIDDLE.get(depth, depth - 4)
         if not 0 < middle <= depth - 2:
             raise ConfigError(
@@ -209,9 +214,10 @@ class CorrCLIPAttention(DenseAttention):
         """Values of tokens (B, L, C) mixed by weights (B, N, N) in another grid, through the output projection."""
 
         def path(block: Block, x: Tensor) -> Tensor:
-            value = block.attn.project(block.ln_1(x))[2][:, last.patches]
+            value = block.qkv(x)[2].transpose(1, 2).flatten(2)[:, last.patches]  # of all heads
             maps = F.interpolate(value.mT.unflatten(2, last.grid), grid, mode='bilinear', align_corners=False)
-            return block.attn.out_proj(weights.to(value.dtype) @ maps.flatten(2).mT)
+            mixed = weights.to(value.dtype) @ maps.flatten(2).mT
+            return block.output(mixed.unflatten(-1, (block.num_heads, -1)).transpose(1, 2))
 
         return last.blocks[-1](tokens, path=path)
 
@@ -388,7 +394,7 @@ class RegionFiles:
         if not path.is_file():
             raise DataError(
                 f'RegionFiles: no regions of {meta["img_path"]} at {path}. Make them with a class-agnostic '
-                "segmentation as SAM 2, one label a pixel, and set model.regions=dict(type='vlm_dense.RegionFiles', folder=DIR)."
+                'segmentation as SAM 2, one label a pixel, and name their folder, model.regions.folder=DIR.'
             )
         try:
             if path.suffix == '.npz':
@@ -403,7 +409,7 @@ class RegionFiles:
 
 @MODELS.register_module()
 class ColourRegions:
-    """Regions of one colour, for drawn images: connected pixels whose colour falls into the same bin.
+    """Regions of one colour, for drawn images: connected pixels with colours in the same bin.
 
     Args:
         bins: Number of bins of each channel.
