@@ -109,6 +109,15 @@ def test_the_text_tower_is_one_graph(frozen, chunk_size, groups):
     assert check(lambda e, p: tower.encode(e, eot, prefix=p), [[own, prefix]], parameters) == 1
 
 
+@pytest.mark.parametrize('text', [dict(no_causal_mask=True), dict(no_causal_mask=True, pool_type='last')])
+def test_a_text_tower_that_reads_the_whole_context_is_one_graph(text):
+    arch = dict(vit(embed_dim=24, text=dict(context_length=16, vocab_size=64, layers=3, **text)), custom_text=True)
+    tower = TextTower(arch, frozen=False, chunk_size=3)
+    own, eot = prompts()
+    prefix = torch.randn(2, 4, 32, requires_grad=True)
+    assert check(lambda e, p: tower.encode(e, eot, prefix=p), [[own, prefix]], [prefix]) == 1
+
+
 @torch.no_grad()
 def test_the_text_tower_takes_names_of_any_length():
     """The number of names is part of a graph: its chunks are a loop."""

@@ -57,6 +57,9 @@ TINY = {
     'pipelines': [
         ('camvid --files 2 --images 16 --batch 4', ['camvid: 480 x 360 px', 'RandomCrop', 'PackSegInputs']),
     ],
+    'text_kinds': [
+        ('--archs ViT-B-16 ViT-L-14-CLIPA --layers 1 --classes 2 --repeats 1', ['| no, last | full context'])
+    ],
     'text_tower': [('--classes 3 --repeats 1', ['plain 77-token pass', 'gradient of the context'])],
     'whole_training': [(f'--cfg-options {SHORT} val_dataloader.dataset.num_scenes=2', ['strips', 'the first loss'])],
 }

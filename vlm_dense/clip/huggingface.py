@@ -53,6 +53,7 @@ class HuggingFaceBlocks(nn.Module):
         """Type of the weights."""
         return next(self.model.parameters()).dtype
 
+    @torch.compiler.disable  # the hooks; transformers compiles its models by itself
     def forward(
         self, x: Tensor, lengths: Tensor, edit: Callable[[Tensor, int], Tensor] | None = None, every: bool = False
     ) -> Tensor:
@@ -64,7 +65,7 @@ class HuggingFaceBlocks(nn.Module):
             edit: Function of the hidden states (N, L, width) and the index of a block, applied in front of each.
             every: All tokens (N, L, width) instead of the pooled ones.
         """
-        length = x.shape[1] if torch.compiler.is_compiling() else int(lengths.max())
+        length = int(lengths.max())
         mask = (torch.arange(length) < lengths.cpu()[:, None]).long().to(x.device)
         hooks = []
         if edit is not None:

@@ -128,7 +128,8 @@ def verify(image_tower: ImageTower, text_tower: TextTower, reference: nn.Module)
         name = f'image features at {larger.shape[2]} x {larger.shape[3]} px'
         yield check(name, image_tower.encode(larger, ('global',)).global_, theirs, image)
     ids = text_tower.tokenize(list(TEXTS))
-    yield check('text features', text_tower.encode_tokens(ids), reference.encode_text(_padded(ids, reference)), text)
+    theirs = reference.encode_text(_padded(ids, reference, text_tower))
+    yield check('text features', text_tower.encode_tokens(ids), theirs, text)
 
     def broken(what: str) -> Callable[[], str]:
         return lambda: f'{what} Please report it with the name of the weights.'
@@ -153,10 +154,10 @@ def verify(image_tower: ImageTower, text_tower: TextTower, reference: nn.Module)
     yield check('the map of a window of one patch', own.flatten(2).mT[:, 0], part, image)
 
 
-def _padded(ids: Tensor, reference: nn.Module) -> Tensor:
+def _padded(ids: Tensor, reference: nn.Module, text_tower: TextTower) -> Tensor:
     """Token ids at the length that the reference wants."""
     length = getattr(reference, 'context_length', None) or reference.text.context_length
-    return F.pad(ids, (0, length - ids.shape[1]))
+    return F.pad(ids, (0, length - ids.shape[1]), value=text_tower.tokenizer.padding)
 
 
 def _one_patch(visual: nn.Module, tower: ImageTower, window: Tensor) -> Tensor:

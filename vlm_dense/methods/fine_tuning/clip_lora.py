@@ -158,7 +158,8 @@ def chosen(tower: nn.Module, patterns: Sequence[str], owner: str) -> dict[str, _
             some = (
                 f'Its maps are {", ".join(list(maps)[:6])}, ... of {len(maps)}.'
                 if maps
-                else 'It has none; those of a ResNet are in its attention pool, attnpool=True.'
+                else 'It has none that can be updated: those of a ResNet are in its attention pool, attnpool=True, and '
+                "a text tower of Hugging Face's has blocks of transformers; text_patterns=() leaves it as it is."
             )
             raise ConfigError(
                 f'{owner}: no linear map of the {type(tower).__name__} matches {pattern!r}. {some} '

@@ -46,6 +46,8 @@ class ZeroShotPrompt(TextPrompt):
             :func:`~vlm_dense.vocabulary.templates.read_templates`.
         separators: Characters of names that become spaces, as ``'_'``.
         lowercase: Names are written in lower case.
+        truncate: Cut sentences that are longer than the tower's context, of which some have 16 or 32 tokens; else they
+            are refused.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class ZeroShotPrompt(TextPrompt):
         separators: str = '',
         lowercase: bool = False,
         init_cfg: dict | None = None,
+        truncate: bool = False,
     ):
         super().__init__(class_names, text_tower, init_cfg)
         templates = as_templates(templates, 'ZeroShotPrompt')
@@ -64,7 +67,7 @@ class ZeroShotPrompt(TextPrompt):
         names = [name.translate(spaces) for name in self.class_names]
         names = [name.lower() for name in names] if lowercase else names
         sentences = [t.format(name) for name in names for t in self.templates]
-        self.register_buffer('token_ids', text_tower.tokenize(sentences), persistent=False)
+        self.register_buffer('token_ids', text_tower.tokenize(sentences, truncate), persistent=False)
 
     def forward(
         self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
