@@ -122,14 +122,11 @@ def step(run: Callable[[], Tensor]) -> Tensor:
 def compare(theirs: Callable[[], Tensor], ours: Callable[[], Tensor], repeats: int) -> tuple[float, float, float]:
     """Median seconds of both, in turn, and the largest difference over the largest entry."""
     ours()
-    times: tuple[list[float], list[float]] = [], []
-    for _ in range(repeats):
-        for kept, run in zip(times, (theirs, ours), strict=True):
-            spent, found = seconds(run)
-            kept.append(spent)
-            wanted = found if run is theirs else wanted
+    runs = [(seconds(theirs), seconds(ours)) for _ in range(repeats)]
+    (_, wanted), (_, found) = runs[-1]
     error = float((found - wanted).abs().max() / wanted.abs().max())
-    return statistics.median(times[0]), statistics.median(times[1]), error
+    plain, here = (statistics.median(run[way][0] for run in runs) for way in (0, 1))
+    return plain, here, error
 
 
 def measure(arch: str, classes: int, repeats: int, layers: int | None) -> float:
