@@ -73,6 +73,7 @@ class TextTower(BaseModule):
 
     Attributes:
         context_length: The most tokens of a sequence, prefix included.
+        longest: What ``context_length`` can be at most.
         kind: What the tower reads; says which savings are exact in it.
 
     Examples:
@@ -172,6 +173,7 @@ class TextTower(BaseModule):
 
     def _check_length(self, most: int) -> None:
         """Refuse a context that is longer than the tower's, or shorter where the tower reads all of it."""
+        self.longest = most
         if not 2 <= self.context_length <= most:
             raise ConfigError(
                 f"context_length must lie between 2 and the {most} rows of the text tower's table of positions, "
@@ -540,7 +542,8 @@ class TextTower(BaseModule):
     def _too_long(self, length: int) -> ClassNamesError:
         return ClassNamesError(
             f'the longest prompt has {length} tokens (start, context, class name and end), but the text tower has '
-            f'{self.context_length} positions. Shorten the class name or the context, or raise context_length.'
+            f'{self.context_length} positions. Shorten the class name or the context'
+            + (f', or raise context_length, up to {self.longest}.' if self.context_length < self.longest else '.')
         )
 
     def _check(

@@ -195,7 +195,7 @@ class LearnedContext(TextPrompt):
         except ClassNamesError as error:
             raise ClassNamesError(
                 f'{type(self).__name__}: {error} The context takes {max(before, self.num_contexts)} of them; the limit '
-                f"is text_encoder's context_length, up to 77 for CLIP."
+                f"is text_encoder's context_length, at most {text_tower.longest} here."
             ) from error
         return ids[:, : int(text_tower.find_eot(ids).max()) + 1], lengths
 

@@ -46,7 +46,7 @@ class DenseCLIPPrompt(TextPrompt):
             raise ClassNamesError(
                 f'DenseCLIPPrompt: num_contexts + name_length = {num_contexts} + {name_length} tokens do not fit the '
                 f"text tower's context_length of {text_tower.context_length}. Raise the tower's context_length (up to "
-                f'77 for CLIP) or use fewer contexts.'
+                f'{text_tower.longest}) or use fewer contexts.'
             )
         try:
             token_ids = text_tower.tokenizer(list(self.class_names), name_length)
