@@ -64,7 +64,8 @@ class Tokenizer:
                 every = 'start and end included' if self.start else 'end included'
                 raise ClassNamesError(
                     f'{texts[index] if texts else list(own)!r} has {len(own) + context_length - room} tokens, {every}; '
-                    f'the text context takes {context_length}. Shorten it, or raise context_length if the tower has more.'
+                    f'the text context takes {context_length}. Shorten it, or raise '
+                    'context_length if the tower has more.'
                 )
             tokens = [*self.start, *own[: max(0, room)], *self.end]
             row[: len(tokens)] = torch.tensor(tokens)
