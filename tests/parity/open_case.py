@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pytest
 import torch
 from dense_case import image_of
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
-from official import Case, array, integers
+from official import Case, integers
+from timm.models import _registry
 from torch import Tensor, nn
 
 MEAN, STD = (122.7709383, 116.7460125, 104.09373615), (68.5005327, 66.6321579, 70.32316305)
@@ -56,4 +60,9 @@ def check_gradients(case: Case, gradients: dict[str, Tensor], steps: dict[str, i
         case.check_grad(f'grad/{key}', gradients[key].flatten()[:: steps[key]])
 
 
-__all__ = ['array', 'check_gradients', 'every', 'first_names', 'images_of', 'labels_of', 'probabilities', 'samples_of']
+def cut_convnext(depths: Sequence[int], dims: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of a trunk of timm that has these sizes, as long as ``monkeypatch`` lasts."""
+    entry = _registry._model_entrypoints['convnext_base']
+    cut = dict(depths=tuple(depths), dims=tuple(dims))
+    monkeypatch.setitem(_registry._model_entrypoints, 'convnext_base', lambda **kwargs: entry(**{**cut, **kwargs}))
+    return 'convnext_base'

@@ -62,9 +62,45 @@ def cat_seg(names=NAMES, **options):
     return MODELS.build(ConfigDict(dict(own, **options)))
 
 
+RESNET = resnet(embed_dim=16, text=dict(layers=1))
+
+
+def sed(names=NAMES, **options):
+    head = dict(
+        hidden_dim=16,
+        decoder_dims=[16, 8, 8],
+        image_dims=[4, 4, 4],
+        cost_dims=[4, 4, 4],
+        num_heads=2,
+        kernel_size=[3, 3, 3],
+        pooling=1,
+    )
+    head.update(options.pop('head', {}))
+    own = dict(
+        type='vlm_dense.SED',
+        class_names=names,
+        backbone=dict(type='vlm_dense.CLIPTower', arch=RESNET, norm_eval=True),
+        text_encoder=dict(type='vlm_dense.TextTower', arch=RESNET),
+        text_prompt=dict(type='vlm_dense.TemplateVariantsPrompt', templates=['a {}.', 'a drawing of a {}.']),
+        decode_head=head,
+        clip_resolution=64,
+        test_cfg=dict(mode='whole'),
+    )
+    torch.manual_seed(0)
+    return MODELS.build(ConfigDict(dict(own, **options)))
+
+
+BUILD = dict(cat_seg=cat_seg, sed=sed)
+
+
 @pytest.fixture(scope='module')
-def model():
-    return cat_seg().eval()
+def models():
+    return {name: build().eval() for name, build in BUILD.items()}
+
+
+@pytest.fixture(scope='module')
+def model(models):
+    return models['cat_seg']
 
 
 def images(number: int = 2, size: tuple[int, int] = (32, 32)) -> torch.Tensor:
@@ -83,11 +119,13 @@ def logits(model, x=None) -> torch.Tensor:
     return model._forward(images() if x is None else x)
 
 
-def test_names_replaced_and_put_back_give_the_maps_of_a_model_built_for_them(model):
+@pytest.mark.parametrize('name', BUILD)
+def test_names_replaced_and_put_back_give_the_maps_of_a_model_built_for_them(name, models):
+    model = models[name]
     before = logits(model)
     view = view_of(model)
     view.set_class_names(OTHER)
-    built = cat_seg(OTHER).eval()
+    built = BUILD[name](OTHER).eval()
     built.load_state_dict(model.state_dict())
     torch.testing.assert_close(logits(view), logits(built), rtol=0, atol=0)
     assert view.num_classes == view.decode_head.num_classes == 4
@@ -95,15 +133,18 @@ def test_names_replaced_and_put_back_give_the_maps_of_a_model_built_for_them(mod
     torch.testing.assert_close(logits(view), before, rtol=0, atol=0)
 
 
-def test_classes_do_not_depend_on_their_order_nor_images_on_their_batch(model):
+@pytest.mark.parametrize('name', BUILD)
+def test_classes_do_not_depend_on_their_order_nor_images_on_their_batch(name, models):
+    model = models[name]
     view = view_of(model)
     view.set_class_names(NAMES[::-1])
     torch.testing.assert_close(logits(view).flip(1), logits(model))
     torch.testing.assert_close(logits(model)[1:], logits(model, images()[1:]))
 
 
-def test_a_few_classes_at_a_time_give_the_same_logits(model):
-    view = view_of(model)
+@pytest.mark.parametrize('name', BUILD)
+def test_a_few_classes_at_a_time_give_the_same_logits(name, models):
+    view = view_of(models[name])
     view.set_class_names([f'thing {i}' for i in range(7)])
     whole = logits(view)
     view.decode_head.chunk_size = 4
@@ -122,6 +163,33 @@ def test_of_many_classes_those_with_the_largest_cosine_go_on_in_each_image():
         view = view_of(model)
         view.set_class_names([model.class_names[k] for k in kept])
         torch.testing.assert_close(logits(view, images()[i : i + 1])[0], found[i, kept], rtol=1e-5, atol=1e-5)
+
+
+def test_classes_rejected_early_change_nothing_but_their_own_maps_where_all_could_go_on(models):
+    view = view_of(models['sed'])
+    view.set_class_names([f'thing {i}' for i in range(6)])
+    every = logits(view)
+    view.decode_head.top_k = 6
+    torch.testing.assert_close(logits(view), every, rtol=1e-5, atol=1e-6)
+    view.decode_head.top_k = 1
+    few = logits(view)
+    gone = (few == -1e4).flatten(2).all(2)
+    assert gone.any() and not gone.all(1).any()
+    torch.testing.assert_close(few[1:], logits(view, images()[1:]), rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        probabilities = view.predict(images()[:1], samples(1))[0].seg_logits.data
+    assert not probabilities[gone[0]].any() and probabilities[~gone[0]].flatten(1).any(1).all()
+
+
+def test_synonyms_are_averaged_in_each_template(models):
+    view, alone = view_of(models['sed']), view_of(models['sed'])
+    view.set_class_names([['house', 'building'], 'dog'])
+    both = view.text_side.class_embeddings()
+    alone.set_class_names(['house', 'building', 'dog'])
+    found = alone.text_side.class_embeddings()
+    wanted = torch.stack([F.normalize(found[:, 0] + found[:, 1], dim=-1), found[:, 2]], dim=1)
+    assert both.shape == (2, 2, 16)
+    torch.testing.assert_close(both, wanted)
 
 
 @pytest.mark.parametrize('attention', ['linear', 'full'])
@@ -187,9 +255,12 @@ PROMPTS = {
 }
 
 
-@pytest.mark.parametrize('name', PROMPTS)
-def test_any_prompt_trains_and_treats_each_image_by_itself(name):
-    model = cat_seg(**PROMPTS[name]).train()
+OF_A_RESNET = [name for name in PROMPTS if name not in ('both towers', 'image')]
+
+
+@pytest.mark.parametrize(('kind', 'name'), [*(('cat_seg', x) for x in PROMPTS), *(('sed', x) for x in OF_A_RESNET)])
+def test_any_prompt_trains_and_treats_each_image_by_itself(kind, name):
+    model = BUILD[kind](**PROMPTS[name]).train()
     sum(v for k, v in model.loss(images(), samples()).items() if 'loss' in k).backward()
     learned = [p for n, p in model.named_parameters() if 'prompt' in n]
     assert learned and any(p.grad is not None and p.grad.any() for p in learned)
@@ -282,6 +353,17 @@ BAD = {
         "Use 'vlm_dense.CLIPViT'",
     ),
 }
+
+
+def test_sed_refuses_a_tower_without_four_strides_and_a_rejection_of_all():
+    tower = dict(type='vlm_dense.CLIPViT', arch=ARCH, head=True)
+    text = dict(type='vlm_dense.TextTower', arch=ARCH)
+    with pytest.raises(ConfigError, match='strides 4, 8, 16 and 32, found 3 maps'):
+        sed(backbone=tower, text_encoder=text)
+    with pytest.raises(ConfigError, match='top_k must be at least 1'):
+        sed(head=dict(top_k=0))
+    with pytest.raises(ConfigError, match='joins a map of'):
+        logits(sed(clip_resolution=(64, 72)))
 
 
 @pytest.mark.parametrize('name', BAD)

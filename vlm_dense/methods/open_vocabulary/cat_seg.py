@@ -390,19 +390,8 @@ class CATSeg(CostVolumeSegmentor):
 
     def _read_official(self, state_dict: dict, prefix: str, *args) -> None:
         """Read the official release."""
-        theirs = f'{prefix}sem_seg_head.predictor.'
-        for key in list(state_dict):
-            name = key.removeprefix(prefix)
-            if key.startswith(theirs):
-                name = key.removeprefix(theirs)
-                if name.endswith(('.attn_mask', 'clip_model.logit_scale')) or name == 'clip_model.attn_mask':
-                    del state_dict[key]
-                    continue
-                name = name.replace('clip_model.visual.', 'backbone.', 1).replace('clip_model.', 'text_encoder.', 1)
-                if name.startswith('transformer.'):
-                    name = f'decode_head.{name.removeprefix("transformer.")}'
-            elif name.startswith(('upsample1.', 'upsample2.')):
-                name = f'decode_head.{name}'
-            state_dict[prefix + name] = state_dict.pop(key)
+        super()._read_official(state_dict, prefix)
+        for key in [key for key in state_dict if key.startswith((f'{prefix}upsample1.', f'{prefix}upsample2.'))]:
+            state_dict[f'{prefix}decode_head.{key.removeprefix(prefix)}'] = state_dict.pop(key)
         for name in ('backbone', 'text_encoder'):
             rename_projections(state_dict, getattr(self, name), f'{prefix}{name}.')

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.contract.text_side import TextSide
 from vlm_dense.errors import ConfigError
+from vlm_dense.registry import MODELS, registered
 from vlm_dense.segmentation.inference import BatchedInference
 from vlm_dense.segmentation.postprocess import PostProcess
 from vlm_dense.segmentation.steps import ClassMaps, OriginalSize
@@ -180,8 +181,18 @@ class Up(nn.Module):
         self.conv = _DoubleConv(in_channels + own, channels)
 
     def forward(self, x: Tensor, image: Tensor, own: Tensor | None, classes: int) -> Tensor:
-        """(B K, C, h, w), the image's (B, c, 2 h, 2 w) and the classes' (B K, c, 2 h, 2 w) to (B K, C', 2 h, 2 w)."""
+        """(B K, C, h, w), the image's (B, c, 2 h, 2 w) and the classes' (B K, c, 2 h, 2 w) to (B K, C', 2 h, 2 w).
+
+        Raises:
+            ConfigError: the map of the image has another size.
+        """
         x, (first, *rest) = self.up(x), self.conv.double_conv
+        if image.shape[2:] != x.shape[2:]:
+            raise ConfigError(
+                f'A step of the decoder joins a map of {tuple(x.shape[2:])}, but that of the tower is '
+                f'{tuple(image.shape[2:])}. Choose a tower with the strides that the decoder needs, and a '
+                'clip_resolution that is a multiple of the largest.'
+            )
         ends = x.shape[1], x.shape[1] + image.shape[1]
         found = F.conv2d(x, first.weight[:, : ends[0]], padding=1)
         found = found + repeated(F.conv2d(image, first.weight[:, ends[0] : ends[1]], padding=1), classes)
@@ -355,8 +366,9 @@ class CostVolumeSegmentor(BatchedInference, EncoderDecoder):
         raise NotImplementedError
 
     def _prompt_names(self, classes: Sequence[Aliases]) -> list[str]:
-        """What the prompt makes of several names of a class: here the first of them."""
-        return [names[0] for names in classes]
+        """One string a class: its first name; all, where the prompt has a ``separator`` at which it splits them."""
+        separator = getattr(registered(MODELS, self._prompt_cfg['type']), 'separator', None)
+        return [names[0] if separator is None else separator.join(names) for names in classes]
 
     @property
     def text_side(self) -> TextSide:
@@ -428,4 +440,18 @@ class CostVolumeSegmentor(BatchedInference, EncoderDecoder):
     # --- checkpoints ------------------------------------------------------------------------------------------
 
     def _read_official(self, state_dict: dict, prefix: str, *args) -> None:
-        """Give weights of the official release the names that they have here."""
+        """Give weights of the official release, which builds upon detectron2, the names that they have here."""
+        theirs = f'{prefix}sem_seg_head.predictor.'
+        for key in [key for key in state_dict if key.startswith(theirs)]:
+            value, name = state_dict.pop(key), key.removeprefix(theirs)
+            if name.endswith('attn_mask') or name == 'clip_model.logit_scale':
+                continue
+            for old, new in _OFFICIAL.items():
+                if name.startswith(old):
+                    state_dict[f'{prefix}{new}{name.removeprefix(old)}'] = value
+                    break
+            else:
+                state_dict[key] = value
+
+
+_OFFICIAL = {'clip_model.visual.': 'backbone.', 'clip_model.': 'text_encoder.', 'transformer.': 'decode_head.'}
