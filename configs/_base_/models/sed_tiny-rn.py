@@ -1,4 +1,4 @@
-# SED on the bundled tiny-rn, whose statistics stay as they are, and small images.
+# SED on the bundled tiny-rn with its statistics as they are, and small images.
 _base_ = './sed_convnext-b.py'
 
 clip = dict(arch='tiny-rn', pretrained='bundled')
