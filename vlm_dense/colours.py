@@ -10,6 +10,7 @@ from PIL import Image
 
 _EXPECTED = {
     'background': (120, 120, 120),
+    'no data': (30, 30, 30),
     'empty background': (120, 120, 120),
     'sky': (90, 170, 230),
     'cloud': (200, 220, 240),

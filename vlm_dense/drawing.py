@@ -33,6 +33,7 @@ def draw_rows(
     legend: Sequence[tuple[str, Sequence[int]]] = (),
     title: str = '',
     tile: int = 256,
+    note: str = '',
 ) -> Image.Image:
     """One image: a row of tiles per sample, column titles above, class names and their colours below.
 
@@ -42,6 +43,7 @@ def draw_rows(
         legend: (name, RGB) of each class shown.
         title: Line at the top.
         tile: Side of a tile in pixels.
+        note: A warning above all, wrapped.
     """
     gap, line = 6, 22
     font = ImageFont.load_default(15)
@@ -53,14 +55,18 @@ def draw_rows(
             x, y = gap, y + line
         boxes.append((x, y, name, rgb))
         x += step
-    top = (line if title else 0) + line
+    head = wrapped(note, font, width - 2 * gap)
+    above = line * len(head)
+    top = above + (line if title else 0) + line
     fitted = [[_fit(image, tile, smooth=c == 0) for c, image in enumerate(row)] for row in rows]
     bottom = top + sum(max(image.shape[0] for image in row) + gap for row in fitted)
     height = bottom + (y + line + gap if boxes else 0)
     canvas = Image.new('RGB', (width, height), _PAPER)
     draw = ImageDraw.Draw(canvas)
+    for i, text in enumerate(head):
+        draw.text((gap, 3 + i * line), text, _WARNING, font)
     if title:
-        draw.text((gap, 3), title, _INK, font)
+        draw.text((gap, above + 3), title, _INK, font)
     for c, name in enumerate(columns):
         draw.text((gap + c * (tile + gap), top - line + 2), name, _INK, font)
     for row in fitted:

@@ -57,6 +57,11 @@ class ZeroShotComparisonHook(Hook):
         """Test the trained model."""
         trained = evaluate(runner)
         runner.logger.info(f'After training: {_line(trained)} (zero-shot: {_line(self.zero_shot)})')
+        if trained == self.zero_shot and min(trained.values(), default=100) < 100:
+            runner.logger.warning(
+                'Nothing was learned: after training the metrics are those of hand-written prompts without it. '
+                'Training was too short or its rate too low, or the images are none that this CLIP can tell apart.'
+            )
 
 
 @HOOKS.register_module()

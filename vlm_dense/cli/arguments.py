@@ -51,6 +51,8 @@ PROGRAMS = {
 """Name in the command ``vlm-dense`` -> module of this folder, and file of ``tools/``."""
 EXPORTED = ('.onnx', '.pt2')
 """Endings of the files that the program ``export`` writes."""
+VIDEOS = ('.mp4', '.mov', '.avi', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
+"""Endings of the files that ``segment`` and ``detect`` take as videos."""
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 KEPT = 'Finished results are kept; the same command continues.'  # of a comparison that was interrupted
 
@@ -221,6 +223,17 @@ def class_list(words: Sequence[str] | None) -> list[str] | str | None:
         return words[0]
     names = [name.strip() for text in words or () for name in text.split(',')]
     return [name for name in names if name] if words else None
+
+
+def images_and_videos(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The paths of videos, which are read frame by frame, apart from all others."""
+    found = [[], []]
+    for path in paths:
+        for one in (
+            sorted(glob.glob(path, recursive=True)) if not os.path.exists(path) and '://' not in path else [path]
+        ):
+            found[one.lower().endswith(VIDEOS) and os.path.isfile(one)].append(one)
+    return found[0], found[1]
 
 
 IMAGES = 'image files, folders, globs (in quotes) or URLs'

@@ -16,7 +16,7 @@ def parser() -> arguments.Parser:
     parser = arguments.Parser('check-data', __doc__)
     arguments.add_config(parser)
     arguments.add_data(parser)
-    parser.add_argument('--out', default='work_dirs/check_data', metavar='DIR', help='for images (%(default)s)')
+    parser.add_argument('--out', metavar='DIR', help='for images (work_dirs/check_data/<config>)')
     parser.add_argument('--samples', type=arguments.positive, default=6, help='in each image (%(default)s)')
     parser.add_argument('--show', type=arguments.positive, default=10, help='faults that are listed (%(default)s)')
     arguments.add_config_arguments(parser)

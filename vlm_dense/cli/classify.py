@@ -75,6 +75,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = inferencer(images, batch_size=args.batch_size, out_dir=args.out)
         names = [source_name(image, i) for i, image in enumerate(images)]
         report(names, found, args.top)
+        if 'note' in found:
+            words = [*args.image, '--classes', *found['classes'], '--model', 'clip_vit-b16']
+            command = arguments.as_typed('classify', words)
+            print(f'{found["note"]} With a CLIP that was trained on photographs (350 MB, loaded once):\n  {command}')
         write(
             [
                 dict(image=name, label=one['label'], name=one['name'], score=one['score'], scores=_by_name(one, found))

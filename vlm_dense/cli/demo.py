@@ -80,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.environ['GRADIO_TEMP_DIR'] = os.path.join(folder, 'uploads')  # of this page alone, and gone with it
         page = build_page(chosen_models(args), draw_examples(folder), args.concurrency, args.waiting)
         try:
-            launch(page, args.port)
+            launch(page, args.port, prevent_thread_lock=True, quiet=True)
+            print(f'The page is at {page.local_url}  (Ctrl-C ends it)', flush=True)
+            page.block_thread()
         except OSError as error:  # gradio's words name the ports
             raise ConfigError(f'The page cannot be served: {error} Choose another --port.') from error

@@ -1,6 +1,7 @@
 """Detect objects in images with a detector that was trained.
 
 vlm-dense detect photo.jpg --model denseclip_mask-rcnn_r50_coco --weights epoch_12.pth
+vlm-dense detect clip.mp4 --model my_config.py --weights epoch_12.pth      # a video, with the extra video
 vlm-dense detect photos/ --model my_config.py --weights work_dirs/my_config/epoch_12.pth --threshold 0.5
 
 The folder of --out gets vis/*.png, the images with what was found, and preds/*.json: labels, scores, boxes (x1 y1 x2
@@ -22,7 +23,7 @@ from vlm_dense.libraries import need_mmdet
 def parser() -> arguments.Parser:
     """The arguments."""
     parser = arguments.Parser('detect', __doc__)
-    parser.add_argument('image', nargs='+', help=arguments.IMAGES)
+    parser.add_argument('image', nargs='+', help=f'{arguments.IMAGES}; videos')
     parser.add_argument(
         '--model',
         action=arguments.ConfigFile,
@@ -44,6 +45,7 @@ def parser() -> arguments.Parser:
     parser.add_argument('--batch-size', type=arguments.positive, default=1, help='images at a time (%(default)s)')
     parser.add_argument('--device', help='default: a GPU if there is one')
     arguments.add_max_pixels(parser)
+    arguments.add_json(parser)
     arguments.add_quiet(parser)
     return parser
 
@@ -51,7 +53,7 @@ def parser() -> arguments.Parser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     args = parser().parse_args(argv)
-    with user_errors():
+    with user_errors(), arguments.figures_to(args.json) as write:
         if not 0 <= args.threshold <= 1:
             raise ConfigError(f'--threshold is a score, from 0 to 1, found {args.threshold}.')
         arguments.existing_images(args.image)
@@ -59,25 +61,37 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.setup(args.quiet)
         from vlm_dense.inference import DetInferencer
         from vlm_dense.inference.images import file_names, image_list
+        from vlm_dense.inference.video import detect_video
 
-        images = image_list(args.image)
+        paths, videos = arguments.images_and_videos(args.image)
+        images = image_list(paths) if paths or not videos else []
         inferencer = DetInferencer(
             args.model,
             args.weights,
             args.device,
-            len(images) > 1 and not args.quiet,
+            not args.quiet,
             max_pixels=args.max_pixels or None,
             classes=arguments.class_list(args.classes),
         )
-        result = inferencer(
-            images,
-            out_dir=args.out,
-            batch_size=args.batch_size,
-            pred_score_thr=args.threshold,
-            no_save_pred=False,
-        )
-    for name, found in zip(file_names(images), result['predictions'], strict=True):
-        report(os.path.join(args.out, '{}', name), found, result['classes'], args.threshold)
+        names, rows = file_names(images), []
+        if images:
+            result = inferencer(
+                images,
+                out_dir=args.out,
+                batch_size=args.batch_size,
+                pred_score_thr=args.threshold,
+                no_save_pred=False,
+            )
+            for name, found in zip(names, result['predictions'], strict=True):
+                report(os.path.join(args.out, '{}', name), found, result['classes'], args.threshold)
+                rows.append(dict(found, image=name, names=[result['classes'][k] for k in found['labels']]))
+        for path in videos:
+            found = detect_video(inferencer, path, args.out, args.batch_size, args.threshold)
+            print(f'{found["files"]["vis"]}  ({found["frames"]} frames; all: {found["files"]["preds"]})')
+            objects = dict(zip(found['classes'], found['objects'], strict=True))
+            print('\n'.join(f'  {count:6}  {name}' for name, count in objects.items() if count))
+            rows.append(dict(found['files'], frames=found['frames'], objects=objects))
+        write(rows)
 
 
 def report(place: str, found: dict, classes: Sequence[str], threshold: float) -> None:

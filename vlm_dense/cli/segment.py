@@ -5,6 +5,8 @@ vlm-dense segment photos/ --classes sky road car --arch ViT-L-14 --pretrained la
 vlm-dense segment scene.png --classes "empty background" circle star      # bundled model, drawn shapes only
 vlm-dense segment photo.jpg --classes sky road car --method naclip --arch ViT-B-16 --pretrained openai
 vlm-dense segment scene.png --classes "empty background" circle star --method maskclip naclip lposs
+vlm-dense segment clip.mp4 --classes sky road car --model maskclip_vit-b16 # a video, with the extra video
+vlm-dense segment map.tif --window 1024 --classes field forest water       # a GeoTIFF, with the extra geo
 vlm-dense segment photo.jpg --model maskclip.onnx                          # a file of vlm-dense export
 vlm-dense segment photo.jpg --model denseclip_own-masks --weights work_dirs/denseclip_own-masks/best_mIoU_iter_400.pth
 """
@@ -28,12 +30,19 @@ if TYPE_CHECKING:
 def parser() -> arguments.Parser:
     """The arguments."""
     parser = arguments.Parser('segment', __doc__)
-    parser.add_argument('image', nargs='+', help=arguments.IMAGES)
+    parser.add_argument('image', nargs='+', help=f'{arguments.IMAGES}; videos')
     parser.add_argument(
         '--classes', nargs='+', metavar='NAME', help=f'{arguments.CLASSES} (default: those of the training)'
     )
     parser.add_argument('--out', default='work_dirs/segment', metavar='DIR', help='where to save (%(default)s)')
     arguments.add_model_arguments(parser)
+    parser.add_argument(
+        '--window',
+        type=arguments.positive,
+        metavar='PX',
+        help='segment by windows of this side, for GeoTIFFs and for images too large for memory',
+    )
+    parser.add_argument('--overlap', type=int, metavar='PX', help='of windows (default: an eighth of their side)')
     arguments.add_method_argument(parser, 'instead of --model; several are also drawn side by side')
     arguments.add_json(parser)
     arguments.add_quiet(parser)
@@ -48,6 +57,8 @@ def check(args: argparse.Namespace) -> None:
     """
     arguments.existing_images(args.image)
     check_model(args)
+    if args.window and args.method and len(args.method) > 1:
+        raise ConfigError('--window takes one method at a time.')
     own_names = args.weights or not (args.method or args.arch or args.model in (None, *free_names()))
     if not (args.classes or own_names):
         raise ClassNamesError('Expected names of what the image may show, found none. Give --classes sky road car.')
@@ -102,21 +113,69 @@ def main(argv: Sequence[str] | None = None) -> None:
         from vlm_dense.inference.images import image_list
 
         classes = arguments.class_list(args.classes)
-        progress = len(image_list(args.image)) > 1 and not args.quiet
+        paths, videos = arguments.images_and_videos(args.image)
+        if args.window or not paths:
+            model = build_method(args.method[0], args, not args.quiet) if args.method else build(args, not args.quiet)
+            rows = [segment_large(model, path, args, classes) for path in paths] if args.window else []
+            return write(rows + [segment_frames(model, path, args, classes) for path in videos])
+        images = image_list(paths)
+        progress = not args.quiet
         if args.method is None:
-            return write(report(build(args, progress)(args.image, classes, out_dir=args.out)))
+            model = build(args, progress)
+            result = model(images, classes, out_dir=args.out)
+            rows = report(result)
+            advise(result, args, 'maskclip_vit-b16')
+            return write(rows + [segment_frames(model, path, args, classes) for path in videos])
         methods, found = list(dict.fromkeys(args.method)), {}
         if len(methods) > 1:
-            images, sheets = zip(*side_by_side(args), strict=True)
-            claim(sheets, images)
+            claim([file for _, file in side_by_side(args, images)], images)
         rows = []
         for method in methods:
             folder = args.out if len(methods) == 1 else os.path.join(args.out, method)
-            found[method] = build_method(method, args, progress)(args.image, classes, out_dir=folder)
+            model = build_method(method, args, progress)
+            found[method] = model(images, classes, out_dir=folder)
             rows += [dict(row, method=method) for row in report(found[method])]
+            rows += [dict(segment_frames(model, path, args, classes, folder), method=method) for path in videos]
         if len(methods) > 1:
-            save_side_by_side(args, found)
+            save_side_by_side(args, images, found)
+        advise(found[methods[0]], args, f'{methods[0]}_vit-b16')
         write(rows)
+
+
+def segment_frames(model: SegInferencer, path: str, args: argparse.Namespace, classes, out: str | None = None) -> dict:
+    """Segment a video, and print its file and the share of each class in all frames."""
+    from vlm_dense.inference.video import segment_video
+
+    found = segment_video(model, path, out or args.out, classes)
+    print(f'{found["files"]["vis"]}  ({found["frames"]} frames)')
+    return _report_shares(found, args)
+
+
+def segment_large(model: SegInferencer, path: str, args: argparse.Namespace, classes) -> dict:
+    """Segment an image by windows, and print its files and the share of each class."""
+    from vlm_dense.inference.raster import segment_raster
+
+    overlap = args.window // 8 if args.overlap is None else args.overlap
+    found = segment_raster(model, path, args.out, classes, args.window, overlap)
+    width, height = found['size']
+    print(f'{found["files"]["vis"]}  ({width} x {height} px; labels: {found["files"]["pred"]})')
+    return _report_shares(found, args)
+
+
+def _report_shares(found: dict, args: argparse.Namespace) -> dict:
+    shares = dict(zip(found['classes'], found['shares'], strict=True))
+    for index, (name, share) in enumerate(shares.items()):
+        print(f'  {index:3}  {share:6.1%}  {name}')
+    advise(found, args, 'maskclip_vit-b16')
+    more = {key: found[key] for key in ('frames', 'size', 'note') if key in found}
+    return dict(found['files'], shares=shares, **more)
+
+
+def advise(result: dict, args: argparse.Namespace, model: str) -> None:
+    """Print the note of a result, and the command that segments the same with a large CLIP."""
+    if 'note' in result:
+        classes = arguments.as_typed('segment', [*args.image, '--classes', *result['classes'], '--model', model])
+        print(f'{result["note"]} With a CLIP that was trained on photographs (350 MB, loaded once):\n  {classes}')
 
 
 def report(result: dict) -> list[dict]:
@@ -124,41 +183,42 @@ def report(result: dict) -> list[dict]:
     from vlm_dense.inference.overlay import shares
 
     labels, files = result['predictions'], result['files']
+    note = dict(note=result['note']) if 'note' in result else {}
     if isinstance(files, dict):
         labels, files = [labels], [files]
     rows = []
     for one, paths in zip(labels, files, strict=True):
         found = dict(shares(one))
         named = {name: found.get(index, 0) for index, name in enumerate(result['classes'])}
-        rows.append(dict(paths, size=one.shape[::-1], shares=named))
+        rows.append(dict(paths, size=one.shape[::-1], shares=named, **note))
         print(f'{paths["vis"]}  ({one.shape[1]} x {one.shape[0]} px; labels: {paths["pred"]})')
         for index, (name, share) in enumerate(named.items()):
             print(f'  {index:3}  {share:6.1%}  {name}')
     return rows
 
 
-def side_by_side(args: argparse.Namespace) -> list[tuple[str, str]]:
+def side_by_side(args: argparse.Namespace, images: Sequence) -> list[tuple]:
     """Each image, and the output file for the labels of all methods beside it."""
-    from vlm_dense.inference.images import file_names, image_list
+    from vlm_dense.inference.images import file_names
 
-    images = image_list(args.image)
     folder = os.path.join(args.out, 'side_by_side')
-    return [(path, os.path.join(folder, f'{name}.png')) for path, name in zip(images, file_names(images), strict=True)]
+    return [
+        (image, os.path.join(folder, f'{name}.png')) for image, name in zip(images, file_names(images), strict=True)
+    ]
 
 
-def save_side_by_side(args: argparse.Namespace, found: dict[str, dict]) -> None:
+def save_side_by_side(args: argparse.Namespace, images: Sequence, found: dict[str, dict]) -> None:
     """Save an image with the labels of all methods for each image that was segmented."""
     from vlm_dense.inference.common import save
     from vlm_dense.inference.images import load_image
     from vlm_dense.inference.overlay import draw_side_by_side
 
-    images = side_by_side(args)
-    for i, (path, file) in enumerate(images):
+    for i, (source, file) in enumerate(side_by_side(args, images)):
         labels = {
             method: result['predictions'][i] if len(images) > 1 else result['predictions']
             for method, result in found.items()
         }
-        names = next(iter(found.values()))['classes']
-        image = load_image(path, args.max_pixels or None)
-        save(draw_side_by_side(image, labels, names).save, file)
+        names, note = (next(iter(found.values())).get(key, '') for key in ('classes', 'note'))
+        image = load_image(source, args.max_pixels or None)
+        save(draw_side_by_side(image, labels, names, note=note).save, file)
         print(file)

@@ -17,7 +17,7 @@ from vlm_dense.errors import ConfigError
 def parser() -> arguments.Parser:
     """The arguments."""
     parser = arguments.Parser('show-dataset', __doc__)
-    parser.add_argument('--out', default='shapes.png', help='file to write')
+    parser.add_argument('--out', default='work_dirs/show_dataset/shapes.png', help='file to write (%(default)s)')
     parser.add_argument('--domain', nargs='+', help='rows (default: all domains)')
     parser.add_argument('--label', default='shape', help='shape, colour or shape_colour')
     parser.add_argument('--classes', nargs='+', default=['all'], help='all, base, new or names')

@@ -140,7 +140,7 @@ class LoadImage(LoadImageFromFile):
         DataError: the file is missing, empty, cut short, no image, or has too many pixels.
     """
 
-    remedy = 'Replace it, or leave it out of ann_file.'
+    remedy = 'Replace it, or leave it out of the data.'
     """End of the message on a file that cannot be read."""
 
     def __init__(self, max_pixels: int | None = MAX_PIXELS, **kwargs):
@@ -241,7 +241,7 @@ class LoadMask(LoadAnnotations):
         except _BROKEN as error:
             raise DataError(
                 f'Mask {path} ({_size_of(path)}) cannot be read: it is empty, cut short or no image. Replace it, or '
-                'leave its image out of ann_file.'
+                'leave its image out of the data.'
             ) from error
         labels = results['gt_seg_map']
         if shape and labels.ndim < 2:  # mmseg drops a side of one pixel
@@ -264,14 +264,20 @@ class CheckSeg(BaseTransform):
     Args:
         num_classes: Labels must be below it, or ``ignore_index``.
         ignore_index: Label of pixels that count nowhere.
+        remedy: End of the message on a label that is none.
 
     Raises:
         DataError: a label out of range, a mask in colours instead of labels, or one of another size than its image;
             names the file.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int = 255):
-        self.num_classes, self.ignore_index = num_classes, ignore_index
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_index: int = 255,
+        remedy: str = 'Fix the mask, or set num_classes and reduce_zero_label to suit it.',
+    ):
+        self.num_classes, self.ignore_index, self.remedy = num_classes, ignore_index, remedy
 
     def transform(self, results: dict) -> dict:
         """Return ``results`` as they are."""
@@ -310,7 +316,7 @@ class CheckSeg(BaseTransform):
     def _complain(self, path: str, found: str) -> None:
         raise DataError(
             f'Mask {path} holds the label {found}. Expected 0 to {self.num_classes - 1}, or {self.ignore_index} for '
-            'pixels to ignore. Fix the mask, or set num_classes and reduce_zero_label to suit it.'
+            f'pixels to ignore. {self.remedy}'
         )
 
     def __repr__(self) -> str:

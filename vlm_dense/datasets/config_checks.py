@@ -115,7 +115,7 @@ def _missing_message(cfg: Config, places: list[tuple]) -> str:
     lines, missing = [], [p for p in places if not os.path.exists(p[1])]
     for key, path, content, argument, *_ in places:
         found = 'found' if os.path.exists(path) else 'MISSING'
-        lines.append(f'  {found:8}{os.path.join(path, content)}   ({key}.{argument})')
+        lines.append(f'  {found:8}{os.path.join(path, content) if content else path}   ({key}.{argument})')
     kinds = ', '.join(sorted({kind for *_, kind in missing}))
     absent_roots = [root for root in sorted(roots) if not os.path.isdir(root)]
     what = f'the folder {" and ".join(absent_roots)} does not exist' if absent_roots else 'part of them is missing'
@@ -221,7 +221,10 @@ def _check_labels(cfg: Config, dataset: dict) -> None:
     head = cfg.model.get('decode_head') or {}
     ignored = head.get('ignore_index', 255) if isinstance(head, dict) else 255
     if names and not any(_is(step, CheckSeg) for step in _steps(pipeline)):
-        _check_behind_masks(pipeline, dict(type='vlm_dense.CheckSeg', num_classes=len(names), ignore_index=ignored))
+        check = dict(type='vlm_dense.CheckSeg', num_classes=len(names), ignore_index=ignored)
+        if hasattr(kind, 'label_remedy'):
+            check['remedy'] = kind.label_remedy
+        _check_behind_masks(pipeline, check)
 
 
 def _steps(pipeline) -> Iterator[dict]:

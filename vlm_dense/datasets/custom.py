@@ -75,6 +75,8 @@ class MaskFolderDataset(BaseSegDataset):
 
     any_case = True
     """Whether files are found whatever the case of their suffix."""
+    label_remedy = 'Fix the mask, or name the classes of all labels (--classes), of which 0 is the first.'
+    """End of the message on a label that is none."""
 
     def __init__(self, data_root: str, split: str = 'train', metainfo: dict | None = None, **kwargs):
         check_split(split)

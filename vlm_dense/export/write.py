@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from torch import nn
 
 from vlm_dense.engine.files import atomic_write
@@ -65,6 +66,7 @@ def export_model(
     metadata = describe(model, cfg, class_names, graph.task, config)
     test_cfg = metadata.get('test_cfg') or {}
     window = tuple(test_cfg['crop_size']) if test_cfg.get('mode') == 'slide' else None
+    print_log('Tracing the model, which takes up to some minutes ...', logger='current')
     traced = trace(graph, size, window)
     metadata |= dict(
         size=traced.size, least=traced.least, most=traced.most, batch=traced.batch, outputs=list(graph.names)
@@ -73,6 +75,7 @@ def export_model(
     claim([out])
     with _told(out), atomic_write(out) as begun:
         text = json.dumps(metadata)
+        print_log(f'Writing {out} and comparing what it gives with the model ...', logger='current')
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             (_write_onnx if format == 'onnx' else _write_pt2)(traced, graph, begun, text)

@@ -29,7 +29,7 @@ from vlm_dense.export.runtime import is_exported
 from vlm_dense.inference.common import check_batch_size, check_device, check_task, progress, save
 from vlm_dense.inference.exported_classifier import ExportedClassifier
 from vlm_dense.inference.images import image_list, load_image, source_name
-from vlm_dense.inference.maskclip_models import limits_of
+from vlm_dense.inference.maskclip_models import limits_of, note_on
 from vlm_dense.inference.trained import build_trained, shown_names
 from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.methods.maskclip.head import ClassNames
@@ -255,7 +255,8 @@ class ClassInferencer:
         Returns:
             ``predictions``, one an image: ``label``, ``name``, ``score`` (its softmax over the classes) and ``scores``,
             float32 (K,); ``classes``: K names in label order; ``visualization``: RGB uint8 (h, w, 3) each, if asked
-            for; ``files``: ``dict(csv=path, sheets=[path, ...])``, if saved.
+            for; ``files``: ``dict(csv=path, sheets=[path, ...])``, if saved; ``note``: a warning, of a model that knows
+            drawn shapes only, if other names were given.
 
         Raises:
             ClassNamesError: the names cannot be used, or there are none.
@@ -278,12 +279,14 @@ class ClassInferencer:
             if out_dir or return_vis:
                 small += [_small(image) for image in images]
         result = dict(predictions=found, classes=list(names))
+        if note_on(self.limits, names):
+            result['note'] = note_on(self.limits, names)
         if out_dir or return_vis:
             sheets = [
                 draw_captions(
                     small[start : start + ON_A_SHEET],
                     [f'{one["name"]} {one["score"]:.0%}' for one in found[start : start + ON_A_SHEET]],
-                    self.limits or '',
+                    result.get('note', ''),
                 )
                 for start in range(0, len(small), ON_A_SHEET)
             ]

@@ -74,7 +74,7 @@ def check(args: argparse.Namespace) -> dict[str, Report]:
 
     Args:
         args: With ``config``, ``cfg_options``, ``data_root``, ``classes``, ``out``, ``samples``, ``show`` and
-            ``quiet``.
+            ``quiet``. Without ``out`` each config has a folder of images of its own.
 
     Returns:
         The report of each data set.
@@ -88,7 +88,7 @@ def check(args: argparse.Namespace) -> dict[str, Report]:
             reports[key] = _look(leaf, args.quiet)
             print(describe(key, reports[key], args.show))
         if not any(report.faults for key, report in reports.items() if key.startswith(name)):
-            path = os.path.join(args.out, f'{name}.png')
+            path = os.path.join(args.out or os.path.join('work_dirs', 'check_data', _stem(args)), f'{name}.png')
             save(overview(dataset, args.samples).save, path)
             print(f'  What the loader gives is drawn in {path}')
     if not any(report.faults for report in reports.values()):
@@ -99,8 +99,12 @@ def check(args: argparse.Namespace) -> dict[str, Report]:
     for line in shared_images(reports):
         print(line)
     faults = sum(len(report.faults) for report in reports.values())
-    print(f'{faults} faults: fix these files before training.' if faults else 'No faults.')
+    print(f'{counted(faults, "fault")}: fix these files before training.' if faults else 'No faults.')
     return reports
+
+
+def _stem(args: argparse.Namespace) -> str:
+    return os.path.splitext(os.path.basename(args.config))[0]
 
 
 def _faults_of_training(cfg: Config) -> list[str]:
@@ -228,7 +232,7 @@ def describe(name: str, report: Report, show: int = 10) -> str:
         report: What was found.
         show: Faults, and remarks, that are listed.
     """
-    lines = [f'{name}: {report.images} images{_sizes(report.sizes)}']
+    lines = [f'{name}: {counted(report.images, "image")}{_sizes(report.sizes)}']
     total = sum(report.amounts.values())
     if total:
         width = max([*map(len, report.classes), 8])
@@ -238,13 +242,18 @@ def describe(name: str, report: Report, show: int = 10) -> str:
             lines.append(f'  {text:{width}}{amount:12,}{amount / total:8.1%}{report.shown[label]:9,}')
     absent = [text for label, text in enumerate(report.classes) if total and not report.amounts[label]]
     remarks = [f'No image shows {", ".join(absent)}.'] if absent else []
-    for title, messages in (('remarks', remarks + report.remarks), ('faults', report.faults)):
+    for title, messages in (('remark', remarks + report.remarks), ('fault', report.faults)):
         if messages:
-            lines.append(f'  {len(messages)} {title}:')
+            lines.append(f'  {counted(len(messages), title)}:')
             lines += [f'    {message}' for message in messages[:show]]
             if len(messages) > show:
                 lines.append(f'    ... and {len(messages) - show} more')
     return '\n'.join(lines)
+
+
+def counted(number: int, thing: str) -> str:
+    """A number and what it counts: '1 fault', '2 faults'."""
+    return f'{number} {thing}' if number == 1 else f'{number} {thing}s'
 
 
 def _sizes(sizes: Sequence[tuple[int, int]]) -> str:

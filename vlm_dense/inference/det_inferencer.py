@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import mmengine
 import numpy as np
+import torch
 from mmdet.apis import DetInferencer as _DetInferencer
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -165,12 +166,16 @@ class DetInferencer(_DetInferencer):
             DataError: a file that is no image or too narrow to resize, an array of another kind, a folder without
                 images, a place that cannot be written, or a result that would replace one of the images.
         """
-        check_batch_size(kwargs.get('batch_size', 1))
+        check_batch_size(batch := kwargs.get('batch_size', 1))
         inputs, out_dir = image_list(inputs), os.fspath(kwargs.get('out_dir') or '')
         if out_dir:
             names = file_names(inputs)
             claim([os.path.join(out_dir, 'vis', f'{name}.png') for name in names], inputs)
-        return dict(super().__call__(inputs, **kwargs), classes=list(self.class_names))
+        shown, self.show_progress = self.show_progress, self.show_progress and len(inputs) > batch
+        try:
+            return dict(super().__call__(inputs, **kwargs), classes=list(self.class_names))
+        finally:
+            self.show_progress = shown
 
     def visualize(
         self,
@@ -203,9 +208,18 @@ class DetInferencer(_DetInferencer):
             images.append(drawn)
         return images
 
+    @torch.no_grad()
+    def samples(self, images: Sequence[np.ndarray]) -> list[DetDataSample]:
+        """Predictions of a batch of images, uint8 (H, W, 3) BGR, on the CPU."""
+        return [sample.cpu() for sample in self.model.test_step(self.collate_fn([self.pipeline(x) for x in images]))]
+
+    def as_dict(self, data_sample: DetDataSample) -> dict:
+        """The prediction of an image as ``__call__`` returns it."""
+        return super().pred2dict(data_sample)
+
     def pred2dict(self, data_sample: DetDataSample, pred_out_dir: str | os.PathLike = '') -> dict:
         """The prediction of an image as ``__call__`` returns it; saved in ``pred_out_dir/preds``."""
-        result, name = super().pred2dict(data_sample), next(self._pred_names)
+        result, name = self.as_dict(data_sample), next(self._pred_names)
         if pred_out_dir:
             path = os.path.join(pred_out_dir, 'preds', f'{name}.json')
             save(lambda place: mmengine.dump(result, place), path)

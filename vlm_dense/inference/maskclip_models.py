@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mmengine.config import Config
 
 from vlm_dense.clip.preprocessing import Preprocessing, preprocessing_of
@@ -22,6 +24,7 @@ __all__ = [
     'limits_of',
     'maskclip_config',
     'method_config',
+    'note_on',
     'segmentor_config',
 ]
 
@@ -128,6 +131,24 @@ def maskclip_config(arch: str | dict, pretrained: str | None) -> Config:
             ],
         )
     )
+
+
+def note_on(limits: str | None, names: Sequence[str]) -> str | None:
+    """A line for results of a model with limits, to stand in the image and beside the figures.
+
+    Args:
+        limits: Of the model, as of :func:`limits_of`; None: it has none.
+        names: A name of each class.
+
+    Returns:
+        None if all names are those of drawn shapes, of what is behind them or of everything.
+    """
+    known = {*SHAPES, 'background', 'shape', 'scene'}
+    unknown = [name for name in names if limits and not known & set(name.lower().split())]
+    if not unknown:
+        return None
+    told = ', '.join(map(repr, unknown[:3])) + (', ...' if len(unknown) > 3 else '')
+    return f'Not meaningful: this model knows drawn shapes only, not {told}.'
 
 
 def limits_of(cfg: Config) -> str | None:

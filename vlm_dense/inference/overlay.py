@@ -23,7 +23,7 @@ def shares(labels: np.ndarray) -> list[tuple[int, float]]:
 
 
 def draw_overlay(
-    image: np.ndarray, labels: np.ndarray, names: Sequence[str], title: str, opacity: float = 0.5
+    image: np.ndarray, labels: np.ndarray, names: Sequence[str], title: str, opacity: float = 0.5, note: str = ''
 ) -> Image.Image:
     """Colours over the greyed image, below it names, shares of the pixels, colours.
 
@@ -35,13 +35,14 @@ def draw_overlay(
         names: A name of each class.
         title: Line above the image.
         opacity: Of the colours, 0 to 1.
+        note: A warning above all.
     """
     overlay = colour_over(image, labels, names, opacity)
-    return draw_rows([[overlay]], [title], legend_of([labels], names), tile=view_side(labels.shape))
+    return draw_rows([[overlay]], [title], legend_of([labels], names), tile=view_side(labels.shape), note=note)
 
 
 def draw_side_by_side(
-    image: np.ndarray, labels: Mapping[str, np.ndarray], names: Sequence[str], opacity: float = 0.5
+    image: np.ndarray, labels: Mapping[str, np.ndarray], names: Sequence[str], opacity: float = 0.5, note: str = ''
 ) -> Image.Image:
     """The image, and beside it the colours of several label maps; below them the names.
 
@@ -50,12 +51,13 @@ def draw_side_by_side(
         labels: Title of a column -> indices (H, W) into ``names``.
         names: A name of each class.
         opacity: Of the colours, 0 to 1.
+        note: A warning above all.
     """
     maps = [colour_over(image, each, names, opacity) for each in labels.values()]
     tile = max(view_side(image.shape) // (1 + len(maps)), 240)
     plain = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     legend = legend_of(list(labels.values()), names)
-    return draw_rows([[plain, *maps]], ['image', *labels], legend, tile=tile)
+    return draw_rows([[plain, *maps]], ['image', *labels], legend, tile=tile, note=note)
 
 
 def colour_over(image: np.ndarray, labels: np.ndarray, names: Sequence[str], opacity: float) -> np.ndarray:

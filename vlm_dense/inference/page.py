@@ -114,8 +114,8 @@ def segment_side_by_side(
     image = load_image(path, models[chosen[0]].max_pixels)
     found = {method: models[method](image, classes or None) for method in chosen}
     labels = {method: result['predictions'] for method, result in found.items()}
-    classes = found[chosen[0]]['classes']
-    return Answer(np.asarray(draw_side_by_side(image, labels, classes)), labels, classes)
+    classes, note = found[chosen[0]]['classes'], found[chosen[0]].get('note', '')
+    return Answer(np.asarray(draw_side_by_side(image, labels, classes, note=note)), labels, classes)
 
 
 def checked(path: str | None, names: str) -> tuple[str, list[str]]:
@@ -241,7 +241,8 @@ def build_page(
                 upload.async_move_resource_to_block_cache = move_upload
                 names = gr.Textbox(
                     label='Classes, separated by commas',
-                    placeholder='sky, road, car',
+                    placeholder='empty background, circle, star' if inferencer.limits else 'sky, road, car',
+                    value=_own_names(inferencer),
                     elem_id='names',
                     max_length=MAX_LETTERS,
                 )
@@ -282,6 +283,11 @@ def build_page(
         names.submit(run, given, [masks, files], api_name=False, **shared)
     page.queue(max_size=waiting, api_open=False, default_concurrency_limit=concurrency)
     return page
+
+
+def _own_names(inferencer: SegInferencer) -> str:
+    """The classes of a trained model, which the page begins with."""
+    return ', '.join(inferencer.class_names or ())
 
 
 def free_space(folder: str, kept: Collection[str], most_bytes: int = MOST_BYTES, most_age: float = MOST_AGE) -> int:

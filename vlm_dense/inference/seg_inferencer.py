@@ -31,7 +31,7 @@ from vlm_dense.export.models import ExportedSegmentor, exported_config
 from vlm_dense.export.runtime import is_exported
 from vlm_dense.inference.common import check_batch_size, check_device, check_task, progress, save
 from vlm_dense.inference.images import Source, file_names, image_list, load_image
-from vlm_dense.inference.maskclip_models import DEFAULT_MODEL, limits_of, segmentor_config
+from vlm_dense.inference.maskclip_models import DEFAULT_MODEL, limits_of, note_on, segmentor_config
 from vlm_dense.inference.overlay import draw_overlay
 from vlm_dense.inference.trained import build_trained, first_names, shown_names
 from vlm_dense.limits import MAX_PIXELS
@@ -246,7 +246,8 @@ class SegInferencer(BaseInferencer):
             ``predictions``: label map (H, W), uint8, or uint16 for more than 256 classes; ``classes``: K names in
             label order; if asked for, ``visualization``: RGB uint8 (h, w, 3), and ``scores``: float32 (K, H, W), with
             key smoothing relative weights; if saved, ``files``: ``dict(vis=path, pred=path)``. Of several images all
-            but ``classes`` are lists.
+            but ``classes`` are lists. ``note``: a warning, of a model that knows drawn shapes only, if other names
+            were given; it stands in the images too.
 
         Raises:
             ClassNamesError: the names cannot be used; see :func:`as_class_names`.
@@ -291,7 +292,8 @@ class SegInferencer(BaseInferencer):
         if return_datasamples:
             return samples[0] if len(samples) == 1 else samples
         result = results[0] if len(results) == 1 else {key: [one[key] for one in results] for key in results[0]}
-        return dict(result, classes=list(view.class_names))
+        note = note_on(self.limits, view.class_names)
+        return dict(result, classes=list(view.class_names), **(dict(note=note) if note else {}))
 
     @torch.no_grad()
     def forward(self, inputs: dict, view: View) -> list[SegDataSample]:
@@ -315,8 +317,9 @@ class SegInferencer(BaseInferencer):
             view: What made them.
             opacity: Of the colours, 0 to 1.
         """
+        note = note_on(self.limits, view.class_names) or ''
         return [
-            draw_overlay(image, sample.pred_sem_seg.data[0].numpy(), view.class_names, title, opacity)
+            draw_overlay(image, sample.pred_sem_seg.data[0].numpy(), view.class_names, title, opacity, note)
             for image, sample, title in zip(inputs, preds, titles, strict=True)
         ]
 

@@ -6,17 +6,20 @@ import argparse
 import atexit
 import gc
 import inspect
+import logging
 import os
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import FlexibleRunner, Runner
 
@@ -290,8 +293,30 @@ def train(args: argparse.Namespace) -> dict[str, float]:
         with user_errors(interrupted=lambda: _left_by(cfg.work_dir)):
             runner.train()
     scalars = runner.message_hub.log_scalars.items()
-    found = {key.removeprefix('val/'): history.current() for key, history in scalars if key.startswith('val/')}
-    return {key: value for key, value in found.items() if key not in ('time', 'data_time')}
+    found = {key.removeprefix('val/'): history.data[0] for key, history in scalars if key.startswith('val/')}
+    found = {key: values for key, values in found.items() if key not in ('time', 'data_time')}
+    if nothing_learned(found):
+        print_log(
+            'Nothing was learned: every validation found the same '
+            f'({", ".join(f"{key} {values[-1]:.4g}" for key, values in list(found.items())[:3])}). Train for longer, '
+            'with another rate, or look at what the loader gives: vlm-dense check-data.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    return {key: float(values[-1]) for key, values in found.items()}
+
+
+def nothing_learned(metrics: Mapping[str, Sequence[float]]) -> bool:
+    """Whether all validations of a training gave the same metrics, or the only one gave nothing but zeros.
+
+    Args:
+        metrics: Name -> values, one a validation.
+    """
+    values = [np.nan_to_num(np.asarray(each, float)) for each in metrics.values()]
+    most = max((float(each.max()) for each in values), default=100.0)
+    if most >= 99.995 or most == 1:  # perfect from the beginning; average precisions go up to 1
+        return False
+    return most <= 0 or all(len(each) > 1 and (each == each[0]).all() for each in values)
 
 
 def _resume(cfg: Config, wanted: str | None) -> None:
