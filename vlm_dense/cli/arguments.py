@@ -205,6 +205,17 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def add_formats(parser: argparse.ArgumentParser) -> None:
+    """Add the formats of annotation tools."""
+    parser.add_argument(
+        '--formats',
+        nargs='+',
+        choices=('coco', 'labelme'),
+        default=(),
+        help='save also coco.json, of all images, or labelme/*.json, for annotation tools',
+    )
+
+
 def existing_images(paths: Sequence[str]) -> None:
     """Check whether files, folders and globs of images are there, before a model is built.
 

@@ -45,6 +45,7 @@ def parser() -> arguments.Parser:
     parser.add_argument('--batch-size', type=arguments.positive, default=1, help='images at a time (%(default)s)')
     parser.add_argument('--device', help='default: a GPU if there is one')
     arguments.add_max_pixels(parser)
+    arguments.add_formats(parser)
     arguments.add_json(parser)
     arguments.add_quiet(parser)
     return parser
@@ -81,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 batch_size=args.batch_size,
                 pred_score_thr=args.threshold,
                 no_save_pred=False,
+                formats=args.formats,
             )
             for name, found in zip(names, result['predictions'], strict=True):
                 report(os.path.join(args.out, '{}', name), found, result['classes'], args.threshold)

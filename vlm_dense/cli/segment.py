@@ -44,6 +44,7 @@ def parser() -> arguments.Parser:
     )
     parser.add_argument('--overlap', type=int, metavar='PX', help='of windows (default: an eighth of their side)')
     arguments.add_method_argument(parser, 'instead of --model; several are also drawn side by side')
+    arguments.add_formats(parser)
     arguments.add_json(parser)
     arguments.add_quiet(parser)
     return parser
@@ -122,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         progress = not args.quiet
         if args.method is None:
             model = build(args, progress)
-            result = model(images, classes, out_dir=args.out)
+            result = model(images, classes, out_dir=args.out, formats=args.formats)
             rows = report(result)
             advise(result, args, 'maskclip_vit-b16')
             return write(rows + [segment_frames(model, path, args, classes) for path in videos])
@@ -133,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for method in methods:
             folder = args.out if len(methods) == 1 else os.path.join(args.out, method)
             model = build_method(method, args, progress)
-            found[method] = model(images, classes, out_dir=folder)
+            found[method] = model(images, classes, out_dir=folder, formats=args.formats)
             rows += [dict(row, method=method) for row in report(found[method])]
             rows += [dict(segment_frames(model, path, args, classes, folder), method=method) for path in videos]
         if len(methods) > 1:

@@ -28,7 +28,14 @@ from vlm_dense.errors import ClassNamesError, DataError
 from vlm_dense.export.models import exported_config
 from vlm_dense.export.runtime import is_exported
 from vlm_dense.inference.common import check_batch_size, check_device, check_task, save, view_side
-from vlm_dense.inference.images import Source, file_names, image_list, load_image
+from vlm_dense.inference.images import Source, file_names, image_list, load_image, source_name
+from vlm_dense.inference.mask_files import (
+    annotation_files,
+    check_formats,
+    objects_coco,
+    objects_labelme,
+    write_annotations,
+)
 from vlm_dense.inference.trained import build_trained, first_names, shown_names
 from vlm_dense.limits import MAX_PIXELS
 
@@ -146,12 +153,14 @@ class DetInferencer(_DetInferencer):
         self._vis_names, self._pred_names = (iter(file_names(inputs)) for _ in range(2))
         return inputs
 
-    def __call__(self, inputs, **kwargs: Any) -> dict:
+    def __call__(self, inputs, formats: Sequence[str] = (), **kwargs: Any) -> dict:
         """Detect objects.
 
         Args:
             inputs: Images, as :func:`vlm_dense.inference.images.image_list` takes them: paths, folders, globs, URLs,
                 bytes, arrays, tensors, images of PIL, or several of them.
+            formats: What is saved in ``out_dir`` beside, objects with a score above ``pred_score_thr``: ``'coco'``, all
+                images as ``coco.json``; ``'labelme'``, ``labelme/NAME.json``.
             **kwargs: mmdet's: ``batch_size``, ``return_vis``, ``show``, ``pred_score_thr`` (of what is drawn, default
                 0.3), ``return_datasamples``, ``no_save_vis``, ``no_save_pred`` (default true), ``out_dir``.
 
@@ -168,14 +177,26 @@ class DetInferencer(_DetInferencer):
         """
         check_batch_size(batch := kwargs.get('batch_size', 1))
         inputs, out_dir = image_list(inputs), os.fspath(kwargs.get('out_dir') or '')
+        others = annotation_files(out_dir, file_names(inputs), check_formats(formats)) if out_dir else []
         if out_dir:
             names = file_names(inputs)
-            claim([os.path.join(out_dir, 'vis', f'{name}.png') for name in names], inputs)
+            shown = [os.path.join(out_dir, 'vis', f'{name}.png') for name in names]
+            claim(dict.fromkeys([*shown, *(path for each in others for path in each.values())]), inputs)
         shown, self.show_progress = self.show_progress, self.show_progress and len(inputs) > batch
         try:
-            return dict(super().__call__(inputs, **kwargs), classes=list(self.class_names))
+            result = dict(super().__call__(inputs, **kwargs), classes=list(self.class_names))
         finally:
             self.show_progress = shown
+        if others and formats:
+            threshold, contents = kwargs.get('pred_score_thr', 0.3), []
+            for i, (source, found) in enumerate(zip(inputs, result['predictions'], strict=True)):
+                image, shape = os.path.basename(source_name(source, i)), load_image(source, self.max_pixels).shape[:2]
+                kept = [k for k, score in enumerate(found['scores']) if score > threshold]
+                sure = {key: [values[k] for k in kept] for key, values in found.items()}
+                sure = sure, self.class_names, image, shape
+                contents.append(dict(coco=objects_coco(*sure), labelme=objects_labelme(*sure)))
+            write_annotations(others, contents)
+        return result
 
     def visualize(
         self,

@@ -1,4 +1,4 @@
-"""A label map as the files that annotation tools read: PNG, COCO with run lengths, LabelMe with polygons."""
+"""Results as the files that annotation tools read: PNG, COCO with run lengths, LabelMe with polygons."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from vlm_dense.colours import label_image
 from vlm_dense.datasets.shapes import coco_mask
+from vlm_dense.errors import ConfigError, unknown_name
 from vlm_dense.inference.common import save
 
 TOLERANCE = 1.0
@@ -76,6 +77,120 @@ def labelme_of(labels: np.ndarray, names: Sequence[str], image: str) -> dict:
     )
 
 
+def objects_coco(found: dict, names: Sequence[str], image: str, shape: tuple[int, int]) -> dict:
+    """A COCO file's content: one annotation for each object, with its ``score``.
+
+    Args:
+        found: ``labels``, ``scores``, ``bboxes`` (x1 y1 x2 y2) and, if there are some, ``masks`` (run lengths).
+        names: A name of each class; category ids count from 1.
+        image: Name of the image's file.
+        shape: (height, width) of the image.
+    """
+    from pycocotools import mask as run_lengths
+
+    annotations = []
+    for i, (label, score, (x1, y1, x2, y2)) in enumerate(_objects(found)):
+        one = dict(id=i + 1, image_id=1, category_id=label + 1, score=score, iscrowd=0)
+        one |= dict(bbox=[x1, y1, x2 - x1, y2 - y1], area=(x2 - x1) * (y2 - y1))
+        if 'masks' in found:
+            mask = found['masks'][i]
+            one |= dict(segmentation=mask, area=int(run_lengths.area(mask)))
+        annotations.append(one)
+    return dict(
+        images=[dict(id=1, file_name=image, width=shape[1], height=shape[0])],
+        categories=[dict(id=i + 1, name=name) for i, name in enumerate(names)],
+        annotations=annotations,
+    )
+
+
+def objects_labelme(found: dict, names: Sequence[str], image: str, shape: tuple[int, int]) -> dict:
+    """A LabelMe file's content: a polygon for each part of an object with a mask, a rectangle for one without.
+
+    Args:
+        found, names, image, shape: As of :func:`objects_coco`.
+    """
+    from pycocotools import mask as run_lengths
+
+    shapes = []
+    for i, (label, score, (x1, y1, x2, y2)) in enumerate(_objects(found)):
+        more = dict(label=names[label], group_id=i, description=f'score {score:.3f}', flags={})
+        if 'masks' in found:
+            polygons = labelme_of(1 - run_lengths.decode(found['masks'][i]), ['object'], image)['shapes']
+            shapes += [dict(polygon, **more) for polygon in polygons]
+        else:
+            shapes.append(dict(more, points=[[x1, y1], [x2, y2]], shape_type='rectangle'))
+    return dict(labelme_of(np.ones(shape, np.uint8), [], image), shapes=shapes)
+
+
+def _objects(found: dict) -> list[tuple]:
+    return list(zip(found['labels'], found['scores'], found['bboxes'], strict=True))
+
+
+def joined(contents: Sequence[dict]) -> dict:
+    """One COCO file's content of those of several images with the same categories."""
+    images, annotations = [], []
+    for number, content in enumerate(contents, 1):
+        images += [dict(image, id=number) for image in content['images']]
+        for one in content['annotations']:
+            annotations.append(dict(one, id=len(annotations) + 1, image_id=number))
+    return dict(images=images, categories=contents[0]['categories'], annotations=annotations)
+
+
+FORMATS = ('coco', 'labelme')
+"""Formats of :func:`write_annotations`."""
+
+
+def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
+    """The formats as they were given.
+
+    Raises:
+        ConfigError: an unknown one.
+    """
+    formats = (formats,) if isinstance(formats, str) else tuple(formats)
+    for name in formats:
+        if name not in FORMATS:
+            raise ConfigError(unknown_name(name, 'formats of annotations', FORMATS))
+    return formats
+
+
+def annotation_files(out_dir: str, names: Sequence[str], formats: Sequence[str]) -> list[dict[str, str]]:
+    """Format -> file of each image: ``OUT/coco.json``, one of all images, and ``OUT/labelme/NAME.json``."""
+    places = dict(coco='coco.json', labelme=os.path.join('labelme', '{}.json'))
+    return [{key: os.path.join(out_dir, places[key].format(name)) for key in formats} for name in names]
+
+
+def write_annotations(files: Sequence[dict[str, str]], contents: Sequence[dict[str, dict]]) -> None:
+    """Write the files of all images.
+
+    Args:
+        files: As of :func:`annotation_files`.
+        contents: Format -> content of each image.
+
+    Raises:
+        DataError: they cannot be written.
+    """
+    for paths, found in zip(files, contents, strict=True):
+        if 'labelme' in paths:
+            save_json(found['labelme'], paths['labelme'])
+    if files and 'coco' in files[0]:
+        save_json(joined([found['coco'] for found in contents]), files[0]['coco'])
+
+
+def save_json(content: dict, path: str) -> None:
+    """Write a file of JSON.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    text = json.dumps(content)
+
+    def write(place: str) -> None:
+        with open(place, 'w', encoding='utf-8') as stream:
+            stream.write(text)
+
+    save(write, path)
+
+
 def write_mask_files(labels: np.ndarray, names: Sequence[str], image: str, folder: str, stem: str) -> list[str]:
     """Write a label map as PNG, COCO and LabelMe files.
 
@@ -93,11 +208,5 @@ def write_mask_files(labels: np.ndarray, names: Sequence[str], image: str, folde
     paths = [os.path.join(folder, f'{stem}{ending}') for ending in ('.png', '.coco.json', '.labelme.json')]
     save(label_image(labels, names).save, paths[0])
     for path, content in zip(paths[1:], (coco_of, labelme_of), strict=True):
-        text = json.dumps(content(labels, names, image))
-
-        def write(place: str, text: str = text) -> None:
-            with open(place, 'w', encoding='utf-8') as stream:
-                stream.write(text)
-
-        save(write, path)
+        save_json(content(labels, names, image), path)
     return paths

@@ -30,7 +30,8 @@ from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 from vlm_dense.export.models import ExportedSegmentor, exported_config
 from vlm_dense.export.runtime import is_exported
 from vlm_dense.inference.common import check_batch_size, check_device, check_task, progress, save
-from vlm_dense.inference.images import Source, file_names, image_list, load_image
+from vlm_dense.inference.images import Source, file_names, image_list, load_image, source_name
+from vlm_dense.inference.mask_files import annotation_files, check_formats, coco_of, labelme_of, write_annotations
 from vlm_dense.inference.maskclip_models import DEFAULT_MODEL, limits_of, note_on, segmentor_config
 from vlm_dense.inference.overlay import draw_overlay
 from vlm_dense.inference.trained import build_trained, first_names, shown_names
@@ -222,6 +223,7 @@ class SegInferencer(BaseInferencer):
         img_out_dir: str = 'vis',
         pred_out_dir: str = 'pred',
         opacity: float = 0.5,
+        formats: Sequence[str] = (),
     ) -> dict | SegDataSample | list[SegDataSample]:
         """Segment images.
 
@@ -241,11 +243,14 @@ class SegInferencer(BaseInferencer):
             img_out_dir: Folder inside ``out_dir`` of the overlays with legend (PNG).
             pred_out_dir: Folder inside ``out_dir`` of the label maps (PNG, one channel).
             opacity: Of the colours over the greyed image, 0 to 1.
+            formats: What is saved in ``out_dir`` beside: ``'coco'``, all images as ``coco.json``, an annotation with
+                run lengths for each class of an image; ``'labelme'``, ``labelme/NAME.json`` with polygons.
 
         Returns:
             ``predictions``: label map (H, W), uint8, or uint16 for more than 256 classes; ``classes``: K names in
             label order; if asked for, ``visualization``: RGB uint8 (h, w, 3), and ``scores``: float32 (K, H, W), with
-            key smoothing relative weights; if saved, ``files``: ``dict(vis=path, pred=path)``. Of several images all
+            key smoothing relative weights; if saved, ``files``: ``dict(vis=path, pred=path)``, and those of
+            ``formats``. Of several images all
             but ``classes`` are lists. ``note``: a warning, of a model that knows drawn shapes only, if other names
             were given; it stands in the images too.
 
@@ -264,8 +269,9 @@ class SegInferencer(BaseInferencer):
         files = [
             [os.path.join(out_dir, folder, f'{name}.png') for folder in (img_out_dir, pred_out_dir)] for name in names
         ]
+        others = annotation_files(os.fspath(out_dir), names, check_formats(formats)) if out_dir else []
         if out_dir:
-            claim([path for paths in files for path in paths], inputs)
+            claim(dict.fromkeys(path for paths in (*files, *(o.values() for o in others)) for path in paths), inputs)
         samples, results = [], []
         starts = range(0, len(inputs), batch_size)
         for start in progress(starts, self.show_progress):
@@ -289,6 +295,14 @@ class SegInferencer(BaseInferencer):
                     if show:
                         overlay.show(name)
             results += found
+        if others and formats:
+            contents = []
+            for i, (one, places) in enumerate(zip(results, others, strict=True)):
+                one['files'] |= places
+                image = os.path.basename(source_name(inputs[i], i))
+                shown = one['predictions'], view.class_names, image
+                contents.append(dict(coco=coco_of(*shown), labelme=labelme_of(*shown)))
+            write_annotations(others, contents)
         if return_datasamples:
             return samples[0] if len(samples) == 1 else samples
         result = results[0] if len(results) == 1 else {key: [one[key] for one in results] for key in results[0]}
