@@ -37,6 +37,14 @@ _EXPECTED = {
     'sign': (240, 220, 40),
     'pole': (200, 200, 160),
     'fence': (170, 100, 130),
+    'circle': (228, 60, 60),
+    'square': (70, 120, 220),
+    'triangle': (80, 180, 80),
+    'star': (240, 200, 50),
+    'cross': (160, 80, 190),
+    'ring': (60, 200, 200),
+    'crescent': (245, 140, 40),
+    'heart': (240, 130, 190),
 }
 
 
@@ -52,7 +60,7 @@ def class_colours(names: Sequence[str]) -> list[tuple[int, int, int]]:
     Examples:
         >>> from vlm_dense.colours import class_colours
         >>> class_colours(['background', 'star'])
-        [(120, 120, 120), (12, 79, 242)]
+        [(120, 120, 120), (240, 200, 50)]
     """
     shades = [(0.95, 0.95), (0.65, 0.7), (0.45, 1.0)]
     taken: set[tuple[int, int, int]] = set()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 _PAPER, _INK = (255, 255, 255), (30, 30, 30)
@@ -124,7 +123,9 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 
 def draw_instances(image: np.ndarray, instances, meta: dict, side: int) -> np.ndarray:
-    """Boxes, masks, names and scores on an image, drawn by mmdet.
+    """Boxes, masks, names and scores on an image, in the colours of the classes.
+
+    Labels avoid each other where there is room, those of small objects over those of large ones.
 
     Args:
         image: RGB uint8 (H, W, 3).
@@ -133,33 +134,55 @@ def draw_instances(image: np.ndarray, instances, meta: dict, side: int) -> np.nd
         meta: With ``classes`` and ``palette``.
         side: Longer side in pixels of the result; small images are enlarged, so that names can be read.
     """
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.bbox import get_box_tensor
-    from mmdet.visualization import DetLocalVisualizer
-    from mmengine.structures import InstanceData
-
     height, width = image.shape[:2]
-    image = _fit(image, side, smooth=True)
+    image = np.ascontiguousarray(_fit(image, side, smooth=True))
     scale = image.shape[1] / width, image.shape[0] / height
-    shown = InstanceData(
-        bboxes=get_box_tensor(instances.bboxes).cpu().float() * torch.tensor([*scale, *scale]),
-        labels=instances.labels.cpu(),
-    )
+    boxes = instances.bboxes
+    boxes = (boxes.tensor if hasattr(boxes, 'tensor') else boxes).cpu().float().numpy() * [*scale, *scale]
+    order = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) if len(boxes) else []
+    labels = instances.labels.cpu().tolist()
+    colours = [tuple(int(c) for c in meta['palette'][label]) for label in labels]
     if 'masks' in instances:
         masks = instances.masks
         masks = masks.to_ndarray() if hasattr(masks, 'to_ndarray') else masks.cpu().numpy()
-        size = image.shape[1::-1]
-        masks = [cv2.resize(m.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) for m in masks]
-        shown.masks = np.array(masks, bool).reshape(-1, *image.shape[:2])
-    if 'scores' in instances:
-        shown.scores = instances.scores.cpu()
-        sample = DetDataSample(pred_instances=shown)
-    else:
-        sample = DetDataSample(gt_instances=shown)
-    visualizer = DetLocalVisualizer(alpha=0.5, line_width=2)
-    visualizer.dataset_meta = dict(classes=meta['classes'], palette=[tuple(c) for c in meta['palette']])
-    predicted = 'pred_instances' in sample
-    visualizer.add_datasample('', image, sample, draw_gt=not predicted, draw_pred=predicted, pred_score_thr=0)
-    drawn = visualizer.get_image()
-    visualizer.close()
-    return drawn
+        for i in order:
+            mask = cv2.resize(masks[i].astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+            image[mask] = (image[mask] * 0.5 + np.array(colours[i]) * 0.5).astype(np.uint8)
+    canvas = Image.fromarray(image)
+    draw, font, taken = ImageDraw.Draw(canvas), ImageFont.load_default(13), []
+    for i in order:
+        box = np.round(boxes[i])
+        draw.rectangle((*np.minimum(box[:2], box[2:]), *np.maximum(box[:2], box[2:])), outline=colours[i], width=2)
+    for i in order:
+        text = str(meta['classes'][labels[i]])
+        text += f' {instances.scores[i].item():.0%}' if 'scores' in instances else ''
+        place = _free_place(boxes[i], (font.getlength(text) + 6, 17), canvas.size, taken)
+        taken.append(place)
+        draw.rectangle(place, colours[i])
+        draw.text((place[0] + 3, place[1]), text, _ink_on(colours[i]), font)
+    return np.asarray(canvas)
+
+
+def _free_place(box: np.ndarray, size: tuple[float, float], canvas: tuple[int, int], taken: Sequence) -> tuple:
+    """(x1, y1, x2, y2) of a label at a box: above, inside, below, then further down, inside the image and apart from
+    others; above if there is no room."""
+    (x1, y1, x2, y2), (width, height) = box, size
+    xs = (x1, x2 - width)
+    ys = (y1 - height, y1, y2, y2 - height, *(y1 + k * height for k in range(1, 10)))
+    places = [(x, y, x + width, y + height) for y in ys for x in xs]
+
+    def inside(place) -> tuple:
+        left = min(max(place[0], 0), max(canvas[0] - 1 - width, 0))
+        top = min(max(place[1], 0), max(canvas[1] - 1 - height, 0))
+        return left, top, left + width, top + height
+
+    def overlap(place) -> float:
+        shared = ((min(place[2], b[2]) - max(place[0], b[0]), min(place[3], b[3]) - max(place[1], b[1])) for b in taken)
+        return sum(w * h for w, h in shared if w > 0 and h > 0)
+
+    return min(map(inside, places), key=overlap)
+
+
+def _ink_on(colour: Sequence[int]) -> tuple[int, int, int]:
+    red, green, blue = colour
+    return _INK if 0.3 * red + 0.59 * green + 0.11 * blue > 140 else _PAPER

@@ -13,22 +13,13 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset
 
+from vlm_dense.colours import class_colours
 from vlm_dense.datasets import scenes
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import DATASETS, TRANSFORMS, unknown_name
 
 IGNORE = 255
 _COLOURS = tuple(scenes.COLOURS)
-_SHAPE_PALETTE = (
-    (228, 60, 60),
-    (70, 120, 220),
-    (80, 180, 80),
-    (240, 200, 50),
-    (160, 80, 190),
-    (60, 200, 200),
-    (245, 140, 40),
-    (240, 130, 190),
-)
 
 
 def _classes(label: str) -> dict[str, list[tuple[int, int]]]:
@@ -77,12 +68,12 @@ def shapes_metainfo(label: str = 'shape', classes: str | Sequence[str] = 'all', 
         parent = {'shape': of_shape[1], 'colour': of_colour[1], 'shape_colour': of_shape[0]}[label]
         taxonomy.setdefault(parent, []).append(name)
         if label == 'shape':
-            palette.append(list(_SHAPE_PALETTE[shape]))
+            palette += map(list, class_colours([scenes.SHAPES[shape]]))
         else:  # the colour itself, darker from shape to shape where both count
             dim = 100 - (8 * shape if label == 'shape_colour' else 0)
             palette.append([v * dim // 100 for v in scenes.COLOURS[_COLOURS[colour]]])
     if background:
-        names, palette = ['background', *names], [[64, 64, 64], *palette]
+        names, palette = ['background', *names], [list(*class_colours(['background'])), *palette]
     taxonomy = {parent: tuple(members) for parent, members in taxonomy.items()}
     return dict(classes=tuple(names), palette=palette, taxonomy=taxonomy, attributes=attributes)
 
