@@ -27,6 +27,13 @@ def detector(*args, **kwargs):
     return DetInferencer(*args, **kwargs)
 
 
+def classifier(*args, **kwargs):
+    """Images in, names of classes out; see :class:`vlm_dense.inference.ClassInferencer`."""
+    from vlm_dense.inference import ClassInferencer
+
+    return ClassInferencer(*args, **kwargs)
+
+
 def clip(arch, *args, **kwargs):
     """A CLIP of open_clip with its weights; see :func:`vlm_dense.clip.load_clip`."""
     from vlm_dense.clip import load_clip

@@ -34,7 +34,9 @@ def test_a_model_of_the_hub_is_that_of_get_model():
         torch.testing.assert_close(ours(image), expected(image))
 
 
-def test_a_segmentor_and_a_clip_of_the_hub():
+def test_a_segmentor_a_classifier_and_a_clip_of_the_hub():
+    (found,) = load('classifier', classes=NAMES)(torch.zeros(3, 64, 64))['predictions']
+    assert found['name'] in NAMES
     result = load('segmentor', classes=NAMES, show_progress=False)(torch.zeros(64, 64, 3, dtype=torch.uint8).numpy())
     assert result['predictions'].shape == (64, 64)
     assert load('clip', 'tiny-vit', 'bundled').encode_image(torch.zeros(1, 3, 64, 64)).shape[0] == 1

@@ -121,3 +121,10 @@ def test_weights_of_the_metafile_are_taken_if_there_are_some(tmp_path, monkeypat
 def test_what_cannot_be_built_is_told(name, options, error, expected):
     with pytest.raises(error, match=expected):
         vlm_dense.get_model(name, **options)
+
+
+def test_a_card_is_a_table_in_a_notebook():
+    (card,) = [card for card in zoo.find_cards('denseclip_rn101_ade20k') if card.name == 'denseclip_rn101_ade20k']
+    html = card._repr_html_()
+    assert '<th>published</th><td>' in html and 'mIoU 45.1' in html and 'Semantic Segmentation' in html
+    assert '&lt;b&gt;' in zoo.Card('<b>', card.config, '', '')._repr_html_()

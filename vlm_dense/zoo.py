@@ -7,6 +7,7 @@ import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from html import escape
 from pathlib import Path
 
 from vlm_dense.engine.configs.names import ROOT, bases
@@ -69,6 +70,16 @@ class Card:
     data: str
     results: Sequence[dict] = field(default=(), hash=False)
     weights: str | None = None
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        rows = [('model', self.name), ('task', self.task), ('method', self.method), ('trained on', self.data)]
+        for result in self.results:
+            kind = 'published' if result.get('Published') else 'own'
+            metrics = ', '.join(f'{name} {value}' for name, value in (result.get('Metrics') or {}).items())
+            rows.append((kind, f'{metrics} ({result["Dataset"]})'))
+        cells = ''.join(f'<tr><th>{escape(key)}</th><td>{escape(str(value))}</td></tr>' for key, value in rows)
+        return f'<table>{cells}</table>'
 
     @property
     def task(self) -> str:

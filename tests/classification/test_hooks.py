@@ -67,7 +67,7 @@ def runner_of(model, work_dir=None):
     return SimpleNamespace(
         model=model,
         test_loop=SimpleNamespace(dataloader=loader, evaluator=Evaluator),
-        logger=SimpleNamespace(info=said.append),
+        logger=SimpleNamespace(info=said.append, warning=said.append),
         said=said,
         scores=scores,
         work_dir=work_dir,
@@ -90,6 +90,10 @@ def test_zero_shot_before_training_is_that_of_plain_clip():
     hook.after_train(runner)
     assert torch.equal(runner.scores[1], torch.arange(3.0).expand(12, 3))
     assert 'After training: top1 33.33' in runner.said[1]
+    assert 'Nothing was learned' in runner.said[2]  # 33.33 before as well
+    hook.zero_shot = dict.fromkeys(hook.zero_shot, 20.0)
+    hook.after_train(runner)
+    assert len(runner.said) == 4 and '(zero-shot: top1 20.00' in runner.said[3]
 
 
 def test_parts_come_back_after_an_error():

@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / 'docs/notebooks/first_quarter_hour.ipynb'
 
 
-def test_it_runs(monkeypatch):
+def test_it_runs_in_any_folder(monkeypatch, tmp_path):
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     book = nbformat.read(NOTEBOOK, as_version=4)
-    nbclient.NotebookClient(book, timeout=600, resources={'metadata': {'path': str(ROOT)}}).execute()
+    nbclient.NotebookClient(book, timeout=600, resources={'metadata': {'path': str(tmp_path)}}).execute()
     outputs = [output for cell in book.cells if cell.cell_type == 'code' for output in cell.outputs]
     said = ''.join(output.get('text', '') for output in outputs)
     figures = re.findall(r'mIoU after 30 iterations: ([\d.]+)', said)

@@ -135,3 +135,20 @@ def test_weights_that_cannot_be_downloaded_are_named_with_the_place_for_them(mon
     assert left.value.code == 2 and 'Traceback' not in message
     assert 'WeightsNotFoundError: http://127.0.0.1:9/resnet50_v1c.pth cannot be downloaded' in message
     assert str(tmp_path / 'hub' / 'checkpoints' / 'resnet50_v1c.pth') in message
+
+
+@pytest.mark.parametrize(
+    ('metrics', 'nothing'),
+    [
+        (dict(mIoU=[10.0, 10.0], aAcc=[50.0, 50.0]), True),  # every validation found the same
+        (dict(mIoU=[10.0, 10.0], aAcc=[50.0, 50.1]), False),
+        (dict(mIoU=[10.0]), False),  # a single one tells nothing
+        (dict(bbox_mAP=[0.0]), True),  # but zeros do
+        (dict(bbox_mAP=[0.0, float('nan')]), True),
+        (dict(top1=[100.0, 100.0]), False),  # perfect from the beginning
+        (dict(bbox_mAP=[1.0, 1.0]), False),
+        ({}, False),
+    ],
+)
+def test_a_training_that_learned_nothing_is_known_by_its_validations(metrics, nothing):
+    assert launch.nothing_learned(metrics) is nothing

@@ -66,6 +66,18 @@ def test_names_are_those_of_the_checkpoint_or_shown_in_their_place(name, checkpo
         assert len(model(str(photo), ['a', 'b', 'c', 'd'])['predictions'][0]['scores']) == 4
 
 
+def test_inferencers_tell_what_they_are_and_list_models_without_printing(checkpoints, capsys):
+    name = 'coop_own-folders'
+    model = ClassInferencer(name, checkpoints[name], 'cpu', show_progress=False)
+    assert repr(model) == 'ClassInferencer(CLIPClassifier, 3 classes: circle, star, heart)'
+    capsys.readouterr()
+    for kind in KINDS.values():
+        assert kind.list_models(patterns='coop_') == [
+            each for each in vlm_dense.list_models() if each.startswith('coop_')
+        ]
+    assert capsys.readouterr().out == ''
+
+
 def test_names_that_would_stand_for_another_class_are_refused():
     with pytest.raises(ClassNamesError, match='takes no others, found 2'):
         shown_names('A', NAMES, ['circle', 'star'])

@@ -26,7 +26,7 @@ from vlm_dense.engine.configs.pipelines import preparing_steps
 from vlm_dense.engine.outputs import claim
 from vlm_dense.errors import ClassNamesError
 from vlm_dense.export.runtime import is_exported
-from vlm_dense.inference.common import check_batch_size, check_device, check_task, progress, save
+from vlm_dense.inference.common import Listing, check_batch_size, check_device, check_task, progress, save
 from vlm_dense.inference.exported_classifier import ExportedClassifier
 from vlm_dense.inference.images import image_list, load_image, source_name
 from vlm_dense.inference.maskclip_models import limits_of, note_on
@@ -129,7 +129,7 @@ def _shapes(module: nn.Module) -> dict:
     return {name: tensor.shape for name, tensor in module.state_dict().items()}
 
 
-class ClassInferencer:
+class ClassInferencer(Listing):
     """Names of classes for images.
 
     By words, with any CLIP, or with a classifier that was trained::
@@ -174,7 +174,7 @@ class ClassInferencer:
         device = check_device(device) or ('cuda' if torch.cuda.is_available() else 'cpu')
         self.limits, self._file, self._last = None, None, None
         if is_exported(model):
-            self._file = ExportedClassifier(model, device, max_pixels)
+            self._file = self.model = ExportedClassifier(model, device, max_pixels)
             self.class_names = self._file.class_names
             if classes is not None:
                 self.class_names = shown_names(os.fspath(model), self.class_names, classes)
@@ -195,11 +195,6 @@ class ClassInferencer:
         if self.limits:
             print_log(self.limits, logger='current', level=logging.WARNING)
 
-    def __repr__(self) -> str:
-        names = self.class_names
-        shown = 'the names of each call' if names is None else f'{len(names)} classes: {", ".join(names[:5])}'
-        return f'{type(self).__name__}({shown}{", ..." if names and len(names) > 5 else ""})'
-
     def _view(self, classes: ClassNames | None) -> tuple[CLIPClassifier | None, list[str]]:
         """The model of a call, None for an exported file, and the names."""
         if classes is None:
@@ -208,7 +203,7 @@ class ClassInferencer:
                     "Expected names of what the images may show, found none. Give classes=['cat', 'dog'], or --classes "
                     'cat dog.'
                 )
-            return getattr(self, 'model', None), self.class_names
+            return None if self._file else self.model, self.class_names
         if self._file is not None:
             return None, shown_names(self._file.file.path, self._file.class_names, classes)
         names = one_name_each(classes, repeated=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from mmengine.config import Config
+from mmengine.infer.infer import BaseInferencer
 from mmengine.registry import MODELS
 from rich.progress import track
 
@@ -17,6 +19,24 @@ from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import registered
 
 _VIEW = 480, 1600  # pixels
+
+
+class Listing:
+    """What mmengine's inferencers show of themselves and of the models that they take; printed nowhere."""
+
+    @staticmethod
+    def list_models(scope: str | None = 'vlm_dense', patterns: str = '.*') -> list[str]:
+        """Names in the metafiles of a package, as 'vlm_dense' or 'mmseg', that match a regular expression."""
+        root = BaseInferencer._get_repo_or_mim_dir(scope or 'vlm_dense')
+        found = BaseInferencer._get_models_from_metafile(root)
+        names = (name for model in found for name in (model['Name'], *model.get('Alias', ())))
+        return [name for name in names if re.match(patterns, name)]
+
+    def __repr__(self) -> str:
+        names = self.class_names
+        shown = 'the names of each call' if names is None else f'{len(names)} classes: {", ".join(names[:5])}'
+        model = type(self.model).__name__
+        return f'{type(self).__name__}({model}, {shown}{", ..." if names and len(names) > 5 else ""})'
 
 
 def check_task(cfg: Config, base: str, what: str, caller: str) -> None:

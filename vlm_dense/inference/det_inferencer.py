@@ -27,7 +27,7 @@ from vlm_dense.engine.runner.launch import load_config
 from vlm_dense.errors import ClassNamesError, DataError
 from vlm_dense.export.models import exported_config
 from vlm_dense.export.runtime import is_exported
-from vlm_dense.inference.common import check_batch_size, check_device, check_task, save, view_side
+from vlm_dense.inference.common import Listing, check_batch_size, check_device, check_task, save, view_side
 from vlm_dense.inference.images import Source, file_names, image_list, load_image, source_name
 from vlm_dense.inference.mask_files import (
     annotation_files,
@@ -46,7 +46,7 @@ def _extreme(width: int, height: int) -> DataError:
     return DataError(f'An image of {width} x {height} px cannot be resized: it is too narrow.')
 
 
-class DetInferencer(_DetInferencer):
+class DetInferencer(Listing, _DetInferencer):
     """mmdet's ``DetInferencer`` with the models, checks and messages of this package.
 
     Use is mmdet's::

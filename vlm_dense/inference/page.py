@@ -160,7 +160,7 @@ def written(answer: Answer, source: str, folder: str) -> tuple[str, list[str]]:
     Raises:
         DataError: they cannot be written.
     """
-    folder, stem = os.path.join(folder, uuid.uuid4().hex), os.path.splitext(source)[0]
+    folder, stem = os.path.join(folder, uuid.uuid4().hex), os.path.splitext(source)[0][:16]  # a phone cuts longer names
     shown = os.path.join(folder, 'masks.png')
     save(Image.fromarray(answer.overlay).save, shown)
     files = []
@@ -260,7 +260,6 @@ def build_page(
             with gr.Column():
                 masks = gr.Image(
                     label='Masks',
-                    show_label=False,
                     format='png',
                     interactive=False,
                     buttons=['fullscreen', 'download'],

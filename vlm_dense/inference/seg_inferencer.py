@@ -29,7 +29,7 @@ from vlm_dense.engine.outputs import claim
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
 from vlm_dense.export.models import ExportedSegmentor, exported_config
 from vlm_dense.export.runtime import is_exported
-from vlm_dense.inference.common import check_batch_size, check_device, check_task, progress, save
+from vlm_dense.inference.common import Listing, check_batch_size, check_device, check_task, progress, save
 from vlm_dense.inference.images import Source, file_names, image_list, load_image, source_name
 from vlm_dense.inference.mask_files import annotation_files, check_formats, coco_of, labelme_of, write_annotations
 from vlm_dense.inference.maskclip_models import DEFAULT_MODEL, limits_of, note_on, segmentor_config
@@ -52,7 +52,7 @@ class View:
     class_names: list[str]
 
 
-class SegInferencer(BaseInferencer):
+class SegInferencer(Listing, BaseInferencer):
     """Segments images; MaskCLIP models by any names of classes that a call gives.
 
     Use is that of ``mmseg.apis.MMSegInferencer``::
@@ -140,12 +140,12 @@ class SegInferencer(BaseInferencer):
         else:
             names = None
             self._check_exported(classes)
-        model = self._views.get((names, return_scores), lambda: self._view(names, return_scores))
+        view = self._views.get((names, return_scores), lambda: self._view(names, return_scores))
         if names is not None:
-            return View(model, [aliases[0] for aliases in names])
+            return view
         if classes is None or isinstance(self.model, ExportedSegmentor):
-            return View(model, list(self.class_names))
-        return View(model, shown_names(type(self.model).__name__, self._own_classes, classes))
+            return View(view.model, list(self.class_names))
+        return View(view.model, shown_names(type(self.model).__name__, self._own_classes, classes))
 
     def _check_exported(self, classes: ClassNames | None) -> None:
         """Raise a :class:`ClassNamesError` if an exported file has other classes."""
@@ -158,13 +158,13 @@ class SegInferencer(BaseInferencer):
                 'the model again, with --classes.'
             )
 
-    def _view(self, names: tuple[Aliases, ...] | None, return_scores: bool) -> nn.Module:
+    def _view(self, names: tuple[Aliases, ...] | None, return_scores: bool) -> View:
         model = view_of(self.model)
         if names is not None:
             model.set_class_names(names)
         if isinstance(model, BatchedInference):
             model.test_cfg['keep_logits'] = return_scores
-        return model
+        return View(model, list(self._own_classes or ()) if names is None else [aliases[0] for aliases in names])
 
     def _names(self, classes: ClassNames | None) -> tuple[Aliases, ...]:
         classes = self._own_classes if classes is None else classes
