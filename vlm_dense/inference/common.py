@@ -30,7 +30,7 @@ class Listing:
         root = BaseInferencer._get_repo_or_mim_dir(scope or 'vlm_dense')
         found = BaseInferencer._get_models_from_metafile(root)
         names = (name for model in found for name in (model['Name'], *model.get('Alias', ())))
-        return [name for name in names if re.match(patterns, name)]
+        return sorted(name for name in names if re.match(patterns, name))
 
     def __repr__(self) -> str:
         names = self.class_names
