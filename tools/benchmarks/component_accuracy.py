@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 python tools/benchmarks/component_accuracy.py --only labels  # some rows, see --help
 
 Prompts: a tiny-vit with a feature pyramid, trained with labels: the frozen tower alone, with VPT, with low-rank
-updates, and the whole tower trained. Labels: SegFormer from random weights and UPerNet on tiny-rn, trained without any
+updates, and the whole tower trained. Labels: SegFormer's decoder and UPerNet on tiny-rn, trained without any
 label by PseudoLabelHook, beside the MaskCLIP that labels. All have the same scenes, schedule and number of iterations,
 and are scored on the same 200 scenes after the last. Minutes are those of the processor, with start and validation.
 Each run leaves a file in --out; a run that has one is not made again, so that a stopped program goes on. A run that

@@ -119,7 +119,7 @@ def worker(kind: str, arch: str, size: int) -> None:
         tower = dict(arch=arch, pretrained=None)
         teacher = dict(type='vlm_dense.MaskCLIP', backbone=dict(type='vlm_dense.MaskCLIPViT', **tower))
         teacher['text_encoder'] = dict(type='vlm_dense.TextTower', **tower)
-        hook = HOOKS.build(dict(type='PseudoLabelHook', teacher=teacher, class_names='ADE20KDataset'))
+        hook = HOOKS.build(dict(type='vlm_dense.PseudoLabelHook', teacher=teacher, class_names='ADE20KDataset'))
         runner = SimpleNamespace(model=model, iter=0, train_dataloader=None)
         hook.before_train(runner)
         labelled = [type(sample)() for sample in labelled]
@@ -165,7 +165,7 @@ def compare(kinds: list[str], args: argparse.Namespace) -> None:
         seconds = statistics.median(one['seconds'] for one in taken[1:])  # the first encodes the names
         rows[kind] = first[kind]['trained'], seconds, taken[-1]['peak']
         trained, seconds, peak = rows[kind]
-        told = f'{kind:28}{trained:12,d} {seconds:8.2f} s {peak:7.0f} MB'
+        told = f'{kind:28}{trained:12d} {seconds:8.2f} s {peak:7.0f} MB'
         if KINDS[kind] is not None:
             before = rows[KINDS[kind]]
             told += f'   x {trained / before[0]:.3f}, x {seconds / before[1]:.2f}, x {peak / before[2]:.2f}'
