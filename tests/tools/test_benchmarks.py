@@ -31,6 +31,15 @@ TINY = {
     'compiled': [
         ('--arch tiny-vit --size 64 --backend eager --repeats 1', ['images, train | 0 | 2', 'texts, eval | 0 |'])
     ],
+    'component_accuracy': [
+        (
+            '--only UPerNet --seeds 0 --iterations 2 --out {folder}',
+            ['labels, UPerNet, seed 0: {"parameters"', 'minutes'],
+        )
+    ],
+    'component_costs': [
+        ('--arch tiny-vit --size 64 --steps 1', ['VPT-deep, 8 tokens', 'PseudoLabelHook', 'TextGuidedNeck', ', x '])
+    ],
     'dense_inference': [
         ('--arch tiny-vit --classes 3 --size 64 --repeats 1', ['full-logits', 'same class at 100.0000% of the pixels'])
     ],
@@ -78,8 +87,9 @@ def test_every_program_has_a_tiny_setting():
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize(('name', 'arguments', 'told'), RUNS, ids=[f'{n}-{i}' for i, (n, *_) in enumerate(RUNS)])
-def test_it_runs(name, arguments, told):
-    command = [sys.executable, str(FOLDER / f'{name}.py'), *arguments.split()]
+def test_it_runs(name, arguments, told, tmp_path):
+    words = (tmp_path if word == '{folder}' else word for word in arguments.split())
+    command = [sys.executable, str(FOLDER / f'{name}.py'), *words]
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
     output = done.stdout + done.stderr

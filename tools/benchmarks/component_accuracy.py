@@ -67,9 +67,12 @@ def worker(row: str, seed: int, iterations: int, folder: Path) -> None:
         found = launch.test(args)
         counted['trained'] = 0
     else:
+        warm_up = min(50, iterations // 2)
         schedule = {
             'train_cfg.max_iters': iterations,
             'train_cfg.val_interval': iterations,
+            'param_scheduler.0.end': warm_up,
+            'param_scheduler.1.begin': warm_up,
             'param_scheduler.1.end': iterations,
             'default_hooks.checkpoint.interval': iterations,
         }
