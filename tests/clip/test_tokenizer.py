@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from importlib.util import find_spec
 
 import huggingface_hub
@@ -107,6 +108,11 @@ def _tokenizer_on_disk(folder, special: dict):
     )
     PreTrainedTokenizerFast(tokenizer_object=made, unk_token='<unk>', **special).save_pretrained(folder)
     return folder
+
+
+def test_copies_of_a_tower_share_its_tokenizer():
+    tokens = build_tokenizer()
+    assert copy.deepcopy(tokens) is tokens
 
 
 def test_one_text_is_not_taken_for_a_list_of_letters():

@@ -34,6 +34,9 @@ class Tokenizer:
         """The text's own ids, without those that every text has."""
         raise NotImplementedError
 
+    def __deepcopy__(self, memo: dict) -> Tokenizer:
+        return self  # it does not change, and its table is large
+
     def __call__(self, texts: Sequence[str], context_length: int, truncate: bool = False) -> Tensor:
         """Ids of texts, int64, (N, context_length).
 
