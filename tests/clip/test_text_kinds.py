@@ -117,6 +117,9 @@ def test_token_features_end_in_the_feature_of_the_text(kind, tower):
         close(found[rows, tower.find_eot(ids)], whole)
     elif tower.kind.reads == 'last':
         close(found[:, -1], whole)
+    elif kind == 'masked':  # the mean of its tokens, and the projection is linear
+        read = torch.arange(found.shape[1]) <= tower.find_eot(ids)[:, None]
+        close((found * read[..., None]).sum(1) / read.sum(1, keepdim=True), whole)
     else:
         assert found.isfinite().all()
 

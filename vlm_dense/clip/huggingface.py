@@ -65,7 +65,7 @@ class HuggingFaceBlocks(nn.Module):
             edit: Function of the hidden states (N, L, width) and the index of a block, applied in front of each.
             every: All tokens (N, L, width) instead of the pooled ones.
         """
-        length = int(lengths.max())
+        length = x.shape[1] if every else int(lengths.max())
         mask = (torch.arange(length) < lengths.cpu()[:, None]).long().to(x.device)
         hooks = []
         if edit is not None:

@@ -330,13 +330,14 @@ class TextTower(BaseModule):
         features = []
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             for part in ids.split(self.chunk_size):
-                features.append(self._every_token(self.embed(part)))
+                features.append(self._every_token(self.embed(part), self.find_eot(part) + 1))
             return self._project(torch.cat(features))
 
-    def _every_token(self, x: Tensor) -> Tensor:
-        """Tokens (N, T, width), without positions, after the last norm."""
+    def _every_token(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """All tokens (N, T, width) after the last norm, of tokens without positions in texts of these lengths."""
         if not self.kind.shares:
-            lengths = torch.full((len(x),), x.shape[1])
+            if self.kind.reads == 'class token':  # tokens behind the end are asked for as well
+                lengths = torch.full_like(lengths, x.shape[1])
             return self.ln_final(self._whole(x, lengths, every=True)[0, :, : x.shape[1]])
         x = x + self.positional_embedding[: x.shape[1]].to(x.dtype)
         for block in self.transformer.resblocks:
