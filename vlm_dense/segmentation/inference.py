@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -174,20 +174,23 @@ class BatchedInference:
         """
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
         order, images = own_sizes(inputs, samples)
-        for n, maps in self.window_maps(images):
-            sample = samples[order[n]]
-            todo = maps, images[n], sample.metainfo, self.class_maps
-            if self.test_cfg.get('keep_logits', True) or self.out_channels == 1:
-                found = self.postprocess.scores(*todo)
-                scores, labels = found.values[0], found.decided[0]
-                if self.out_channels == 1:
-                    scores = found.probabilities[0]
-                    labels = (scores[0] > self.decode_head.threshold).to(scores)
-                sample.set_data(dict(seg_logits=PixelData(data=scores)))
-            else:
-                labels = self.postprocess.labels(*todo)
-            sample.set_data(dict(pred_sem_seg=PixelData(data=labels[None])))
+        for n, maps in self.window_maps(images, metas=[samples[i].metainfo for i in order]):
+            self.decide(samples[order[n]], maps, images[n])
         return samples
+
+    def decide(self, sample: SegDataSample, maps: WindowMaps, image: Tensor) -> None:
+        """Give a sample its labels, and its scores if they are kept, from the maps of its image (3, h, w)."""
+        todo = maps, image, sample.metainfo, self.class_maps
+        if self.test_cfg.get('keep_logits', True) or self.out_channels == 1:
+            found = self.postprocess.scores(*todo)
+            scores, labels = found.values[0], found.decided[0]
+            if self.out_channels == 1:
+                scores = found.probabilities[0]
+                labels = (scores[0] > self.decode_head.threshold).to(scores)
+            sample.set_data(dict(seg_logits=PixelData(data=scores)))
+        else:
+            labels = self.postprocess.labels(*todo)
+        sample.set_data(dict(pred_sem_seg=PixelData(data=labels[None])))
 
     def strip_maps(self, inputs: Tensor, data_samples: list) -> list[tuple[StripMaps, Describe]]:
         """Maps of each image in original size, a few rows at a time, and what they are; arguments as of
@@ -214,13 +217,17 @@ class BatchedInference:
         return torch.cat([self.postprocess.merged(x, inputs[i], {}, self.class_maps).values for i, x in every])
 
     def window_maps(
-        self, images: list[Tensor], forward: Callable[[Tensor], Tensor] | None = None
+        self,
+        images: list[Tensor],
+        forward: Callable[[Tensor], Tensor] | None = None,
+        metas: Sequence[dict] | None = None,
     ) -> Iterator[tuple[int, WindowMaps]]:
         """Yield the index and the windows' maps of each image (3, H, W), in order; images share the batches.
 
         Args:
             images: Those of one size follow each other.
             forward: Maps windows (B, 3, H, W) to (B, n, h, w); default: :meth:`window_map` and the steps on windows.
+            metas: Metainfo of each image, for models that look at more than its pixels; not read here.
         """
         forward, whole = forward or self._window_map, self._mode() == 'whole'
         size, overview = self.test_cfg.get('resize'), self.test_cfg.get('overview', False)

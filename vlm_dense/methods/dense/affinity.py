@@ -40,12 +40,13 @@ class Renormalise(nn.Module):
         return F.pad(images - black, more) + black if any(more) else images
 
 
-def attention(affinity: Tensor, beta: float, gamma: float) -> Tensor:
+def attention(affinity: Tensor, beta: float, gamma: float, mean: Tensor | None = None) -> Tensor:
     """Softmax of gamma (S - beta mean(S)) over the entries of a row that are not negative; (B, N, N).
 
-    Each image has a mean of its own. A place always sees itself.
+    Each image has a mean of its own unless ``mean`` is given. A place always sees itself.
     """
-    scores = gamma * (affinity - beta * affinity.mean(dim=(1, 2), keepdim=True))
+    mean = affinity.mean(dim=(1, 2), keepdim=True) if mean is None else mean
+    scores = gamma * (affinity - beta * mean)
     hidden = scores < 0
     hidden.diagonal(dim1=1, dim2=2).fill_(False)
     return scores.masked_fill(hidden, -torch.inf).softmax(dim=-1)

@@ -128,10 +128,13 @@ class LPOSS(MaskCLIP):
         return self
 
     def window_maps(
-        self, images: list[Tensor], forward: Callable[[Tensor], Tensor] | None = None
+        self,
+        images: list[Tensor],
+        forward: Callable[[Tensor], Tensor] | None = None,
+        metas: Sequence[dict] | None = None,
     ) -> Iterator[tuple[int, WindowMaps]]:
         """As in :class:`MaskCLIP`, the propagated scores of the names."""
-        for n, maps in super().window_maps(images, forward):
+        for n, maps in super().window_maps(images, forward, metas):
             yield n, self.spread(maps)
 
     def window_map(self, crops: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ grid. Nothing is trained.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -101,8 +101,14 @@ class ProxyCLIPAttention(DenseAttention):
     def _path(self, last: LastBlocks, features: Tensor, block: TransformerBlock, x: Tensor) -> Tensor:
         value = block.qkv(x)[2].transpose(1, 2).flatten(2)[:, last.patches]  # of all heads
         maps = F.interpolate(value.mT.unflatten(2, last.grid), features.shape[2:], mode='bilinear', align_corners=False)
-        mixed = [  # the same for each head; image by image, as N x N affinities are the most there is
-            attention(cosines(own), self.beta, self.gamma).to(value.dtype) @ tokens
-            for own, tokens in zip(features.flatten(2).mT.split(1), maps.flatten(2).mT.split(1), strict=True)
-        ]
+        weights = self.weights(features.flatten(2).mT)
+        mixed = [own.to(value.dtype) @ tokens for own, tokens in zip(weights, maps.flatten(2).mT.split(1), strict=True)]
         return block.scaled(block.output(torch.cat(mixed).unflatten(-1, (block.num_heads, -1)).transpose(1, 2)))
+
+    def weights(self, features: Tensor) -> Iterator[Tensor]:
+        """A (1, N, N) of each image of features (B, N, C), the same for each head.
+
+        Image by image, as N x N affinities are the most there is.
+        """
+        for own in features.split(1):
+            yield attention(cosines(own), self.beta, self.gamma)
