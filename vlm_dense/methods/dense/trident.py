@@ -9,6 +9,7 @@ trained.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from timm.models.vision_transformer_sam import get_rel_pos
 from torch import Tensor, nn
 
 from vlm_dense.clip.last_blocks import DenseTokens, LastBlocks
+from vlm_dense.contract.dense_attention import DenseAttention
 from vlm_dense.errors import ConfigError, DataError, MissingLibraryError, WeightsNotFoundError
 from vlm_dense.libraries import how_to_install
 from vlm_dense.methods.dense.affinity import CLIP_MEAN, CLIP_STD, attention, cosines
@@ -171,6 +173,44 @@ class SAMEncoder(nn.Module):
         return Correlation(torch.stack(weights), v[:, :height, :width].flatten(1, 2), (height, width))
 
 
+class _LastAttention(DenseAttention):
+    """Attention weights and values of the last block between patches, (B, N, H N + C)."""
+
+    def forward(self, last: LastBlocks) -> DenseTokens:
+        block = last.blocks[-1]
+        q, k, v = (x[:, :, last.patches] for x in block.qkv(last.tokens))
+        parts = block.weights(q, k), v
+        return DenseTokens(None, last.grid, features=torch.cat([x.transpose(1, 2).flatten(2) for x in parts], dim=-1))
+
+
+@MODELS.register_module()
+class TowerCorrelation(nn.Module):
+    """The last attention of a CLIP instead of SAM's, for images on which there is no SAM, as drawn ones.
+
+    Args:
+        arch, pretrained: Of the ViT, see :func:`vlm_dense.clip.load_clip`.
+        side: Longest side in px of the image that it sees.
+    """
+
+    def __init__(self, arch: str, pretrained: str | None = None, side: int = 192):
+        super().__init__()
+        self.tower = MODELS.build(dict(type='vlm_dense.CLIPViT', arch=arch, pretrained=pretrained, head=True))
+        self.tower.dense_attention = _LastAttention()
+        self.side, self.heads = side, self.tower.blocks[-1].num_heads
+        statistics = 255 * torch.tensor([CLIP_MEAN, CLIP_STD])[:, :, None, None]
+        self.register_buffer('statistics', statistics, persistent=False)
+
+    def forward(self, image: np.ndarray) -> Correlation:
+        """As :meth:`SAMEncoder.forward`."""
+        pixels = torch.from_numpy(image).to(self.statistics.device).permute(2, 0, 1).float()
+        pixels = (bilinear(pixels, longest_to(image.shape[:2], self.side)) - self.statistics[0]) / self.statistics[1]
+        found = self.tower.encode(pixels[None], ('value',)).value[0]
+        grid = tuple(found.shape[1:])
+        weights, values = found.flatten(1).T.split([self.heads * grid[0] * grid[1], self.tower.width], dim=1)
+        weights, values = (x.unflatten(1, (self.heads, -1)).transpose(0, 1) for x in (weights, values))
+        return Correlation(weights, values, grid)
+
+
 @MODELS.register_module()
 class Trident(MaskCLIP):
     """MaskCLIP on features of all windows, spliced and aggregated by SAM's attention.
@@ -181,7 +221,7 @@ class Trident(MaskCLIP):
 
     Args:
         backbone: A ViT with ``dense_attention=dict(type='vlm_dense.TridentAttention', ...)``.
-        sam: Config of :class:`SAMEncoder`.
+        sam: Config of :class:`SAMEncoder`, or of another source of a :class:`Correlation`.
         cos_fac: Places exchange features if the cosine of their SAM values exceeds this multiple of the mean of a row.
         refine_neg_cos: Leave a negative threshold as it is; False: it becomes 0.6.
         halves: Cut images into a left and a right half for SAM, as for Cityscapes.
@@ -227,6 +267,8 @@ class Trident(MaskCLIP):
             )
         self.sam = MODELS.build(sam).eval().requires_grad_(False)
         self.cos_fac, self.refine_neg_cos, self.halves = cos_fac, refine_neg_cos, halves
+        if refinement is not None and not hasattr(self.sam, 'prepare'):
+            raise ConfigError(f'Trident: refinement needs sam=dict(type="vlm_dense.SAMEncoder"), found {sam["type"]}.')
         self.refinement = None if refinement is None else MODELS.build(refinement)
 
     def train(self, mode: bool = True) -> Trident:
@@ -259,7 +301,7 @@ class Trident(MaskCLIP):
         """
         if meta.get('flip') or 'img_padding_size' in meta or 'padding_size' in meta:
             raise DataError('Trident: SAM sees the image file, so images cannot be flipped or padded. Leave both out.')
-        if meta.get('img_path'):
+        if os.path.isfile(meta.get('img_path') or ''):  # drawn images have a name and no file
             found = mmcv.imread(meta['img_path'], channel_order='rgb')
         else:
             mean, std = (torch.tensor(x, device=image.device)[:, None, None] for x in (CLIP_MEAN, CLIP_STD))

@@ -1,0 +1,12 @@
+# ADE20K, short side 576 px.
+_base_ = './ade20k.py'
+
+num_classes = 150
+test_pipeline = [
+    dict(type='vlm_dense.LoadImage'),
+    dict(type='Resize', scale=(2048, 576), keep_ratio=True),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='vlm_dense.CheckSeg', num_classes=num_classes),
+    dict(type='PackSegInputs'),
+]
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
