@@ -47,6 +47,7 @@ SLOW = {
     'test_ade20k',
     'test_any_backbone',
     'test_bad_inputs',
+    'test_bases_by_name',
     'test_captions',
     'test_checkpoint',
     'test_cli',
@@ -56,19 +57,28 @@ SLOW = {
     'test_compare_dense',
     'test_compare_protocols',
     'test_compiled_figures',
+    'test_config_keys',
+    'test_config_values',
     'test_configs',
     'test_coop_training',
     'test_demo',
     'test_dense_methods',
     'test_det_inferencer',
+    'test_distillation',
     'test_export',
     'test_feature_cache',
     'test_few_shot',
     'test_files',
+    'test_forked',
+    'test_found',
     'test_frozen_features',
+    'test_hooks',
+    'test_hostile_files',
+    'test_hub_and_docker',
     'test_image_set_run',
     'test_image_sets',
     'test_image_tower',
+    'test_lazy_configs',
     'test_loading',
     'test_lora_updates',
     'test_losses',
@@ -77,46 +87,60 @@ SLOW = {
     'test_maskclip_run',
     'test_maskclip_segmentor',
     'test_matrix',
+    'test_new_method',
+    'test_outputs',
+    'test_own',
     'test_package',
     'test_patch_captions',
     'test_plans',
     'test_prepare',
     'test_pretraining',
-    'test_pseudo_label',
     'test_processors',
+    'test_properties',
+    'test_pseudo_label',
+    'test_pseudo_label_hook',
+    'test_published_settings',
     'test_published_splits',
     'test_readme',
+    'test_recipes',
     'test_refinements',
+    'test_saving',
+    'test_second_prompts',
     'test_seeding',
     'test_seg_inferencer',
-    'test_second_prompts',
     'test_segment',
     'test_setup',
     'test_shapes',
     'test_shapes_run',
+    'test_silent',
     'test_site_build',
     'test_stand_in',
     'test_stock_mmdet',
+    'test_stock_programs',
+    'test_strange_files',
     'test_strip_loss',
     'test_tasks',
     'test_tda_stream',
+    'test_text_guided_neck',
     'test_text_side',
     'test_train_and_test',
     'test_trained',
     'test_upl_prompt',
     'test_verify',
+    'test_words',
     'test_zoo',
 }
 """Files that take more than some seconds, nearly all since they run whole programs; the folder parity is slow too."""
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests of the slow files and of the long ones."""
+    """Mark the tests of the slow files and of the long ones; what is long is slow as well."""
     for item in items:
-        if item.path.stem in SLOW | LONG or item.path.parent.name == 'parity':
-            item.add_marker(pytest.mark.slow)
         if item.path.stem in LONG:
             item.add_marker(pytest.mark.long)
+        long = item.get_closest_marker('long') is not None
+        if long or item.path.stem in SLOW or item.path.parent.name == 'parity':
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish():

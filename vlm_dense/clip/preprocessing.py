@@ -93,10 +93,10 @@ def follow_tag(cfg: MutableMapping) -> None:
     Raises:
         ConfigError: it says ``'tag'`` and the weights of ``model.backbone`` have none, or other colours than they.
     """
-    asked, model = list(_asked(cfg, '')), cfg.get('model') or {}
-    backbone = model.get('backbone') or {}
+    asked, model = list(_asked(cfg, '')), cfg.get('model')
+    backbone = model.get('backbone') or {} if isinstance(model, Mapping) else {}
     if not asked:
-        if isinstance(backbone, Mapping):
+        if isinstance(model, Mapping) and isinstance(backbone, Mapping):
             colours_of_tag(model.get('data_preprocessor') or cfg.get('data_preprocessor'), backbone)
         return
     found = preprocessing_of(backbone.get('arch'), backbone.get('pretrained'))

@@ -35,6 +35,7 @@ class CLIPTower(ImageTower):
         **options: Of the class, see there.
 
     Examples:
+        >>> import torch
         >>> tower = CLIPTower('tiny-vit', frozen=True)
         >>> type(tower).__name__, tower.encode(torch.randn(2, 3, 64, 96), ('global',)).global_.shape
         ('CLIPViT', torch.Size([2, 128]))

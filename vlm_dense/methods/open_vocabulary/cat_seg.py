@@ -234,6 +234,12 @@ class CATSegHead(CostVolumeHead):
             )
         if hidden_dim % num_heads:
             raise ConfigError(f'CATSegHead: num_heads={num_heads} must divide hidden_dim={hidden_dim}.')
+        dims = hidden_dim, decoder_dims[0]
+        if any(image >= of_class for image, of_class in zip(decoder_guidance_dims, dims, strict=True)):
+            raise ConfigError(
+                f'CATSegHead: decoder_guidance_dims={tuple(decoder_guidance_dims)} must be smaller than hidden_dim and '
+                f'the first of decoder_dims, which they are joined to, found {dims}.'
+            )
         self.pad_len = pad_len
         self.upsample1 = nn.ConvTranspose2d(stage_channels[0], upsampled_dims[0], 2, stride=2)
         self.upsample2 = nn.ConvTranspose2d(stage_channels[1], upsampled_dims[1], 4, stride=4)
@@ -335,7 +341,7 @@ class CATSeg(CostVolumeSegmentor):
         ...         **clip,
         ...     ),
         ...     text_encoder=dict(type='vlm_dense.TextTower', **clip),
-        ...     decode_head=dict(type='vlm_dense.CATSegHead', hidden_dim=16, num_layers=1),
+        ...     decode_head=dict(type='vlm_dense.CATSegHead', hidden_dim=64, num_layers=1),
         ...     class_names=['circle', 'star'],
         ...     clip_resolution=64,
         ...     test_cfg=dict(mode='whole'),
@@ -343,7 +349,7 @@ class CATSeg(CostVolumeSegmentor):
         >>> with torch.no_grad():
         ...     model.set_class_names(['a red ring', 'heart', 'nothing'])
         ...     [sample] = model.predict(torch.zeros(1, 3, 90, 60))
-        >>> sample.seg_logits.shape
+        >>> sample.seg_logits.data.shape
         torch.Size([3, 90, 60])
     """
 
