@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
 from mmengine.runner.base_loop import BaseLoop
-from mmengine.structures import PixelData
+from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from tiny_towers import resnet, vit
 
@@ -90,7 +90,33 @@ def sed(names=NAMES, **options):
     return MODELS.build(ConfigDict(dict(own, **options)))
 
 
-BUILD = dict(cat_seg=cat_seg, sed=sed)
+def fc_clip(names=NAMES, **options):
+    head = dict(
+        width=64,
+        heads=2,
+        num_queries=4,
+        encoder_layers=1,
+        encoder_ffn=16,
+        decoder_layers=2,
+        decoder_ffn=16,
+        num_points=16,
+    )
+    own = dict(
+        type='vlm_dense.FCCLIP',
+        class_names=names,
+        trained_names=NAMES,
+        backbone=dict(type='vlm_dense.CLIPTower', arch=RESNET),
+        text_encoder=dict(type='vlm_dense.TextTower', arch=RESNET),
+        text_prompt=PLAIN,
+        decode_head=dict(head, **options.pop('head', {})),
+        test_cfg=dict(mode='whole'),
+    )
+    torch.manual_seed(0)
+    return MODELS.build(ConfigDict(dict(own, **options)))
+
+
+BUILD = dict(cat_seg=cat_seg, sed=sed, fc_clip=fc_clip)
+CHUNKED = ('cat_seg', 'sed')
 
 
 @pytest.fixture(scope='module')
@@ -142,7 +168,7 @@ def test_classes_do_not_depend_on_their_order_nor_images_on_their_batch(name, mo
     torch.testing.assert_close(logits(model)[1:], logits(model, images()[1:]))
 
 
-@pytest.mark.parametrize('name', BUILD)
+@pytest.mark.parametrize('name', CHUNKED)
 def test_a_few_classes_at_a_time_give_the_same_logits(name, models):
     view = view_of(models[name])
     view.set_class_names([f'thing {i}' for i in range(7)])
@@ -256,9 +282,10 @@ PROMPTS = {
 
 
 OF_A_RESNET = [name for name in PROMPTS if name not in ('both towers', 'image')]
+CASES = [*(('cat_seg', name) for name in PROMPTS), *((kind, x) for kind in ('sed', 'fc_clip') for x in OF_A_RESNET)]
 
 
-@pytest.mark.parametrize(('kind', 'name'), [*(('cat_seg', x) for x in PROMPTS), *(('sed', x) for x in OF_A_RESNET)])
+@pytest.mark.parametrize(('kind', 'name'), CASES)
 def test_any_prompt_trains_and_treats_each_image_by_itself(kind, name):
     model = BUILD[kind](**PROMPTS[name]).train()
     sum(v for k, v in model.loss(images(), samples()).items() if 'loss' in k).backward()
@@ -374,6 +401,75 @@ def test_what_cannot_work_is_refused_with_what_to_do(name):
         options['backbone'] = dict(own, dense_attention=dict(type='vlm_dense.CATSegAttention'), **options['backbone'])
     with pytest.raises(ConfigError, match=message):
         cat_seg(**options).train().loss(images(), samples())
+
+
+def test_targets_of_label_maps_objects_and_both():
+    head = fc_clip().decode_head
+    labels = torch.tensor([[[0, 0, 2], [1, 255, 2]]])
+    sample = SegDataSample(gt_sem_seg=PixelData(data=labels))
+    found = head._targets(sample, torch.device('cpu'))
+    assert found.labels.tolist() == [0, 1, 2] and found.masks.sum((1, 2)).tolist() == [2, 1, 2]
+    sample.gt_instances = InstanceData(labels=torch.tensor([0, 0]), masks=torch.ones(2, 2, 3))
+    assert head._targets(sample, torch.device('cpu')).labels.tolist() == [0, 0]
+    head.num_things = 1
+    assert head._targets(sample, torch.device('cpu')).labels.tolist() == [0, 0, 1, 2]
+
+
+def test_an_image_without_targets_trains():
+    model = fc_clip().train()
+    nothing = samples()
+    nothing[1].gt_sem_seg.data[:] = 255
+    losses = model.loss(images(), nothing)
+    assert all(torch.isfinite(v).all() for v in losses.values())
+
+
+def test_of_several_names_of_a_class_the_best_counts_and_names_of_the_training_are_known(models):
+    model = view_of(models['fc_clip'])
+    model.set_class_names(['sky', ['house', 'road'], 'tree'])
+    assert model.overlaps == [True, True, False]
+    x = torch.randn(1, 5, 16)
+    both = model.classify(x, model.text_side.class_embeddings(), torch.tensor(1.0))
+    model.set_class_names(['sky', 'house', 'road', 'tree'])
+    each = model.classify(x, model.text_side.class_embeddings(), torch.tensor(1.0))
+    torch.testing.assert_close(both[..., 1], each[..., 1:3].amax(-1))
+    torch.testing.assert_close(both[..., [0, 2, 3]], each[..., [0, 3, 4]])
+
+
+def test_panoptic_segments_and_objects_come_with_the_labels():
+    model = fc_clip(panoptic=dict(things=[2, 0], iou_thr=0.0)).eval()
+    with torch.no_grad():
+        [sample] = model.predict(images(1), samples(1))
+    segments = sample.pred_panoptic_seg.sem_seg[0]
+    assert segments.shape == (32, 32) and set((segments % 1000).unique().tolist()) <= {0, 1, 2, 3}
+    assert set((segments[segments >= 1000] % 1000).tolist()) <= {0, 2}
+    assert set(sample.pred_instances.labels.tolist()) <= {0, 2}
+    with pytest.raises(ConfigError, match='names class 5, but there are 3'), torch.no_grad():
+        fc_clip(panoptic=dict(things=[5])).eval().predict(images(1), samples(1))
+
+
+def test_masks_go_to_the_original_size_before_their_sum_where_asked():
+    model = fc_clip().eval()
+    sample = samples(1)
+    sample[0].set_metainfo(dict(img_shape=(32, 32), ori_shape=(45, 38)))
+    with torch.no_grad():
+        after = model.predict(images(1), copy.deepcopy(sample))[0].seg_logits.data
+        model.masks_first = True
+        before = model.predict(images(1), copy.deepcopy(sample))[0].seg_logits.data
+        masks, scores = model.masks_and_scores(images(1))
+        wide = F.interpolate(masks, (45, 38), mode='bilinear')
+    assert before.shape == after.shape == (3, 45, 38)
+    torch.testing.assert_close(before, model.semantic(scores, wide)[0])
+    torch.testing.assert_close(after, F.interpolate(model.semantic(scores, masks), (45, 38), mode='bilinear')[0])
+
+
+def test_fc_clip_refuses_what_cannot_work():
+    with pytest.raises(ConfigError, match='alpha must be from 0 to 1, found 2'):
+        fc_clip(alpha=2)
+    with pytest.raises(ConfigError, match='width must be a multiple of 32'):
+        fc_clip(head=dict(width=20))
+    tower, text = (dict(type=f'vlm_dense.{kind}', arch=ARCH) for kind in ('CLIPTower', 'TextTower'))
+    with pytest.raises(ConfigError, match='last map of a convolutional tower, found CLIPViT'):
+        fc_clip(backbone=tower, text_encoder=text)
 
 
 def test_names_that_cannot_be_used_are_refused_and_the_old_ones_stay(model):

@@ -205,7 +205,7 @@ class CLIPTimmMaps(ImageTower):
         if 'global' in features:
             out.global_ = self.head(self.trunk.forward_head(x))
         if features & {'dense', 'value'}:
-            dense = self._dense(x)
+            dense = self.embed_map(x)
             out.dense = dense if 'dense' in features else None
             out.value = dense if 'value' in features else None
         out.pooled = out.global_ if 'pooled' in features else None
@@ -218,8 +218,8 @@ class CLIPTimmMaps(ImageTower):
             return trunk.final_conv(x)
         return trunk.norm_pre(x) if isinstance(trunk, convnext.ConvNeXt) else trunk.norm(x)
 
-    def _dense(self, x: Tensor) -> Tensor:
-        """Each place of the last map in the joint space, (B, D, h, w)."""
+    def embed_map(self, x: Tensor) -> Tensor:
+        """Each place of a map like the last one, in the form of the trunk, in the joint space (B, D, h, w)."""
         trunk = self.trunk
         if isinstance(trunk, convnext.ConvNeXt):  # its norm is over the channels of each place
             x = trunk.head.norm(x)

@@ -26,13 +26,13 @@ from vlm_dense.errors import ConfigError
 from vlm_dense.methods.open_vocabulary.cost_volume import (
     ATTENTIONS,
     ClassAttention,
-    ClassNames,
     CostVolumeHead,
     CostVolumeSegmentor,
     Up,
     by_classes,
     joint_linear,
 )
+from vlm_dense.methods.open_vocabulary.text import ClassNames
 from vlm_dense.registry import MODELS
 
 PAPER = dict(

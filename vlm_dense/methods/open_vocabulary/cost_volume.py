@@ -13,23 +13,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmseg.models import EncoderDecoder
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures
-from vlm_dense.contract.text_side import TextSide
 from vlm_dense.errors import ConfigError
-from vlm_dense.registry import MODELS, registered
-from vlm_dense.segmentation.inference import BatchedInference
+from vlm_dense.methods.open_vocabulary.text import OpenVocabularySegmentor
 from vlm_dense.segmentation.postprocess import PostProcess
 from vlm_dense.segmentation.steps import ClassMaps, OriginalSize
 from vlm_dense.segmentation.strips import strip_binary_cross_entropy
-from vlm_dense.vocabulary.class_names import Aliases, as_class_names, one_name_each
-
-ClassNames = str | Sequence[str | Sequence[str]]
-
 
 # --- parts of the heads -----------------------------------------------------------------------------------------------
 
@@ -289,109 +282,44 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
-class CostVolumeSegmentor(BatchedInference, EncoderDecoder):
-    """Base of the segmentors with a cost volume: towers, text prompt, and the names, which may be replaced.
+class CostVolumeSegmentor(OpenVocabularySegmentor):
+    """Base of the segmentors with a cost volume.
 
     Call graph::
 
         loss / predict --> features: image at clip_resolution --> text_side.encode: maps of the tower, class embeddings
                 --> decode_head(features, text_side.scores: cosines (B, P, K, h, w), class embeddings) --> logits
 
+    A text prompt with variants gives the cost volume a channel each.
+
     Args:
-        backbone: CLIP's image tower.
-        text_encoder: ``vlm_dense.TextTower``.
-        decode_head: The head; what follows from towers and prompt is filled in.
-        text_prompt: Any text prompt of the contract. A prompt with variants gives the cost volume a channel each.
-        image_prompt: Any image prompt of the contract.
-        class_names: Names in label order, one or several a class, or the type of a data set, a file or a list of the
-            package. ``tools/train.py`` and ``tools/test.py`` fill in the data set's.
+        backbone, text_encoder, decode_head, text_prompt, image_prompt, class_names, **kwargs: See
+            :class:`~vlm_dense.methods.open_vocabulary.text.OpenVocabularySegmentor`.
         clip_resolution: (height, width) that images get before they enter the tower, whatever their aspect.
-        **kwargs: ``data_preprocessor``, ``train_cfg``, ``test_cfg``, ``init_cfg`` as in mmseg; ``test_cfg`` see
-            :class:`~vlm_dense.segmentation.inference.BatchedInference`.
 
     Attributes:
         features: Names of the features of the tower that the head reads; the first one is compared with the classes.
-        default_prompt: Config of the text prompt that the paper has.
-
-    Raises:
-        ClassNamesError: names that cannot be used.
-        ConfigError: a backbone that is no CLIP image tower, or towers of different joint spaces.
     """
 
     features: tuple[str, ...] = ('value', 'stages')
-    default_prompt: dict = {}
     activation = staticmethod(torch.sigmoid)
 
     def __init__(
         self,
         backbone: dict,
         text_encoder: dict,
-        decode_head: dict | None = None,
-        text_prompt: dict | None = None,
-        image_prompt: dict | None = None,
-        class_names: ClassNames | None = None,
+        decode_head: dict,
         clip_resolution: int | Sequence[int] = 384,
         **kwargs: Any,
     ):
-        text = dict(
-            text_encoder=text_encoder,
-            text_prompt=dict(text_prompt or self.default_prompt),
-            image_prompt=image_prompt,
-            class_names=class_names,
-        )
-        super().__init__(backbone, dict(decode_head or {}, text=text), **kwargs)
+        super().__init__(backbone, text_encoder, decode_head, **kwargs)
         self.clip_resolution = _pair(clip_resolution)
         self.postprocess = PostProcess([OriginalSize(at_once=True)])
-        self._register_load_state_dict_pre_hook(self._read_official)
-
-    def _init_decode_head(self, decode_head: dict) -> None:
-        """As in mmseg; the text side is built first, since the head's width follows from its variants."""
-        text = decode_head.pop('text')
-        self._prompt_cfg, names = text['text_prompt'], text.pop('class_names')
-        if names is None:
-            one_name_each(None)  # tells where names come from
-        self.class_names = as_class_names(names)
-        built = TextSide.build(
-            text['text_encoder'],
-            text['text_prompt'],
-            self._prompt_names(self.class_names),
-            text['image_prompt'],
-            self.backbone,
-        )
-        self.text_encoder, self.text_prompt, self.image_prompt = built.modules
-        super()._init_decode_head(dict(decode_head, num_classes=len(self.class_names), **self.head_options()))
-
-    def head_options(self) -> dict:
-        """Options of the head that follow from towers and prompt."""
-        raise NotImplementedError
-
-    def _prompt_names(self, classes: Sequence[Aliases]) -> list[str]:
-        """One string a class: its first name; all, where the prompt has a ``separator`` at which it splits them."""
-        separator = getattr(registered(MODELS, self._prompt_cfg['type']), 'separator', None)
-        return [names[0] if separator is None else separator.join(names) for names in classes]
-
-    @property
-    def text_side(self) -> TextSide:
-        """Text tower and prompts."""
-        return TextSide(self.text_encoder, self.text_prompt, self.image_prompt)
 
     @property
     def num_variants(self) -> int:
         """P, channels of the cost volume."""
         return self.text_prompt.num_variants or 1
-
-    def set_class_names(self, class_names: ClassNames) -> None:
-        """Segment by other classes from now on; what the prompt has learned is kept.
-
-        Raises:
-            ClassNamesError: names that cannot be used, or a prompt that has learned something for each class.
-        """
-        classes = as_class_names(class_names)
-        if classes != self.class_names:
-            prompt = self.text_side.prompt_for(self._prompt_cfg, self._prompt_names(classes), self.backbone)
-            self.text_prompt, self.class_names = prompt.train(self.training), classes
-        self.num_classes = self.out_channels = len(classes)
-        self.decode_head.num_classes = self.decode_head.out_channels = len(classes)
 
     # --- network ----------------------------------------------------------------------------------------------
 

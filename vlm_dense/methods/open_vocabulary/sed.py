@@ -23,12 +23,12 @@ from vlm_dense.contract.prompt import TextPrompt
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.open_vocabulary.cost_volume import (
     ClassAttention,
-    ClassNames,
     CostVolumeHead,
     CostVolumeSegmentor,
     Up,
     by_classes,
 )
+from vlm_dense.methods.open_vocabulary.text import ClassNames
 from vlm_dense.registry import MODELS
 from vlm_dense.vocabulary.templates import as_templates
 

@@ -1,0 +1,16 @@
+# FC-CLIP on CLIP's RN50, trained on COCO panoptic, tested on PASCAL Context, 59 classes. Published: 50.5 mIoU.
+_base_ = [
+    '../_base_/models/fc_clip_rn50.py',
+    '../_base_/datasets/context59.py',
+    '../_base_/default_runtime.py',
+]
+
+test_pipeline = [
+    dict(type='vlm_dense.LoadImage'),
+    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='vlm_dense.CheckSeg', num_classes=59),
+    dict(type='PackSegInputs'),
+]
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+model = dict(trained_names='CocoPanopticDataset')

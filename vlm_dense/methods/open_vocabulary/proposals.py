@@ -1,0 +1,277 @@
+"""Segmentors that propose masks and classify each of them by its name, with a Mask2Former of mmdet for the masks.
+
+What FC-CLIP and its successors have in common. Shapes: B images, N queries, each with a mask; K classes with Q names in
+all; D channels of the joint space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.dense_heads import Mask2FormerHead
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from vlm_dense.clip.image_tower import ImageTower
+from vlm_dense.errors import ConfigError
+from vlm_dense.registry import MODELS
+
+Classify = Callable[[Tensor, Tensor], Tensor]
+"""Embeddings (B, N, D), and the logarithm of a temperature's inverse -> logits (B, N, K + 1), nothing last."""
+
+
+def mask_pool(features: Tensor, masks: Tensor) -> Tensor:
+    """Mean features (B, N, C) of the places (B, C, h, w) where the logits of a mask (B, N, h, w) are positive.
+
+    An empty mask gives 0. There is no gradient to the masks.
+    """
+    inside = (masks > 0).to(features.dtype)
+    return torch.einsum('bchw,bnhw->bnc', features, inside) / (inside.sum(dim=(2, 3))[..., None] + 1e-8)
+
+
+def region_embeddings(tower: ImageTower, dense: Tensor, masks: Tensor) -> Tensor:
+    """Embeddings (B, N, D) of regions of CLIP's last map, as the tower would embed an image of them.
+
+    A ResNet's attention pool attends to the places of the region only; other towers of maps project their mean.
+
+    Args:
+        tower: With an attention pool, or ``embed_map``.
+        dense: (B, C, h, w), the feature ``patch``.
+        masks: Logits (B, N, h, w), positive inside.
+    """
+    if not hasattr(tower, 'attnpool'):
+        return tower.embed_map(mask_pool(dense, masks).mT[..., None])[..., 0].mT
+    pool, tokens = tower.attnpool, tower.pool_tokens(dense)
+    q, k, v = (
+        layer(part).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
+        for layer, part in ((pool.q_proj, tokens[:, :1]), (pool.k_proj, tokens[:, 1:]), (pool.v_proj, tokens[:, 1:]))
+    )
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, heads, 1, h * w)
+    outside = masks.flatten(2)[:, None] <= 0
+    weights = scores.expand(-1, -1, masks.shape[1], -1).masked_fill(outside, -torch.inf).softmax(dim=-1)
+    mixed = weights.masked_fill(outside, 0) @ v  # nothing of a region without a place
+    return pool.c_proj(mixed.transpose(1, 2).flatten(2))
+
+
+def mask2former(
+    width: int,
+    heads: int,
+    num_queries: int,
+    encoder_layers: int,
+    encoder_ffn: int,
+    decoder_layers: int,
+    decoder_ffn: int,
+    num_points: int,
+    num_classes: int,
+) -> ConfigDict:
+    """Options of mmdet's ``Mask2FormerHead``, those of the published Mask2Formers but for these."""
+    relu = dict(type='ReLU', inplace=True)
+    attention = dict(embed_dims=width, num_heads=heads, dropout=0.0, batch_first=True)
+    positions = dict(num_feats=width // 2, normalize=True)
+
+    def ffn(channels: int) -> dict:
+        return dict(embed_dims=width, feedforward_channels=channels, num_fcs=2, ffn_drop=0.0, act_cfg=relu)
+
+    return ConfigDict(
+        feat_channels=width,
+        out_channels=width,
+        num_things_classes=num_classes,
+        num_stuff_classes=0,
+        num_queries=num_queries,
+        num_transformer_feat_level=3,
+        pixel_decoder=dict(
+            type='mmdet.MSDeformAttnPixelDecoder',
+            num_outs=3,
+            norm_cfg=dict(type='GN', num_groups=32),
+            act_cfg=dict(type='ReLU'),
+            encoder=dict(
+                num_layers=encoder_layers,
+                layer_cfg=dict(self_attn_cfg=dict(attention, num_levels=3, num_points=4), ffn_cfg=ffn(encoder_ffn)),
+            ),
+            positional_encoding=positions,
+        ),
+        positional_encoding=positions,
+        transformer_decoder=dict(
+            return_intermediate=True,
+            num_layers=decoder_layers,
+            layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=attention, ffn_cfg=ffn(decoder_ffn)),
+            init_cfg=None,
+        ),
+        loss_cls=dict(
+            type='mmdet.CrossEntropyLoss',
+            use_sigmoid=False,
+            loss_weight=2.0,
+            reduction='mean',
+            class_weight=[1.0] * num_classes + [0.1],
+        ),
+        loss_mask=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True, reduction='mean', loss_weight=5.0),
+        loss_dice=dict(
+            type='mmdet.DiceLoss',
+            use_sigmoid=True,
+            activate=True,
+            reduction='mean',
+            naive_dice=True,
+            eps=1.0,
+            loss_weight=5.0,
+        ),
+        train_cfg=dict(
+            num_points=num_points,
+            oversample_ratio=3.0,
+            importance_sample_ratio=0.75,
+            assigner=dict(
+                type='mmdet.HungarianAssigner',
+                match_costs=[
+                    dict(type='mmdet.ClassificationCost', weight=2.0),
+                    dict(type='mmdet.CrossEntropyLossCost', weight=5.0, use_sigmoid=True),
+                    dict(type='mmdet.DiceCost', weight=5.0, pred_act=True, eps=1.0),
+                ],
+            ),
+            sampler=dict(type='mmdet.MaskPseudoSampler'),
+        ),
+    )
+
+
+def mlp(width: int, channels: int) -> nn.Sequential:
+    """Three linear layers with ReLU between them."""
+    layers = nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, channels)
+    return nn.Sequential(*layers)
+
+
+@MODELS.register_module()
+class NamedMask2FormerHead(Mask2FormerHead):
+    """mmdet's Mask2Former with masks classified by the embeddings of names.
+
+    The model gives :attr:`classify` before each call. The losses are Mask2Former's on all predictions, in which nothing
+    is one more class.
+
+    Args:
+        num_classes: K at the start; any other is possible later.
+        in_channels: Of the tower's maps of strides 4, 8, 16 and 32; the model fills them in.
+        embed_dim: D; the model fills it in.
+        width: Channels of decoders and queries.
+        heads: Attention heads.
+        num_queries: N.
+        encoder_layers, encoder_ffn: Of the pixel decoder.
+        decoder_layers, decoder_ffn: Of the decoder of queries.
+        num_points: At which masks are compared, for matching and losses.
+        enforce_decoder_input_project: As in mmdet.
+        num_things: Of panoptic targets, how many classes, the first ones, are objects; the others come from label maps.
+        ignore_index: Label of pixels of no class, where targets come from label maps.
+    """
+
+    align_corners = False
+    threshold = 0.5
+    classify: Classify | None = None
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: Sequence[int],
+        embed_dim: int,
+        width: int = 256,
+        heads: int = 8,
+        num_queries: int = 250,
+        encoder_layers: int = 6,
+        encoder_ffn: int = 1024,
+        decoder_layers: int = 9,
+        decoder_ffn: int = 2048,
+        num_points: int = 12544,
+        enforce_decoder_input_project: bool = False,
+        num_things: int | None = None,
+        ignore_index: int = 255,
+        init_cfg: dict | None = None,
+    ):
+        if len(in_channels) != 4:
+            raise ConfigError(
+                f'NamedMask2FormerHead reads maps of strides 4, 8, 16 and 32, found {len(in_channels)} maps. Use a '
+                "tower with four stages, as 'convnext_large_d_320' or 'RN50', with all of them in out_indices."
+            )
+        if width % heads or width % 32:
+            raise ConfigError(
+                f'NamedMask2FormerHead: width must be a multiple of 32 and of heads={heads}, found {width}.'
+            )
+        parts = mask2former(
+            width,
+            heads,
+            num_queries,
+            encoder_layers,
+            encoder_ffn,
+            decoder_layers,
+            decoder_ffn,
+            num_points,
+            num_classes,
+        )
+        super().__init__(
+            in_channels=list(in_channels),
+            enforce_decoder_input_project=enforce_decoder_input_project,
+            init_cfg=init_cfg,
+            **parts,
+        )
+        del self.cls_embed
+        self.out_channels, self.num_things, self.ignore_index = num_classes, num_things, ignore_index
+        self.mask_pooling_proj = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
+        self.class_embed = mlp(width, embed_dim)
+        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+
+    @property
+    def num_classes(self) -> int:
+        """K; the loss of classes follows it."""
+        return self._num_classes
+
+    @num_classes.setter
+    def num_classes(self, number: int) -> None:
+        self._num_classes, self.class_weight = number, [1.0] * number + [0.1]
+        if hasattr(self, 'loss_cls'):
+            self.loss_cls.class_weight = self.class_weight
+
+    def init_weights(self) -> None:
+        """As the release does: uniform values where mmdet draws normal ones."""
+        super().init_weights()
+        for part in (self.pixel_decoder.encoder, self.transformer_decoder):
+            for name, parameter in part.named_parameters():
+                if parameter.dim() > 1 and 'sampling_offsets' not in name and 'attention_weights' not in name:
+                    nn.init.xavier_uniform_(parameter)
+
+    def _forward_head(
+        self, decoder_out: Tensor, mask_feature: Tensor, attn_mask_target_size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As in mmdet, with classes by names: logits (B, N, K + 1), masks (B, N, h, w), and what attention bars."""
+        if self.classify is None:
+            raise ConfigError("NamedMask2FormerHead has no classifier. Use it in type='vlm_dense.FCCLIP'.")
+        queries = self.transformer_decoder.post_norm(decoder_out)
+        masks = torch.einsum('bnc,bchw->bnhw', self.mask_embed(queries), mask_feature)
+        pooled = self.mask_pooling_proj(mask_pool(mask_feature, masks))
+        logits = self.classify(self.class_embed(pooled + queries), self.logit_scale)
+        barred = F.interpolate(masks, attn_mask_target_size, mode='bilinear', align_corners=False)
+        barred = (barred.flatten(2).sigmoid() < 0.5).detach()
+        return logits, masks, barred[:, None].repeat(1, self.num_heads, 1, 1).flatten(0, 1)
+
+    def losses(self, logits: Sequence[Tensor], masks: Sequence[Tensor], data_samples: list) -> dict[str, Tensor]:
+        """Losses of all predictions.
+
+        Args:
+            logits: (B, N, K + 1) of each prediction.
+            masks: (B, N, h, w) of each.
+            data_samples: With ``gt_instances``, masks (n, H, W) and labels (n,); or with ``gt_sem_seg`` (1, H, W), of
+                which each class is a target; or with both, for panoptic targets.
+        """
+        targets = [self._targets(sample, logits[0].device) for sample in data_samples]
+        return self.loss_by_feat(logits, masks, targets, [sample.metainfo for sample in data_samples])
+
+    def _targets(self, sample, device: torch.device) -> InstanceData:
+        labels, masks = [], []
+        if 'gt_instances' in sample:
+            own = sample.gt_instances
+            labels.append(own.labels)
+            masks.append(own.masks if isinstance(own.masks, Tensor) else own.masks.to_tensor(torch.bool, device))
+        if 'gt_sem_seg' in sample and (not labels or self.num_things is not None):
+            [found] = sample.gt_sem_seg.all_values()  # mmseg's data, or mmdet's sem_seg
+            found = found.squeeze(0)
+            classes = found.unique().long()
+            classes = classes[(classes != self.ignore_index) & (classes >= (self.num_things or 0) * len(labels))]
+            labels.append(classes)
+            masks.append(found[None] == classes[:, None, None])
+        return InstanceData(labels=torch.cat(labels), masks=torch.cat([mask.bool() for mask in masks]))
