@@ -19,7 +19,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from vlm_dense.clip.activation import OPENAI_ENTRIES, decide_gelu
-from vlm_dense.clip.architectures import image_tower_kind, model_config
+from vlm_dense.clip.architectures import image_tower_kind, model_config, standard_name
 from vlm_dense.clip.building import Side, build_clip, build_text, build_visual
 from vlm_dense.clip.fit import check_fit
 from vlm_dense.clip.image_tower import resize_positions
@@ -72,12 +72,13 @@ def load_clip(
 
     Args:
         arch: open_clip name (``'RN50'``, ``'ViT-B-16'``; ``'ViT-B/16'`` is
-            the same), bundled name (``'tiny-rn'``, ``'tiny-vit'``), or a dict
-            in open_clip's model-config format.
+            the same), bundled name (``'tiny-rn'``, ``'tiny-vit'``), a dict
+            in open_clip's model-config format, or a repository with such a
+            config, ``'hf-hub:ORG/NAME'`` or ``'local-dir:FOLDER'``.
         pretrained: None for random weights (torch's global generator), an
             open_clip tag (``'openai'``, ``'laion2b_s34b_b88k'``),
-            ``'bundled'``, or the path of a file that :func:`read_state_dict`
-            reads.
+            ``'bundled'``, a repository as of ``arch``, or the path of a file
+            that :func:`read_state_dict` reads.
         image_size: Side of the input images in pixels, if it is to differ
             from the architecture's: the grid of position embeddings is then
             resized, bilinearly (DenseCLIP).
@@ -158,7 +159,7 @@ def load_text(
 def _locate(arch, pretrained, image_size, quick_gelu) -> tuple[dict, dict[str, Tensor], Path | None, str]:
     """Config of the architecture, state dict of the weights ({} without), their file, and why (not) QuickGELU."""
     if isinstance(arch, str):
-        arch = arch.replace('/', '-')
+        arch = standard_name(arch)
     config = model_config(arch)
     if image_size is not None:
         config['vision_cfg']['image_size'] = image_size

@@ -9,7 +9,7 @@ from typing import Any
 import open_clip
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
-from vlm_dense.clip.architectures import model_config
+from vlm_dense.clip.architectures import model_config, of_repository, repository_config, standard_name
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS, registered
 
@@ -67,7 +67,10 @@ def preprocessing_of(arch: str | Mapping, pretrained: str | None) -> Preprocessi
     """
     if not isinstance(arch, str) or pretrained is None:
         return None
-    arch = arch.replace('/', '-')
+    if of_repository(pretrained):
+        entry = repository_config(pretrained).get('preprocess_cfg')
+        return None if entry is None else _of_entry(arch, dict(interpolation='bicubic', resize_mode='shortest') | entry)
+    arch = standard_name(arch)
     tags = open_clip.list_pretrained_tags_by_model(arch)
     own = open_clip.get_pretrained_cfg(arch, str(pretrained)) if tags else None
     entries = [own] if own else [open_clip.get_pretrained_cfg(arch, tag) for tag in tags]
@@ -144,7 +147,7 @@ def colours_of_tag(preprocessor: Mapping | None, backbone: Mapping) -> Mapping |
         raise _no_tag(f'data_preprocessor.{asked[0]}', backbone)
     if asked:
         return type(preprocessor)({**preprocessor, **{key: found.colours[key] for key in asked}})
-    arch = str(backbone.get('arch')).replace('/', '-')
+    arch = standard_name(str(backbone.get('arch')))
     named = found is not None and backbone['pretrained'] in open_clip.list_pretrained_tags_by_model(arch)
     if not named or getattr(registered(MODELS, backbone.get('type')), 'published_colours', False):
         return preprocessor

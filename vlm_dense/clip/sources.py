@@ -36,6 +36,8 @@ def locate_weights(arch: str | Mapping, config: dict, pretrained: str | os.PathL
                 f'found {_name(arch)}.'
             )
         return architectures.BUNDLED_DIR / f'{arch}.safetensors', {}
+    if architectures.of_repository(pretrained):
+        return architectures.repository_file(pretrained, [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]), {}
     name, path = os.fspath(pretrained), Path(pretrained).expanduser()
     tags = [] if isinstance(arch, Mapping) else open_clip.list_pretrained_tags_by_model(arch)
     tag_config = open_clip.get_pretrained_cfg(arch, name) if tags else {}

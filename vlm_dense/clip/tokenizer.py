@@ -9,9 +9,11 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.factory import LOCAL_DIR_PREFIX
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor
 
+from vlm_dense.clip.architectures import model_config, of_repository, standard_name
 from vlm_dense.errors import ClassNamesError, ConfigError, MissingLibraryError, WeightsNotFoundError
 from vlm_dense.libraries import how_to_install
 from vlm_dense.registry import MODELS
@@ -157,10 +159,13 @@ def build_tokenizer(
         return tokenizer
     if isinstance(tokenizer, Mapping):
         return MODELS.build(dict(tokenizer))
+    place = None
     if isinstance(arch, str):
-        arch = open_clip.get_model_config(arch.replace('/', '-'))
+        if arch.startswith(LOCAL_DIR_PREFIX):
+            place = arch.partition(':')[2]
+        arch = model_config(arch) if of_repository(arch) else open_clip.get_model_config(standard_name(arch))
     text_cfg = (arch or {}).get('text_cfg', {})
-    source = tokenizer or text_cfg.get('hf_tokenizer_name')
+    source = tokenizer or (text_cfg.get('hf_tokenizer_name') and (place or text_cfg['hf_tokenizer_name']))
     options = dict(text_cfg.get('tokenizer_kwargs') or {})
     if source:
         return HuggingFaceTokenizer(source, tokenizer_mode=text_cfg.get('tokenizer_mode'), **options)

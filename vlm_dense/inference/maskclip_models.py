@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mmengine.config import Config
 
+from vlm_dense.clip.architectures import of_repository
 from vlm_dense.clip.preprocessing import Preprocessing, preprocessing_of
 from vlm_dense.clip.resnet import CLIPResNet
 from vlm_dense.clip.tower import implementation
@@ -35,10 +36,13 @@ _PUBLISHED_MEAN, _PUBLISHED_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.
 
 
 def segmentor_config(name: str) -> Config:
-    """The config of a name of :data:`MASKCLIP`, of ``<method>_<tower>``, or what
+    """The config of a name of :data:`MASKCLIP`, of ``<method>_<tower>``, MaskCLIP on the CLIP of a repository,
+    ``'hf-hub:ORG/NAME'`` or ``'local-dir:FOLDER'``, or what
     :func:`vlm_dense.engine.configs.names.find_config` finds."""
     if name in MASKCLIP:
         return maskclip_config(*MASKCLIP[name])
+    if of_repository(name):
+        return maskclip_config(name, name)
     method, _, tower = name.rpartition('_')
     if method in METHODS and tower in TOWERS:
         return method_config(method, *TOWERS[tower])
