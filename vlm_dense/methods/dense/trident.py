@@ -47,8 +47,9 @@ PAPER = dict(
     code='https://github.com/YuHengsss/Trident',
     licence='Apache-2.0',
     idea=(
-        "ProxyCLIP's features of all windows are spliced into one map of the image and aggregated by the attention of "
-        "SAM's image encoder, on its grid; SAM's mask decoder may redraw the regions."
+        "ProxyCLIP's features of all windows are spliced into one map of the image. The last attention of SAM's image "
+        'encoder aggregates it on its own grid, among places with like values. The mask decoder of SAM may redraw the '
+        'regions.'
     ),
     notes="""
 `model.refinement=dict(type='vlm_dense.SAMRefinement', decoder=dict(type='vlm_dense.SAMDecoder'))` is the official
