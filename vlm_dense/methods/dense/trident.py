@@ -2,7 +2,8 @@
 
 Windows give CLIP resolution, but each of them sees a part of the image only. Trident makes ProxyCLIP's features window
 by window, splices them into one map, and lets all places exchange them, weighted by the last attention of SAM's image
-encoder and restricted to places with like SAM values. Nothing is trained, and SAM's mask decoder may redraw each region.
+encoder and restricted to places with like SAM values. Nothing is trained, and SAM's mask decoder may redraw each
+region.
 """
 
 from __future__ import annotations
