@@ -13,7 +13,9 @@ import vlm_dense
 from vlm_dense.clip import load_clip
 from vlm_dense.clip.architectures import BUNDLED_DIR, model_config
 from vlm_dense.clip.preprocessing import preprocessing_of
+from vlm_dense.cli import classify, segment
 from vlm_dense.errors import ConfigError, WeightsNotFoundError
+from vlm_dense.inference import ClassInferencer
 
 PREPARED = dict(mean=[0.5, 0.4, 0.3], std=[0.2, 0.2, 0.1], interpolation='bilinear', resize_mode='squash')
 
@@ -65,6 +67,15 @@ def test_a_cached_repository_is_a_model(hub):
         assert model(torch.randn(1, 3, 64, 64)).shape[1] == 3
     found = preprocessing_of(hub, hub)
     assert (found.mean, found.interpolation, found.resize_mode) == ((0.5, 0.4, 0.3), 'bilinear', 'squash')
+
+
+def test_a_repository_classifies_and_programs_take_its_name(hub):
+    model = ClassInferencer(hub, device='cpu', show_progress=False)
+    assert model.cfg.model.data_preprocessor.mean == [255 * x for x in PREPARED['mean']]
+    (found,) = model(torch.zeros(3, 64, 64), classes=['circle', 'star'])['predictions']
+    assert found['name'] in ('circle', 'star')
+    for program in (segment, classify):
+        assert program.parser().parse_args(['photo.jpg', '--model', hub]).model == hub
 
 
 def test_what_is_missing_is_told(hub, tmp_path):

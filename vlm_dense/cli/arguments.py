@@ -53,6 +53,8 @@ EXPORTED = ('.onnx', '.pt2')
 """Endings of the files that the program ``export`` writes."""
 VIDEOS = ('.mp4', '.mov', '.avi', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 """Endings of the files that ``segment`` and ``detect`` take as videos."""
+HUBS = ('hf-hub:', 'local-dir:')
+"""Beginnings of the names of CLIPs in repositories and folders of open_clip's layout."""
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 KEPT = 'Finished results are kept; the same command continues.'  # of a comparison that was interrupted
 
@@ -90,7 +92,7 @@ class ConfigFile(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
         """Keep what was written; leave with a message if it is no config."""
         with user_errors(once_per_machine=True):
-            if values not in self.others and not values.endswith(self.suffixes):
+            if values not in self.others and not values.endswith(self.suffixes) and not values.startswith(HUBS):
                 existing_config(values, self.others)
         setattr(namespace, self.dest, values)
 

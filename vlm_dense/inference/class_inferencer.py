@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vlm_dense.classification.classifier import CLIPClassifier
+from vlm_dense.clip.architectures import of_repository
 from vlm_dense.clip.preprocessing import Preprocessing, preprocessing_of
 from vlm_dense.datasets.checks import check_limit
 from vlm_dense.drawing import draw_captions
@@ -141,8 +142,8 @@ class ClassInferencer(Listing):
         inferencer = ClassInferencer('coop_own-folders', 'best_accuracy.pth')  # the classes of its training
 
     Args:
-        model: A name of :data:`~vlm_dense.zoo.CLASSIFIERS`, the name of a config of the repository, the path of a
-            config, a config, as from :func:`classifier_config`; or an exported file, ``*.onnx`` or ``*.pt2``. Default:
+        model: A name of :data:`~vlm_dense.zoo.CLASSIFIERS`, a CLIP as ``hf-hub:ORG/NAME`` or ``local-dir:FOLDER``, the
+            name of a config of vlm_dense, the path of a config, a config, as from :func:`classifier_config`; or an exported file, ``*.onnx`` or ``*.pt2``. Default:
             the bundled tiny model, which knows drawn shapes only.
         weights: Checkpoint of a model that has been trained; zero-shot models need none.
         device: Default: a GPU if there is one.
@@ -183,7 +184,7 @@ class ClassInferencer(Listing):
             model = DEFAULT_CLASSIFIER
         if isinstance(model, (str, os.PathLike)):
             name = os.fspath(model)
-            found = CLASSIFIERS.get(name)
+            found = (name, name) if of_repository(name) else CLASSIFIERS.get(name)
             model = classifier_config(*found) if found else load_config(str(existing_config(name, CLASSIFIERS)))
         self.cfg = model if isinstance(model, Config) else Config(model)
         no_names = weights is None and classes is None and not _has_names(self.cfg)

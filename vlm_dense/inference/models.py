@@ -27,7 +27,8 @@ def get_model(
     """Build a model by its name.
 
     Args:
-        name: One of :func:`list_models`, one of :func:`free_names`, or the path of a config.
+        name: One of :func:`list_models`, one of :func:`free_names`, the path of a config, or ``hf-hub:OWNER/NAME``,
+            MaskCLIP on a CLIP of open_clip's layout.
         pretrained: Path of a checkpoint; ``True``: the checkpoint that the metafile names; ``False``: none. Whatever it
             is, the towers have the weights of the CLIP that the config names.
         class_names: Instead of those of the config and its data set. Heads get as many outputs.

@@ -63,7 +63,8 @@ class SegInferencer(Listing, BaseInferencer):
 
     Args:
         model: A name of :data:`~vlm_dense.zoo.MASKCLIP`, or ``<method>_<tower>`` of :data:`~vlm_dense.zoo.METHODS`
-            and :data:`~vlm_dense.zoo.TOWERS`, as ``'naclip_vit-b16'``; the name of a config of the repository, the
+            and :data:`~vlm_dense.zoo.TOWERS`, as ``'naclip_vit-b16'``; MaskCLIP on a CLIP, as ``hf-hub:OWNER/NAME`` or
+            ``local-dir:FOLDER``; the name of a config of the repository, the
             path of a config, or a config, as from :func:`vlm_dense.inference.method_config`; or an exported file,
             ``*.onnx`` or ``*.pt2``. Default: the bundled tiny model, which knows drawn shapes only.
         weights: Checkpoint of a model that has been trained; MaskCLIP needs none.
