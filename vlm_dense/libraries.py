@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 from vlm_dense.errors import MissingLibraryError
@@ -55,16 +56,28 @@ def name_packages() -> None:
 
 
 def import_quietly() -> None:
-    """Import mmseg and mmdet without their notes on parts that nothing here uses.
-
-    On every start they print that line NMS, deformable attention and some data sets are absent, with advice to compile
-    something. Such first lines hide the program's own message. Logging, warnings and standard output are
-    afterwards as they were.
+    """Import mmseg and mmdet without their notes on parts that nothing here uses, see :func:`quietly`.
 
     Raises:
         MissingLibraryError: mmengine, mmcv or mmseg is not installed.
     """
     require_openmmlab()
+    with quietly():
+        import mmseg.datasets
+        import mmseg.models  # noqa: F401
+
+        if find_spec('mmdet'):
+            import mmdet.apis  # noqa: F401
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Let imports print nothing.
+
+    On every start mmseg and mmdet print that line NMS, deformable attention and some data sets are absent, with advice
+    to compile something. Such first lines hide the program's own message. Logging, warnings and standard output are
+    afterwards as they were.
+    """
     from mmengine.logging import MMLogger
 
     logger = MMLogger.get_current_instance()  # its handler keeps the stream that it finds, which must be the real one
@@ -73,11 +86,7 @@ def import_quietly() -> None:
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            import mmseg.datasets
-            import mmseg.models  # noqa: F401
-
-            if find_spec('mmdet'):
-                import mmdet.apis  # noqa: F401
+            yield
     finally:
         logging.disable(disabled)
         logger.setLevel(logger.level)  # forgets that warnings were off

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -140,3 +143,9 @@ def test_mmdet_packs_and_flips_boxes_and_masks():
 def test_bad_arguments_are_named_at_once(kwargs, error, message):
     with pytest.raises(error, match=message):
         ShapesDataset(**kwargs)
+
+
+def test_the_first_use_prints_nothing():
+    code = 'from vlm_dense.datasets import ShapesDataset as S; S(1, pipeline=[dict(type="vlm_dense.DrawScene")])[0]'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, '', '')

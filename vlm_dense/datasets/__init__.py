@@ -1,11 +1,16 @@
 """Data sets of all tasks. Importing this module registers them."""
 
-from vlm_dense.datasets.camvid import CamVidDataset
-from vlm_dense.datasets.checks import CheckSeg, LoadImage, LoadMask
-from vlm_dense.datasets.coco_object import COCOObjectDataset, ObjectLabels
-from vlm_dense.datasets.custom import ClassFolderDataset, MaskFolderDataset
-from vlm_dense.datasets.shapes import DrawScene, ShapesDataset, shapes_metainfo
-from vlm_dense.datasets.suppress import SuppressLabels
+from vlm_dense.libraries import quietly
+
+with quietly():
+    import mmseg.datasets  # noqa: F401
+
+from vlm_dense.datasets.camvid import CamVidDataset  # noqa: E402
+from vlm_dense.datasets.checks import CheckSeg, LoadImage, LoadMask  # noqa: E402
+from vlm_dense.datasets.coco_object import COCOObjectDataset, ObjectLabels  # noqa: E402
+from vlm_dense.datasets.custom import ClassFolderDataset, MaskFolderDataset  # noqa: E402
+from vlm_dense.datasets.shapes import DrawScene, ShapesDataset, shapes_metainfo  # noqa: E402
+from vlm_dense.datasets.suppress import SuppressLabels  # noqa: E402
 
 __all__ = [
     'COCOObjectDataset',

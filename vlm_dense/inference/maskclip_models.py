@@ -151,7 +151,7 @@ def note_on(limits: str | None, names: Sequence[str]) -> str | None:
     unknown = [name for name in names if limits and not known & set(name.lower().split())]
     if not unknown:
         return None
-    told = ', '.join(map(repr, unknown[:3])) + (', ...' if len(unknown) > 3 else '')
+    told = ', '.join(map(repr, unknown[:3])) + (f' and {len(unknown) - 3} more' if len(unknown) > 3 else '')
     return f'Not meaningful: this model knows drawn shapes only, not {told}.'
 
 
