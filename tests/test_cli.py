@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import vlm_dense
 from vlm_dense import cli
@@ -109,6 +110,24 @@ def test_models_are_listed_with_their_figures():
     row = next(line for line in told.splitlines() if line.startswith('denseclip_rn101_ade20k'))
     assert 'Semantic Segmentation' in row and 'ADE20K' in row and 'mIoU 45.1 (ADE20K)' in row
     assert 'denseclip_shapes' not in told
+
+
+def test_the_table_of_models_is_that_of_the_metafiles(capsys):
+    cli.program('models').main([])
+    lines = capsys.readouterr().out.splitlines()
+    places = [lines[0].index(name) for name in ('trained on', 'published', 'own')]
+    rows = {line.split()[0]: line for line in lines[1:] if line}
+    metafiles = sorted((ROOT / 'configs').glob('*/metafile.yml'))
+    models = [model for path in metafiles for model in yaml.safe_load(path.read_text('utf-8'))['Models']]
+    assert len(models) > 100 and sum(bool(model.get('Results')) for model in models) > 20
+    for model in models:
+        row = rows[model['Name']]
+        shown = dict(zip((True, False), (row[places[1] : places[2]].strip(), row[places[2] :].strip()), strict=True))
+        for result in model.get('Results') or ():
+            for name, value in (result.get('Metrics') or {}).items():
+                figure = f'{name} {value} ({result["Dataset"]})'
+                assert figure in shown[result['Published']] and figure not in shown[not result['Published']], row
+        assert bool(shown[True] + shown[False]) == any(one.get('Metrics') for one in model.get('Results') or ()), row
 
 
 def test_without_the_libraries_of_mm_a_program_says_how_to_get_them():

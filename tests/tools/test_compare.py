@@ -424,6 +424,19 @@ def test_the_csv_gives_back_what_was_written(tmp_path):
     assert report.read_csv(tmp_path / 'r.csv') == rows
 
 
+def test_methods_are_dots_in_order_of_their_mean_beside_zero_shot():
+    from matplotlib.figure import Figure
+
+    rows = [row('b', 70.0), row('b', 50.0, seed=2), row('zero_shot', 65.0), row('c', 90.0, transductive=True)]
+    axes = Figure().subplots()
+    report._dots(axes, rows)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ['b', 'zero_shot', 'c (transductive)']
+    lines = [line.get_xdata() for line in axes.get_lines()]
+    assert list(lines[0]) == [60.0, 65.0, 90.0] and list(lines[-1]) == [65.0, 65.0]
+    report._dots(axes, [row(shots=1, value=10.0), row(shots=4, value=20.0)])
+    assert list(axes.get_lines()[-1].get_xdata()) == [20.0]  # of the most images
+
+
 def test_without_a_result_nothing_is_drawn(tmp_path):
     report.draw([], tmp_path / 'r.png')
     assert not (tmp_path / 'r.png').exists()

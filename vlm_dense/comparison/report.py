@@ -205,10 +205,10 @@ def _unique(values: Iterable) -> list:
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    """Few-shot accuracy, a panel for each method over the others in grey; below, bars of the other protocols.
+    """Few-shot accuracy, a panel for each method over the others in grey; below, dots of the other protocols.
 
-    With one number of shots few-shot accuracy is bars, too. Whiskers are standard deviations over seeds. A method that
-    has a kind is dashed, and told below bars, see :func:`kind_of`.
+    With one number of shots few-shot accuracy is dots, too. Whiskers are standard deviations over seeds. A method that
+    has a kind is dashed, and told beside its dots, see :func:`kind_of`. The vertical line is zero-shot.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -218,7 +218,7 @@ def draw(rows: list[dict], path: Path) -> None:
     if not panels:
         return
     parts = [[row for row in rows if (row['protocol'], row['dataset']) == panel] for panel in panels]
-    heights = [1.7 * _lines_of(part) + 0.9 if _has_curves(part) else 6 if _is_crowded(part) else 3.6 for part in parts]
+    heights = [1.7 * _lines_of(part) + 0.9 if _has_curves(part) else 0.26 * _methods_of(part) + 1.5 for part in parts]
     figure = Figure((10, sum(heights)), layout='constrained')
     FigureCanvasAgg(figure)
     places = figure.subfigures(len(parts), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -228,20 +228,20 @@ def draw(rows: list[dict], path: Path) -> None:
         if _has_curves(part):
             _panels(place, part)
         else:
-            _bars(place.subplots(), part)
+            _dots(place.subplots(), part)
     figure.savefig(path, dpi=90)
 
 
 _COLUMNS = 6
-_GREYS = ('0.8', '0.6', '0.4')
+_GREYS, _MARKS = ('0.65', '0.45', '0.3'), 'osD^'
 
 
 def _has_curves(rows: list[dict]) -> bool:
     return rows[0]['protocol'] == 'few-shot' and len({row['shots'] for row in rows}) > 1
 
 
-def _is_crowded(rows: list[dict]) -> bool:
-    return len(_unique(row['method'] for row in rows)) > 24
+def _methods_of(rows: list[dict]) -> int:
+    return len(_unique(row['method'] for row in _of_most_shots(rows)))
 
 
 def _lines_of(rows: list[dict]) -> int:
@@ -282,35 +282,45 @@ def _deviation(values: list[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def _bars(axes, rows: list[dict]) -> None:
-    shots = max(row['shots'] for row in rows)
-    rows = [row for row in rows if row['shots'] == shots]
+def _dots(axes, rows: list[dict]) -> None:
+    """A line of dots for each method, the best on top, and where there is one a vertical line for zero-shot."""
+    rows = _of_most_shots(rows)
     protocol = PROTOCOLS[rows[0]['protocol']]
-    rows = rows + protocol.summary(rows)
-    methods = _unique((row['method'], kind_of(row)) for row in rows)
+    shots, rows = rows[0]['shots'], rows + protocol.summary(rows)
     column = 'metric' if protocol.columns == 'metric' else 'test'
     series = protocol.drawn or _unique(row[column] for row in rows)
-    width = 0.84 / len(series)
+    values = {
+        (method, kind): [[r['value'] for r in rows if (r['method'], r[column]) == (method, name)] for name in series]
+        for method, kind in _unique((row['method'], kind_of(row)) for row in rows)
+    }
+    first = series.index(protocol.drawn[-1] if protocol.drawn else series[-1])
+    order = sorted(values, key=lambda key: [statistics.mean(v) if v else -1 for v in reversed(values[key])])
     for i, name in enumerate(series):
-        found = [[row['value'] for row in rows if (row['method'], row[column]) == (m, name)] for m, _ in methods]
-        there = [(x, values) for x, values in enumerate(found) if values]
-        axes.bar(
-            [x + width * (i - (len(series) - 1) / 2) for x, _ in there],
-            [statistics.mean(values) for _, values in there],
-            0.93 * width,
-            yerr=[_deviation(values) for _, values in there],
-            error_kw=dict(elinewidth=1),
-            color='C0' if name == series[-1] else _GREYS[i % len(_GREYS)],
+        there = [(y, values[key][i]) for y, key in enumerate(order) if values[key][i]]
+        axes.errorbar(
+            [statistics.mean(found) for _, found in there],
+            [y for y, _ in there],
+            xerr=[_deviation(found) for _, found in there],
+            color='C0' if i == first else _GREYS[i % len(_GREYS)],
+            marker=_MARKS[i % len(_MARKS)],
+            markersize=7 if i == first else 6,
+            linestyle='none',
+            elinewidth=1.5,
             label=name,
+            zorder=3 if i == first else 2,
         )
-    names = [f'{method} ({kind})' if kind else method for method, kind in methods]
-    if _is_crowded(rows):
-        axes.set_xticks(range(len(methods)), names, rotation=90, fontsize='small')
-        axes.set_xlim(-1, len(methods))
-    else:
-        axes.set_xticks(range(len(methods)), names, rotation=30 if len(methods) < 12 else 60, ha='right')
-    axes.set_xlabel(f'{shots} images of a class' if shots else 'all images')
-    axes.grid(alpha=0.3, axis='y')
+    plain = next((key for key in order if key[0].startswith('zero_shot')), None)
+    if plain and values[plain][first]:
+        axes.axvline(statistics.mean(values[plain][first]), color='C1', linewidth=1, zorder=1)
+    axes.set_yticks(range(len(order)), [f'{method} ({kind})' if kind else method for method, kind in order])
+    axes.set_ylim(-0.7, len(order) - 0.3)
+    axes.set_xlabel(f'%, {shots} images of a class' if shots else '%, all images')
+    axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
     if len(series) > 1:
         axes.legend(fontsize='small', ncols=3, loc='lower center', bbox_to_anchor=(0.5, 1.0))
+
+
+def _of_most_shots(rows: list[dict]) -> list[dict]:
+    most = max(row['shots'] for row in rows)
+    return [row for row in rows if row['shots'] == most]
