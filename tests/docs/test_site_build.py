@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -33,6 +34,18 @@ def test_pages_are_there(site):
     api = (site / 'reference/methods.adapters/index.html').read_text('utf-8')
     assert 'id="vlm_dense.methods.adapters.tip_adapter.TipAdapter"' in api
     assert 'TipAdapter' in (site / 'search/search_index.json').read_text('utf-8')
+
+
+def test_numbered_lists_with_code_in_them_stay_lists(site):
+    page = (site / 'denseclip/index.html').read_text('utf-8')
+    listed = re.search(r'Train a published model.*?<ol>(.*?)</ol>', page, re.S)[1]
+    assert len(re.findall(r'<li>', listed)) == 4 and 'model.backbone.pretrained' in listed
+
+
+def test_guides_stand_above_the_api_in_the_search(site):
+    entries = json.loads((site / 'search/search_index.json').read_text('utf-8'))['docs']
+    boosts = {entry['location'].split('#')[0].rstrip('/'): entry.get('boost', 1) for entry in entries}
+    assert boosts['own_data'] > boosts['denseclip'] > boosts['methods/maple'] > boosts['reference/datasets']
 
 
 def test_a_reader_asks_nobody_else(site):

@@ -57,7 +57,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def boost_of(path: str) -> float:
+    """Weight of a page in the search: what users do stands above what there is, and that above the API."""
+    if path.startswith('reference/'):
+        return 0.2
+    return 3 if path in ('own_data.md', 'inference.md') else 0.7 if path.startswith(('methods/', 'zoo/')) else 1
+
+
 def on_page_markdown(markdown: str, page, **kwargs) -> str:
     """Lead links between files of the repository to their pages."""
     path = page.file.src_uri
+    page.meta.setdefault('search', {}).setdefault('boost', boost_of(path))
     return links.to_site(markdown, pages()[path][1] if path in pages() else f'docs/{path}', path)
