@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 import vlm_dense
 from vlm_dense.cli import classify, detect, segment
 from vlm_dense.engine.configs.files import load_config
+from vlm_dense.engine.runner import launch
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.inference import ClassInferencer, DetInferencer, SegInferencer
 from vlm_dense.inference.page import segment as segment_on_page
@@ -116,9 +118,20 @@ def test_programs_take_the_names_of_the_checkpoint_or_of_a_file(checkpoints, pho
     assert 'photo.png' in capsys.readouterr().out and Path('out/sheet.png').is_file()
 
 
+def test_a_test_takes_the_names_of_masks_from_the_checkpoint(checkpoints):
+    def config(checkpoint, classes=None):
+        args = dict(config='denseclip_own-masks', cfg_options=None, data_root='masks', classes=classes)
+        return launch.read_config(argparse.Namespace(checkpoint=checkpoint, **args))
+
+    cfg = config(str(checkpoints['denseclip_own-masks']))
+    assert list(cfg.test_dataloader.dataset.metainfo.classes) == NAMES
+    assert list(config(None, ['a', 'b']).test_dataloader.dataset.metainfo.classes) == ['a', 'b']
+    assert config(None).test_dataloader.dataset.get('metainfo') is None
+
+
 def test_the_page_shows_the_classes_of_a_trained_model_without_names(checkpoints, photo):
     model = SegInferencer('denseclip_own-masks', checkpoints['denseclip_own-masks'], 'cpu', show_progress=False)
     answer = segment_on_page(model, str(photo), '')
     assert answer.classes == NAMES and answer.labels[''].shape == (48, 64)
-    with pytest.raises(ClassNamesError, match='found none'):
+    with pytest.raises(ClassNamesError, match='Type the names'):
         segment_on_page(SegInferencer(device='cpu', show_progress=False), str(photo), ' ')

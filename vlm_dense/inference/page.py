@@ -87,7 +87,7 @@ def segment(inferencer: SegInferencer, path: str | None, names: str, method: str
     Raises:
         UserError: no image, none that can be read, or names that cannot be used.
     """
-    path, classes = checked(path, names)
+    path, classes = checked(path, names, inferencer)
     found = inferencer(path, classes or None, return_vis=True)
     return Answer(found['visualization'], {method: found['predictions']}, found['classes'])
 
@@ -110,7 +110,7 @@ def segment_side_by_side(
         raise ConfigError('Choose at least one method.')
     if len(chosen) == 1:
         return segment(models[chosen[0]], path, names, chosen[0])
-    path, classes = checked(path, names)
+    path, classes = checked(path, names, models[chosen[0]])
     image = load_image(path, models[chosen[0]].max_pixels)
     found = {method: models[method](image, classes or None) for method in chosen}
     labels = {method: result['predictions'] for method, result in found.items()}
@@ -118,17 +118,19 @@ def segment_side_by_side(
     return Answer(np.asarray(draw_side_by_side(image, labels, classes, note=note)), labels, classes)
 
 
-def checked(path: str | None, names: str) -> tuple[str, list[str]]:
-    """The path and the class names of a request.
+def checked(path: str | None, names: str, inferencer: SegInferencer) -> tuple[str, list[str]]:
+    """The path and the class names of a request; no names for those of a trained model.
 
     Raises:
-        UserError: there is no image, or there are too many names.
+        UserError: there is no image, or there are too many names, or none for a model without names of its own.
     """
     if path is None:
         raise DataError('Give an image first.')
     classes = split_names([names[: MAX_LETTERS + 1]])
     if len(names) > MAX_LETTERS or len(classes) > MAX_NAMES:
         raise ClassNamesError(f'Expected at most {MAX_NAMES} class names and {MAX_LETTERS} letters, found more.')
+    if not classes and inferencer.class_names is None:
+        raise ClassNamesError('Type the names of all that the image shows, separated by commas.')
     return path, classes
 
 
@@ -285,8 +287,9 @@ def build_page(
 
 
 def _own_names(inferencer: SegInferencer) -> str:
-    """The classes of a trained model, which the page begins with."""
-    return ', '.join(inferencer.class_names or ())
+    """The classes of a trained model, which the page begins with; none if they are too many to type."""
+    names = list(inferencer.class_names or ())
+    return ', '.join(names) if len(names) <= MAX_NAMES else ''
 
 
 def free_space(folder: str, kept: Collection[str], most_bytes: int = MOST_BYTES, most_age: float = MOST_AGE) -> int:

@@ -20,11 +20,11 @@ from mmengine.device import get_device
 from mmengine.dist import is_distributed
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import FlexibleRunner, Runner
 
-from vlm_dense.datasets.config_checks import check_data, check_masks, class_names
-from vlm_dense.engine.checkpoints.fit import class_differences
+from vlm_dense.datasets.config_checks import LOADERS, check_data, check_masks, class_names, leaves
+from vlm_dense.engine.checkpoints.fit import class_differences, read_checkpoint
 from vlm_dense.engine.configs.checks import check_class_count, check_values, use_classes
 from vlm_dense.engine.configs.files import FormattedOnce, load_config
 from vlm_dense.engine.files import last_checkpoint, locked_work_dir
@@ -201,9 +201,21 @@ def read_config(args: argparse.Namespace) -> Config:
     options = dict(args.cfg_options or {}, **(dict(data_root=args.data_root) if args.data_root else {}))
     cfg = load_config(args.config, options)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    if getattr(args, 'classes', None):
-        use_classes(cfg, args.classes)
+    names = getattr(args, 'classes', None) or _trained_names(cfg, getattr(args, 'checkpoint', None))
+    if names:
+        use_classes(cfg, names)
     return cfg
+
+
+def _trained_names(cfg: Config, checkpoint: str | None) -> list[str] | None:
+    """Names in a checkpoint, for masks of one's own, which are numbers without names."""
+    found = (leaf for name in LOADERS if cfg.get(name) for _, leaf in leaves(cfg[name]['dataset'], name))
+    unnamed = [leaf for leaf in found if hasattr(registered(DATASETS, leaf['type']), 'label_remedy')]
+    unnamed = [leaf for leaf in unnamed if not (leaf.get('metainfo') or {}).get('classes')]
+    if checkpoint is None or not unnamed:
+        return None
+    meta = (read_checkpoint(checkpoint, map_location='cpu').get('meta') or {}).get('dataset_meta') or {}
+    return list(meta.get('classes') or ()) or None
 
 
 def prepare(args: argparse.Namespace, loaders: tuple[str, ...]) -> Config:
