@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import vlm_dense
+from vlm_dense.cli import classify, segment
 from vlm_dense.clip import load_clip
 from vlm_dense.clip.architectures import BUNDLED_DIR, model_config
 from vlm_dense.clip.preprocessing import preprocessing_of
-from vlm_dense.cli import classify, segment
 from vlm_dense.errors import ConfigError, WeightsNotFoundError
 from vlm_dense.inference import ClassInferencer
 

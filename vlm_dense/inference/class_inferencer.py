@@ -143,8 +143,8 @@ class ClassInferencer(Listing):
 
     Args:
         model: A name of :data:`~vlm_dense.zoo.CLASSIFIERS`, a CLIP as ``hf-hub:ORG/NAME`` or ``local-dir:FOLDER``, the
-            name of a config of vlm_dense, the path of a config, a config, as from :func:`classifier_config`; or an exported file, ``*.onnx`` or ``*.pt2``. Default:
-            the bundled tiny model, which knows drawn shapes only.
+            name of a config of vlm_dense, the path of a config, a config, as from :func:`classifier_config`; or an
+            exported file, ``*.onnx`` or ``*.pt2``. Default: the bundled tiny model, which knows drawn shapes only.
         weights: Checkpoint of a model that has been trained; zero-shot models need none.
         device: Default: a GPU if there is one.
         classes: Of calls that give none. Default: those of the checkpoint, the config or the data set.
