@@ -78,7 +78,7 @@ def worker(row: str, seed: int, iterations: int, folder: Path) -> None:
         }
         args.cfg_options = {**changes, **schedule, 'randomness.seed': seed}
         found = launch.train(args)
-    result = dict(counted, miou=round(found['mIoU'], 2), minutes=round(time.process_time() / 60, 2))
+    result = dict(counted, miou=round(float(found['mIoU']), 2), minutes=round(time.process_time() / 60, 2))
     (folder / 'result.json').write_text(json.dumps(result))
 
 
