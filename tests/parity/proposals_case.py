@@ -25,6 +25,8 @@ _LAYER = r'^decode_head\.transformer_decoder\.layers\.(\d+)\.'
 _PREDICTOR = 'sem_seg_head.predictor.'
 _KEYS = (
     (r'^backbone\.', f'{CLIP}visual.'),
+    (r'^teacher\.', 'backbone_t.clip_model.visual.'),
+    (r'^cdt\.', 'cdt.cross_atten.'),
     (r'^text_encoder\.', CLIP),
     (r'^decode_head\.pixel_decoder\.', 'sem_seg_head.pixel_decoder.'),
     (r'pixel_decoder\.input_convs\.(\d)\.conv', r'pixel_decoder.input_proj.\1.0'),
@@ -86,7 +88,7 @@ def classes_of(names: list[str]) -> list[list[str]]:
 
 def clip_arch(config: dict, monkeypatch: pytest.MonkeyPatch) -> dict:
     """open_clip config of the case's CLIP."""
-    if config['clip'] == 'resnet':
+    if config.get('clip') == 'resnet':
         return TINY['resnet']
     own, arch = config['convnext'], arch_of({})
     trunk = cut_convnext(own['depths'], own['dims'], monkeypatch)
@@ -105,8 +107,8 @@ def build(config: dict, arch: dict, **options) -> nn.Module:
         encoder_ffn=own['encoder_ffn'],
         decoder_layers=own['decoder_layers'],
         decoder_ffn=own['decoder_ffn'],
-        num_points=own['num_points'],
-        enforce_decoder_input_project=own['enforce_input_project'],
+        num_points=own.get('num_points', 16),
+        enforce_decoder_input_project=own.get('enforce_input_project', False),
     )
     return MODELS.build(
         dict(
@@ -168,6 +170,7 @@ def check_losses(case: Case, losses: dict[str, Tensor], predictions: int) -> Ten
     for name, value in losses.items():
         name = name.removeprefix('decode.')
         layer, _, name = name.rpartition('.')
+        name = dict(loss_ranking='ranking_loss', loss_rc='rc_loss').get(name, name)
         name = name.replace('loss_cls', 'loss_ce') + (f'_{layer[1:]}' if layer else '')
         total = total + value.sum()
         if f'losses/{name}' in case:
@@ -193,7 +196,7 @@ def check_semantic(case: Case, model: nn.Module, scores: Tensor, masks: Tensor, 
     wide = F.interpolate(masks, batch.shape[2:], mode='bilinear', align_corners=False)
     for i, ((height, width), size) in enumerate(zip(sizes, config['ori_shapes'], strict=True)):
         own = wide[i : i + 1, :, :height, :width]
-        if config['options']['postprocess_before']:
+        if config['options'].get('postprocess_before', config['options'].get('panoptic')):
             own = F.interpolate(own, tuple(size), mode='bilinear', align_corners=False)
             maps = model.semantic(scores[i : i + 1], own)
         else:

@@ -115,7 +115,11 @@ def fc_clip(names=NAMES, **options):
     return MODELS.build(ConfigDict(dict(own, **options)))
 
 
-BUILD = dict(cat_seg=cat_seg, sed=sed, fc_clip=fc_clip)
+def maft_plus(names=NAMES, **options):
+    return fc_clip(names, type='vlm_dense.MAFTPlus', cdt=dict(heads=2), **options)
+
+
+BUILD = dict(cat_seg=cat_seg, sed=sed, fc_clip=fc_clip, maft_plus=maft_plus)
 CHUNKED = ('cat_seg', 'sed')
 
 
@@ -282,13 +286,17 @@ PROMPTS = {
 
 
 OF_A_RESNET = [name for name in PROMPTS if name not in ('both towers', 'image')]
-CASES = [*(('cat_seg', name) for name in PROMPTS), *((kind, x) for kind in ('sed', 'fc_clip') for x in OF_A_RESNET)]
+CASES = [
+    *(('cat_seg', name) for name in PROMPTS),
+    *((kind, x) for kind in ('sed', 'fc_clip', 'maft_plus') for x in OF_A_RESNET),
+]
 
 
 @pytest.mark.parametrize(('kind', 'name'), CASES)
 def test_any_prompt_trains_and_treats_each_image_by_itself(kind, name):
-    model = BUILD[kind](**PROMPTS[name]).train()
-    sum(v for k, v in model.loss(images(), samples()).items() if 'loss' in k).backward()
+    model, size = BUILD[kind](**PROMPTS[name]).train(), (128, 128) if kind == 'maft_plus' else (32, 32)
+    losses = model.loss(images(2, size), samples(2, size))
+    sum(v.sum() for k, v in losses.items() if 'loss' in k).backward()
     learned = [p for n, p in model.named_parameters() if 'prompt' in n]
     assert learned and any(p.grad is not None and p.grad.any() for p in learned)
     model.eval()
@@ -407,12 +415,12 @@ def test_targets_of_label_maps_objects_and_both():
     head = fc_clip().decode_head
     labels = torch.tensor([[[0, 0, 2], [1, 255, 2]]])
     sample = SegDataSample(gt_sem_seg=PixelData(data=labels))
-    found = head._targets(sample, torch.device('cpu'))
+    found = head.targets_of(sample, torch.device('cpu'))
     assert found.labels.tolist() == [0, 1, 2] and found.masks.sum((1, 2)).tolist() == [2, 1, 2]
     sample.gt_instances = InstanceData(labels=torch.tensor([0, 0]), masks=torch.ones(2, 2, 3))
-    assert head._targets(sample, torch.device('cpu')).labels.tolist() == [0, 0]
+    assert head.targets_of(sample, torch.device('cpu')).labels.tolist() == [0, 0]
     head.num_things = 1
-    assert head._targets(sample, torch.device('cpu')).labels.tolist() == [0, 0, 1, 2]
+    assert head.targets_of(sample, torch.device('cpu')).labels.tolist() == [0, 0, 1, 2]
 
 
 def test_an_image_without_targets_trains():
@@ -421,6 +429,29 @@ def test_an_image_without_targets_trains():
     nothing[1].gt_sem_seg.data[:] = 255
     losses = model.loss(images(), nothing)
     assert all(torch.isfinite(v).all() for v in losses.values())
+
+
+def test_maft_plus_moves_the_trunk_and_neither_pool_nor_copy_and_is_its_copy_at_the_start():
+    model = maft_plus().train()
+    large = images(2, (128, 128))
+    losses = model.loss(large, samples(2, (128, 128)))
+    assert losses['loss_rc'] == 0 and losses['loss_ranking'] > 0
+    sum(v.sum() for k, v in losses.items() if 'loss' in k).backward()
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {name for name, p in model.named_parameters() if p.grad is not None}
+    towers = {name.split('.')[1] for name in trained if name.startswith(('backbone.', 'teacher.'))}
+    assert towers == {
+        *(f'{kind}{i}' for kind in ('conv', 'bn') for i in (1, 2, 3)),
+        *(f'layer{i}' for i in range(1, 5)),
+    }
+    assert not any(name.startswith(('teacher.', 'text_encoder.')) for name in trained)
+    assert not any(module.training for module in (*model.backbone.modules(), *model.teacher.modules()))
+    nothing = samples(2, (128, 128))
+    for sample in nothing:
+        sample.gt_sem_seg.data[:] = 255
+    assert model.loss(large, nothing)['loss_ranking'] == 0
+    with pytest.raises(ConfigError, match='at least 128 px'):
+        model.loss(images(2, (64, 64)), samples(2, (64, 64)))
 
 
 def test_of_several_names_of_a_class_the_best_counts_and_names_of_the_training_are_known(models):

@@ -171,6 +171,11 @@ class CLIPResNet(AttentionPooling, ImageTower):
             x = getattr(self, f'act{i}')(getattr(self, f'bn{i}')(getattr(self, f'conv{i}')(x)))
         return self.avgpool(x)
 
+    def embed_map(self, x: Tensor) -> Tensor:
+        """Each place of a map like the last one (B, C, h, w) by the value path of the attention pool, (B, D, h, w)."""
+        value = self.attnpool.c_proj(self.attnpool.v_proj(x.flatten(2).transpose(1, 2)))
+        return value.transpose(1, 2).unflatten(2, x.shape[2:])
+
     def _encode(self, images: Tensor, features: set[str], prompts: PromptTokens | None) -> ImageFeatures:
         if prompts is not None:
             raise ConfigError('CLIPResNet takes no prompt tokens; they exist for ViT towers only.')
@@ -208,10 +213,7 @@ class CLIPResNet(AttentionPooling, ImageTower):
         if 'pooled' in features:
             out.pooled = self.attention_pool(x, all_tokens=False, positions=False)[:, 0]
         if 'value' in features:
-            positions = x.flatten(2).transpose(1, 2)
-            value = self.attnpool.c_proj(self.attnpool.v_proj(positions))
-            out.value = value.transpose(1, 2).unflatten(2, x.shape[2:])
-            out.key = self.attnpool.k_proj(positions)
+            out.value, out.key = self.embed_map(x), self.attnpool.k_proj(x.flatten(2).transpose(1, 2))
         if 'regions' in features:
             out.regions = self.attnpool.c_proj(self.attnpool.v_proj(self.pool_tokens(x)))
         return out

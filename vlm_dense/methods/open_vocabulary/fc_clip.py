@@ -145,13 +145,18 @@ class FCCLIP(OpenVocabularySegmentor):
         """
         side = self.text_side
         names = side.combine(side.scores(embeddings.mT[..., None], text))[..., 0].mT  # (B, N, Q)
-        owners = torch.tensor([k for k, own in enumerate(self.class_names) for _ in own], device=names.device)
-        if len(owners) > len(self.class_names):
-            best = names.new_full((*names.shape[:2], len(self.class_names)), -torch.inf)
-            names = best.scatter_reduce(2, owners.expand_as(names), names, 'amax')
+        names = self.of_classes(names)
         void = F.normalize(self.void_embedding.weight[0], dim=0)
         nothing = F.normalize(embeddings.float(), dim=-1) @ void
         return logit_scale.exp().clamp(max=100) * torch.cat([names, nothing[..., None]], dim=-1)
+
+    def of_classes(self, names: Tensor) -> Tensor:
+        """The best of the names of each class, (B, N, Q) -> (B, N, K)."""
+        owners = torch.tensor([k for k, own in enumerate(self.class_names) for _ in own], device=names.device)
+        if len(owners) == len(self.class_names):
+            return names
+        best = names.new_full((*names.shape[:2], len(self.class_names)), -torch.inf)
+        return best.scatter_reduce(2, owners.expand_as(names), names, 'amax')
 
     @property
     def overlaps(self) -> list[bool]:

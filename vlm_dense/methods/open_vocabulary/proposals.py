@@ -258,10 +258,11 @@ class NamedMask2FormerHead(Mask2FormerHead):
             data_samples: With ``gt_instances``, masks (n, H, W) and labels (n,); or with ``gt_sem_seg`` (1, H, W), of
                 which each class is a target; or with both, for panoptic targets.
         """
-        targets = [self._targets(sample, logits[0].device) for sample in data_samples]
+        targets = [self.targets_of(sample, logits[0].device) for sample in data_samples]
         return self.loss_by_feat(logits, masks, targets, [sample.metainfo for sample in data_samples])
 
-    def _targets(self, sample, device: torch.device) -> InstanceData:
+    def targets_of(self, sample, device: torch.device) -> InstanceData:
+        """Masks (n, H, W), bool, and labels (n,) of a sample, see :meth:`losses`."""
         labels, masks = [], []
         if 'gt_instances' in sample:
             own = sample.gt_instances
