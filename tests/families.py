@@ -30,7 +30,10 @@ CUTS = dict(
     convnext_mlp=('convnext_large_d', dict(depths=(1, 1, 1, 1), dims=(16, 32, 64, 128))),
     fastvit=('MobileCLIP-S1', dict(layers=(1,) * 4, embed_dims=(16, 32, 64, 128))),
     fastvit_five=('MobileCLIP2-S3', dict(layers=(1,) * 5, embed_dims=(16, 16, 32, 64, 128))),
-    swin=('swin_base_patch4_window7_224', dict(depths=(1, 1, 1, 1), embed_dim=32, num_heads=(1, 2, 4, 8))),
+    swin=(
+        'swin_base_patch4_window7_224',
+        dict(depths=(1, 1, 1, 1), embed_dim=16, num_heads=(1, 2, 4, 8), img_size=64, window_size=2),
+    ),
     gap=('vit_medium_patch16_gap_256', _BLOCKS),
     relpos=('vit_relpos_medium_patch16_cls_224', _BLOCKS),
 )

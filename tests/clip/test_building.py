@@ -43,7 +43,7 @@ def test_each_side_of_a_family_loads_as_the_whole_does(family, monkeypatch, tmp_
     again = load_clip(config, tmp_path / 'clip.pt')
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
     visual, text = visual_of(config, tmp_path / 'clip.pt'), load_text(config, tmp_path / 'clip.pt')
-    side = 224 if family == 'swin' else config['vision_cfg']['image_size']
+    side = config['vision_cfg']['image_size']
     images, ids = (
         torch.randn(1, 3, side, side),
         torch.randint(1, 299, (2, config['text_cfg'].get('context_length', 77))),

@@ -48,7 +48,7 @@ def tower_of(config, source, **options):
 
 
 def images_of(family, config, batch=2):
-    size = 224 if family == 'swin' else config['vision_cfg']['image_size']
+    size = config['vision_cfg']['image_size']
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(3))
 
 

@@ -27,6 +27,8 @@ BACKBONES = dict(
     vit=dict(type='vlm_dense.CLIPViT', head=True, pyramid=True),
     resnet=dict(type='vlm_dense.CLIPResNet', attnpool=True),
 )
+SCORES = dict(resnet=3)
+"""Stage with the stride of the score map, 2 for a ViT with a pyramid."""
 TASKS = ('classifier', 'denseclip', 'maskclip', 'detector')
 
 
@@ -53,7 +55,7 @@ def denseclip(tower: str, parts: dict) -> dict:
         neck=dict(type='mmseg.FPN', in_channels=None, out_channels=8, num_outs=4),
         decode_head=fpn_head(len(NAMES), 8),
         context_decoder=dict(type='vlm_dense.ContextDecoder', width=16, heads=2, layers=1, dropout=0.0),
-        score_concat_index=2 if tower == 'vit' else 3,
+        score_concat_index=SCORES.get(tower, 2),
         test_cfg=dict(mode='whole'),
     )
 
@@ -62,8 +64,10 @@ def maskclip(tower: str, parts: dict) -> dict:
     """Config of a MaskCLIP segmentor that trains its prompts."""
     model = _common(tower, parts)
     model['backbone'] = dict(
-        type=dict(vit='vlm_dense.MaskCLIPViT', resnet='vlm_dense.MaskCLIPResNet')[tower], arch=ARCHS[tower]
+        type=dict(vit='vlm_dense.MaskCLIPViT', resnet='vlm_dense.MaskCLIPResNet').get(tower, 'vlm_dense.CLIPTower'),
+        arch=ARCHS[tower],
     )
+    model['backbone'].update(model.pop('dense', {}))
     head = dict(loss_decode=dict(type='mmseg.CrossEntropyLoss'))
     return dict(model, type='vlm_dense.MaskCLIP', decode_head=head, test_cfg=dict(mode='whole'), train_cfg={})
 
@@ -78,7 +82,7 @@ def detector(tower: str, parts: dict) -> dict:
     cfg.bbox_head.update(num_classes=None, in_channels=16, feat_channels=16, stacked_convs=1)
     cfg.test_cfg.update(nms_pre=16, max_per_img=8)
     common = _common(tower, parts)
-    return dict(cfg, type='vlm_dense.DenseCLIPSingleStage', score_concat_index=2 if tower == 'vit' else 3, **common)
+    return dict(cfg, type='vlm_dense.DenseCLIPSingleStage', score_concat_index=SCORES.get(tower, 2), **common)
 
 
 CONFIGS: dict[str, Callable] = dict(classifier=classifier, denseclip=denseclip, maskclip=maskclip, detector=detector)

@@ -70,6 +70,11 @@ class BlockTower(ImageTower):
     def blocks(self) -> Sequence[TransformerBlock]:  # noqa: D102
         raise NotImplementedError
 
+    @property
+    def stride(self) -> int:
+        """As in :class:`ImageTower`."""
+        return self.patch_size
+
     def _tokens(self, images: Tensor) -> tuple[Tensor, tuple[int, int], dict[str, Any], list[Tensor]]:
         """Tokens (B, P + h*w, C) with positions, in front of the norm.
 
@@ -145,6 +150,7 @@ class BlockTower(ImageTower):
         part = MODELS.build(cfg or dict(type='vlm_dense.ValueAttention'))
         if part.num_blocks is None:
             part.num_blocks = depth
+        part.take_colours(self.preprocessing.mean, self.preprocessing.std)
         own = depth - part.num_blocks
         wrong = [i for i in (*part.hidden_states, *part.attention_maps) if not 0 <= i < own]
         if own < 0 or wrong:
@@ -176,12 +182,14 @@ class BlockTower(ImageTower):
             return checkpoint(block, x, use_reentrant=False, **options)
         return block(x, light=self.with_cp == 'light' and torch.is_grad_enabled(), **options)
 
-    def _for_prompts(self, options: dict[str, Any], prompts: PromptTokens) -> dict[str, Any]:
-        """Options of a block's call for tokens with prompts among them."""
+    def _for_prompts(self, options: dict[str, Any], prompts: PromptTokens, x: Tensor) -> dict[str, Any]:
+        """Options of a block's call for tokens (B, L, C) with prompts among them."""
         return options
 
-    def _bound(self, blocks: Sequence[TransformerBlock], options: dict[str, Any]) -> Sequence[TransformerBlock]:
-        """Blocks that a part can call without the options."""
+    def _bound(
+        self, blocks: Sequence[TransformerBlock], options: dict[str, Any], plain: dict[str, Any]
+    ) -> Sequence[TransformerBlock]:
+        """Blocks that a part can call without the options, which are ``plain`` for tokens without prompts."""
         return blocks
 
     def encode(
@@ -226,7 +234,6 @@ class BlockTower(ImageTower):
         x, grid, options, early = self._tokens(images)
         if prompts is not None:
             prompts.num_prefix = self.num_prefix
-            options = self._for_prompts(options, prompts)
             if prompts.through_ln_pre:
                 x = prompts.join(x, prompts.first)
         x = self._norm_pre(x)
@@ -245,16 +252,21 @@ class BlockTower(ImageTower):
         last = None
         if dense is not None:
             last = LastBlocks(images, grid, self.patch_size, patches, self.project, classify, regions=regions)
+            last = LastBlocks(
+                images, grid, self.patch_size, patches, self.project, classify, num_prefix=self.num_prefix
+            )
         wanted = depth  # the last block with an output that is asked for
         if features == {'stages'} or dense is not None and features <= {'stages', 'value'}:
             wanted = max(self.out_indices) if 'stages' in features else -1
+        plain = options
         for i in range(depth):
             if i > wanted and (dense is None or out.value is not None):
                 break
             if prompts is not None:
                 x = prompts.before_block(i, x)
+                options = self._for_prompts(plain, prompts, x)
             if dense is not None and i == depth - dense.num_blocks:
-                out.value, out.key = self._dense_features(last, x, prompts, options)
+                out.value, out.key = self._dense_features(last, x, prompts, options, plain)
                 if i > wanted:
                     break
             if dense is not None and i in dense.attention_maps:
@@ -300,7 +312,12 @@ class BlockTower(ImageTower):
         return self.pool(x if x.shape[1] == count else torch.cat([x[:, : self.num_prefix], x[:, patches]], dim=1))
 
     def _dense_features(
-        self, last: LastBlocks, x: Tensor, prompts, options: dict[str, Any]
+        self,
+        last: LastBlocks,
+        x: Tensor,
+        prompts: PromptTokens | None,
+        options: dict[str, Any],
+        plain: dict[str, Any],
     ) -> tuple[Tensor, Tensor | None]:
         count, names = self.dense_attention.num_blocks, f'{type(self).__name__}: {type(self.dense_attention).__name__}'
         if prompts is not None and count > 1:
@@ -319,6 +336,7 @@ class BlockTower(ImageTower):
                 'passes them, encode(..., regions=...).'
             )
         last.tokens, last.blocks = x, self._bound(list(self.blocks)[-count:], options)
+        last.tokens, last.blocks = x, self._bound(list(self.blocks)[-count:], options, plain)
         found = self.dense_attention(last)
         value = self.project(found.tokens) if found.features is None else found.features
         return value.transpose(1, 2).unflatten(2, found.grid), found.key

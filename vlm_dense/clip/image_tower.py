@@ -21,6 +21,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from vlm_dense.clip.preprocessing import Preprocessing, preprocessing_of
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import build_part
 
@@ -175,6 +176,10 @@ class ImageTower(BaseModule):
     position_key: str
     takes_tokens: bool = False
     """Whether prompt tokens can be inserted."""
+    preprocessing: Preprocessing
+    """Mean, deviation, resizing and size that the weights were trained with."""
+    stride: int = 32
+    """Pixels between two positions of the feature ``dense``."""
 
     def __init__(self, init_cfg: dict | None = None):
         super().__init__(init_cfg)
@@ -183,6 +188,15 @@ class ImageTower(BaseModule):
         self._dropped: tuple[str, ...] = ()
         self.frozen = False
         self.image_prompt: nn.Module | None = None
+
+    @property
+    def description(self) -> str:
+        """Class and family, for messages."""
+        return type(self).__name__
+
+    def _take_preprocessing(self, arch: str | Mapping, pretrained: str | None) -> None:
+        """How images are prepared for the weights; as for OpenAI's where nobody says it."""
+        self.preprocessing = preprocessing_of(arch, pretrained) or Preprocessing.of_openai(arch)
 
     def _finish(self, frozen: bool, image_prompt: dict | None) -> None:
         """Last step of a constructor: build the prompt, which inspects the tower, and freeze."""

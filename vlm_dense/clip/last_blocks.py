@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from vlm_dense.errors import ConfigError
+
 Classify = Callable[[Tensor], Tensor]
 """Features (B, D, h, w), not normalised -> logits (B, Q, h, w) of Q class texts, temperature included."""
 
@@ -30,6 +32,7 @@ class LastBlocks:
         hidden_states: Index of a block -> (B, L, C), its output, for those that the part asked for.
         attention_maps: Index of a block -> (B, H, L, L), its attention weights (rows sum to 1), likewise.
         regions: (B, H, W) labels of the regions of the images, int64, for a part that ``reads_regions``.
+        num_prefix: Tokens in front of the patches: the class token, or none.
     """
 
     images: Tensor
@@ -43,6 +46,23 @@ class LastBlocks:
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
     attention_maps: dict[int, Tensor] = field(default_factory=dict)
     regions: Tensor | None = None
+    num_prefix: int = 1
+
+    def class_token(self, tokens: Tensor, owner: str) -> Tensor:
+        """The class token (B, 1, C) among tokens (B, L, C).
+
+        Args:
+            owner: What reads it, and what would work without, for the message.
+
+        Raises:
+            ConfigError: the tower has none.
+        """
+        if not self.num_prefix:
+            raise ConfigError(
+                f'{owner}. This tower has no class token, as those of SigLIP, ViTamin and PE-Core-bigG; towers with '
+                "one are those of OpenAI's CLIP ('ViT-B-16'), EVA and PE-Core-L."
+            )
+        return tokens[:, :1]
 
 
 @dataclass

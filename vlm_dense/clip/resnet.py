@@ -115,6 +115,7 @@ class CLIPResNet(AttentionPooling, ImageTower):
                 'CLIPResNet has stages 0..3, and 4 with attnpool=True: out_indices must be of these and frozen_stages '
                 f'lie in -1..4, found {tuple(out_indices)} and {frozen_stages}.'
             )
+        self._take_preprocessing(arch, pretrained)
         visual = load_visual(arch, pretrained, input_resolution, ModifiedResNet, type(self).__name__)
         self.with_attnpool = attnpool
         self.num_layers = 4 if attnpool else max(out_indices) + 1

@@ -7,7 +7,7 @@ recomputes the MLP or updates the projections, timm's ``forward`` is left for th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ class TimmBlock(TransformerBlock):
         q, k, v = (part.unflatten(-1, (-1, attn.head_dim)).transpose(1, 2) for part in parts)
         q, k = attn.q_norm(q), attn.k_norm(k)
         if rope is not None:
-            n, half = attn.num_prefix_tokens, attn.rotate_half
+            n, half = q.shape[2] - len(rope), attn.rotate_half
             q, k = (
                 torch.cat([t[:, :, :n], apply_rot_embed_cat(t[:, :, n:], rope, half=half)], dim=2).type_as(v)
                 for t in (q, k)
@@ -183,26 +183,24 @@ class BoundBlock:
     Args:
         block: It.
         rope: (L - P, 2 d) rotation of the tokens behind the prefix.
+        patches: (N, 2 d) rotation of the patches among them, for parts that leave out all other tokens.
     """
 
-    def __init__(self, block: TimmBlock, rope: Tensor):
-        self._block, self._rope = block, rope
+    def __init__(self, block: TimmBlock, rope: Tensor, patches: Tensor):
+        self._block, self._rope, self._patches = block, rope, patches
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._block, name)
 
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As in :class:`TransformerBlock`."""
-        return self._block.qkv(x, self._rope)
+        return self._block.qkv(x, self._of(x))
+
+    def _of(self, x: Tensor) -> Tensor:
+        return self._patches if x.shape[1] == len(self._patches) else self._rope
 
     def __call__(self, x: Tensor, *, path: Callable[[BoundBlock, Tensor], Any] | None = None, **options: Any) -> Any:
         """Run the block, or ``path`` of this view of it."""
         if path is None:
-            return self._block(x, rope=self._rope, **options)
+            return self._block(x, rope=self._of(x), **options)
         return self._block(x, path=lambda block, tokens: path(self, tokens))
-
-
-def bound(blocks: Sequence[TimmBlock], options: Mapping[str, Any]) -> Sequence[TimmBlock | BoundBlock]:
-    """Blocks that a part can call without the options of a tower."""
-    rope = options.get('rope')
-    return list(blocks) if rope is None else [BoundBlock(block, rope) for block in blocks]

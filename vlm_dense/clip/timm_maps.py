@@ -65,6 +65,7 @@ class CLIPTimmMaps(ImageTower):
     ):
         super().__init__(init_cfg)
         owner = type(self).__name__
+        self._take_preprocessing(arch, pretrained)
         visual = load_visual(arch, pretrained, input_resolution, TimmModel, owner, timm_drop_path=drop_path_rate)
         trunk = visual.trunk
         self.family = FAMILIES.get(type(trunk))
@@ -84,14 +85,14 @@ class CLIPTimmMaps(ImageTower):
         self.embed_dim = visual.output_dim
         self.fixed_size = _fixed_size(trunk)
         depth = len(self.stages)
-        self.out_channels = _channels(trunk)
-        self.width = self.out_channels[-1]
+        self.width, self.stride = trunk.feature_info[-1]['num_chs'], trunk.feature_info[-1]['reduction']
         self.out_indices = tuple(range(depth)) if out_indices is None else tuple(out_indices)
         if not self.out_indices or not all(0 <= i < depth for i in self.out_indices) or frozen_stages > depth:
             raise ConfigError(
                 f'{owner}: {arch!r} has stages 0..{depth - 1}: out_indices must lie among them and frozen_stages in '
                 f'-1..{depth}, found {self.out_indices} and {frozen_stages}.'
             )
+        self.out_channels = _channels(trunk, self.out_indices)
         self.with_head = head
         self.complete = head or max(self.out_indices) == depth - 1
         if head:
@@ -103,15 +104,21 @@ class CLIPTimmMaps(ImageTower):
 
     @classmethod
     def stage_channels(cls, cfg: Mapping[str, Any]) -> list[int]:
-        """As in :class:`ImageTower`; of all stages."""
+        """As in :class:`ImageTower`."""
         with torch.device('meta'):
-            return _channels(timm_trunk(model_config(cfg['arch'])['vision_cfg']['timm_model_name']))
+            trunk = timm_trunk(model_config(cfg['arch'])['vision_cfg']['timm_model_name'])
+        return _channels(trunk, cfg.get('out_indices'))
 
     @property
     def stages(self) -> Sequence[nn.Module]:
         """The stages that are there."""
         trunk = self.trunk
         return trunk.stages if hasattr(trunk, 'stages') else trunk.layers if hasattr(trunk, 'layers') else trunk.blocks
+
+    @property
+    def description(self) -> str:
+        """As in :class:`ImageTower`."""
+        return f'{type(self).__name__} ({self.family})'
 
     def _drop_head(self, depth: int) -> None:
         """Take out what no stage needs, so that distributed training has no unused parameters."""
@@ -230,8 +237,9 @@ class CLIPTimmMaps(ImageTower):
         return self.head(last(places)).permute(0, 3, 1, 2)
 
 
-def _channels(trunk: nn.Module) -> list[int]:
-    return [info['num_chs'] for info in trunk.feature_info]
+def _channels(trunk: nn.Module, stages: Sequence[int] | None) -> list[int]:
+    found = [info['num_chs'] for info in trunk.feature_info]
+    return found if stages is None else [found[i] for i in stages]
 
 
 def _fixed_size(trunk: nn.Module) -> tuple[int, int] | None:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from vlm_dense.clip.architectures import model_config
 from vlm_dense.clip.block_tower import BlockTower, quarters
 from vlm_dense.clip.building import timm_trunk
+from vlm_dense.clip.image_tower import PromptTokens
 from vlm_dense.clip.loading import load_visual
-from vlm_dense.clip.timm_blocks import TimmBlock, adopt, bound
+from vlm_dense.clip.timm_blocks import BoundBlock, TimmBlock, adopt
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 
@@ -70,6 +71,7 @@ class CLIPTimmViT(BlockTower):
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
+        self._take_preprocessing(arch, pretrained)
         visual = load_visual(
             arch, pretrained, input_resolution, TimmModel, type(self).__name__, timm_drop_path=drop_path_rate
         )
@@ -179,17 +181,21 @@ class CLIPTimmViT(BlockTower):
     def _norm_pre(self, x: Tensor) -> Tensor:
         return self.trunk.norm_pre(x)
 
-    def _for_prompts(self, options: dict[str, Any], prompts) -> dict[str, Any]:
+    def _for_prompts(self, options: dict[str, Any], prompts: PromptTokens, x: Tensor) -> dict[str, Any]:
         """Rotary positions that leave the prompt tokens as they are: sines of 0 and cosines of 1."""
         rope = options.get('rope')
         if rope is None:
             return options
-        still = rope.new_zeros(prompts.num_tokens, rope.shape[-1])
+        still = rope.new_zeros(x.shape[1] - self.num_prefix - len(rope), rope.shape[-1])
         still[:, rope.shape[-1] // 2 :] = 1
         return dict(options, rope=torch.cat([still, rope] if prompts.place == 'front' else [rope, still]))
 
-    def _bound(self, blocks: Sequence[TimmBlock], options: dict[str, Any]) -> Sequence[TimmBlock]:
-        return bound(blocks, options)
+    def _bound(
+        self, blocks: Sequence[TimmBlock], options: dict[str, Any], plain: dict[str, Any]
+    ) -> Sequence[TimmBlock | BoundBlock]:
+        if 'rope' not in options:
+            return blocks
+        return [BoundBlock(block, options['rope'], plain['rope']) for block in blocks]
 
     def _pool_alone(self, tokens: Tensor) -> Tensor:
         """timm's attention pool of each token alone: the softmax over one key is 1, so that only its value is left."""

@@ -95,6 +95,7 @@ class CLIPViT(BlockTower):
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
+        self._take_preprocessing(arch, pretrained)
         visual = load_visual(arch, pretrained, input_resolution, VisionTransformer, type(self).__name__)
         self.class_embedding = visual.class_embedding
         self.positional_embedding = visual.positional_embedding

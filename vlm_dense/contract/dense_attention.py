@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from vlm_dense.clip.blocks import TransformerBlock
@@ -38,6 +40,9 @@ class DenseAttention(nn.Module):
     def forward(self, last: LastBlocks) -> DenseTokens:
         """Tokens of the map, see :class:`LastBlocks` and :class:`DenseTokens` for all shapes."""
         raise NotImplementedError
+
+    def take_colours(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Learn how the tower's images are normalised, of colours between 0 and 1; called when it builds the part."""
 
 
 @MODELS.register_module()

@@ -13,10 +13,10 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Renormalise(nn.Module):
-    """From CLIP's normalisation of images to another one.
+    """From a tower's normalisation of images, CLIP's until :meth:`come_from` names another, to a second one.
 
     Args:
-        mean, std: Of the other one, of colours between 0 and 1.
+        mean, std: Of the second one, of colours between 0 and 1.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
@@ -24,8 +24,12 @@ class Renormalise(nn.Module):
         statistics = torch.tensor([CLIP_MEAN, CLIP_STD, tuple(mean), tuple(std)])[:, :, None, None]
         self.register_buffer('statistics', statistics, persistent=False)
 
+    def come_from(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set the tower's mean and deviation, of colours between 0 and 1."""
+        self.statistics[:2] = torch.tensor([tuple(mean), tuple(std)])[:, :, None, None]
+
     def colours(self, images: Tensor) -> Tensor:
-        """Colours between 0 and 1 of images (..., 3, H, W) in CLIP's normalisation."""
+        """Colours between 0 and 1 of images (..., 3, H, W) in the tower's normalisation."""
         return images * self.statistics[1] + self.statistics[0]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -33,7 +37,7 @@ class Renormalise(nn.Module):
         return (self.colours(images) - self.statistics[2]) / self.statistics[3]
 
     def fill_up(self, images: Tensor, multiple: int) -> Tensor:
-        """Images (B, 3, H, W) in CLIP's normalisation with black at the right and bottom, up to multiples."""
+        """Images (B, 3, H, W) in the tower's normalisation with black at the right and bottom, up to multiples."""
         height, width = images.shape[2:]
         more = 0, -width % multiple, 0, -height % multiple
         black = -self.statistics[0] / self.statistics[1]

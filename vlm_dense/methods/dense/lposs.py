@@ -113,6 +113,7 @@ class LPOSS(MaskCLIP):
                 "Use 'vlm_dense.ProxyViT' or another ViT."
             )
         self.renormalise = Renormalise(mean, std)
+        self.renormalise.come_from(self.backbone.preprocessing.mean, self.backbone.preprocessing.std)
         self.k, self.gamma, self.alpha = k, gamma, alpha
         self.sigma, self.distance_power = sigma, distance_power
         self.steps, self.tol = steps, tol
@@ -170,7 +171,7 @@ class LPOSS(MaskCLIP):
 
     def clip_features(self, crops: Tensor) -> Tensor:
         """(B, D, h, w), float32."""
-        return self.extract_feat(self.renormalise.fill_up(crops, self.backbone.patch_size)).value.float()
+        return self.extract_feat(self.renormalise.fill_up(crops, self.backbone.stride)).value.float()
 
     def proxy_features(self, crops: Tensor) -> Tensor:
         """(B, C, I, J), float32."""

@@ -55,7 +55,8 @@ class ProxyCLIPAttention(DenseAttention):
             last map is taken.
         beta: Threshold of the similarity, as a multiple of the mean.
         gamma: Inverse temperature.
-        mean, std: Of the proxy's input, of colours between 0 and 1. The tower's images are normalised as CLIP's.
+        mean, std: Of the proxy's input, of colours between 0 and 1. The tower's images are normalised as its weights
+            want it.
 
     Raises:
         ConfigError: a proxy that gives no map.
@@ -73,6 +74,10 @@ class ProxyCLIPAttention(DenseAttention):
         self.proxy = MODELS.build(proxy).eval().requires_grad_(False)
         self.beta, self.gamma = beta, gamma
         self.proxy_input = Renormalise(mean, std)
+
+    def take_colours(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """As in :class:`DenseAttention`."""
+        self.proxy_input.come_from(mean, std)
 
     def train(self, mode: bool = True) -> ProxyCLIPAttention:
         """Switch the mode; the proxy stays in eval mode."""

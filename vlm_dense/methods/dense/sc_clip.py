@@ -98,9 +98,18 @@ class SCCLIPAttention(DenseAttention):
         after = self.cut(cosines(last.hidden_states[self.post][:, last.patches]))
         deep = average(self.cut(similarity), replace_outliers(tokens, anomalies, last.grid))
         middle = sum(last.hidden_states[i] for i in range(*self.multi))
-        first = self.attend(last, deep, similarity) + self.class_weight * last.tokens[:, :1]
-        second = self.attend(last, middle[:, last.patches], similarity) + self.class_weight * middle[:, :1]
+        first = self.attend(last, deep, similarity) + self.of_class(last, last.tokens)
+        second = self.attend(last, middle[:, last.patches], similarity) + self.of_class(last, middle)
         return DenseTokens(average(after, first) + average(after, second), last.grid)
+
+    def of_class(self, last: LastBlocks, tokens: Tensor) -> Tensor | float:
+        """The share of the class token, (B, 1, C)."""
+        if not self.class_weight:
+            return 0.0
+        told = (
+            f'SCCLIPAttention adds class_weight={self.class_weight} of the class token; set class_weight=0 without one'
+        )
+        return self.class_weight * last.class_token(tokens, told)
 
     def outlier_factor(self, tokens: Tensor) -> Tensor:
         """Local outlier factor (B, N) of tokens (B, N, C), float32; 1 if a token is as lonely as its neighbours.

@@ -158,7 +158,7 @@ def chosen(tower: nn.Module, patterns: Sequence[str], owner: str) -> dict[str, _
             some = (
                 f'Its maps are {", ".join(list(maps)[:6])}, ... of {len(maps)}.'
                 if maps
-                else 'It has none that can be updated: those of a ResNet are in its attention pool, attnpool=True, and '
+                else 'It has none: only blocks have them, and the attention pool of a ResNet, attnpool=True; '
                 "a text tower of Hugging Face's has blocks of transformers; text_patterns=() leaves it as it is."
             )
             raise ConfigError(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vlm_dense.clip.fit import check_fit
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
+from vlm_dense.clip.preprocessing import Preprocessing
 from vlm_dense.clip.resnet import CLIPResNet
 from vlm_dense.clip.vit import CLIPViT
 from vlm_dense.errors import ConfigError
@@ -28,6 +29,9 @@ class _MaskCLIPTower(ImageTower):
 
     published_colours = True
     """The releases of MaskCLIP and LPOSS normalise otherwise than the weights were trained with."""
+
+    def _take_preprocessing(self, arch: str | dict, pretrained: str | None) -> None:
+        self.preprocessing = Preprocessing.of_openai(arch)
 
     def _take(self, features: Sequence[str], pretrained: str | None, visual_projs_path: str | None) -> None:
         if self.image_prompt is not None:

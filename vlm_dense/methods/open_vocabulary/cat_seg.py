@@ -11,13 +11,14 @@ classes, and of CLIP the projections of queries and values are fine-tuned, in bo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlm_dense.clip.blocks import Block
+from vlm_dense.clip.blocks import TransformerBlock
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.last_blocks import DenseTokens, LastBlocks
 from vlm_dense.clip.projections import freeze_projection, rename_projections, train_projections
@@ -65,12 +66,13 @@ class CATSegAttention(DenseAttention):
 
     def forward(self, last: LastBlocks) -> DenseTokens:
         """Tokens of the patches."""
-        return DenseTokens(last.blocks[0](last.tokens, path=self._path)[:, last.patches], last.grid)
+        told = 'CATSegAttention adds the class token to each patch; another dense attention does without one'
+        path = partial(self._path, last.class_token(last.tokens, told))
+        return DenseTokens(last.blocks[0](last.tokens, path=path)[:, last.patches], last.grid)
 
     @staticmethod
-    def _path(block: Block, x: Tensor) -> Tensor:
-        value = block.attn.qkv(block.ln_1(x))[2]
-        return block.feed_forward(block.ls_1(block.attn.output(value)) + x[:, :1])
+    def _path(class_token: Tensor, block: TransformerBlock, x: Tensor) -> Tensor:
+        return block.feed_forward(block.scaled(block.output(block.qkv(x)[2])) + class_token)
 
 
 # --- spatial aggregation, section 3.3 ---------------------------------------------------------------------------------

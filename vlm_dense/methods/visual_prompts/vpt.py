@@ -50,7 +50,7 @@ def check_vit(image_tower: ImageTower, owner: str) -> None:
     if not image_tower.takes_tokens:
         raise ConfigError(
             f'{owner} puts tokens into the image tower, which only a ViT takes: the backbone must be '
-            f"'vlm_dense.CLIPViT', or 'vlm_dense.CLIPTower' with such an arch, found {type(image_tower).__name__}."
+            f"'vlm_dense.CLIPViT', or 'vlm_dense.CLIPTower' with such an arch, found {image_tower.description}."
         )
 
 
