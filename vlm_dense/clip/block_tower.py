@@ -174,7 +174,7 @@ class BlockTower(ImageTower):
                 f"{type(self).__name__}: remainder='drop' needs images of at least {p} x {p} px, the size of a patch; "
                 f"found {height} x {width}. Enlarge them or use remainder='pad'."
             )
-        return images
+        return images[:, :, : height // p * p, : width // p * p]
 
     def _block(self, index: int, x: Tensor, **options) -> Tensor | tuple[Tensor, Tensor]:
         block = self.blocks[index]

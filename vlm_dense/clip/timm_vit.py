@@ -42,7 +42,8 @@ class CLIPTimmViT(BlockTower):
             of its convolutions, strides 4 and 8, the last block's and that pooled, without parameters.
         norm_cfg: Norm of the pyramid, ``dict(type='BN')`` by default.
         head: Keep the last norm, pool and projection.
-        remainder: Treatment of images with sides that are no multiple of the patch, ``'pad'`` or ``'drop'``.
+        remainder: Treatment of images with sides that are no multiple of the patch: ``'drop'``, as timm does and some
+            weights were trained with (SO400M-14 at 384 px), or ``'pad'``, as in :class:`~vlm_dense.clip.vit.CLIPViT`.
         dense_attention: Config of the part that makes the feature ``value`` out of the last blocks, see
             :class:`vlm_dense.contract.DenseAttention`; needs ``head``. Default: MaskCLIP's value path of the last
             attention layer. Where that is the pool (SigLIP, PE-Core), ``value`` is the pool's value path, which is the
@@ -64,7 +65,7 @@ class CLIPTimmViT(BlockTower):
         pyramid: bool = False,
         norm_cfg: dict | None = None,
         head: bool = False,
-        remainder: str = 'pad',
+        remainder: str = 'drop',
         dense_attention: dict | None = None,
         frozen: bool = False,
         image_prompt: dict | None = None,

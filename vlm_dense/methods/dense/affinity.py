@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlm_dense.errors import ConfigError
+
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -42,6 +44,25 @@ class Renormalise(nn.Module):
         more = 0, -width % multiple, 0, -height % multiple
         black = -self.statistics[0] / self.statistics[1]
         return F.pad(images - black, more) + black if any(more) else images
+
+
+def colours_of(
+    proxy: nn.Module, mean: Sequence[float] | str, std: Sequence[float] | str
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation of a second backbone's input: those given, or with ``'own'`` its own.
+
+    Raises:
+        ConfigError: ``'own'``, and the backbone has none.
+    """
+    found = []
+    for name, value in dict(mean=mean, std=std).items():
+        if value == 'own' and not hasattr(proxy, name):
+            raise ConfigError(
+                f"{name}='own' stands for what a vlm_dense.ProxyViT knows of its model; a {type(proxy).__name__} says "
+                'nothing. Write three numbers.'
+            )
+        found.append(getattr(proxy, name) if value == 'own' else value)
+    return found[0], found[1]
 
 
 def attention(affinity: Tensor, beta: float, gamma: float, mean: Tensor | None = None) -> Tensor:

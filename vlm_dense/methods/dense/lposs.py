@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.dense.affinity import IMAGENET_MEAN, IMAGENET_STD, Renormalise
+from vlm_dense.methods.dense.affinity import IMAGENET_MEAN, IMAGENET_STD, Renormalise, colours_of
 from vlm_dense.methods.maskclip import MaskCLIP
 from vlm_dense.methods.maskclip.head import ClassNames
 from vlm_dense.registry import MODELS
@@ -64,7 +64,7 @@ class LPOSS(MaskCLIP):
         alpha: Share of the neighbours.
         steps, tol: Steps of conjugate gradients, and the residual relative to |y| at which a name is done.
         pixels: ``dict(tau=0.01, size=13)`` for LPOSS+: scale of the distance of colours, side of the neighbourhood.
-        mean, std: Of the proxy's input, of colours between 0 and 1.
+        mean, std: Of the proxy's input, of colours between 0 and 1, or ``'own'``: those of a ``ProxyViT``.
         **kwargs: Of :class:`~vlm_dense.methods.maskclip.MaskCLIP`; its refinements do not go with it.
 
     Raises:
@@ -86,8 +86,8 @@ class LPOSS(MaskCLIP):
         steps: int = 10,
         tol: float = 1e-6,
         pixels: dict | None = None,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] | str = IMAGENET_MEAN,
+        std: Sequence[float] | str = IMAGENET_STD,
         **kwargs: Any,
     ):
         super().__init__(backbone, class_names, **kwargs)
@@ -112,7 +112,7 @@ class LPOSS(MaskCLIP):
                 f'LPOSS: the proxy must be a backbone of patches with a patch_size, found {type(self.proxy).__name__}. '
                 "Use 'vlm_dense.ProxyViT' or another ViT."
             )
-        self.renormalise = Renormalise(mean, std)
+        self.renormalise = Renormalise(*colours_of(self.proxy, mean, std))
         self.renormalise.come_from(self.backbone.preprocessing.mean, self.backbone.preprocessing.std)
         self.k, self.gamma, self.alpha = k, gamma, alpha
         self.sigma, self.distance_power = sigma, distance_power

@@ -1,4 +1,4 @@
-"""A self-supervised ViT of timm as the source of patch features."""
+"""A vision transformer of timm as the source of patch features: DINO, DINOv3, TIPSv2, RADIO, PE-Spatial, ..."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ class ProxyViT(nn.Module):
             rule of positions.
         **kwargs: Of ``timm.create_model``.
 
+    Attributes:
+        mean, std: What timm says of the model's images, of colours between 0 and 1.
+
     Raises:
         ConfigError: another rule, or one that does not suit the model.
     """
@@ -49,7 +52,8 @@ class ProxyViT(nn.Module):
         self.model = timm.create_model(
             model, pretrained is True, checkpoint_path=path, num_classes=0, dynamic_img_size=True, **kwargs
         )
-        if positions == 'dino' and (self.model.num_prefix_tokens != 1 or self.model.no_embed_class):
+        rotary = getattr(self.model, 'rope', None) is not None
+        if positions == 'dino' and (rotary or self.model.num_prefix_tokens != 1 or self.model.no_embed_class):
             raise ConfigError(
                 f"ProxyViT: positions='dino' is for ViTs with one class token that has a position; {model} is "
                 "another. Use positions='timm'."
@@ -57,6 +61,7 @@ class ProxyViT(nn.Module):
         self.positions = positions
         self.feature = feature
         self.patch_size = self.model.patch_embed.patch_size[0]
+        self.mean, self.std = (tuple(self.model.default_cfg[name]) for name in ('mean', 'std'))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, C, H // p, W // p) of images (B, 3, H, W); what fills no patch is left out."""

@@ -18,7 +18,14 @@ from vlm_dense.clip.blocks import TransformerBlock
 from vlm_dense.clip.last_blocks import DenseTokens, LastBlocks
 from vlm_dense.contract.dense_attention import DenseAttention
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.dense.affinity import IMAGENET_MEAN, IMAGENET_STD, Renormalise, attention, cosines
+from vlm_dense.methods.dense.affinity import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Renormalise,
+    attention,
+    colours_of,
+    cosines,
+)
 from vlm_dense.registry import MODELS
 
 PAPER = dict(
@@ -55,8 +62,8 @@ class ProxyCLIPAttention(DenseAttention):
             last map is taken.
         beta: Threshold of the similarity, as a multiple of the mean.
         gamma: Inverse temperature.
-        mean, std: Of the proxy's input, of colours between 0 and 1. The tower's images are normalised as its weights
-            want it.
+        mean, std: Of the proxy's input, of colours between 0 and 1, or ``'own'``: those of a ``ProxyViT``. The
+            tower's images are normalised as its weights want it.
 
     Raises:
         ConfigError: a proxy that gives no map.
@@ -67,13 +74,13 @@ class ProxyCLIPAttention(DenseAttention):
         proxy: dict,
         beta: float = 1.2,
         gamma: float = 3.0,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] | str = IMAGENET_MEAN,
+        std: Sequence[float] | str = IMAGENET_STD,
     ):
         super().__init__()
         self.proxy = MODELS.build(proxy).eval().requires_grad_(False)
         self.beta, self.gamma = beta, gamma
-        self.proxy_input = Renormalise(mean, std)
+        self.proxy_input = Renormalise(*colours_of(self.proxy, mean, std))
 
     def take_colours(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """As in :class:`DenseAttention`."""
