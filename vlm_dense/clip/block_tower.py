@@ -335,7 +335,6 @@ class BlockTower(ImageTower):
                 f'{names} needs the regions of the images, so the feature value can only be asked for by a task that '
                 'passes them, encode(..., regions=...).'
             )
-        last.tokens, last.blocks = x, self._bound(list(self.blocks)[-count:], options)
         last.tokens, last.blocks = x, self._bound(list(self.blocks)[-count:], options, plain)
         found = self.dense_attention(last)
         value = self.project(found.tokens) if found.features is None else found.features

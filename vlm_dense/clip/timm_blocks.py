@@ -91,6 +91,7 @@ class TimmBlock(TransformerBlock):
         x: Tensor,
         *,
         rope: Tensor | None = None,
+        attn_mask: Tensor | None = None,
         path: Callable[[TransformerBlock, Tensor], Any] | None = None,
         light: bool = False,
         return_weights: bool = False,
@@ -100,17 +101,19 @@ class TimmBlock(TransformerBlock):
         Args:
             x: (N, L, C) tokens.
             rope: (L - P, 2 d) rotation of the tokens behind the prefix.
-            path: As in :meth:`vlm_dense.clip.blocks.Block.forward`.
+            attn_mask, path: As in :meth:`vlm_dense.clip.blocks.Block.forward`.
             light: Compute the MLP again in the backward pass.
             return_weights: Also return the attention weights (N, H, L, L).
         """
         if path is not None:
             return path(self, x)
-        if not (light or return_weights or self.branches):
-            return super().forward(x) if rope is None else super().forward(x, rope=rope)
+        fits = rope is None or x.shape[1] - len(rope) == self.attn.num_prefix_tokens
+        if fits and not (light or return_weights or self.branches):
+            options = dict(rope=rope, attn_mask=attn_mask)
+            return super().forward(x, **{name: value for name, value in options.items() if value is not None})
         q, k, v = self.qkv(x, rope)
         weights = self.weights(q, k) if return_weights else None
-        mixed = F.scaled_dot_product_attention(q, k, v) if weights is None else weights @ v
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask) if weights is None else weights @ v
         x = self.feed_forward(x + self.drop_path1(self.scaled(self.output(mixed))), light)
         return (x, weights) if return_weights else x
 

@@ -201,7 +201,8 @@ class CorrCLIPAttention(DenseAttention):
         visible[:, :, count:, count:] = True
         for image, regions in zip(visible[:, 0], masks, strict=True):
             image[: len(regions), count:][:, last.patches] = regions
-        x = torch.cat([last.tokens[:, :1].expand(-1, count, -1), last.tokens], dim=1)
+        told = 'CorrCLIPAttention gives each region a class token; another dense attention does without'
+        x = torch.cat([last.class_token(last.tokens, told).expand(-1, count, -1), last.tokens], dim=1)
         total = 0
         for i, block in enumerate(last.blocks[:-1]):
             x = block(x, attn_mask=visible)
