@@ -56,11 +56,15 @@ def test_without_transformers_its_tokenizers_say_what_to_install(arch):
 
 
 @needs_transformers
-def test_a_tokenizer_that_is_not_there_says_how_to_get_it(monkeypatch):
+def test_a_tokenizer_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
     with pytest.raises(WeightsNotFoundError, match="(?s)hf download timm/ViT-B-16-SigLIP.*tokenizer='/path"):
         build_tokenizer('ViT-B-16-SigLIP')
+    with pytest.raises(WeightsNotFoundError, match='There is no such folder.*tokenizer_config.json'):
+        build_tokenizer('ViT-B-16-SigLIP', str(tmp_path / 'absent'))
+    with pytest.raises(WeightsNotFoundError, match='holds no tokenizer.*tokenizer_config.json'):
+        build_tokenizer('ViT-B-16-SigLIP', tmp_path)
 
 
 @needs_transformers

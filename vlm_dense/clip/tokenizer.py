@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+from huggingface_hub.constants import HF_HUB_CACHE
 from open_clip.factory import LOCAL_DIR_PREFIX
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor
@@ -114,19 +117,16 @@ class HuggingFaceTokenizer(Tokenizer):
         if options.pop('tokenizer_mode', None):
             raise ConfigError(f"{source}: a tokenizer with tokenizer_mode='clips' cannot be used.")
         options.pop('context_length', None)
+        if find_spec('transformers') is None:
+            raise MissingLibraryError(
+                f'The tokenizer {source} needs transformers, which is not installed. {how_to_install("hf")}'
+            )
         try:
             hf = HFTokenizer(os.fspath(source), **options)
-        except ImportError as error:
-            raise MissingLibraryError(
-                f'The tokenizer {source} needs transformers, which cannot be imported. {how_to_install("hf")}'
-            ) from error
-        except Exception as error:  # no network, no such folder, a file that is missing: the way out is the same
-            raise WeightsNotFoundError(
-                f'The tokenizer {source} is not on this machine and could not be downloaded ({type(error).__name__}).\n'
-                f'  To get it: on a machine with a network run \'hf download {source} --include "*token*" '
-                '"*.model"\' and copy the files here into one folder.\n'
-                "  Then: text_encoder=dict(type='vlm_dense.TextTower', ..., tokenizer='/path/to/the/folder')."
-            ) from error
+        except Exception as error:  # no network, a file that is missing or damaged, a library: the way out is the same
+            raise _not_found(source, error) from error
+        if hf.tokenizer.pad_token_id is None:
+            raise ConfigError(f'The tokenizer {source} has no padding token, and text towers read rows of one length.')
         self.hf, self.clean = hf.tokenizer, hf.clean_fn
         self.padding = self.hf.pad_token_id
         own, whole = self.own('a'), self.hf('a').input_ids
@@ -139,6 +139,23 @@ class HuggingFaceTokenizer(Tokenizer):
     def own(self, text: str) -> list[int]:
         """See :meth:`Tokenizer.own`."""
         return self.hf(self.clean(text), add_special_tokens=False).input_ids
+
+
+def _not_found(source: str | os.PathLike, error: Exception) -> WeightsNotFoundError:
+    path, why = Path(source).expanduser(), ' '.join([type(error).__name__, *str(error).splitlines()[:1]])[:200]
+    if path.is_dir() or path.is_absolute() or str(source).startswith('.'):
+        found = 'It holds no tokenizer that transformers can read' if path.is_dir() else 'There is no such folder'
+        return WeightsNotFoundError(
+            f'tokenizer={str(source)!r}: {found} ({why}). Expected a folder with tokenizer_config.json and '
+            'tokenizer.json, or a sentencepiece model.'
+        )
+    cache = f'models--{str(source).replace("/", "--")}'
+    return WeightsNotFoundError(
+        f'The tokenizer {source} is not on this machine and could not be downloaded ({why}).\n'
+        f'  To get it: on a machine with a network run \'hf download {source} --include "*token*" "*.model"\'.\n'
+        f'  Then copy the folder {cache} of its cache into {HF_HUB_CACHE} here, or its files into a folder:\n'
+        "    text_encoder=dict(type='vlm_dense.TextTower', ..., tokenizer='/path/to/the/folder')."
+    )
 
 
 def build_tokenizer(
