@@ -77,6 +77,14 @@ def test_initial_words_give_the_hand_written_prompt(tower, class_specific):
     assert prompt.num_contexts == 4
 
 
+def test_sentences_are_cut_where_asked_for(tower):
+    long = dict(templates=['a photo of a ' + 'very ' * 80 + '{}.'])
+    with pytest.raises(ClassNamesError, match='the text context takes 77'):
+        build(tower, 'ZeroShotPrompt', **long)
+    ids = build(tower, 'ZeroShotPrompt', truncate=True, **long).token_ids
+    assert ids.shape == (len(NAMES), 77) and (ids[:, -1] == 49407).all()
+
+
 def test_words_beyond_the_vectors_stay(tower):
     prompt = build(tower, words='a photo of a', num_contexts=2)
     written = tower.encode_tokens(tower.tokenize([f'a photo of a {n.replace("_", " ")}.' for n in NAMES]))
