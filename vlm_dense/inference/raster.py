@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 IGNORED = 255
 """Label of pixels without data."""
 _SIDE = 1600  # pixels of the overview
-_CACHE = 256  # MB of blocks that GDAL keeps
+_CACHE = 128  # MB of blocks that GDAL keeps
 _BLOCK = 256  # pixels, of the file that is written
 
 
