@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 from matrix.towers import FAMILIES, ROWS, outcome
-from tower_table import PAGE, table
+from tower_table import reason
 
 _QUICK = {  # one method of each kind, on the families where it has something of its own to do
     'CoOp': ('coca', 'fastvit'),
@@ -43,7 +43,6 @@ def test_it_works_or_says_why_not(method, family):
 
 
 @pytest.mark.long
-def test_the_page_has_the_table_of_all():
+def test_every_refusal_has_a_reason_that_the_table_knows():
     found = {(method, family): outcome(method, family) for method in ROWS for family in FAMILIES}
-    assert all(told == 'works' or len(told) > 40 for told in found.values())
-    assert table(found) in PAGE.read_text(encoding='utf-8'), 'run python tools/dev/tower_table.py'
+    assert {pair: told for pair, told in found.items() if told != 'works' and reason(told) == 'other'} == {}
