@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vlm_dense.zoo import list_models
 
 __all__ = ['get_model', 'list_models', 'setup']
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 _HOMES = dict(
     get_model='vlm_dense.inference.models',
