@@ -120,3 +120,15 @@ def test_all_tags_name_their_file(monkeypatch):
         with pytest.raises(FileNotFoundError, match='of the Hugging Face repository'):
             sources.locate_weights(arch, loading.model_config(arch), tag)
     assert len(asked) == len(tags) >= 190
+
+
+@pytest.mark.parametrize('arch', ['tiny-rn', 'tiny-vit'])
+def test_a_seed_gives_the_same_heads_whichever_side_is_loaded(arch):
+    def drawn_after(load):
+        torch.manual_seed(3)
+        load()
+        return torch.rand(3)
+
+    expected = drawn_after(lambda: load_clip(arch, 'bundled'))
+    assert torch.equal(drawn_after(lambda: load_text(arch, 'bundled')), expected)
+    assert torch.equal(drawn_after(lambda: visual_of(arch, 'bundled')), expected)

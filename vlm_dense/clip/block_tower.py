@@ -251,9 +251,15 @@ class BlockTower(ImageTower):
         dense = self.dense_attention if 'value' in features else None
         last = None
         if dense is not None:
-            last = LastBlocks(images, grid, self.patch_size, patches, self.project, classify, regions=regions)
             last = LastBlocks(
-                images, grid, self.patch_size, patches, self.project, classify, num_prefix=self.num_prefix
+                images,
+                grid,
+                self.patch_size,
+                patches,
+                self.project,
+                classify,
+                regions=regions,
+                num_prefix=self.num_prefix,
             )
         wanted = depth  # the last block with an output that is asked for
         if features == {'stages'} or dense is not None and features <= {'stages', 'value'}:

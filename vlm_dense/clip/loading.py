@@ -15,12 +15,13 @@ from mmengine.logging import print_log
 from open_clip.convert import convert_state_dict
 from open_clip.model import CLIP, convert_to_custom_text_state_dict
 from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from vlm_dense.clip.activation import OPENAI_ENTRIES, decide_gelu
 from vlm_dense.clip.architectures import image_tower_kind, model_config, standard_name
-from vlm_dense.clip.building import Side, build_clip, build_text, build_visual
+from vlm_dense.clip.building import Side, build_clip, build_text, build_visual, has_hf_text
 from vlm_dense.clip.fit import check_fit
 from vlm_dense.clip.image_tower import resize_positions
 from vlm_dense.clip.recent_file import read_once
@@ -133,6 +134,8 @@ def load_visual(
             f"{' or a '.join(each.__name__ for each in kinds)}. Use type='vlm_dense.{other}'."
         )
     side = Side(visual=build_visual(config))
+    if _is_plain(config):
+        build_text(config)  # for its draws, see _is_plain
     _fill(side, *rest, image_size, config)
     return side.visual.eval()
 
@@ -151,9 +154,21 @@ def load_text(
         installed.
     """
     config, *rest = _locate(arch, pretrained, None, quick_gelu)
+    if _is_plain(config):
+        build_visual(config)  # for its draws, see _is_plain
     side = build_text(config)
     _fill(side, *rest, None, config)
     return side.eval()
+
+
+def _is_plain(config: dict) -> bool:
+    """Whether both towers are those of OpenAI's kind.
+
+    These take the random numbers of the whole model, whichever side is wanted: what is drawn after them, as the heads
+    of a model, then depends on the seed and the architecture alone, and stays as in earlier versions.
+    """
+    special = has_hf_text(config) or 'multimodal_cfg' in config
+    return not special and image_tower_kind(config) is not TimmModel
 
 
 def _locate(arch, pretrained, image_size, quick_gelu) -> tuple[dict, dict[str, Tensor], Path | None, str]:
