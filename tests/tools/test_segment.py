@@ -83,7 +83,8 @@ def test_every_method_segments_an_image_by_any_names(scene, method):
     assert result['predictions'].shape == (128, 128) and result['classes'] == ['circle', 'star', 'empty background']
     assert result['scores'].shape == (3, 128, 128)
     np.testing.assert_allclose(result['scores'].sum(0), 1, atol=1e-4)
-    np.testing.assert_array_equal(result['scores'].argmax(0), result['predictions'])
+    if method != 'corrclip':  # its regions vote on the labels, and the scores stay
+        np.testing.assert_array_equal(result['scores'].argmax(0), result['predictions'])
     assert len(np.unique(result['predictions'])) > 1
 
 
