@@ -51,7 +51,10 @@ def test_windows_cover_each_pixel_once_and_lie_inside():
         for outer, inner in windows(width, height, side, overlap):
             top, left, tall, wide = inner
             seen[top : top + tall, left : left + wide] += 1
-            assert outer[0] <= top and outer[1] <= left and max(outer[2:]) <= side
+            assert outer[0] <= top and outer[1] <= left and outer[2:] == (min(side, height), min(side, width))
+            assert all(
+                begin == 0 or at - begin >= overlap // 2 for at, begin in zip((top, left), outer[:2], strict=True)
+            )
             assert outer[0] + outer[2] >= top + tall and outer[0] + outer[2] <= height
             assert outer[1] + outer[3] >= left + wide and outer[1] + outer[3] <= width
         assert (seen == 1).all()

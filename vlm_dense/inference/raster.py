@@ -125,19 +125,18 @@ def segment_raster(
 def windows(width: int, height: int, side: int, overlap: int) -> Iterator[tuple[tuple, tuple]]:
     """(outer, inner) windows of a raster, each (top, left, height, width) in pixels.
 
-    Inner ones cover the raster once; an outer one has ``overlap / 2`` more on each side that is no border, and is at
-    most ``side`` high and wide.
+    Inner ones cover the raster once; an outer one has at least ``overlap / 2`` more on each side that is no border.
+    Outer ones are all ``side`` high and wide, at the borders too, unless the raster is smaller: a narrow rest alone
+    would be segmented differently.
     """
     margin = overlap // 2
     step = side - 2 * margin
     for top in range(0, height, step):
         for left in range(0, width, step):
             inner = top, left, min(step, height - top), min(step, width - left)
-            above, before = min(margin, top), min(margin, left)
-            below = min(margin, height - top - inner[2])
-            after = min(margin, width - left - inner[3])
-            outer = top - above, left - before, inner[2] + above + below, inner[3] + before + after
-            yield outer, inner
+            tall, wide = min(side, height), min(side, width)
+            above, before = (min(max(at - margin, 0), end) for at, end in ((top, height - tall), (left, width - wide)))
+            yield (above, before, tall, wide), inner
 
 
 def _window(place: tuple[int, int, int, int]):
