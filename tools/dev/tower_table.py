@@ -65,7 +65,10 @@ def main() -> None:
     import_quietly()
     from matrix.towers import FAMILIES, ROWS, outcome
 
-    found = {(method, family): outcome(method, family) for method in ROWS for family in FAMILIES}
+    found = {}
+    for method in ROWS:
+        found |= {(method, family): outcome(method, family) for family in FAMILIES}
+        print(method, *(reason(found[method, name]) if found[method, name] != 'works' else 'yes' for name in FAMILIES))
     page = PAGE.read_text(encoding='utf-8')
     before, rest = page.split(BEGIN)
     PAGE.write_text(f'{before}{BEGIN}\n\n{table(found)}\n\n{END}{rest.split(END)[1]}', encoding='utf-8')
