@@ -360,8 +360,3 @@ class Blocks(nn.Module):
     def __init__(self, source: nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList(Block(block) for block in source.resblocks)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights of the linear layers."""
-        return self.resblocks[0].mlp.c_fc.weight.dtype

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from open_clip.hf_model import HFTextEncoder
 from torch import nn
@@ -37,12 +38,12 @@ class TextKind:
     reads: str
     ends: str | int = 'largest'
 
-    @property
+    @cached_property
     def shares(self) -> bool:
         """What follows the end changes nothing, so tokens behind it are not computed, and a shared prefix once."""
         return self.causal and self.reads == 'end'
 
-    @property
+    @cached_property
     def full(self) -> bool:
         """Tokens behind the end are read as well: the context is always full, with the tokenizer's own padding."""
         return not self.causal and self.reads != 'pooler'

@@ -228,7 +228,8 @@ class TextTower(BaseModule):
     @property
     def dtype(self) -> torch.dtype:
         """Type in which the tokens go through the blocks (outside autocast)."""
-        return self.transformer.dtype
+        blocks = self.transformer
+        return blocks.dtype if isinstance(blocks, HuggingFaceBlocks) else blocks.resblocks[0].mlp.c_fc.weight.dtype
 
     def tokenize(self, texts: list[str], truncate: bool = False) -> Tensor:
         """Token ids ``(N, context_length)``, int64, on the CPU, by :attr:`tokenizer`: SOS, text, EOT, padding.
