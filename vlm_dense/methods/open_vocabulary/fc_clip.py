@@ -15,20 +15,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmdet.models.seg_heads.panoptic_fusion_heads import MaskFormerFusionHead
-from mmengine.config import ConfigDict
-from mmengine.structures import InstanceData, PixelData
 from mmseg.utils import add_prefix
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.errors import ConfigError
-from vlm_dense.methods.open_vocabulary.proposals import region_embeddings
-from vlm_dense.methods.open_vocabulary.text import ClassNames, OpenVocabularySegmentor
+from vlm_dense.methods.open_vocabulary.proposals import TEMPLATES, ProposalSegmentor, region_embeddings
+from vlm_dense.methods.open_vocabulary.text import ClassNames
 from vlm_dense.registry import MODELS
-from vlm_dense.segmentation.inference import own_sizes
-from vlm_dense.segmentation.steps import ClassMaps
-from vlm_dense.segmentation.window_maps import original_size
 from vlm_dense.vocabulary.class_names import Aliases, as_class_names
 
 PAPER = dict(
@@ -47,21 +41,9 @@ Masks, matching and losses are those of mmdet's Mask2Former. A text prompt other
 """,
 )
 
-TEMPLATES = (
-    'a photo of a {}.',
-    'This is a photo of a {}',
-    'There is a {} in the scene',
-    'There is the {} in the scene',
-    'a photo of a {} in the scene',
-    *(f'a photo of a {size} {{}}.' for size in ('small', 'medium', 'large')),
-    *(f'This is a photo of a {size} {{}}.' for size in ('small', 'medium', 'large')),
-    *(f'There is a {size} {{}} in the scene.' for size in ('small', 'medium', 'large')),
-)
-"""FC-CLIP's 14."""
-
 
 @MODELS.register_module()
-class FCCLIP(OpenVocabularySegmentor):
+class FCCLIP(ProposalSegmentor):
     """FC-CLIP as a segmentor; its masks also make panoptic segments and instances.
 
     Call graph::
@@ -80,12 +62,9 @@ class FCCLIP(OpenVocabularySegmentor):
         trained_names: Classes of the training, as ``class_names``, for tests on others. Default: ``class_names``.
         alpha, beta: Exponents of CLIP's probability for classes with a name among ``trained_names``, and for others.
         ensemble_on_valid_mask: Masks without a place on CLIP's last map are classified by the trained embedding alone.
-        masks_first: Masks go to the original size before they are summed up; else the sum goes there.
-        pad_multiple: Images are padded at the right and bottom to a multiple of this.
-        panoptic: Also give each sample ``pred_panoptic_seg`` and ``pred_instances``, as mmdet's metrics read them:
-            ``things``, a list of classes or how many of the first ones are objects, and the options of
-            :meth:`panoptic` and :meth:`instances`. Masks then go to the original size first.
-        **kwargs: See :class:`~vlm_dense.methods.open_vocabulary.text.OpenVocabularySegmentor`.
+        **kwargs: ``masks_first``, ``pad_multiple`` and ``panoptic``, see
+            :class:`~vlm_dense.methods.open_vocabulary.proposals.ProposalSegmentor`, and those of
+            :class:`~vlm_dense.methods.open_vocabulary.text.OpenVocabularySegmentor`.
     """
 
     default_prompt = dict(type='vlm_dense.ZeroShotPrompt', templates=TEMPLATES)
@@ -100,9 +79,6 @@ class FCCLIP(OpenVocabularySegmentor):
         alpha: float = 0.4,
         beta: float = 0.8,
         ensemble_on_valid_mask: bool = False,
-        masks_first: bool = False,
-        pad_multiple: int = 32,
-        panoptic: dict | None = None,
         **kwargs: Any,
     ):
         for name, value in (('alpha', alpha), ('beta', beta)):
@@ -110,14 +86,10 @@ class FCCLIP(OpenVocabularySegmentor):
                 raise ConfigError(f'{type(self).__name__}: {name} must be from 0 to 1, found {value}.')
         head = dict(type='vlm_dense.NamedMask2FormerHead') | dict(decode_head or {})
         super().__init__(dict(backbone, frozen=True), text_encoder, head, class_names=class_names, **kwargs)
-        self.void_embedding = nn.Embedding(1, self.text_encoder.embed_dim)
         trained = self.class_names if trained_names is None else as_class_names(trained_names)
         self.trained_names = frozenset(name for names in trained for name in names)
         self.alpha, self.beta = alpha, beta
         self.ensemble_on_valid_mask = ensemble_on_valid_mask
-        self.masks_first = masks_first or panoptic is not None
-        self.panoptic_cfg = panoptic
-        self.pad_multiple = pad_multiple
 
     def head_options(self) -> dict:
         """Widths of the tower."""
@@ -134,21 +106,6 @@ class FCCLIP(OpenVocabularySegmentor):
         return [name for names in classes for name in names]
 
     # --- classifier -------------------------------------------------------------------------------------------
-
-    def classify(self, embeddings: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
-        """Logits (B, N, K + 1) of embeddings (B, N, D): those of the best name of each class, and of nothing.
-
-        Args:
-            embeddings: Not normalised.
-            text: Class embeddings of all names, as the prompt gives them.
-            logit_scale: Logarithm of the inverse temperature, which is at most 100.
-        """
-        side = self.text_side
-        names = side.combine(side.scores(embeddings.mT[..., None], text))[..., 0].mT  # (B, N, Q)
-        names = self.of_classes(names)
-        void = F.normalize(self.void_embedding.weight[0], dim=0)
-        nothing = F.normalize(embeddings.float(), dim=-1) @ void
-        return logit_scale.exp().clamp(max=100) * torch.cat([names, nothing[..., None]], dim=-1)
 
     def of_classes(self, names: Tensor) -> Tensor:
         """The best of the names of each class, (B, N, Q) -> (B, N, K)."""
@@ -198,29 +155,11 @@ class FCCLIP(OpenVocabularySegmentor):
         frozen = self.classify(embeddings, text, self.text_encoder.logit_scale)
         return self.ensemble(logits, frozen, (small > 0).flatten(2).any(dim=2))
 
-    def masks_and_scores(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of masks (B, N, H, W) at the size of the images (B, 3, H, W), and logarithms of scores."""
-        height, width = images.shape[2:]
-        padded = F.pad(images, (0, -width % self.pad_multiple, 0, -height % self.pad_multiple))
-        features, text = self.extract_feat(padded)
+    def last_prediction(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As in :class:`ProposalSegmentor`."""
+        features, text = self.extract_feat(images)
         logits, masks = self.propose(features, text)
-        scores = self.scores(features, text, logits[-1], masks[-1])
-        masks = F.interpolate(masks[-1], padded.shape[2:], mode='bilinear', align_corners=False)
-        return masks[:, :, :height, :width], scores
-
-    @staticmethod
-    def semantic(scores: Tensor, masks: Tensor) -> Tensor:
-        """Scores of classes (B, K, H, W): the sum over queries of class and mask probabilities."""
-        return torch.einsum('bnk,bnhw->bkhw', scores.softmax(dim=-1)[..., :-1], masks.sigmoid())
-
-    def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
-        """Scores of classes (B, K, H, W) of images (B, 3, H, W)."""
-        masks, scores = self.masks_and_scores(inputs)
-        return self.semantic(scores, masks)
-
-    def class_maps(self, values: Tensor) -> ClassMaps:
-        """Sums of probabilities."""
-        return ClassMaps(values, kind='probabilities')
+        return masks[-1], self.scores(features, text, logits[-1], masks[-1])
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Losses ``decode.*`` of images (B, 3, H, W), Mask2Former's, and ``prompt.*``, the prompt's own."""
@@ -228,72 +167,6 @@ class FCCLIP(OpenVocabularySegmentor):
         losses = add_prefix(self.decode_head.losses(*self.propose(features, text), data_samples), 'decode')
         losses.update(add_prefix(self.text_prompt.losses(text), 'prompt'))
         return losses
-
-    # --- from masks to labels ---------------------------------------------------------------------------------
-
-    def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
-        """As in :class:`BatchedInference`; with ``masks_first`` masks go to the original size before the sum."""
-        if not self.masks_first or data_samples is None or self._mode() != 'whole':
-            return super().predict(inputs, data_samples)
-        order, images = own_sizes(inputs, data_samples)
-        for index, image in zip(order, images, strict=True):
-            sample = data_samples[index]
-            masks, scores = self.masks_and_scores(image[None])
-            masks = original_size(masks[0], sample.metainfo)
-            found = self.semantic(scores, masks[None])[0]
-            if self.panoptic_cfg is not None:
-                self._add_objects(sample, scores[0], masks, **self.panoptic_cfg)
-            if self.test_cfg.get('keep_logits', True):
-                sample.set_data(dict(seg_logits=PixelData(data=found)))
-            sample.set_data(dict(pred_sem_seg=PixelData(data=found.argmax(dim=0)[None])))
-        return data_samples
-
-    def _add_objects(
-        self, sample, scores: Tensor, masks: Tensor, things: int | Sequence[int], top_k: int = 100, **options: float
-    ) -> None:
-        things = range(things) if isinstance(things, int) else things
-        wrong = [k for k in things if not 0 <= k < self.num_classes]
-        if wrong:
-            raise ConfigError(
-                f'{type(self).__name__}: panoptic.things names class {wrong[0]}, but there are {self.num_classes}.'
-            )
-        segments = self.panoptic(scores, masks, things, **options)
-        objects = self.instances(scores, masks, things, top_k)
-        sample.set_data(dict(pred_panoptic_seg=PixelData(sem_seg=segments[None]), pred_instances=objects))
-
-    def panoptic(self, scores: Tensor, masks: Tensor, things: Sequence[int], **options: float) -> Tensor:
-        """Panoptic segments of an image, by mmdet's rule.
-
-        Args:
-            scores: Logarithms (N, K + 1).
-            masks: Logits (N, H, W) at the size that the segments shall have.
-            things: Classes of which each segment is an object of its own.
-            **options: ``object_mask_thr`` and ``iou_thr``, see mmdet's ``MaskFormerFusionHead``.
-
-        Returns:
-            (H, W), int64: class + 1000 * i of the i-th object, class of stuff, and K where there is nothing.
-        """
-        head, order = self._fusion(things, **options)
-        found = head.panoptic_postprocess(scores[:, [*order, -1]], masks).sem_seg[0].long()
-        names = torch.tensor([*order, len(order)], device=found.device)
-        return names[found % 1000] + found // 1000 * 1000
-
-    def instances(self, scores: Tensor, masks: Tensor, things: Sequence[int], top_k: int = 100) -> InstanceData:
-        """Objects of an image, by mmdet's rule: ``scores``, ``labels``, ``masks`` (n, H, W) and ``bboxes``.
-
-        Args:
-            scores, masks, things: As of :meth:`panoptic`.
-            top_k: Pairs of query and class that are looked at.
-        """
-        head, order = self._fusion(things, max_per_image=min(top_k, scores[:, :-1].numel()))
-        found = head.instance_postprocess(scores[:, [*order, -1]], masks)
-        found.labels = torch.tensor(order, device=found.labels.device)[found.labels]
-        return found
-
-    def _fusion(self, things: Sequence[int], **options: float) -> tuple[MaskFormerFusionHead, list[int]]:
-        order = [*things, *(k for k in range(self.num_classes) if k not in things)]
-        cfg = ConfigDict(dict(object_mask_thr=0.0, iou_thr=0.8, filter_low_score=True) | options)
-        return MaskFormerFusionHead(len(things), len(order) - len(things), test_cfg=cfg), order
 
     # --- checkpoints ------------------------------------------------------------------------------------------
 

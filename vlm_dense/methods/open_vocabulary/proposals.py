@@ -7,20 +7,40 @@ all; D channels of the joint space.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmdet.models.dense_heads import Mask2FormerHead
+from mmdet.models.seg_heads.panoptic_fusion_heads import MaskFormerFusionHead
+from mmdet.registry import TASK_UTILS
 from mmengine.config import ConfigDict
-from mmengine.structures import InstanceData
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageTower
 from vlm_dense.errors import ConfigError
+from vlm_dense.methods.open_vocabulary.text import OpenVocabularySegmentor
 from vlm_dense.registry import MODELS
+from vlm_dense.segmentation.inference import own_sizes
+from vlm_dense.segmentation.steps import ClassMaps
+from vlm_dense.segmentation.window_maps import original_size
 
 Classify = Callable[[Tensor, Tensor], Tensor]
 """Embeddings (B, N, D), and the logarithm of a temperature's inverse -> logits (B, N, K + 1), nothing last."""
+
+TEMPLATES = (
+    'a photo of a {}.',
+    'This is a photo of a {}',
+    'There is a {} in the scene',
+    'There is the {} in the scene',
+    'a photo of a {} in the scene',
+    *(f'a photo of a {size} {{}}.' for size in ('small', 'medium', 'large')),
+    *(f'This is a photo of a {size} {{}}.' for size in ('small', 'medium', 'large')),
+    *(f'There is a {size} {{}} in the scene.' for size in ('small', 'medium', 'large')),
+)
+"""The 14 of FC-CLIP and SAN."""
 
 
 def mask_pool(features: Tensor, masks: Tensor) -> Tensor:
@@ -54,6 +74,43 @@ def region_embeddings(tower: ImageTower, dense: Tensor, masks: Tensor) -> Tensor
     weights = scores.expand(-1, -1, masks.shape[1], -1).masked_fill(outside, -torch.inf).softmax(dim=-1)
     mixed = weights.masked_fill(outside, 0) @ v  # nothing of a region without a place
     return pool.c_proj(mixed.transpose(1, 2).flatten(2))
+
+
+def mask_losses(num_classes: int, num_points: int) -> ConfigDict:
+    """Losses and matching of mmdet's ``Mask2FormerHead``, as published."""
+    return ConfigDict(
+        loss_cls=dict(
+            type='mmdet.CrossEntropyLoss',
+            use_sigmoid=False,
+            loss_weight=2.0,
+            reduction='mean',
+            class_weight=[1.0] * num_classes + [0.1],
+        ),
+        loss_mask=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True, reduction='mean', loss_weight=5.0),
+        loss_dice=dict(
+            type='mmdet.DiceLoss',
+            use_sigmoid=True,
+            activate=True,
+            reduction='mean',
+            naive_dice=True,
+            eps=1.0,
+            loss_weight=5.0,
+        ),
+        train_cfg=dict(
+            num_points=num_points,
+            oversample_ratio=3.0,
+            importance_sample_ratio=0.75,
+            assigner=dict(
+                type='mmdet.HungarianAssigner',
+                match_costs=[
+                    dict(type='mmdet.ClassificationCost', weight=2.0),
+                    dict(type='mmdet.CrossEntropyLossCost', weight=5.0, use_sigmoid=True),
+                    dict(type='mmdet.DiceCost', weight=5.0, pred_act=True, eps=1.0),
+                ],
+            ),
+            sampler=dict(type='mmdet.MaskPseudoSampler'),
+        ),
+    )
 
 
 def mask2former(
@@ -100,37 +157,7 @@ def mask2former(
             layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=attention, ffn_cfg=ffn(decoder_ffn)),
             init_cfg=None,
         ),
-        loss_cls=dict(
-            type='mmdet.CrossEntropyLoss',
-            use_sigmoid=False,
-            loss_weight=2.0,
-            reduction='mean',
-            class_weight=[1.0] * num_classes + [0.1],
-        ),
-        loss_mask=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True, reduction='mean', loss_weight=5.0),
-        loss_dice=dict(
-            type='mmdet.DiceLoss',
-            use_sigmoid=True,
-            activate=True,
-            reduction='mean',
-            naive_dice=True,
-            eps=1.0,
-            loss_weight=5.0,
-        ),
-        train_cfg=dict(
-            num_points=num_points,
-            oversample_ratio=3.0,
-            importance_sample_ratio=0.75,
-            assigner=dict(
-                type='mmdet.HungarianAssigner',
-                match_costs=[
-                    dict(type='mmdet.ClassificationCost', weight=2.0),
-                    dict(type='mmdet.CrossEntropyLossCost', weight=5.0, use_sigmoid=True),
-                    dict(type='mmdet.DiceCost', weight=5.0, pred_act=True, eps=1.0),
-                ],
-            ),
-            sampler=dict(type='mmdet.MaskPseudoSampler'),
-        ),
+        **mask_losses(num_classes, num_points),
     )
 
 
@@ -140,12 +167,89 @@ def mlp(width: int, channels: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+class MaskLosses(Mask2FormerHead):
+    """Matching and losses of mmdet's Mask2Former for any number of classes; the network is a subclass's.
+
+    The losses are those of all predictions, in which nothing is one more class.
+
+    Args:
+        num_classes: K at the start; any other is possible later.
+        num_queries: N.
+        num_points: At which masks are compared, for matching and losses.
+        num_things: Of panoptic targets, how many classes, the first ones, are objects; the others come from label maps.
+        ignore_index: Label of pixels of no class, where targets come from label maps.
+    """
+
+    align_corners = False
+    threshold = 0.5
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_queries: int,
+        num_points: int,
+        num_things: int | None = None,
+        ignore_index: int = 255,
+        init_cfg: dict | None = None,
+    ):
+        BaseModule.__init__(self, init_cfg)
+        options = mask_losses(num_classes, num_points)
+        self.num_queries, self.out_channels = num_queries, num_classes
+        self.num_things, self.ignore_index = num_things, ignore_index
+        for name in ('loss_cls', 'loss_mask', 'loss_dice'):
+            setattr(self, name, MODELS.build(options[name]))
+        self.assigner = TASK_UTILS.build(options.train_cfg.assigner)
+        self.sampler = TASK_UTILS.build(options.train_cfg.sampler, default_args=dict(context=self))
+        self.num_points = num_points
+        self.oversample_ratio = options.train_cfg.oversample_ratio
+        self.importance_sample_ratio = options.train_cfg.importance_sample_ratio
+        self.num_classes = num_classes
+
+    @property
+    def num_classes(self) -> int:
+        """K; the loss of classes follows it."""
+        return self._num_classes
+
+    @num_classes.setter
+    def num_classes(self, number: int) -> None:
+        self._num_classes, self.class_weight = number, [1.0] * number + [0.1]
+        if hasattr(self, 'loss_cls'):
+            self.loss_cls.class_weight = self.class_weight
+
+    def losses(self, logits: Sequence[Tensor], masks: Sequence[Tensor], data_samples: list) -> dict[str, Tensor]:
+        """Losses of all predictions.
+
+        Args:
+            logits: (B, N, K + 1) of each prediction.
+            masks: (B, N, h, w) of each.
+            data_samples: With ``gt_instances``, masks (n, H, W) and labels (n,); or with ``gt_sem_seg`` (1, H, W), of
+                which each class is a target; or with both, for panoptic targets.
+        """
+        targets = [self.targets_of(sample, logits[0].device) for sample in data_samples]
+        return self.loss_by_feat(logits, masks, targets, [sample.metainfo for sample in data_samples])
+
+    def targets_of(self, sample, device: torch.device) -> InstanceData:
+        """Masks (n, H, W), bool, and labels (n,) of a sample, see :meth:`losses`."""
+        labels, masks = [], []
+        if 'gt_instances' in sample:
+            own = sample.gt_instances
+            labels.append(own.labels)
+            masks.append(own.masks if isinstance(own.masks, Tensor) else own.masks.to_tensor(torch.bool, device))
+        if 'gt_sem_seg' in sample and (not labels or self.num_things is not None):
+            [found] = sample.gt_sem_seg.all_values()  # mmseg's data, or mmdet's sem_seg
+            found = found.squeeze(0)
+            classes = found.unique().long()
+            classes = classes[(classes != self.ignore_index) & (classes >= (self.num_things or 0) * len(labels))]
+            labels.append(classes)
+            masks.append(found[None] == classes[:, None, None])
+        return InstanceData(labels=torch.cat(labels), masks=torch.cat([mask.bool() for mask in masks]))
+
+
 @MODELS.register_module()
-class NamedMask2FormerHead(Mask2FormerHead):
+class NamedMask2FormerHead(MaskLosses):
     """mmdet's Mask2Former with masks classified by the embeddings of names.
 
-    The model gives :attr:`classify` before each call. The losses are Mask2Former's on all predictions, in which nothing
-    is one more class.
+    The model gives :attr:`classify` before each call.
 
     Args:
         num_classes: K at the start; any other is possible later.
@@ -162,8 +266,6 @@ class NamedMask2FormerHead(Mask2FormerHead):
         ignore_index: Label of pixels of no class, where targets come from label maps.
     """
 
-    align_corners = False
-    threshold = 0.5
     classify: Classify | None = None
 
     def __init__(
@@ -204,7 +306,8 @@ class NamedMask2FormerHead(Mask2FormerHead):
             num_points,
             num_classes,
         )
-        super().__init__(
+        Mask2FormerHead.__init__(
+            self,
             in_channels=list(in_channels),
             enforce_decoder_input_project=enforce_decoder_input_project,
             init_cfg=init_cfg,
@@ -215,17 +318,6 @@ class NamedMask2FormerHead(Mask2FormerHead):
         self.mask_pooling_proj = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
         self.class_embed = mlp(width, embed_dim)
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
-
-    @property
-    def num_classes(self) -> int:
-        """K; the loss of classes follows it."""
-        return self._num_classes
-
-    @num_classes.setter
-    def num_classes(self, number: int) -> None:
-        self._num_classes, self.class_weight = number, [1.0] * number + [0.1]
-        if hasattr(self, 'loss_cls'):
-            self.loss_cls.class_weight = self.class_weight
 
     def init_weights(self) -> None:
         """As the release does: uniform values where mmdet draws normal ones."""
@@ -249,30 +341,153 @@ class NamedMask2FormerHead(Mask2FormerHead):
         barred = (barred.flatten(2).sigmoid() < 0.5).detach()
         return logits, masks, barred[:, None].repeat(1, self.num_heads, 1, 1).flatten(0, 1)
 
-    def losses(self, logits: Sequence[Tensor], masks: Sequence[Tensor], data_samples: list) -> dict[str, Tensor]:
-        """Losses of all predictions.
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+class ProposalSegmentor(OpenVocabularySegmentor):
+    """Base of the segmentors that propose masks; the masks also make panoptic segments and instances.
+
+    Args:
+        backbone, text_encoder, decode_head, class_names, **kwargs: See
+            :class:`~vlm_dense.methods.open_vocabulary.text.OpenVocabularySegmentor`.
+        masks_first: Masks go to the original size before they are summed up; else the sum goes there.
+        pad_multiple: Images are padded at the right and bottom to a multiple of this.
+        panoptic: Also give each sample ``pred_panoptic_seg`` and ``pred_instances``, as mmdet's metrics read them:
+            ``things``, a list of classes or how many of the first ones are objects, and the options of
+            :meth:`panoptic` and :meth:`instances`. Masks then go to the original size first.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        text_encoder: dict,
+        decode_head: dict,
+        masks_first: bool = False,
+        pad_multiple: int = 32,
+        panoptic: dict | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(backbone, text_encoder, decode_head, **kwargs)
+        self.void_embedding = nn.Embedding(1, self.text_encoder.embed_dim)
+        self.masks_first = masks_first or panoptic is not None
+        self.panoptic_cfg = panoptic
+        self.pad_multiple = pad_multiple
+
+    def classify(self, embeddings: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
+        """Logits (B, N, K + 1) of embeddings (B, N, D): those of the classes, and of nothing.
 
         Args:
-            logits: (B, N, K + 1) of each prediction.
-            masks: (B, N, h, w) of each.
-            data_samples: With ``gt_instances``, masks (n, H, W) and labels (n,); or with ``gt_sem_seg`` (1, H, W), of
-                which each class is a target; or with both, for panoptic targets.
+            embeddings: Not normalised.
+            text: Class embeddings of what :meth:`_prompt_names` gives, as the prompt gives them.
+            logit_scale: Logarithm of the inverse temperature, which is at most 100.
         """
-        targets = [self.targets_of(sample, logits[0].device) for sample in data_samples]
-        return self.loss_by_feat(logits, masks, targets, [sample.metainfo for sample in data_samples])
+        side = self.text_side
+        names = side.combine(side.scores(embeddings.mT[..., None], text))[..., 0].mT  # (B, N, Q)
+        names = self.of_classes(names)
+        void = F.normalize(self.void_embedding.weight[0], dim=0)
+        nothing = F.normalize(embeddings.float(), dim=-1) @ void
+        return logit_scale.exp().clamp(max=100) * torch.cat([names, nothing[..., None]], dim=-1)
 
-    def targets_of(self, sample, device: torch.device) -> InstanceData:
-        """Masks (n, H, W), bool, and labels (n,) of a sample, see :meth:`losses`."""
-        labels, masks = [], []
-        if 'gt_instances' in sample:
-            own = sample.gt_instances
-            labels.append(own.labels)
-            masks.append(own.masks if isinstance(own.masks, Tensor) else own.masks.to_tensor(torch.bool, device))
-        if 'gt_sem_seg' in sample and (not labels or self.num_things is not None):
-            [found] = sample.gt_sem_seg.all_values()  # mmseg's data, or mmdet's sem_seg
-            found = found.squeeze(0)
-            classes = found.unique().long()
-            classes = classes[(classes != self.ignore_index) & (classes >= (self.num_things or 0) * len(labels))]
-            labels.append(classes)
-            masks.append(found[None] == classes[:, None, None])
-        return InstanceData(labels=torch.cat(labels), masks=torch.cat([mask.bool() for mask in masks]))
+    def of_classes(self, names: Tensor) -> Tensor:
+        """Logits of the classes (B, N, K) of those of the strings that the prompt was given (B, N, Q)."""
+        return names
+
+    # --- masks ------------------------------------------------------------------------------------------------
+
+    def last_prediction(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of masks (B, N, h, w) and logarithms of scores (B, N, K + 1), of padded images (B, 3, H, W)."""
+        raise NotImplementedError
+
+    def padded(self, images: Tensor, value: float = 0) -> Tensor:
+        """Images or label maps (B, ..., H, W) with sides that are multiples of ``pad_multiple``."""
+        height, width = images.shape[-2:]
+        return F.pad(images, (0, -width % self.pad_multiple, 0, -height % self.pad_multiple), value=value)
+
+    def masks_and_scores(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of masks (B, N, H, W) at the size of the images (B, 3, H, W), and logarithms of scores."""
+        height, width = images.shape[2:]
+        padded = self.padded(images)
+        masks, scores = self.last_prediction(padded)
+        masks = F.interpolate(masks, padded.shape[2:], mode='bilinear', align_corners=False)
+        return masks[:, :, :height, :width], scores
+
+    @staticmethod
+    def semantic(scores: Tensor, masks: Tensor) -> Tensor:
+        """Scores of classes (B, K, H, W): the sum over queries of class and mask probabilities."""
+        return torch.einsum('bnk,bnhw->bkhw', scores.softmax(dim=-1)[..., :-1], masks.sigmoid())
+
+    def _forward(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
+        """Scores of classes (B, K, H, W) of images (B, 3, H, W)."""
+        masks, scores = self.masks_and_scores(inputs)
+        return self.semantic(scores, masks)
+
+    def class_maps(self, values: Tensor) -> ClassMaps:
+        """Sums of probabilities."""
+        return ClassMaps(values, kind='probabilities')
+
+    # --- from masks to labels ---------------------------------------------------------------------------------
+
+    def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
+        """As in :class:`BatchedInference`; with ``masks_first`` masks go to the original size before the sum."""
+        if not self.masks_first or data_samples is None or self._mode() != 'whole':
+            return super().predict(inputs, data_samples)
+        order, images = own_sizes(inputs, data_samples)
+        for index, image in zip(order, images, strict=True):
+            sample = data_samples[index]
+            masks, scores = self.masks_and_scores(image[None])
+            masks = original_size(masks[0], sample.metainfo)
+            found = self.semantic(scores, masks[None])[0]
+            if self.panoptic_cfg is not None:
+                self._add_objects(sample, scores[0], masks, **self.panoptic_cfg)
+            if self.test_cfg.get('keep_logits', True):
+                sample.set_data(dict(seg_logits=PixelData(data=found)))
+            sample.set_data(dict(pred_sem_seg=PixelData(data=found.argmax(dim=0)[None])))
+        return data_samples
+
+    def _add_objects(
+        self, sample, scores: Tensor, masks: Tensor, things: int | Sequence[int], top_k: int = 100, **options: float
+    ) -> None:
+        things = range(things) if isinstance(things, int) else things
+        wrong = [k for k in things if not 0 <= k < self.num_classes]
+        if wrong:
+            raise ConfigError(
+                f'{type(self).__name__}: panoptic.things names class {wrong[0]}, but there are {self.num_classes}.'
+            )
+        segments = self.panoptic(scores, masks, things, **options)
+        objects = self.instances(scores, masks, things, top_k)
+        sample.set_data(dict(pred_panoptic_seg=PixelData(sem_seg=segments[None]), pred_instances=objects))
+
+    def panoptic(self, scores: Tensor, masks: Tensor, things: Sequence[int], **options: float) -> Tensor:
+        """Panoptic segments of an image, by mmdet's rule.
+
+        Args:
+            scores: Logarithms (N, K + 1).
+            masks: Logits (N, H, W) at the size that the segments shall have.
+            things: Classes of which each segment is an object of its own.
+            **options: ``object_mask_thr`` and ``iou_thr``, see mmdet's ``MaskFormerFusionHead``.
+
+        Returns:
+            (H, W), int64: class + 1000 * i of the i-th object, class of stuff, and K where there is nothing.
+        """
+        head, order = self._fusion(things, **options)
+        found = head.panoptic_postprocess(scores[:, [*order, -1]], masks).sem_seg[0].long()
+        names = torch.tensor([*order, len(order)], device=found.device)
+        return names[found % 1000] + found // 1000 * 1000
+
+    def instances(self, scores: Tensor, masks: Tensor, things: Sequence[int], top_k: int = 100) -> InstanceData:
+        """Objects of an image, by mmdet's rule: ``scores``, ``labels``, ``masks`` (n, H, W) and ``bboxes``.
+
+        Args:
+            scores, masks, things: As of :meth:`panoptic`.
+            top_k: Pairs of query and class that are looked at.
+        """
+        head, order = self._fusion(things, max_per_image=min(top_k, scores[:, :-1].numel()))
+        found = head.instance_postprocess(scores[:, [*order, -1]], masks)
+        found.labels = torch.tensor(order, device=found.labels.device)[found.labels]
+        return found
+
+    def _fusion(self, things: Sequence[int], **options: float) -> tuple[MaskFormerFusionHead, list[int]]:
+        order = [*things, *(k for k in range(self.num_classes) if k not in things)]
+        cfg = ConfigDict(dict(object_mask_thr=0.0, iou_thr=0.8, filter_low_score=True) | options)
+        return MaskFormerFusionHead(len(things), len(order) - len(things), test_cfg=cfg), order
