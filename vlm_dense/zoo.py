@@ -61,7 +61,7 @@ class Card:
         data: What it is trained on; 'none' if nothing is trained.
         results: Entries of the metafile: ``Task``, ``Dataset``, ``Metrics`` (name -> figure) and ``Published``, whether
             the figures are the authors' and not of this project.
-        weights: Path or URL of a checkpoint; ``None`` if there is none.
+        weights: Path or URL of a checkpoint, ``bundled://NAME`` of one in the package; ``None`` if there is none.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Card:
     def _repr_html_(self) -> str:
         """A table, for notebooks."""
         rows = [('model', self.name), ('task', self.task), ('method', self.method), ('trained on', self.data)]
+        rows += [('weights', self.weights)] if self.weights else []
         for result in self.results:
             kind = 'published' if result.get('Published') else 'own'
             metrics = ', '.join(f'{name} {value}' for name, value in (result.get('Metrics') or {}).items())

@@ -21,11 +21,10 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from safetensors.torch import save_file
 from torch import nn
 
+from vlm_dense.engine.checkpoints.fingerprints import fingerprint, same
 from vlm_dense.engine.checkpoints.fit import (
     CheckpointFitHook,
     FrozenWeightsHook,
-    _fingerprint,
-    _same,
     install_loaders,
     load_from_http,
     load_from_local,
@@ -402,15 +401,15 @@ def test_a_checkpoint_saved_before_training_leaves_out_the_same_weights():
 @pytest.mark.parametrize('shape', [(5,), (6000, 64), (3, 700001)])
 def test_frozen_weights_with_permuted_rows_or_values_are_others(shape):
     weights = torch.randn(shape)
-    mark = _fingerprint(weights)
-    assert _same(mark, _fingerprint(weights * (1 + 1e-7))) and _same(mark[:2], mark)
+    mark = fingerprint(weights)
+    assert same(mark, fingerprint(weights * (1 + 1e-7))) and same(mark[:2], mark)
     swapped = weights.clone()
     swapped[[1, 2]] = swapped[[2, 1]]
-    assert not _same(mark, _fingerprint(swapped))
+    assert not same(mark, fingerprint(swapped))
     for first, second in ((0, 1), (3, -1)):
         swapped = weights.clone().flatten()
         swapped[[first, second]] = swapped[[second, first]]
-        assert not _same(mark, _fingerprint(swapped))
+        assert not same(mark, fingerprint(swapped))
 
 
 def test_permuted_frozen_weights_are_refused():

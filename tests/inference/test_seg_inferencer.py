@@ -316,7 +316,7 @@ def test_a_model_that_knows_shapes_only_says_so():
     [
         ('maskclip_vitb16', ConfigError, "Did you mean 'maskclip_vit-b16'"),
         ('configs/nothing.py', ConfigError, 'does not exist'),
-        ('denseclip_shapes', ConfigError, 'name a checkpoint'),
+        ('denseclip_vpt_shapes', ConfigError, 'name a checkpoint'),
     ],
 )
 def test_a_model_that_cannot_be_used_is_a_message(model, error, message):

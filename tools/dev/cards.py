@@ -20,6 +20,7 @@ from vlm_dense.contract import (
     TestTimeAdaptation,
     TextPrompt,
 )
+from vlm_dense.engine.configs.names import bundled_checkpoint
 from vlm_dense.registry import MODELS
 
 MADE = '<!-- made by tools/dev/pages.py of {}; change that, not this page -->'
@@ -99,6 +100,8 @@ def _model(config: Config, collection: str) -> dict:
         'Config': config.file,
         'Metadata': {'Training Data': config.data},
     }
+    if bundled_checkpoint(config.path):
+        found['Weights'] = bundled_checkpoint(config.path)
     if config.results:
         found['Results'] = [
             dict(

@@ -3,7 +3,8 @@
 vlm-dense models denseclip --task segmentation
 
 A name of the list is what train, test, info and vlm_dense.get_model take. Figures are those of the metafiles beside the
-configs: published by the authors of a method, or of runs of this project.
+configs: published by the authors of a method, or of runs of this project. 'bundled' weights come with the package:
+segment, detect, test and export use them where no checkpoint is named.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from vlm_dense.cli import arguments
+from vlm_dense.engine.configs.names import BUNDLED
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError, unknown_name
 from vlm_dense.zoo import Card, cards, find_cards
 
-HEAD = ('model', 'task', 'trained on', 'published', 'own')
+HEAD = ('model', 'task', 'trained on', 'weights', 'published', 'own')
 
 
 def parser() -> arguments.Parser:
@@ -39,6 +41,11 @@ def figures(card: Card, published: bool) -> str:
     )
 
 
+def here(card: Card) -> str:
+    """Whether trained weights come with the package."""
+    return 'bundled' if (card.weights or '').startswith(BUNDLED) else ''
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     args = parser().parse_args(argv)
@@ -57,7 +64,7 @@ def show(found: Sequence[Card], names: bool) -> None:
     """Print a table of models, or their names."""
     if names:
         return print('\n'.join(card.name for card in found))
-    rows = [HEAD, *((c.name, c.task, c.data, figures(c, True), figures(c, False)) for c in found)]
+    rows = [HEAD, *((c.name, c.task, c.data, here(c), figures(c, True), figures(c, False)) for c in found)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
     for row in rows:
         print('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -191,10 +191,16 @@ def _fill(
     if path:
         _load(model, state_dict, path, image_size)
         activation = 'QuickGELU' if config['quick_gelu'] else 'GELU'
-        print_log(f'CLIP weights from {path}, with {activation}: {why}.', logger='current', level=logging.INFO)
+        _tell(f'CLIP weights from {path}, with {activation}: {why}.')
     trunk = getattr(getattr(model, 'visual', None), 'trunk', None)
     if image_size is not None and hasattr(trunk, 'set_input_size'):
         trunk.set_input_size((image_size, image_size))
+
+
+@lru_cache(maxsize=64)
+def _tell(what: str) -> None:
+    """Log a line, once a process: both towers of a model have the same weights."""
+    print_log(what, logger='current', level=logging.INFO)
 
 
 def _load(model: nn.Module, state_dict: dict[str, Tensor], path: Path, image_size: int | None) -> None:

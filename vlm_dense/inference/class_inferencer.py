@@ -31,6 +31,7 @@ from vlm_dense.inference.common import Listing, check_batch_size, check_device, 
 from vlm_dense.inference.exported_classifier import ExportedClassifier
 from vlm_dense.inference.images import image_list, load_image, source_name
 from vlm_dense.inference.maskclip_models import limits_of, note_on
+from vlm_dense.inference.results import Results
 from vlm_dense.inference.trained import build_trained, shown_names
 from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.methods.maskclip.head import ClassNames
@@ -192,7 +193,7 @@ class ClassInferencer(Listing):
         self.model = built.to(device)
         self.class_names = None if no_names else names
         self._prepare = Compose(preparing_steps(self.cfg))
-        self.limits = limits_of(self.cfg) if weights is None else None
+        self.limits = limits_of(self.cfg, weights)
         if self.limits:
             print_log(self.limits, logger='current', level=logging.WARNING)
 
@@ -274,7 +275,7 @@ class ClassInferencer(Listing):
                 found.append(dict(label=label, name=names[label], score=float(scores[label]), scores=scores.numpy()))
             if out_dir or return_vis:
                 small += [_small(image) for image in images]
-        result = dict(predictions=found, classes=list(names))
+        result = Results(predictions=found, classes=list(names))
         if note_on(self.limits, names):
             result['note'] = note_on(self.limits, names)
         if out_dir or return_vis:

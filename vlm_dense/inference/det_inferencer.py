@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from mmdet.apis import DetInferencer as _DetInferencer
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from PIL import Image
 from torch import nn
@@ -21,6 +23,7 @@ from torch import nn
 from vlm_dense.colours import class_colours
 from vlm_dense.datasets.checks import check_limit
 from vlm_dense.drawing import draw_instances
+from vlm_dense.engine.configs.names import bundled_checkpoint
 from vlm_dense.engine.configs.pipelines import preparing_steps
 from vlm_dense.engine.outputs import claim
 from vlm_dense.engine.runner.launch import load_config
@@ -36,6 +39,8 @@ from vlm_dense.inference.mask_files import (
     objects_labelme,
     write_annotations,
 )
+from vlm_dense.inference.maskclip_models import limits_of
+from vlm_dense.inference.results import Results
 from vlm_dense.inference.trained import build_trained, first_names, shown_names
 from vlm_dense.limits import MAX_PIXELS
 
@@ -63,7 +68,7 @@ class DetInferencer(Listing, _DetInferencer):
     Args:
         model: The name of a config of the repository, the path of a config, or a config; one of mmdet does as well;
             or an exported file, ``*.onnx`` or ``*.pt2``.
-        weights: Checkpoint.
+        weights: Checkpoint. Default: the one that comes with the package, if one does.
         device: Default: a GPU if there is one.
         show_progress: Draw a bar.
         max_pixels: Height x width above which an image is refused; ``None``: no limit.
@@ -72,6 +77,7 @@ class DetInferencer(Listing, _DetInferencer):
 
     Attributes:
         class_names: Names in label order.
+        limits: What the model cannot do, for the user to read; ``None`` if there is nothing to say.
 
     Raises:
         ClassNamesError: ``classes`` that cannot be used, or no names at all.
@@ -95,8 +101,11 @@ class DetInferencer(Listing, _DetInferencer):
             model = exported_config(model, 'detection')
         elif isinstance(model, (str, os.PathLike)):
             model = load_config(os.fspath(model))
-        weights = os.fspath(weights) if weights is not None else None
+        weights = bundled_checkpoint(getattr(model, 'filename', None)) if weights is None else os.fspath(weights)
         super().__init__(model, weights, check_device(device), 'mmdet', show_progress=show_progress)
+        self.limits = limits_of(self.cfg, weights)
+        if self.limits:
+            print_log(self.limits, logger='current', level=logging.WARNING)
 
     def _init_model(self, cfg: Config, weights: str | None, device: str = 'cpu') -> nn.Module:
         check_task(cfg, 'BaseDetector', 'detector', 'DetInferencer and vlm-dense detect')
@@ -184,7 +193,7 @@ class DetInferencer(Listing, _DetInferencer):
             claim(dict.fromkeys([*shown, *(path for each in others for path in each.values())]), inputs)
         shown, self.show_progress = self.show_progress, self.show_progress and len(inputs) > batch
         try:
-            result = dict(super().__call__(inputs, **kwargs), classes=list(self.class_names))
+            result = Results(super().__call__(inputs, **kwargs), classes=list(self.class_names))
         finally:
             self.show_progress = shown
         if others and formats:

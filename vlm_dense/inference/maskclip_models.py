@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from mmengine.config import Config
@@ -13,7 +14,7 @@ from vlm_dense.clip.tower import implementation
 from vlm_dense.clip.vit import CLIPViT
 from vlm_dense.datasets.scenes import SHAPES
 from vlm_dense.engine.configs.files import load_config
-from vlm_dense.engine.configs.names import CONFIGS, existing_config
+from vlm_dense.engine.configs.names import BUNDLED, CONFIGS, existing_config
 from vlm_dense.errors import ConfigError, unknown_name
 from vlm_dense.zoo import DEFAULT_MODEL, MASKCLIP, METHODS, TOWERS, free_names
 
@@ -155,12 +156,22 @@ def note_on(limits: str | None, names: Sequence[str]) -> str | None:
     return f'Not meaningful: this model knows drawn shapes only, not {told}.'
 
 
-def limits_of(cfg: Config) -> str | None:
-    """Limitations of a model, for the user; ``None`` if there are none."""
-    clip = cfg.model.get('backbone') or {}
-    if clip.get('pretrained') != 'bundled':
-        return None
-    return (
-        f'The bundled {clip.arch} only knows drawn shapes: {", ".join(SHAPES)}. On photographs its masks mean nothing; '
-        'use a large CLIP for them, such as the model maskclip_vit-b16.'
-    )
+def limits_of(cfg: Config, weights: str | os.PathLike | None = None) -> str | None:
+    """Limitations of a model, for the user; ``None`` if there are none.
+
+    Args:
+        cfg: Its config.
+        weights: Its checkpoint; ``bundled://NAME`` is one that comes with the package.
+    """
+    clip, shapes = cfg.model.get('backbone') or {}, ', '.join(SHAPES)
+    if weights is None and clip.get('pretrained') == 'bundled':
+        return (
+            f'The bundled {clip.arch} only knows drawn shapes: {shapes}. On photographs its masks mean nothing; use a '
+            'large CLIP for them, such as the model maskclip_vit-b16.'
+        )
+    if isinstance(weights, str) and weights.startswith(BUNDLED):
+        return (
+            f'The weights of {weights.removeprefix(BUNDLED)} that come with vlm_dense were trained on drawn shapes: '
+            f'{shapes}. On photographs what it finds means nothing; train it on images of your kind for them.'
+        )
+    return None

@@ -29,7 +29,8 @@ def get_model(
     Args:
         name: One of :func:`list_models`, one of :func:`free_names`, the path of a config, or ``hf-hub:OWNER/NAME``,
             MaskCLIP on a CLIP of open_clip's layout.
-        pretrained: Path of a checkpoint; ``True``: the checkpoint that the metafile names; ``False``: none. Whatever it
+        pretrained: Path of a checkpoint; ``True``: the checkpoint that the metafile names, as ``bundled://NAME`` of one
+            that comes with the package; ``False``: none. Whatever it
             is, the towers have the weights of the CLIP that the config names.
         class_names: Instead of those of the config and its data set. Heads get as many outputs.
         device: As torch names it. Default: the CPU.

@@ -23,6 +23,7 @@ from torch import nn
 from vlm_dense.clip.digest import BoundedCache
 from vlm_dense.colours import label_image
 from vlm_dense.datasets.checks import check_limit
+from vlm_dense.engine.configs.names import bundled_checkpoint
 from vlm_dense.engine.configs.pipelines import preparing_steps
 from vlm_dense.engine.models import view_of
 from vlm_dense.engine.outputs import claim
@@ -34,6 +35,7 @@ from vlm_dense.inference.images import Source, file_names, image_list, load_imag
 from vlm_dense.inference.mask_files import annotation_files, check_formats, coco_of, labelme_of, write_annotations
 from vlm_dense.inference.maskclip_models import DEFAULT_MODEL, limits_of, note_on, segmentor_config
 from vlm_dense.inference.overlay import draw_overlay
+from vlm_dense.inference.results import Results
 from vlm_dense.inference.trained import build_trained, first_names, shown_names
 from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
@@ -67,7 +69,8 @@ class SegInferencer(Listing, BaseInferencer):
             ``local-dir:FOLDER``; the name of a config of the repository, the
             path of a config, or a config, as from :func:`vlm_dense.inference.method_config`; or an exported file,
             ``*.onnx`` or ``*.pt2``. Default: the bundled tiny model, which knows drawn shapes only.
-        weights: Checkpoint of a model that has been trained; MaskCLIP needs none.
+        weights: Checkpoint of a model that has been trained. Default: the one that comes with the package, if one does;
+            MaskCLIP needs none.
         device: Default: a GPU if there is one.
         classes: Of calls that give none. Default: those of the checkpoint, the config or the data set. A model with
             fixed classes is shown with these names.
@@ -105,12 +108,13 @@ class SegInferencer(Listing, BaseInferencer):
         elif isinstance(model, (str, os.PathLike)):
             model = segmentor_config(os.fspath(model))
         self._given = classes
+        weights = weights or bundled_checkpoint(getattr(model, 'filename', None))
         super().__init__(model, weights, check_device(device), 'mmseg', show_progress)
         if classes is not None:
             self.class_names = self.view(classes).class_names
             if hasattr(self.model, 'set_class_names'):
                 self._own_classes = classes
-        self.limits = limits_of(self.cfg) if weights is None else None
+        self.limits = limits_of(self.cfg, weights)
         if self.limits:
             print_log(self.limits, logger='current', level=logging.WARNING)
 
@@ -308,7 +312,7 @@ class SegInferencer(Listing, BaseInferencer):
             return samples[0] if len(samples) == 1 else samples
         result = results[0] if len(results) == 1 else {key: [one[key] for one in results] for key in results[0]}
         note = note_on(self.limits, view.class_names)
-        return dict(result, classes=list(view.class_names), **(dict(note=note) if note else {}))
+        return Results(result, classes=list(view.class_names), **(dict(note=note) if note else {}))
 
     @torch.no_grad()
     def forward(self, inputs: dict, view: View) -> list[SegDataSample]:

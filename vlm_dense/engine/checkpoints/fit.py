@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
+from vlm_dense.engine.checkpoints.bundled import add_differences
+from vlm_dense.engine.checkpoints.fingerprints import fingerprint, same
 from vlm_dense.engine.checkpoints.reading import install_loaders, load_from_http, load_from_local, read_checkpoint
 from vlm_dense.engine.generators import generators_kept, seed_generators
 from vlm_dense.errors import CheckpointError, ConfigError
@@ -53,7 +55,8 @@ class CheckpointFitHook(Hook):
     """Refuse a checkpoint that does not fit the model or the data, where mmengine would load the part that does.
 
     Also puts the frozen weights that :class:`FrozenWeightsHook` left out back into what was read, taking them from
-    the model as built, after a look that they are the weights the checkpoint was trained with.
+    the model as built, after a look that they are the weights the checkpoint was trained with. The differences that a
+    checkpoint of the package holds are added to them likewise.
 
     The names of the classes that a checkpoint was trained for, and their order, are in its
     ``meta['dataset_meta']['classes']``. Where the data of the run have others, the checkpoint is refused, unless the
@@ -95,6 +98,7 @@ class CheckpointFitHook(Hook):
         state_dict = checkpoint['state_dict']
         if state_dict and all(k.startswith('module.') for k in state_dict):
             state_dict = checkpoint['state_dict'] = OrderedDict((k[7:], v) for k, v in state_dict.items())
+        add_differences(checkpoint, lambda: _whole_state(model))
         self._check_values(model, state_dict)
         self._check_classes(runner, model, checkpoint)
         self._restore_frozen(model, checkpoint)
@@ -179,7 +183,7 @@ class CheckpointFitHook(Hook):
             return
         own = _whole_state(model)
         lost = [k for k in frozen if k not in own]
-        changed = [k for k in frozen if k in own and not _same(frozen[k], _fingerprint(own[k]))]
+        changed = [k for k in frozen if k in own and not same(frozen[k], fingerprint(own[k]))]
         if lost or changed:
             raise CheckpointError(
                 f'The checkpoint was trained on top of {len(frozen)} frozen tensors that it does not hold, and this '
@@ -302,40 +306,6 @@ def _open_vocabulary(runner, model: nn.Module, names: Sequence[str]) -> bool:
 
 # --- frozen weights -------------------------------------------------------------------------------------------
 
-_CHUNK = 1 << 20
-_WEIGHTS = (0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35)
-
-
-def _fingerprint(tensor: Tensor) -> list[float]:
-    """Sum, sum of absolute values, root of the sum of squares, and three sums weighted by place.
-
-    Alike wherever the same weights were loaded, resized or not; the last three differ where two values have changed
-    places.
-    """
-    values = tensor.detach().reshape(-1).double().cpu()
-    sums = [values.sum().item(), values.abs().sum().item(), values.norm().item()]
-    for factor in _WEIGHTS:
-        total = 0.0
-        for start in range(0, len(values), _CHUNK):
-            part = values[start : start + _CHUNK]
-            place = torch.arange(start, start + len(part), dtype=torch.int64)
-            mixed = ((place ^ (place >> 7)) * factor) & 0xFFFFFFFF
-            mixed = ((mixed ^ (mixed >> 15)) * 0x2C1B3C6D) & 0xFFFFFFFF
-            total += torch.dot(part, mixed.double() / 2**31 - 1).item()
-        sums.append(total)
-    return sums
-
-
-def _same(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Whether fingerprints differ by rounding only; those of version 0.1 are the first two numbers."""
-    tolerance = 1e-5 * max(a[1], b[1])
-    if abs(a[0] - b[0]) > tolerance or abs(a[1] - b[1]) > tolerance:
-        return False
-    if min(len(a), len(b)) < 6:
-        return True
-    tolerance = 1e-5 * max(a[2], b[2])
-    return all(abs(x - y) <= tolerance for x, y in zip(a[2:], b[2:], strict=True))
-
 
 def _crc(tensor: Tensor) -> int:
     return zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -373,10 +343,10 @@ class FrozenWeightsHook(Hook):
         if self._reproducible is None:
             self._reproducible = self._find(runner)
         weights, ema, left_out = checkpoint['state_dict'], checkpoint.get('ema_state_dict', {}), {}
-        for key, (crc, fingerprint) in self._reproducible.items():
+        for key, (crc, mark) in self._reproducible.items():
             both = [t for t in (weights.get(key), ema.get(f'module.{key}')) if t is not None]
             if both and all(_crc(t) == crc for t in both):
-                left_out[key] = fingerprint
+                left_out[key] = mark
                 weights.pop(key, None)
                 ema.pop(f'module.{key}', None)
         if left_out:
@@ -392,4 +362,4 @@ class FrozenWeightsHook(Hook):
         with generators_kept():
             seed_generators(runner.seed + 1)  # what is drawn at random shall differ
             weights = MODELS.build(runner.cfg.model).state_dict()
-        return {k: (_crc(weights[k]), _fingerprint(weights[k])) for k in keys if k in weights}
+        return {k: (_crc(weights[k]), fingerprint(weights[k])) for k in keys if k in weights}

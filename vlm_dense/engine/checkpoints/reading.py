@@ -28,6 +28,8 @@ from mmengine.runner.checkpoint import (
 )
 
 from vlm_dense.clip.weight_files import file_kind, read_content
+from vlm_dense.engine.checkpoints.bundled import read_bundled
+from vlm_dense.engine.configs.names import BUNDLED
 from vlm_dense.engine.files import atomic_write, lock
 from vlm_dense.errors import CheckpointError, unknown_name
 
@@ -40,6 +42,7 @@ def install_loaders() -> None:
     CheckpointLoader.register_scheme('', load_from_local, force=True)
     CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
     CheckpointLoader.register_scheme([f'{scheme}://' for scheme in _LISTS], load_by_name, force=True)
+    CheckpointLoader.register_scheme(BUNDLED, read_bundled, force=True)
     CheckpointLoader.register_scheme([r'(\S+\:)?s3://', r'(\S+\:)?petrel://', 'pavi://'], load_from_local, force=True)
 
 
@@ -49,6 +52,8 @@ def read_checkpoint(path: str, map_location=None) -> dict:
         return load_from_http(path, map_location)
     if path.startswith(tuple(f'{scheme}://' for scheme in _LISTS)):
         return load_by_name(path, map_location)
+    if path.startswith(BUNDLED):
+        return read_bundled(path, map_location)
     return load_from_local(path, map_location)
 
 

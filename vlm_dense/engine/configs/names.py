@@ -19,6 +19,11 @@ ROOT = _PACKAGE.parent if (_PACKAGE.parent / 'model-index.yml').is_file() else _
 
 CONFIGS = ROOT / 'configs'
 
+BUNDLED = 'bundled://'
+"""Beginning of the name of a checkpoint that comes with the package: the name of its config follows."""
+
+_WEIGHTS, _SUFFIX = _PACKAGE / 'data' / 'weights', '.safetensors.xz'
+
 
 def list_configs(folder: str | Path) -> list[Path]:
     """All config files in a folder and in its folders, one a method; those that begin with ``_`` are left out."""
@@ -89,6 +94,29 @@ def existing_config(path: str | Path, others: Collection[str] = ()) -> Path:
     near = difflib.get_close_matches(path.name, names, n=3) or sorted(names)[:8]
     hint = f' In {folder} there are: {", ".join(near)}.' if near else ''
     raise ConfigError(f'Config {path} does not exist (looked from {os.getcwd()}).{hint}')
+
+
+def bundled_names() -> list[str]:
+    """Names of the configs of the package that a checkpoint comes with."""
+    return sorted(path.name.removesuffix(_SUFFIX) for path in _WEIGHTS.glob(f'*{_SUFFIX}'))
+
+
+def bundled_file(name: str) -> Path:
+    """Where the checkpoint of a config of the package lies, if one comes with it."""
+    return _WEIGHTS / f'{name}{_SUFFIX}'
+
+
+def bundled_checkpoint(config: str | Path | None) -> str | None:
+    """The checkpoint that comes with a config of the package, ``bundled://NAME``; None without.
+
+    Args:
+        config: Its path, or the name of a config.
+    """
+    if config is None:
+        return None
+    path = find_config(config).resolve()
+    own = CONFIGS.resolve() in path.parents and bundled_file(path.stem).is_file()
+    return f'{BUNDLED}{path.stem}' if own else None
 
 
 def bases(tree: ast.Module) -> list[str]:

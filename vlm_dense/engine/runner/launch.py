@@ -27,6 +27,7 @@ from vlm_dense.datasets.config_checks import LOADERS, check_data, check_masks, c
 from vlm_dense.engine.checkpoints.fit import class_differences, read_checkpoint
 from vlm_dense.engine.configs.checks import check_class_count, check_values, use_classes
 from vlm_dense.engine.configs.files import FormattedOnce, load_config
+from vlm_dense.engine.configs.names import bundled_checkpoint
 from vlm_dense.engine.files import last_checkpoint, locked_work_dir
 from vlm_dense.engine.messages import number_in, user_errors
 from vlm_dense.engine.outputs import check_work_dir, claim
@@ -358,7 +359,7 @@ def test(args: argparse.Namespace) -> dict:
     """
     with user_errors(once_per_machine=True):
         cfg = prepare(args, ('test_dataloader',))
-        cfg.load_from, cfg.resume = args.checkpoint, False
+        cfg.load_from, cfg.resume = args.checkpoint or bundled_checkpoint(args.config), False
         for parts in (_OF_TRAINING, _OF_VALIDATION):
             if any(cfg.get(part) is None for part in parts):  # a config for tests only, on data that have more
                 cfg.update(dict.fromkeys(parts))
@@ -370,7 +371,7 @@ def test(args: argparse.Namespace) -> dict:
         if args.out:
             _keep_predictions(cfg, args.out)
         runner = build_runner(cfg)
-        if args.checkpoint is None:
+        if cfg.load_from is None:
             _check_untrained(runner, cfg)
         if args.out and _rank(cfg.launcher) == 0:
             claim(*_predictions_and_inputs(runner, args.out))
