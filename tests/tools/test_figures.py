@@ -50,3 +50,21 @@ def test_a_figure_that_differs_is_told(tmp_path, monkeypatch, capsys):
 
 def test_a_share_is_compared_in_percent():
     assert figures.Figure('AP', r'AP: ([\d.]+)', '81.1', factor=100).read('AP: 0.5\nAP: 0.8110') == '81.1'
+
+
+def test_several_seeds_are_told_by_mean_and_deviation(tmp_path, monkeypatch, capsys):
+    program = tmp_path / 'program.py'
+    program.write_text(
+        "import sys\nprint('mIoU:', 20 + 2 * int(dict(a.split('=') for a in sys.argv[2:]).get('randomness.seed', 0)))"
+    )
+    figure = dict(label='mIoU', find=r'mIoU: ([\d.]+)', value='22.0 ± 2.0')
+    entry = dict(name='a', pages=[], command=f'python {program}', minutes=1, seeds=3, figures=[figure])
+    path = tmp_path / 'results.yml'
+    for value, status in (('22.0 ± 2.0', 0), ('22.0 ± 1.0', 1), ('21.0 ± 2.0', 1)):
+        path.write_text(json.dumps(dict(own=[dict(entry, figures=[dict(figure, value=value)])])))
+        with monkeypatch.context() as patch:
+            entries = figures.read_entries(path)
+            patch.setattr(figures, 'read_entries', lambda entries=entries: entries)
+            assert figures.main(['--out', str(tmp_path / 'out')]) == status
+        assert '22.0 ± 2.0' in capsys.readouterr().out
+    assert {file.name for file in (tmp_path / 'out').glob('*.log')} == {'a.log', 'a_seed1.log', 'a_seed2.log'}

@@ -4,6 +4,7 @@ python tools/dev/figures.py --data-root camvid=DIR
 
 Which figure stands on which page, the command that prints it and how it is found in the output are in
 docs/data/results.yml. Commands that take longer than --minutes, or lack their data, are listed and left out.
+An entry with ``seeds: 3`` is run with the seeds 0, 1 and 2, and its figures are mean ± standard deviation of the three.
 Outputs are kept in --out: a command with kept output is not run again, so a stopped run continues. The program exits
 with 1 if a figure differs from its page; fix the page and the value in docs/data/results.yml together.
 """
@@ -14,6 +15,7 @@ import argparse
 import os
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 import time
@@ -33,7 +35,7 @@ class Figure:
     Attributes:
         label: What it is.
         find: Regular expression with one group; its last match in the output is the new figure.
-        value: The figure as the pages have it.
+        value: The figure as the pages have it; ``mean ± deviation`` where several seeds are run.
         tolerance: Greatest difference that is not told, in the figure's unit: 0 for what repeats exactly.
         factor: From the unit of the output to that of the pages: 100 where a share is printed.
     """
@@ -44,17 +46,25 @@ class Figure:
     tolerance: float = 0.0
     factor: float = 1.0
 
-    def read(self, output: str) -> str | None:
-        """The new figure, with as many decimals as the old one; ``None`` if the output has none."""
-        found = re.findall(self.find, output)
-        if not found:
+    def read(self, *outputs: str) -> str | None:
+        """The new figure of a run or of one for each seed, with as many decimals as the old one.
+
+        ``None`` if an output has none. The deviation is that of a sample (n - 1).
+        """
+        found = [re.findall(self.find, output) for output in outputs]
+        if not all(found):
             return None
-        decimals = len(self.value.partition('.')[2])
-        return f'{float(found[-1]) * self.factor:.{decimals}f}'
+        values = [float(matches[-1]) * self.factor for matches in found]
+        decimals = len(self.value.partition(' ')[0].partition('.')[2])
+        mean = f'{statistics.mean(values):.{decimals}f}'
+        return mean if len(values) == 1 else f'{mean} ± {statistics.stdev(values):.{decimals}f}'
 
     def same(self, new: str | None) -> bool:
         """Whether the page is still right."""
-        return new is not None and abs(float(new) - float(self.value)) <= self.tolerance + 1e-9
+        if new is None:
+            return False
+        pairs = zip(new.split(' ± '), self.value.split(' ± '), strict=True)
+        return all(abs(float(a) - float(b)) <= self.tolerance + 1e-9 for a, b in pairs)
 
 
 @dataclass
@@ -65,8 +75,9 @@ class Entry:
         name: Of its files.
         pages: Where the figures stand.
         command: As a user types it; ``{name}`` is a data set that --data-root names.
-        minutes: What it takes on one core.
+        minutes: What one run takes on one core.
         figures: What it prints.
+        seeds: Number of runs, each with its own ``randomness.seed``.
     """
 
     name: str
@@ -74,6 +85,7 @@ class Entry:
     command: str
     minutes: float
     figures: list[Figure]
+    seeds: int = 1
 
 
 def read_entries(path: Path = ROOT / 'docs' / 'data' / 'results.yml') -> list[Entry]:
@@ -82,25 +94,29 @@ def read_entries(path: Path = ROOT / 'docs' / 'data' / 'results.yml') -> list[En
     return [Entry(**{**entry, 'figures': [Figure(**f) for f in entry['figures']]}) for entry in listed]
 
 
-def run(entry: Entry, roots: dict[str, str], out: Path) -> str:
-    """Output of a command, from an earlier run if it is there.
+def run(entry: Entry, roots: dict[str, str], out: Path, seed: int = 0) -> str:
+    """Output of a command, from an earlier run if it is there. Seed 0 is that of the configs.
 
     Raises:
         RuntimeError: the command failed; names the file with its output.
     """
-    log, partial = out / f'{entry.name}.log', out / f'{entry.name}.partial'
+    name = f'{entry.name}_seed{seed}' if seed else entry.name
+    log, partial = out / f'{name}.log', out / f'{name}.partial'
     if log.is_file():
         return log.read_text(encoding='utf-8')
     words = shlex.split(entry.command.format(**roots))
     if words[0] == 'python':
         words[0] = sys.executable
     if words[1] in ('tools/train.py', 'tools/test.py'):
-        words += ['--work-dir', str(out / entry.name)]
+        words += ['--work-dir', str(out / name)]
+    if seed:
+        words += [] if '--cfg-options' in words else ['--cfg-options']
+        words.append(f'randomness.seed={seed}')
     threads = dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')  # figures are those of one thread
     with partial.open('w', encoding='utf-8') as file:
         done = subprocess.run(words, cwd=ROOT, env={**os.environ, **threads}, stdout=file, stderr=subprocess.STDOUT)
     if done.returncode:
-        raise RuntimeError(f'{entry.command} ended with status {done.returncode}; see {partial}.')
+        raise RuntimeError(f'{shlex.join(words)} ended with status {done.returncode}; see {partial}.')
     partial.replace(log)
     return log.read_text(encoding='utf-8')
 
@@ -119,16 +135,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows, wrong = [], 0
     for entry in (e for e in read_entries() if args.only is None or args.only in e.name):
         needed = set(re.findall(r'\{(\w+)\}', entry.command)) - set(roots)
-        if needed or entry.minutes > args.minutes:
-            why = f'needs --data-root {needed.pop()}=DIR' if needed else f'takes {entry.minutes:g} minutes'
+        minutes = entry.minutes * entry.seeds
+        if needed or minutes > args.minutes:
+            why = f'needs --data-root {needed.pop()}=DIR' if needed else f'takes {minutes:g} minutes'
             rows += [(entry.name, f.label, f.value, '-', why) for f in entry.figures]
             continue
         start = time.monotonic()
-        print(f'{entry.command}  (about {entry.minutes:g} min)', flush=True)
-        output = run(entry, roots, out)
+        print(f'{entry.command}  (about {minutes:g} min)', flush=True)
+        outputs = [run(entry, roots, out, seed) for seed in range(entry.seeds)]
         print(f'  {(time.monotonic() - start) / 60:.1f} min', flush=True)
         for figure in entry.figures:
-            new = figure.read(output)
+            new = figure.read(*outputs)
             wrong += not figure.same(new)
             rows.append((entry.name, figure.label, figure.value, new or 'none', '' if figure.same(new) else 'DIFFERS'))
     head = ('command', 'figure', 'page', 'new', '')

@@ -326,7 +326,7 @@ def read_results(root: Path = ROOT) -> dict[str, list[dict]]:
         raise DataError(f'{path} has the parts {", ".join(found)}; published and own are expected.')
     for part, keys in needed.items():
         for entry in found[part]:
-            if entry.keys() != keys:
+            if entry.keys() - {'seeds'} != keys:
                 raise DataError(f'{path}, {part}: {entry} has other keys than {", ".join(sorted(keys))}.')
     return found
 
@@ -335,7 +335,7 @@ def _results(name: str, published: list[dict], own: list[dict], root: Path) -> l
     """Figures of a model: the authors', then ours, of a command or else of a comparison."""
     found = [Result(e['data'], e['metric'], e['value'], True) for e in published if e['model'] == name]
     data = DATA.get(name.rpartition('_')[2], name.rpartition('_')[2])
-    ours = [Result(data, figure['label'], float(figure['value']), False) for figure in own]
+    ours = [Result(data, figure['label'], float(figure['value'].partition(' ')[0]), False) for figure in own]
     return found + (ours or _compared(name, root))
 
 
