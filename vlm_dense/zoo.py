@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 
 from vlm_dense.engine.configs.names import ROOT, bases
+from vlm_dense.engine.configs.tower_names import TOWERS
 
 MASKCLIP = {
     'maskclip_tiny-vit': ('tiny-vit', 'bundled'),
@@ -42,9 +43,6 @@ METHODS = tuple(
     )
 )
 """MaskCLIP and its successors: the methods with a config ``<method>_tiny-vit_shapes.py``."""
-
-TOWERS = {'tiny-vit': ('tiny-vit', 'bundled'), 'vit-b16': ('ViT-B-16', 'openai'), 'vit-l14': ('ViT-L-14', 'openai')}
-"""Towers of :data:`METHODS` -> (arch, pretrained)."""
 
 _TASKS = dict(mmseg='Semantic Segmentation', mmdet='Object Detection', mmengine='Image Classification')
 """Default scope of a config -> its task."""

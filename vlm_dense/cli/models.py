@@ -16,7 +16,7 @@ from vlm_dense.cli import arguments
 from vlm_dense.engine.configs.names import BUNDLED
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError, unknown_name
-from vlm_dense.zoo import Card, cards, find_cards
+from vlm_dense.zoo import TOWERS, Card, cards, find_cards
 
 HEAD = ('model', 'task', 'trained on', 'weights', 'published', 'own')
 
@@ -68,4 +68,5 @@ def show(found: Sequence[Card], names: bool) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
     for row in rows:
         print('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f'\n{len(found)} models. Images by any class names, without training: {arguments.command("segment")}.')
+    print(f'\nTowers for --cfg-options tower=NAME: {", ".join(TOWERS)}.')
+    print(f'{len(found)} models. Images by any class names, without training: {arguments.command("segment")}.')

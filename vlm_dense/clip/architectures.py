@@ -14,6 +14,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 
+from vlm_dense.clip.tips import ARCHITECTURES as TIPS
 from vlm_dense.errors import ConfigError, WeightsNotFoundError, unknown_name
 
 HF_CONFIG_NAME = 'open_clip_config.json'
@@ -99,12 +100,16 @@ def model_config(arch: str | Mapping) -> dict:
     if of_repository(arch):
         return repository_config(arch)['model_cfg']
     arch = standard_name(arch)
+    if arch in TIPS:
+        return deepcopy(TIPS[arch])
     bundled = bundled_names()
     if arch in bundled:
         return json.loads((BUNDLED_DIR / f'{arch}.json').read_text(encoding='utf-8'))
     known = open_clip.list_models()
     if arch not in known:
-        raise ConfigError(unknown_name(str(arch), 'list of architectures of open_clip and vlm_dense', known + bundled))
+        raise ConfigError(
+            unknown_name(str(arch), 'list of architectures of open_clip and vlm_dense', [*known, *bundled, *TIPS])
+        )
     return open_clip.get_model_config(arch)
 
 

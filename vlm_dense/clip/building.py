@@ -23,6 +23,8 @@ from open_clip.timm_model import TimmModel
 from timm.layers import Mlp
 from torch import nn
 
+from vlm_dense.clip import tiny_timm  # noqa: F401  registers a trunk in timm
+from vlm_dense.clip.tips import TIPSText, is_tips
 from vlm_dense.errors import ConfigError, MissingLibraryError, WeightsNotFoundError
 from vlm_dense.libraries import how_to_install
 
@@ -111,6 +113,9 @@ def build_text(config: dict) -> Side:
         MissingLibraryError: it is a model of ``transformers``, which is not installed.
         WeightsNotFoundError: the config of such a model is not on this machine and cannot be had.
     """
+    if is_tips(config):
+        scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
+        return Side(text=TIPSText(**config['text_cfg']), logit_scale=scale, logit_bias=None)
     text = _dataclass(CLIPTextCfg, {**config['text_cfg'], 'hf_model_pretrained': False})
     shape = [1] if config.get('nonscalar_logit_scale') else []
     bias = config.get('init_logit_bias')
@@ -129,6 +134,11 @@ def build_clip(config: dict) -> CLIP | CustomTextCLIP | CoCa:
     Raises:
         MissingLibraryError, WeightsNotFoundError: as :func:`build_text`.
     """
+    if is_tips(config):
+        raise ConfigError(
+            "TIPSv2's towers come one by one, in files of their own. Use type='vlm_dense.CLIPTower' with the file of "
+            "the images and type='vlm_dense.TextTower' with that of the texts as pretrained."
+        )
     config = deepcopy(config)
     custom, hf = config.pop('custom_text', False), has_hf_text(config)
     kind = CLIP if not (custom or hf) else CoCa if 'multimodal_cfg' in config else CustomTextCLIP

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.logging import print_log
-from open_clip.convert import convert_state_dict
-from open_clip.model import CLIP, convert_to_custom_text_state_dict
+from open_clip.convert import convert_state_dict, load_big_vision_weights
+from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
@@ -26,6 +26,7 @@ from vlm_dense.clip.fit import check_fit
 from vlm_dense.clip.image_tower import resize_positions
 from vlm_dense.clip.recent_file import read_once
 from vlm_dense.clip.sources import locate_weights
+from vlm_dense.clip.tips import converted, is_tips
 from vlm_dense.clip.tokenizer import tokenize
 from vlm_dense.clip.weight_files import allowed_in_pickles, read_nested, read_state_dict, read_tensor
 from vlm_dense.errors import CheckpointError, ConfigError
@@ -189,6 +190,10 @@ def _fill(
 ) -> None:
     """Load the weights, if there are any, and bring timm's positions to another image size."""
     if path:
+        if is_tips(config):
+            state_dict = converted(state_dict)
+        elif _is_big_vision(state_dict):
+            state_dict = _of_big_vision(config, path)
         _load(model, state_dict, path, image_size)
         activation = 'QuickGELU' if config['quick_gelu'] else 'GELU'
         _tell(f'CLIP weights from {path}, with {activation}: {why}.')
@@ -209,9 +214,10 @@ def _load(model: nn.Module, state_dict: dict[str, Tensor], path: Path, image_siz
     computed = {key for key, _ in model.named_buffers()} - set(shapes)  # the causal mask, which archives hold as well
     computed |= {*OPENAI_ENTRIES, 'attn_mask', 'text.attn_mask', 'text.transformer.embeddings.position_ids'}
     state_dict = {key: value for key, value in state_dict.items() if key not in computed}
-    if 'token_embedding.ids' in state_dict:
-        table = shapes.get('token_embedding.weight', shapes.get('text.token_embedding.weight'))
-        state_dict = _whole_token_table(state_dict, table, path)
+    for table in ('token_embedding', 'text.token_embedding'):
+        if f'{table}.ids' in state_dict:
+            shape = shapes.get('token_embedding.weight', shapes.get('text.token_embedding.weight'))
+            state_dict = _whole_token_table(state_dict, table, shape, path)
     state_dict = convert_state_dict(model, state_dict)
     if not isinstance(model, CLIP):
         state_dict = convert_to_custom_text_state_dict(state_dict)
@@ -228,6 +234,28 @@ def _load(model: nn.Module, state_dict: dict[str, Tensor], path: Path, image_siz
             state_dict[key] = _fit_grid(state_dict[key], shapes[key], path, image_size)
     check_fit(state_dict, model.state_dict(), path)
     model.load_state_dict(state_dict)
+
+
+def _is_big_vision(state_dict: dict[str, Tensor]) -> bool:
+    return any(key.removeprefix('params/').startswith(('img/', 'txt/')) for key in state_dict)
+
+
+def _of_big_vision(config: dict, path: Path) -> dict[str, Tensor]:
+    """Weights of a SigLIP in big_vision's names, as open_clip converts them into a whole model."""
+    model = build_clip(config)
+    if not isinstance(model, CustomTextCLIP) or model.logit_bias is None or image_tower_kind(config) is not TimmModel:
+        raise CheckpointError(
+            f'{path} is a SigLIP of big_vision, and the architecture has other towers. Name one of those '
+            "of open_clip with SigLIP in it, such as 'ViT-B-16-SigLIP2'."
+        )
+    try:
+        load_big_vision_weights(model, str(path))
+    except (KeyError, IndexError, AssertionError, RuntimeError) as error:
+        raise CheckpointError(
+            f'{path} does not fit as a SigLIP of big_vision: {str(error).splitlines()[0]} Choose the architecture of '
+            'its size, patch and resolution.'
+        ) from error
+    return model.state_dict()
 
 
 def _fit_grid(table: Tensor, shape: torch.Size, path: Path, image_size: int | None) -> Tensor:
@@ -251,7 +279,9 @@ def _drawn_tokens(vocab_size: int, width: int) -> Tensor:
     return torch.from_numpy(table.astype(np.float32))
 
 
-def _whole_token_table(state_dict: dict[str, Tensor], shape: torch.Size | None, path: Path) -> dict[str, Tensor]:
+def _whole_token_table(
+    state_dict: dict[str, Tensor], name: str, shape: torch.Size | None, path: Path
+) -> dict[str, Tensor]:
     """Expand the token table of the bundled models, which store only the rows that were trained.
 
     The others are drawn, the same on every machine: the whole table from
@@ -259,16 +289,16 @@ def _whole_token_table(state_dict: dict[str, Tensor], shape: torch.Size | None, 
     rows are written over it.
     """
     state_dict = dict(state_dict)
-    ids, rows = state_dict.pop('token_embedding.ids'), state_dict.pop('token_embedding.rows')
+    ids, rows = state_dict.pop(f'{name}.ids'), state_dict.pop(f'{name}.rows')
     if shape is None:  # the image tower alone
         return state_dict
     vocab_size = shape[0]
     if len(ids) != len(rows) or (len(ids) and int(ids.max()) >= vocab_size):
         raise CheckpointError(
-            f'{path}: expected one row of token_embedding.rows for each of token_embedding.ids below {vocab_size}, '
+            f'{path}: expected one row of {name}.rows for each of {name}.ids below {vocab_size}, '
             f'found {len(rows)} rows and {len(ids)} ids up to {int(ids.max())}.'
         )
     table = _drawn_tokens(vocab_size, rows.shape[1]).clone()
     table[ids.long()] = rows.float()
-    state_dict['token_embedding.weight'] = table
+    state_dict[f'{name}.weight'] = table
     return state_dict

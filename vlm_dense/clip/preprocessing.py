@@ -10,6 +10,7 @@ import open_clip
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 from vlm_dense.clip.architectures import model_config, of_repository, repository_config, standard_name
+from vlm_dense.clip.tips import ARCHITECTURES as TIPS
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS, registered
 
@@ -71,6 +72,8 @@ def preprocessing_of(arch: str | Mapping, pretrained: str | None) -> Preprocessi
         entry = repository_config(pretrained).get('preprocess_cfg')
         return None if entry is None else _of_entry(arch, dict(interpolation='bicubic', resize_mode='shortest') | entry)
     arch = standard_name(arch)
+    if arch in TIPS:
+        return Preprocessing((0.0,) * 3, (1.0,) * 3, 'bicubic', 'shortest', TIPS[arch]['vision_cfg']['image_size'])
     tags = open_clip.list_pretrained_tags_by_model(arch)
     own = open_clip.get_pretrained_cfg(arch, str(pretrained)) if tags else None
     entries = [own] if own else [open_clip.get_pretrained_cfg(arch, tag) for tag in tags]

@@ -8,6 +8,7 @@ from functools import cached_property
 from open_clip.hf_model import HFTextEncoder
 from torch import nn
 
+from vlm_dense.clip.tips import TIPSText
 from vlm_dense.errors import ConfigError
 
 
@@ -23,7 +24,7 @@ class TextKind:
     CoCa                         yes      ``'class token'``   ``'largest'``
     MobileCLIP (S, L)            no       ``'end'``           ``'largest'``
     SigLIP, CLIPA                no       ``'last'``          ``'tokenizer'``
-    Hugging Face                 no       ``'pooler'``        ``'padding'``
+    Hugging Face, TIPSv2         no       ``'pooler'``        ``'padding'``
     ============================ ======== =================== ================
 
     Attributes:
@@ -55,7 +56,7 @@ def kind_of(text: nn.Module) -> TextKind:
     Raises:
         ConfigError: It is of none of the kinds.
     """
-    if isinstance(text, HFTextEncoder):
+    if isinstance(text, (HFTextEncoder, TIPSText)):
         return TextKind(causal=False, reads='pooler', ends='padding')
     if getattr(text, 'cls_emb', None) is not None:
         return TextKind(causal=True, reads='class token')

@@ -35,6 +35,7 @@ from vlm_dense.clip.blocks import Blocks
 from vlm_dense.clip.digest import BoundedCache, weights_digest
 from vlm_dense.clip.huggingface import HuggingFaceBlocks
 from vlm_dense.clip.text_kinds import TextKind, kind_of
+from vlm_dense.clip.tips import TIPSBlocks, TIPSText
 from vlm_dense.clip.tokenizer import Tokenizer, build_tokenizer
 from vlm_dense.errors import ClassNamesError, ConfigError
 from vlm_dense.registry import MODELS
@@ -152,9 +153,13 @@ class TextTower(BaseModule):
     def _take_modules(self, text: nn.Module, context_length: int | None) -> None:
         self.kind: TextKind = kind_of(text)
         if self.kind.reads == 'pooler':
-            self.token_embedding = text.transformer.get_input_embeddings()
-            self.transformer = HuggingFaceBlocks(text)
-            self.ln_final, self.text_projection = nn.Identity(), text.proj
+            self.ln_final = nn.Identity()
+            if isinstance(text, TIPSText):
+                self.token_embedding, self.transformer = text.token_embedding, TIPSBlocks(text)
+                self.text_projection = None
+            else:
+                self.token_embedding = text.transformer.get_input_embeddings()
+                self.transformer, self.text_projection = HuggingFaceBlocks(text), text.proj
             most = self.transformer.positions
             self.context_length = min(_HUGGING_FACE_LENGTH, most) if context_length is None else context_length
             self._check_length(most)

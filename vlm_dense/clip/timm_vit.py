@@ -175,9 +175,13 @@ class CLIPTimmViT(BlockTower):
         else:
             x = trunk.patch_embed(images)
         grid = x.shape[1], x.shape[2]
-        found = trunk._pos_embed(x)  # timm has no public name for it
-        x, rope = found if isinstance(found, tuple) else (found, None)
+        x, rope = self._with_positions(x)
         return x, grid, {} if rope is None else dict(rope=rope), early
+
+    def _with_positions(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tokens (B, P + h*w, C) of patches (B, h, w, C), prefix in front; and the rotation of the patches, if any."""
+        found = self.trunk._pos_embed(x)  # timm has no public name for it
+        return found if isinstance(found, tuple) else (found, None)
 
     def _norm_pre(self, x: Tensor) -> Tensor:
         return self.trunk.norm_pre(x)

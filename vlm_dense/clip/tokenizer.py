@@ -17,6 +17,8 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor
 
 from vlm_dense.clip.architectures import model_config, of_repository, standard_name
+from vlm_dense.clip.tips import ARCHITECTURES as TIPS
+from vlm_dense.clip.tips import is_tips
 from vlm_dense.errors import ClassNamesError, ConfigError, MissingLibraryError, WeightsNotFoundError
 from vlm_dense.libraries import how_to_install
 from vlm_dense.registry import MODELS
@@ -141,6 +143,41 @@ class HuggingFaceTokenizer(Tokenizer):
         return self.hf(self.clean(text), add_special_tokens=False).input_ids
 
 
+@MODELS.register_module()
+class SentencePieceTokenizer(Tokenizer):
+    """A sentencepiece model with nothing around a text and zeros as padding, as TIPSv2 has it.
+
+    Args:
+        file: The model, ``tokenizer.model``.
+        lower: Texts in lower case.
+
+    Raises:
+        MissingLibraryError: sentencepiece is not installed.
+        WeightsNotFoundError: there is no such file, or it is none of these.
+    """
+
+    start, end, padding = (), (), 0
+
+    def __init__(self, file: str | os.PathLike, lower: bool = True):
+        if find_spec('sentencepiece') is None:
+            raise MissingLibraryError(
+                f'The tokenizer {file} needs sentencepiece, which is not installed. {how_to_install("hf")}'
+            )
+        from sentencepiece import SentencePieceProcessor
+
+        try:
+            self.model = SentencePieceProcessor(model_file=os.fspath(Path(file).expanduser()))
+        except (OSError, RuntimeError) as error:
+            raise WeightsNotFoundError(
+                f'tokenizer={str(file)!r}: expected the file of a sentencepiece model, found none that can be read.'
+            ) from error
+        self.lower = lower
+
+    def own(self, text: str) -> list[int]:
+        """See :meth:`Tokenizer.own`."""
+        return self.model.encode(text.lower() if self.lower else text)
+
+
 def _not_found(source: str | os.PathLike, error: Exception) -> WeightsNotFoundError:
     path, why = Path(source).expanduser(), ' '.join([type(error).__name__, *str(error).splitlines()[:1]])[:200]
     if path.is_dir() or path.is_absolute() or str(source).startswith('.'):
@@ -180,7 +217,14 @@ def build_tokenizer(
     if isinstance(arch, str):
         if arch.startswith(LOCAL_DIR_PREFIX):
             place = arch.partition(':')[2]
-        arch = model_config(arch) if of_repository(arch) else open_clip.get_model_config(standard_name(arch))
+        known = of_repository(arch) or standard_name(arch) in TIPS
+        arch = model_config(arch) if known else open_clip.get_model_config(standard_name(arch))
+    if not tokenizer and arch and is_tips(arch):
+        raise ConfigError(
+            "TIPSv2's texts are split by the sentencepiece model of its release (in lower case, padded with 0, without "
+            "start and end). Give tokenizer=dict(type='vlm_dense.SentencePieceTokenizer', "
+            "file='/path/to/tokenizer.model')."
+        )
     text_cfg = (arch or {}).get('text_cfg', {})
     source = tokenizer or (text_cfg.get('hf_tokenizer_name') and (place or text_cfg['hf_tokenizer_name']))
     options = dict(text_cfg.get('tokenizer_kwargs') or {})

@@ -14,6 +14,8 @@ from vlm_dense.clip.image_tower import ImageTower
 from vlm_dense.clip.resnet import CLIPResNet
 from vlm_dense.clip.timm_maps import CLIPTimmMaps
 from vlm_dense.clip.timm_vit import CLIPTimmViT
+from vlm_dense.clip.tips import is_tips
+from vlm_dense.clip.tips_vit import TIPSViT
 from vlm_dense.clip.vit import CLIPViT
 from vlm_dense.registry import MODELS
 
@@ -26,7 +28,8 @@ class CLIPTower(ImageTower):
     """The image tower of any open_clip architecture; building one gives an instance of the class that implements it.
 
     That is :class:`~vlm_dense.clip.vit.CLIPViT`, :class:`~vlm_dense.clip.resnet.CLIPResNet`,
-    :class:`~vlm_dense.clip.timm_vit.CLIPTimmViT` or :class:`~vlm_dense.clip.timm_maps.CLIPTimmMaps`.
+    :class:`~vlm_dense.clip.timm_vit.CLIPTimmViT`, :class:`~vlm_dense.clip.timm_maps.CLIPTimmMaps` or
+    :class:`~vlm_dense.clip.tips_vit.TIPSViT`.
 
     Args:
         arch, pretrained: See :func:`vlm_dense.clip.load_clip`.
@@ -59,6 +62,8 @@ def implementation(arch: str | Mapping) -> type[ImageTower]:
         ConfigError: open_clip and the bundled models do not know it.
     """
     config = model_config(arch)
+    if is_tips(config):
+        return TIPSViT
     kind = image_tower_kind(config)
     if kind is not TimmModel:
         return CLIPResNet if kind is ModifiedResNet else CLIPViT

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -32,8 +33,8 @@ _FOREIGN = {
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     """Read the tensors of a weight file without running any Python code in it.
 
-    Reads safetensors, ``torch.save`` files and TorchScript archives, whatever
-    their suffix. A ``'state_dict'`` inside a training checkpoint is taken out of
+    Reads safetensors, ``torch.save`` files, TorchScript archives and numpy's
+    npz, whatever their suffix. A ``'state_dict'`` inside a training checkpoint is taken out of
     it, and a ``'module.'`` in front of all keys is taken off.
 
     Args:
@@ -122,7 +123,10 @@ def read_content(path: Path, kind: str, allowed: Sequence = (), map_location='cp
     """
     if zipfile.is_zipfile(path):
         _check_sums(path)  # torch itself does not compare them
-    if kind == 'safetensors':
+    if kind == 'npz':
+        with np.load(path, allow_pickle=False) as file:
+            content = {key: torch.from_numpy(file[key]) for key in file.files}
+    elif kind == 'safetensors':
         content = load_file(path)
     elif kind == 'TorchScript':
         content = read_torchscript(path)
@@ -197,7 +201,7 @@ def allowed_in_pickles(objects: Sequence) -> Iterator[None]:
 
 
 def file_kind(path: Path) -> str:
-    """'safetensors', 'TorchScript' or 'torch.save', from the content."""
+    """'safetensors', 'TorchScript', 'torch.save' or 'npz', from the content."""
     try:
         with path.open('rb') as file:
             head = file.read(64)
@@ -213,13 +217,15 @@ def file_kind(path: Path) -> str:
                 names = {os.path.basename(name) for name in archive.namelist()}
         except zipfile.BadZipFile as error:
             raise _damaged(path, 'torch.save', error) from error
+        if names and all(name.endswith('.npy') for name in names):
+            return 'npz'
         if 'data.pkl' in names:
             return 'TorchScript' if 'constants.pkl' in names else 'torch.save'
     found = next((what for start, what in _FOREIGN.items() if head.lstrip().startswith(start)), None)
     if not head:
         found = 'an empty file'
     raise CheckpointError(
-        f'{path}: expected weights (safetensors, a torch.save file or a TorchScript archive), found '
+        f'{path}: expected weights (safetensors, a torch.save file, a TorchScript archive or an npz of numpy), found '
         f'{found or f"something that starts with {head[:12]!r}"}.'
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mmengine.config import Config
 
-from vlm_dense.clip.architectures import of_repository
+from vlm_dense.clip.architectures import model_config, of_repository
 from vlm_dense.clip.preprocessing import Preprocessing, preprocessing_of
 from vlm_dense.clip.resnet import CLIPResNet
 from vlm_dense.clip.tower import implementation
@@ -15,6 +15,7 @@ from vlm_dense.clip.vit import CLIPViT
 from vlm_dense.datasets.scenes import SHAPES
 from vlm_dense.engine.configs.files import load_config
 from vlm_dense.engine.configs.names import BUNDLED, CONFIGS, existing_config
+from vlm_dense.engine.configs.towers import cut_sentences
 from vlm_dense.errors import ConfigError, unknown_name
 from vlm_dense.zoo import DEFAULT_MODEL, MASKCLIP, METHODS, TOWERS, free_names
 
@@ -80,6 +81,7 @@ def method_config(method: str, arch: str = 'tiny-vit', pretrained: str = 'bundle
     if (arch, pretrained) != TOWERS['vit-b16']:
         for part in (model.backbone, model.text_encoder):
             part.update(arch=arch, pretrained=pretrained)
+        cut_sentences(model.text_prompt, model_config(arch))
     if kind is not CLIPViT:  # positions, norms and activation are the tower's own
         for name in ('act', 'ln_eps', 'pos_mode'):
             model.backbone.pop(name, None)

@@ -64,6 +64,7 @@ _TEST_KEYS = (
     'keep_logits',
     'resize',
     'overview',
+    'window_softmax',
 )
 
 
@@ -122,7 +123,9 @@ class BatchedInference:
     Attributes:
         by_windows: Whether labels follow from :meth:`window_map` of each window and ``postprocess``.
         postprocess: The steps between the maps of windows and labels; none here.
-        activation: What is done to the map of a window once it is at the size of the window, in mode ``'slide'``.
+        activation: What is done to the map of a window once it is at the size of the window, in mode ``'slide'``; a
+            function of it and the dimension of its channels. ``test_cfg.window_softmax`` is a softmax, without any
+            temperature.
 
     The decode heads take their losses strip by strip as well, see
     :func:`~vlm_dense.segmentation.strips.use_strips`.
@@ -130,7 +133,7 @@ class BatchedInference:
 
     by_windows = True
     postprocess = PostProcess()
-    activation: Callable[[Tensor], Tensor] | None = None
+    activation: Callable[[Tensor, int], Tensor] | None = None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -237,7 +240,8 @@ class BatchedInference:
             windows += [(i, None)] * overview + [(i, box) for box in self._windows(*(size or image.shape[1:]))]
         last = {i: n for n, (i, _) in enumerate(windows)}
         limit = self.test_cfg.get('window_batch_size', 8)
-        activation = None if whole else self.activation
+        activation = torch.softmax if self.test_cfg.get('window_softmax') else self.activation
+        activation = None if whole else activation
         found: dict[int, WindowMaps] = defaultdict(lambda: WindowMaps(self.align_corners, whole, activation))
         resized: tuple[int | None, Tensor | None] = None, None
 

@@ -28,7 +28,8 @@ class WindowMaps:
     Args:
         align_corners: Of every enlargement.
         whole: The only window is the image itself because it was segmented in one piece.
-        activation: Applied to the map of a window at the size of the window, before it is averaged with others.
+        activation: Applied to the map of a window at the size of the window, before it is averaged with others; a
+            function of it and the dimension of its channels.
 
     Attributes:
         overview: The map of the whole image at another size, which has half the weight everywhere; ``None`` if there
@@ -39,7 +40,7 @@ class WindowMaps:
         self,
         align_corners: bool = False,
         whole: bool = False,
-        activation: Callable[[Tensor], Tensor] | None = None,
+        activation: Callable[[Tensor, int], Tensor] | None = None,
     ):
         self.align_corners = align_corners
         self.whole = whole
@@ -110,7 +111,7 @@ class WindowMaps:
 
     def _enlarge(self, maps: Tensor, size: Size) -> Tensor:
         maps = F.interpolate(maps[None], size, mode='bilinear', align_corners=self.align_corners)[0]
-        return maps if self.activation is None else self.activation(maps)
+        return maps if self.activation is None else self.activation(maps, 0)
 
     def rows(self, rows: slice) -> Tensor:
         """Some rows of the merged maps, channels last, (m, W, n), float32 or float64."""
@@ -120,7 +121,7 @@ class WindowMaps:
         return self._rows(rows)
 
     def _rows(self, rows: slice) -> Tensor:
-        activation = self.activation or (lambda maps: maps)
+        activation = self.activation or (lambda maps, dim: maps)
         if not self._enlarged:
             for box, values in self.windows:
                 small, size = channels_last(values[None]), (box[1] - box[0], box[3] - box[2])
@@ -128,7 +129,7 @@ class WindowMaps:
                 self._enlarged.append((box, small, enlargement))
         if len(self._enlarged) == 1:
             _, small, enlargement = self._enlarged[0]
-            return activation(enlargement(small[:, enlargement.source(rows)], rows)[0])
+            return activation(enlargement(small[:, enlargement.source(rows)], rows)[0], -1)
         number, small = rows.stop - rows.start, self._enlarged[0][1]
         total, counts = (small.new_zeros((number, self.size[1], n)) for n in (self.channels, 1))
         for (y1, y2, x1, x2), small, enlargement in self._enlarged:
@@ -136,7 +137,7 @@ class WindowMaps:
             if start >= stop:
                 continue
             inside, own = slice(start - rows.start, stop - rows.start), slice(start - y1, stop - y1)
-            total[inside, x1:x2] += activation(enlargement(small[:, enlargement.source(own)], own)[0])
+            total[inside, x1:x2] += activation(enlargement(small[:, enlargement.source(own)], own)[0], -1)
             counts[inside, x1:x2] += 1
         return total.div_(counts)
 

@@ -36,6 +36,6 @@ def test_classifiers_hold_one_unit_embedding_a_caption_and_match_the_teachers_im
         image = scenes.draw_scene(f'{index}', (64, 64), (1, 1), 'source', [scenes.PAIRS[index]]).image
         images.append(torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1).float())
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([104.094, 116.746, 122.771], [70.323, 66.632, 68.501]))
-    features = model.teacher[0](((torch.stack(images) - mean) / std)[:, [2, 1, 0]])
+    features = model.teacher[0].encode(((torch.stack(images) - mean) / std)[:, [2, 1, 0]], ('global',)).global_
     found = (features @ model.classifiers['pair'][:64].T).argmax(1)
     assert (found == wanted).float().mean() > 0.9

@@ -17,10 +17,8 @@ from mmengine.dataset import BaseDataset
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tiny_clip.distillation import CaptionDistillation
-from vlm_dense.clip.blocks import Blocks
+from tiny_clip.distillation import CaptionDistillation, tower_around
 from vlm_dense.clip.loading import load_clip
-from vlm_dense.clip.vit import CLIPViT
 from vlm_dense.registry import DATASETS, MODELS
 
 
@@ -97,15 +95,10 @@ class PatchCaptions(CaptionDistillation):
         bfloat16: bool = True,
         data_preprocessor: dict | None = None,
     ) -> None:
-        super().__init__(arch, teacher, 0.0, scale, bfloat16, data_preprocessor)
+        super().__init__(arch, teacher, 0.0, scale=scale, bfloat16=bfloat16, data_preprocessor=data_preprocessor)
         self.area, self.several_weight = area, several_weight
         self.take_weights(load_clip(arch, pretrained))
-        tower = CLIPViT(arch, head=True, pos_mode='bicubic')
-        visual = self.clip.visual
-        for name, part in [*visual.named_children(), *visual.named_parameters(recurse=False)]:
-            if hasattr(tower, name):
-                setattr(tower, name, Blocks(part) if name == 'transformer' else part)
-        self.tower = [tower]  # in a list, since all it holds belongs to ``clip.visual``
+        self.tower = [tower_around(self.clip.visual, arch, pos_mode='bicubic')]
         background = self.classifiers['pair'][-1:]
         self.patch_classifiers = dict(
             pair=self.classifiers['pair'], shape=torch.cat([self.classifiers['shape'], background])

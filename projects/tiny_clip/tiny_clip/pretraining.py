@@ -197,7 +197,7 @@ class CaptionPretraining(BaseModel):
     :func:`filler_rows`.
 
     Args:
-        arch: As for :func:`vlm_dense.clip.loading.load_clip`; ``'tiny-rn'`` or ``'tiny-vit'``.
+        arch: As for :func:`vlm_dense.clip.loading.load_clip`; a bundled name.
         bfloat16: Train under CPU autocast.
         data_preprocessor: As in mmengine.
     """
@@ -215,31 +215,43 @@ class CaptionPretraining(BaseModel):
         self.vocabularies = shapes_vocabularies()
         captions = [c for v in self.vocabularies.values() for wordings in v.captions for c in wordings]
         captions += [fill(t, 'red circle, and') for t in LIST_TEMPLATES]
-        self.register_buffer('token_ids', torch.tensor(sorted({i for c in captions for i in caption_ids(c)})))
+        ids = {i for c in captions for i in caption_ids(c)}
         self.clip = load_clip(arch)
-        rows = filler_rows(*self.clip.token_embedding.weight.shape)[self.token_ids]
-        self.clip.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)
+        text = self.text
+        if text.attn_mask is None:  # padding is read
+            ids.add(0)
+        self.register_buffer('token_ids', torch.tensor(sorted(ids)))
+        rows = filler_rows(*text.token_embedding.weight.shape)[self.token_ids]
+        text.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)
+
+    @property
+    def text(self) -> nn.Module:
+        """The module that holds the text tower."""
+        return getattr(self.clip, 'text', self.clip)
 
     def take_weights(self, clip: CLIP, text_only: bool = False) -> None:
         """Copy the weights of a CLIP with the full vocabulary."""
         state = clip.state_dict()
-        state['token_embedding.weight'] = state['token_embedding.weight'][self.token_ids]
+        table = next(key for key in state if key.endswith('token_embedding.weight'))
+        state[table] = state[table][self.token_ids]
         if text_only:
             state = {**self.clip.state_dict(), **{k: v for k, v in state.items() if not k.startswith('visual.')}}
         self.clip.load_state_dict(state)
 
     def encode_captions(self, captions: Sequence[str]) -> Tensor:
-        """Captions -> unit embeddings (N, D); tokens after the longest EOT are not computed."""
+        """Captions -> unit embeddings (N, D); a causal tower computes no token after the longest EOT."""
         ids = [caption_ids(c) for c in captions]
-        length = max(map(len, ids))
+        text = self.text
+        length = max(map(len, ids)) if text.attn_mask is not None else len(text.positional_embedding)
         tokens = torch.zeros(len(ids), length, dtype=torch.long)
         for row, caption in zip(tokens, ids, strict=True):
             row[: len(caption)] = torch.tensor(caption)
         compact = torch.searchsorted(self.token_ids, tokens).clamp(max=len(self.token_ids) - 1)
-        clip = self.clip
-        x = clip.token_embedding(compact) + clip.positional_embedding[:length]
-        x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
-        return F.normalize(x[torch.arange(len(ids)), tokens.argmax(1)] @ clip.text_projection, dim=-1)
+        x = text.token_embedding(compact) + text.positional_embedding[:length]
+        if text.attn_mask is None:
+            return F.normalize(text.text_projection(text.ln_final(text.transformer(x)[:, -1])), dim=-1)
+        x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
+        return F.normalize(x[torch.arange(len(ids)), tokens.argmax(1)] @ text.text_projection, dim=-1)
 
     def forward(self, inputs: Tensor, data_samples: Tensor, mode: str = 'tensor'):
         """Mode 'loss': dict of losses. Mode 'predict': one dict per image for :class:`ZeroShotShapes`."""
@@ -314,6 +326,7 @@ def export(model: CaptionPretraining, path: Path) -> None:
     The file is written whole or not at all.
     """
     state = {k: v.half() if v.is_floating_point() else v for k, v in model.clip.state_dict().items()}
-    state['token_embedding.rows'] = state.pop('token_embedding.weight')
-    state['token_embedding.ids'] = model.token_ids.int()
+    table = next(key for key in state if key.endswith('token_embedding.weight')).removesuffix('weight')
+    state[f'{table}rows'] = state.pop(f'{table}weight')
+    state[f'{table}ids'] = model.token_ids.int()
     save(lambda place: save_file(state, place), str(path))

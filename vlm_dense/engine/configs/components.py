@@ -31,6 +31,7 @@ READ_KEYS = {
     'runner_type',
     'sync_bn',
     'targets',
+    'tower',
     'tta_model',
     'tta_pipeline',
 } - {'self', 'cfg'}

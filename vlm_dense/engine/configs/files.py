@@ -16,6 +16,7 @@ from vlm_dense.clip.preprocessing import follow_tag
 from vlm_dense.engine.configs.components import READ_KEYS, component, takes_anything
 from vlm_dense.engine.configs.keys import check_keys
 from vlm_dense.engine.configs.names import bases, existing_config
+from vlm_dense.engine.configs.towers import use_tower
 from vlm_dense.engine.configs.values import check_value_table
 from vlm_dense.engine.messages import arguments_of
 from vlm_dense.errors import ConfigError
@@ -55,8 +56,9 @@ def load_config(path: str, options: dict | None = None) -> Config:
 
     Args:
         path: The file, or a name that :func:`vlm_dense.engine.configs.names.find_config` finds.
-        options: Of ``--cfg-options``: dotted key -> value. ``data_root`` also changes every ``data_root`` inside the
-            config that had the old value, and every ``ann_file`` below it.
+        options: Of ``--cfg-options``: dotted key -> value. ``tower`` is applied first, see
+            :func:`~vlm_dense.engine.configs.towers.use_tower`. ``data_root`` also changes every ``data_root`` inside
+            the config that had the old value, and every ``ann_file`` below it.
 
     Raises:
         ConfigError: the file, or one it builds on, does not exist, is no Python, or builds on itself; a key of
@@ -73,7 +75,12 @@ def load_config(path: str, options: dict | None = None) -> Config:
         raise ConfigError(f'Config {path} cannot be read: {_where(error)}{type(error).__name__}: {error}') from error
     _forget_deletions(cfg._cfg_dict)
     check_keys(cfg, path)
-    change_config(cfg, options or {}, path)
+    options = dict(options or {})
+    tower = options.pop('tower', cfg.get('tower'))
+    if tower is not None:
+        use_tower(cfg._cfg_dict, tower)
+        cfg._cfg_dict.pop('tower', None)  # what follows is complete without it
+    change_config(cfg, options, path)
     follow_tag(cfg._cfg_dict)
     check_value_table(cfg)
     return cfg

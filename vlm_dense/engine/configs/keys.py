@@ -29,7 +29,17 @@ _LOOP = {'by_epoch', 'max_epochs', 'max_iters', 'val_begin', 'val_interval', 'dy
 _PARAMWISE = {'custom_keys', 'lr_mult', 'num_layers', 'decay_rate', 'decay_type', 'bypass_duplicate'}
 _PARAMWISE |= {'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult', 'flat_decay_mult'}
 _PARAMWISE |= {'dcn_offset_lr_mult', 'reduction_factor', 'layer_decay_rate'}
-_TEST = {'mode', 'stride', 'crop_size', 'threshold', 'keep_logits', 'window_multiple', 'batch_size', 'binary_thres'}
+_TEST = {
+    'window_softmax',
+    'mode',
+    'stride',
+    'crop_size',
+    'threshold',
+    'keep_logits',
+    'window_multiple',
+    'batch_size',
+    'binary_thres',
+}
 _TEST |= {
     'subdivision_steps',
     'subdivision_num_points',

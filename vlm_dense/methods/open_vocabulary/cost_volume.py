@@ -302,7 +302,7 @@ class CostVolumeSegmentor(OpenVocabularySegmentor):
     """
 
     features: tuple[str, ...] = ('value', 'stages')
-    activation = staticmethod(torch.sigmoid)
+    activation = staticmethod(lambda maps, dim: maps.sigmoid())
 
     def __init__(
         self,
