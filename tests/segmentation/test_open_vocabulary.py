@@ -119,7 +119,36 @@ def maft_plus(names=NAMES, **options):
     return fc_clip(names, type='vlm_dense.MAFTPlus', cdt=dict(heads=2), **options)
 
 
-BUILD = dict(cat_seg=cat_seg, sed=sed, fc_clip=fc_clip, maft_plus=maft_plus)
+def san(names=NAMES, **options):
+    head = dict(
+        fusion=[0, 1],
+        width=24,
+        depth=2,
+        side_heads=2,
+        patch_size=8,
+        image_size=32,
+        num_queries=4,
+        supervised=[1, 2],
+        embed_channels=8,
+        mlp_channels=8,
+        num_points=16,
+    )
+    part = dict(type='vlm_dense.SideAdapterAttention', num_blocks=2, hidden_states=[-1, 0])
+    own = dict(
+        type='vlm_dense.SAN',
+        class_names=names,
+        backbone=dict(type='vlm_dense.CLIPViT', arch=ARCH, head=True, dense_attention=part),
+        text_encoder=dict(type='vlm_dense.TextTower', arch=ARCH),
+        text_prompt=PLAIN,
+        decode_head=dict(head, **options.pop('head', {})),
+        clip_resolution=1.0,
+        test_cfg=dict(mode='whole'),
+    )
+    torch.manual_seed(0)
+    return MODELS.build(ConfigDict(dict(own, **options)))
+
+
+BUILD = dict(cat_seg=cat_seg, sed=sed, fc_clip=fc_clip, maft_plus=maft_plus, san=san)
 CHUNKED = ('cat_seg', 'sed')
 
 
@@ -287,7 +316,7 @@ PROMPTS = {
 
 OF_A_RESNET = [name for name in PROMPTS if name not in ('both towers', 'image')]
 CASES = [
-    *(('cat_seg', name) for name in PROMPTS),
+    *((kind, name) for kind in ('cat_seg', 'san') for name in PROMPTS),
     *((kind, x) for kind in ('sed', 'fc_clip', 'maft_plus') for x in OF_A_RESNET),
 ]
 
@@ -517,3 +546,58 @@ def test_names_that_cannot_be_used_are_refused_and_the_old_ones_stay(model):
     with torch.no_grad():
         [found] = view.predict(images(1), samples(1))
     assert found.pred_sem_seg.data.shape == (1, 32, 32)
+
+
+BAD_SAN = {
+    'no part': (dict(backbone=dict(type='vlm_dense.CLIPViT', arch=ARCH, head=True)), 'found CLIPViT with ValueAtt'),
+    'maps and blocks': (dict(head=dict(fusion=[0])), 'for each of the 2 maps .* found \\[0\\]'),
+    'the last output without loss': (dict(head=dict(supervised=[1])), 'outputs from 1 to depth=2, .* found \\[1\\]'),
+    'heads': (dict(head=dict(side_heads=5)), 'must divide width=24'),
+    'no image': (dict(clip_resolution=0), 'positive factor, found 0'),
+}
+
+
+@pytest.mark.parametrize('name', BAD_SAN)
+def test_san_refuses_what_cannot_work(name):
+    options, message = BAD_SAN[name]
+    with pytest.raises(ConfigError, match=message):
+        san(**copy.deepcopy(options))
+
+
+def test_the_part_of_san_needs_proposals_and_leaves_other_features_alone():
+    tower = san().backbone.eval()
+    plain = MODELS.build(dict(type='vlm_dense.CLIPViT', arch=ARCH, head=True)).eval()
+    plain.load_state_dict(tower.state_dict())
+    wanted = plain.encode(images(), ('global', 'dense'))
+    with pytest.raises(ConfigError, match="Use it in type='vlm_dense.SAN'"):
+        tower.encode(images(), ('value',))
+    biases = [torch.randn(2, 1, 3, 8, 8)]
+    found = tower.encode(images(), ('value', 'global', 'dense'), propose=lambda maps: biases)
+    assert found.value.shape == (2, 16, 1, 3)
+    torch.testing.assert_close((found.global_, found.dense), (wanted.global_, wanted.dense))
+
+
+def test_each_block_and_head_may_have_its_own_bias_and_a_copy_without_bias_sees_all_patches_alike():
+    model = san(head=dict(shared_blocks=False, shared_heads=False)).eval()
+    _, biases = model.decode_head(images(), [torch.randn(2, 32, 4, 4)] * 2)
+    assert len(biases) == 2 and biases[0].shape == (2, model.backbone.blocks[0].num_heads, 4, 4, 4)
+    with pytest.raises(ConfigError, match='3 biases of attention for 2 blocks'):
+        model.backbone.encode(images(), ('value',), propose=lambda maps: [biases[0]] * 3)
+    far, near = torch.zeros(2, 1, 1, 4, 4), torch.full((2, 1, 1, 4, 4), -1e4)
+    near[..., 1, 2] = 0
+    seen = [model.backbone.encode(images(), ('value',), propose=lambda maps, b=b: [b]).value for b in (far, near)]
+    assert not torch.allclose(*seen)
+    shifted = model.backbone.encode(images(), ('value',), propose=lambda maps: [torch.cat([far, near], dim=2)]).value
+    torch.testing.assert_close(shifted, torch.cat(seen, dim=3))
+
+
+def test_targets_of_san_are_padded_with_the_images():
+    model = san().train()
+    losses = model.loss(images(2, (20, 28)), samples(2, (20, 28)))
+    assert all(torch.isfinite(v).all() for v in losses.values()) and len(losses) == 6
+    sample = samples(1, (20, 28))[0]
+    seen = []
+    model.decode_head.loss_by_feat = lambda logits, masks, targets, metas: seen.append(targets[0].masks) or {}
+    model.decode_head.losses([torch.zeros(1, 4, 4)], [], [sample], (32, 32))
+    own = model.decode_head.targets_of(sample, torch.device('cpu')).masks
+    assert seen[0].shape[1:] == (32, 32) and torch.equal(seen[0][:, :20, :28], own) and seen[0].sum() == own.sum()

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vlm_dense.clip.blocks import TransformerBlock
 from vlm_dense.clip.image_tower import ImageFeatures, ImageTower, PromptTokens, checked_recomputation
-from vlm_dense.clip.last_blocks import Classify, LastBlocks
+from vlm_dense.clip.last_blocks import Classify, LastBlocks, Propose
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 
@@ -153,6 +153,7 @@ class BlockTower(ImageTower):
         part.take_colours(self.preprocessing.mean, self.preprocessing.std)
         own = depth - part.num_blocks
         wrong = [i for i in (*part.hidden_states, *part.attention_maps) if not 0 <= i < own]
+        wrong = [i for i in wrong if i != -1 or i in part.attention_maps]  # -1: what enters the first block
         if own < 0 or wrong:
             raise ConfigError(
                 f'{name} has {depth} blocks; {type(part).__name__} runs the last {part.num_blocks} of them and reads '
@@ -199,6 +200,7 @@ class BlockTower(ImageTower):
         prompts: PromptTokens | None = None,
         classify: Classify | None = None,
         regions: Tensor | None = None,
+        propose: Propose | None = None,
     ) -> ImageFeatures:
         """As :meth:`ImageTower.encode`.
 
@@ -206,8 +208,9 @@ class BlockTower(ImageTower):
             classify: Features (B, D, h, w), not normalised -> logits (B, Q, h, w): the task's classifier, for a
                 ``dense_attention`` that refines its features by a first labelling of them.
             regions: (B, H, W) labels of regions, int64, for a ``dense_attention`` that keeps them apart.
+            propose: The task's proposals of masks, for a ``dense_attention`` that embeds them.
         """
-        return super().encode(images, features, prompts, classify=classify, regions=regions)
+        return super().encode(images, features, prompts, classify=classify, regions=regions, propose=propose)
 
     def _encode(
         self,
@@ -216,6 +219,7 @@ class BlockTower(ImageTower):
         prompts: PromptTokens | None,
         classify: Classify | None = None,
         regions: Tensor | None = None,
+        propose: Propose | None = None,
     ) -> ImageFeatures:
         if 'regions' in features:
             raise ConfigError(
@@ -260,7 +264,11 @@ class BlockTower(ImageTower):
                 classify,
                 regions=regions,
                 num_prefix=self.num_prefix,
+                propose=propose,
+                prompts=prompts,
             )
+            if -1 in dense.hidden_states:
+                last.hidden_states[-1] = x
         wanted = depth  # the last block with an output that is asked for
         if features == {'stages'} or dense is not None and features <= {'stages', 'value'}:
             wanted = max(self.out_indices) if 'stages' in features else -1
@@ -326,7 +334,7 @@ class BlockTower(ImageTower):
         plain: dict[str, Any],
     ) -> tuple[Tensor, Tensor | None]:
         count, names = self.dense_attention.num_blocks, f'{type(self).__name__}: {type(self.dense_attention).__name__}'
-        if prompts is not None and count > 1:
+        if prompts is not None and count > 1 and not self.dense_attention.takes_prompts:
             raise ConfigError(
                 f'{names} runs the last {count} blocks itself, so prompt tokens '
                 'that change between them cannot be inserted. Use it without prompt tokens, or with one block.'
@@ -341,7 +349,13 @@ class BlockTower(ImageTower):
                 f'{names} needs the regions of the images, so the feature value can only be asked for by a task that '
                 'passes them, encode(..., regions=...).'
             )
+        if self.dense_attention.reads_proposals and last.propose is None:
+            raise ConfigError(
+                f'{names} embeds proposals of masks, so the feature value can only be asked for by a task that makes '
+                "them, encode(..., propose=...). Use it in type='vlm_dense.SAN'."
+            )
         last.tokens, last.blocks = x, self._bound(list(self.blocks)[-count:], options, plain)
+        last.first = len(self.blocks) - count
         found = self.dense_attention(last)
         value = self.project(found.tokens) if found.features is None else found.features
         return value.transpose(1, 2).unflatten(2, found.grid), found.key

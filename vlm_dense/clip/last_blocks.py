@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from vlm_dense.errors import ConfigError
 
+if TYPE_CHECKING:
+    from vlm_dense.clip.image_tower import PromptTokens
+
 Classify = Callable[[Tensor], Tensor]
 """Features (B, D, h, w), not normalised -> logits (B, Q, h, w) of Q class texts, temperature included."""
+
+Propose = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+"""Maps (B, C, h, w) of the hidden states that a part reads -> biases (B, H or 1, N, h', w') of N queries, for each of
+the last blocks or once for all of them."""
 
 
 @dataclass
@@ -29,10 +37,14 @@ class LastBlocks:
         classify: The task's classifier, for a part that ``reads_classes``; None if the task has none to give.
         tokens: (B, L, C) hidden states in front of ``blocks[0]``.
         blocks: The last blocks, :class:`vlm_dense.clip.blocks.Block`.
-        hidden_states: Index of a block -> (B, L, C), its output, for those that the part asked for.
+        hidden_states: Index of a block -> (B, L, C), its output, for those that the part asked for; of -1 what enters
+            the first block.
         attention_maps: Index of a block -> (B, H, L, L), its attention weights (rows sum to 1), likewise.
         regions: (B, H, W) labels of the regions of the images, int64, for a part that ``reads_regions``.
         num_prefix: Tokens in front of the patches: the class token, or none.
+        propose: The task's proposals of masks, for a part that ``reads_proposals``.
+        prompts: Prompt tokens, for a part that ``takes_prompts``.
+        first: Index of ``blocks[0]``, which the prompts ask for.
     """
 
     images: Tensor
@@ -47,6 +59,9 @@ class LastBlocks:
     attention_maps: dict[int, Tensor] = field(default_factory=dict)
     regions: Tensor | None = None
     num_prefix: int = 1
+    propose: Propose | None = None
+    prompts: PromptTokens | None = None
+    first: int = 0
 
     def class_token(self, tokens: Tensor, owner: str) -> Tensor:
         """The class token (B, 1, C) among tokens (B, L, C).

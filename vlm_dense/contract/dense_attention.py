@@ -23,10 +23,13 @@ class DenseAttention(nn.Module):
 
     Attributes:
         num_blocks: Last blocks of the tower that the part takes over; None: all.
-        hidden_states: Indices of earlier blocks with outputs it reads; from 0, in front of the last ``num_blocks``.
+        hidden_states: Indices of earlier blocks with outputs it reads; from 0, in front of the last ``num_blocks``. -1
+            is what enters the first block.
         attention_maps: Indices of earlier blocks with attention weights it reads.
         reads_classes: It calls ``last.classify``, so the task has to give a classifier.
         reads_regions: It reads ``last.regions``, so the task has to give them.
+        reads_proposals: It calls ``last.propose``, so the task has to give proposals of masks.
+        takes_prompts: It inserts prompt tokens between the last ``num_blocks`` itself, ``last.prompts``.
         gives_keys: Its :class:`DenseTokens` hold keys, for MaskCLIP's key smoothing.
     """
 
@@ -35,6 +38,8 @@ class DenseAttention(nn.Module):
     attention_maps: tuple[int, ...] = ()
     reads_classes: bool = False
     reads_regions: bool = False
+    reads_proposals: bool = False
+    takes_prompts: bool = False
     gives_keys: bool = False
 
     def forward(self, last: LastBlocks) -> DenseTokens:

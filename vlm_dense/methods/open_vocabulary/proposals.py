@@ -216,7 +216,13 @@ class MaskLosses(Mask2FormerHead):
         if hasattr(self, 'loss_cls'):
             self.loss_cls.class_weight = self.class_weight
 
-    def losses(self, logits: Sequence[Tensor], masks: Sequence[Tensor], data_samples: list) -> dict[str, Tensor]:
+    def losses(
+        self,
+        logits: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        data_samples: list,
+        size: Sequence[int] | None = None,
+    ) -> dict[str, Tensor]:
         """Losses of all predictions.
 
         Args:
@@ -224,8 +230,12 @@ class MaskLosses(Mask2FormerHead):
             masks: (B, N, h, w) of each.
             data_samples: With ``gt_instances``, masks (n, H, W) and labels (n,); or with ``gt_sem_seg`` (1, H, W), of
                 which each class is a target; or with both, for panoptic targets.
+            size: (H, W) of the padded images, to which targets are padded with nothing.
         """
         targets = [self.targets_of(sample, logits[0].device) for sample in data_samples]
+        for target in targets if size is not None else ():
+            height, width = target.masks.shape[1:]
+            target.masks = F.pad(target.masks, (0, size[1] - width, 0, size[0] - height))
         return self.loss_by_feat(logits, masks, targets, [sample.metainfo for sample in data_samples])
 
     def targets_of(self, sample, device: torch.device) -> InstanceData:

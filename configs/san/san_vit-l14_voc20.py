@@ -1,0 +1,15 @@
+# SAN on CLIP ViT-L/14 at 336 px, trained on COCO-Stuff, tested on PASCAL VOC, 20 classes. Published: 95.2 mIoU.
+_base_ = [
+    '../_base_/models/san_vit-l14.py',
+    '../_base_/datasets/voc20.py',
+    '../_base_/default_runtime.py',
+]
+
+test_pipeline = [
+    dict(type='vlm_dense.LoadImage'),
+    dict(type='Resize', scale=(2560, 640), keep_ratio=True),
+    dict(type='LoadAnnotations'),
+    dict(type='vlm_dense.CheckSeg', num_classes=20),
+    dict(type='PackSegInputs'),
+]
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
