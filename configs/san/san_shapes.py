@@ -10,7 +10,12 @@ _base_ = [
 
 max_iters = 600
 train_dataloader = dict(batch_size=8)
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=0.1))
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(lr=1e-3),
+    paramwise_cfg=dict(custom_keys={'positional_embedding': dict(lr_mult=0.1)}),
+    clip_grad=dict(max_norm=0.1),
+)
 param_scheduler = [dict(type='CosineAnnealingLR', T_max=max_iters, eta_min=0.0, by_epoch=False)]
 train_cfg = dict(max_iters=max_iters, val_interval=300)
 default_hooks = dict(checkpoint=dict(interval=300, save_best='unseen_mIoU'))
