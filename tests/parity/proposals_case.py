@@ -28,6 +28,11 @@ _KEYS = (
     (r'^teacher\.', 'backbone_t.clip_model.visual.'),
     (r'^cdt\.', 'cdt.cross_atten.'),
     (r'^text_encoder\.', CLIP),
+    (r'^mask_adapter\.blocks\.0\.', 'mask_adapter.cnext1.'),
+    (r'^mask_adapter\.blocks\.1\.', 'mask_adapter.cnext2.'),
+    (r'^mask_adapter\.blocks\.2\.', 'mask_adapter.cnext3.'),
+    (r'^(mask_adapter\.cnext\d)\.conv_dw\.', r'\1.dwconv.'),
+    (r'^(mask_adapter\.cnext\d)\.mlp\.fc(\d)\.', r'\1.pwconv\2.'),
     (r'^decode_head\.pixel_decoder\.', 'sem_seg_head.pixel_decoder.'),
     (r'pixel_decoder\.input_convs\.(\d)\.conv', r'pixel_decoder.input_proj.\1.0'),
     (r'pixel_decoder\.input_convs\.(\d)\.gn', r'pixel_decoder.input_proj.\1.1'),
@@ -180,12 +185,12 @@ def check_losses(case: Case, losses: dict[str, Tensor], predictions: int) -> Ten
     return total
 
 
-def check_gradients(case: Case, model: nn.Module) -> None:
+def check_gradients(case: Case, model: nn.Module, prefix: str = '') -> None:
     """grad/KEY: of the total, with a stride along each axis."""
     gradients = {official_key(name): p.grad for name, p in model.named_parameters()}
-    for key in case.keys('grad/'):
+    for key in case.keys(f'{prefix}grad/'):
         steps = case.config['grads'][key]
-        case.check_grad(f'grad/{key}', gradients[key][tuple(slice(None, None, s) for s in steps)])
+        case.check_grad(f'{prefix}grad/{key}', gradients[key][tuple(slice(None, None, s) for s in steps)])
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {name for name, p in model.named_parameters() if p.grad is not None}
 

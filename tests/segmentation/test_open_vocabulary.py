@@ -148,7 +148,27 @@ def san(names=NAMES, **options):
     return MODELS.build(ConfigDict(dict(own, **options)))
 
 
-BUILD = dict(cat_seg=cat_seg, sed=sed, fc_clip=fc_clip, maft_plus=maft_plus, san=san)
+SMALL = dict(mask_channels=4, width=8, num_maps=2)
+
+
+def mask_adapter(names=NAMES, **options):
+    own = dict(type='vlm_dense.MaskAdapterFCCLIP', mask_adapter=SMALL, iou_threshold=0.0)
+    return fc_clip(names, **dict(own, **options))
+
+
+def mask_adapter_maft_plus(names=NAMES, **options):
+    return mask_adapter(names, type='vlm_dense.MaskAdapterMAFTPlus', cdt=dict(heads=2), **options)
+
+
+BUILD = dict(
+    cat_seg=cat_seg,
+    sed=sed,
+    fc_clip=fc_clip,
+    maft_plus=maft_plus,
+    san=san,
+    mask_adapter=mask_adapter,
+    mask_adapter_maft_plus=mask_adapter_maft_plus,
+)
 CHUNKED = ('cat_seg', 'sed')
 
 
@@ -317,7 +337,7 @@ PROMPTS = {
 OF_A_RESNET = [name for name in PROMPTS if name not in ('both towers', 'image')]
 CASES = [
     *((kind, name) for kind in ('cat_seg', 'san') for name in PROMPTS),
-    *((kind, x) for kind in ('sed', 'fc_clip', 'maft_plus') for x in OF_A_RESNET),
+    *((kind, x) for kind in ('sed', 'fc_clip', 'maft_plus', 'mask_adapter') for x in OF_A_RESNET),
 ]
 
 

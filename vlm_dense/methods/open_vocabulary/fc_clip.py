@@ -120,17 +120,17 @@ class FCCLIP(ProposalSegmentor):
         """Whether a name of each class was among those of the training."""
         return [any(name in self.trained_names for name in names) for names in self.class_names]
 
-    def ensemble(self, trained: Tensor, frozen: Tensor, valid: Tensor) -> Tensor:
+    def ensemble(self, trained: Tensor, frozen: Tensor, valid: Tensor | None = None) -> Tensor:
         """Logarithms of scores (B, N, K + 1): both classifiers' probabilities, and that of nothing.
 
         Args:
             trained: Logits (B, N, K + 1) of the trained embeddings.
             frozen: Logits (B, N, K + 1) of CLIP under the masks.
-            valid: (B, N), whether a mask has a place on CLIP's last map.
+            valid: (B, N), whether CLIP's probability counts for a mask; None: for all.
         """
         power = trained.new_tensor([self.alpha if known else self.beta for known in self.overlaps])
         power = power.expand(*trained.shape[:2], -1)
-        if self.ensemble_on_valid_mask:
+        if valid is not None:
             power = power * valid[..., None]
         inside, outside = (x[..., :-1].log_softmax(dim=-1) for x in (trained, frozen))
         found = ((1 - power) * inside + power * outside).softmax(dim=-1)
@@ -148,12 +148,26 @@ class FCCLIP(ProposalSegmentor):
         self.decode_head.classify = lambda embeddings, scale: self.classify(embeddings, text, scale)
         return self.decode_head(list(features.stages), None)
 
+    def embed_regions(self, dense: Tensor, masks: Tensor) -> Tensor:
+        """Embeddings (B, N, D) of regions of CLIP's last map (B, C, h, w), by logits of masks (B, N, H, W)."""
+        small = F.interpolate(masks, dense.shape[2:], mode='bilinear', align_corners=False)
+        return region_embeddings(self.backbone, dense, small)
+
+    def logits(self, embeddings: Tensor, dense: Tensor, text: Tensor) -> Tensor:
+        """Logits (B, N, K + 1) of embeddings (B, N, D) of regions of CLIP's last map."""
+        return self.classify(embeddings, text, self.text_encoder.logit_scale)
+
+    def out_logits(self, dense: Tensor, masks: Tensor, text: Tensor) -> Tensor:
+        """Logits (B, N, K + 1) of CLIP under masks (B, N, H, W)."""
+        return self.logits(self.embed_regions(dense, masks), dense, text)
+
     def scores(self, features: ImageFeatures, text: Tensor, logits: Tensor, masks: Tensor) -> Tensor:
         """Logarithms of scores (B, N, K + 1) of the last prediction."""
-        small = F.interpolate(masks, features.patch.shape[2:], mode='bilinear', align_corners=False)
-        embeddings = region_embeddings(self.backbone, features.patch, small)
-        frozen = self.classify(embeddings, text, self.text_encoder.logit_scale)
-        return self.ensemble(logits, frozen, (small > 0).flatten(2).any(dim=2))
+        valid = None
+        if self.ensemble_on_valid_mask:
+            small = F.interpolate(masks, features.patch.shape[2:], mode='bilinear', align_corners=False)
+            valid = (small > 0).flatten(2).any(dim=2)
+        return self.ensemble(logits, self.out_logits(features.patch, masks, text), valid)
 
     def last_prediction(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """As in :class:`ProposalSegmentor`."""

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.open_vocabulary.fc_clip import FCCLIP
-from vlm_dense.methods.open_vocabulary.proposals import region_embeddings
 from vlm_dense.methods.open_vocabulary.text import ClassNames
 from vlm_dense.registry import MODELS
 
@@ -98,6 +97,14 @@ class MAFTPlus(FCCLIP):
     ):
         head = dict(num_queries=100) | dict(decode_head or {})
         super().__init__(backbone, text_encoder, head, class_names, **kwargs)
+        self._tune_trunk()
+        self.cdt = MODELS.build(
+            dict(type='vlm_dense.ContentDependentTransfer', embed_dim=self.backbone.embed_dim) | dict(cdt or {})
+        )
+        self.rc_weight = rc_weight
+
+    def _tune_trunk(self) -> None:
+        """Train stem and stages of the tower, and keep a frozen copy."""
         self.teacher = copy.deepcopy(self.backbone)
         self.backbone.frozen = False
         trunk = getattr(self.backbone, 'trunk', None)
@@ -112,16 +119,13 @@ class MAFTPlus(FCCLIP):
             )
         for part in parts:
             part.requires_grad_(True)
-        self.cdt = MODELS.build(
-            dict(type='vlm_dense.ContentDependentTransfer', embed_dim=self.backbone.embed_dim) | dict(cdt or {})
-        )
-        self.rc_weight = rc_weight
 
     def train(self, mode: bool = True) -> MAFTPlus:
         """Switch the mode of everything but the towers."""
         super().train(mode)
         self.backbone.eval()
-        self.teacher.eval()
+        if hasattr(self, 'teacher'):
+            self.teacher.eval()
         return self
 
     # --- the two classifiers ----------------------------------------------------------------------------------
@@ -150,10 +154,9 @@ class MAFTPlus(FCCLIP):
         found = self.text_encoder.logit_scale.exp().clamp(max=100) * found
         return torch.cat([self.of_classes(found[..., :-1]), found[..., -1:]], dim=-1)
 
-    def out_logits(self, dense: Tensor, masks: Tensor, text: Tensor) -> Tensor:
-        """Logits (B, N, K + 1) of CLIP under masks (B, N, h, w), by the rewritten rows."""
-        small = F.interpolate(masks, dense.shape[2:], mode='bilinear', align_corners=False)
-        return self.classify_by(region_embeddings(self.backbone, dense, small), self.rewritten(text, dense))
+    def logits(self, embeddings: Tensor, dense: Tensor, text: Tensor) -> Tensor:
+        """Logits (B, N, K + 1) of embeddings (B, N, D), by the rewritten rows."""
+        return self.classify_by(embeddings, self.rewritten(text, dense))
 
     def scores(self, features: ImageFeatures, text: Tensor, logits: Tensor, masks: Tensor) -> Tensor:
         """Logarithms of scores (B, N, K + 1): CLIP's probabilities, and the decoder's of nothing."""
@@ -189,10 +192,14 @@ class MAFTPlus(FCCLIP):
                 del state_dict[key]
                 continue
             name = name.replace('backbone_t.clip_model.visual.', 'teacher.', 1)
+            if name.startswith('teacher.') and not hasattr(self, 'teacher'):
+                del state_dict[key]
+                continue
             state_dict[prefix + name.replace('cdt.cross_atten.', 'cdt.', 1)] = state_dict.pop(key)
         super()._read_official(state_dict, prefix, *args)
-        for key, value in self.teacher.state_dict(prefix=f'{prefix}teacher.').items():
-            state_dict.setdefault(key, value)
+        if hasattr(self, 'teacher'):
+            for key, value in self.teacher.state_dict(prefix=f'{prefix}teacher.').items():
+                state_dict.setdefault(key, value)
 
 
 def ranking_loss(probabilities: Tensor, masks: Tensor, targets: list, size: tuple[int, int]) -> Tensor:

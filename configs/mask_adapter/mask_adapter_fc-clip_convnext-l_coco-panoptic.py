@@ -1,0 +1,50 @@
+# Mask-Adapter on FC-CLIP of CLIP's ConvNeXt-L, trained on COCO panoptic, with mixed masks.
+#   python tools/train.py configs/mask_adapter/mask_adapter_fc-clip_convnext-l_coco-panoptic.py
+# with --cfg-options load_from=CHECKPOINT: the checkpoint of the warm-up.
+_base_ = [
+    '../_base_/models/mask_adapter_fc-clip_convnext-l.py',
+    '../_base_/datasets/coco_panoptic_lsj-1024.py',
+    '../_base_/schedules/mask_adapter.py',
+    '../_base_/default_runtime.py',
+]
+
+data_preprocessor = dict(
+    _delete_=True,
+    type='mmdet.DetDataPreprocessor',
+    mean=[122.7709383, 116.7460125, 104.09373615],
+    std=[68.5005327, 66.6321579, 70.32316305],
+    bgr_to_rgb=True,
+    pad_size_divisor=32,
+    pad_mask=True,
+    mask_pad_value=0,
+    pad_seg=True,
+    seg_pad_value=255,
+    batch_augments=[
+        dict(
+            type='mmdet.BatchFixedSizePad',
+            size=_base_.image_size,
+            img_pad_value=0,
+            pad_mask=True,
+            mask_pad_value=0,
+            pad_seg=True,
+            seg_pad_value=255,
+        )
+    ],
+)
+model = dict(
+    data_preprocessor=data_preprocessor,
+    decode_head=dict(num_things=_base_.num_things),
+    panoptic=dict(things=_base_.num_things, object_mask_thr=0.0, iou_thr=0.8, top_k=100),
+)
+train_dataloader = dict(batch_size=3)
+test_pipeline = [
+    dict(type='mmdet.LoadImageFromFile'),
+    dict(type='mmdet.Resize', scale=(896, 896), keep_ratio=True),
+    dict(type='mmdet.LoadPanopticAnnotations'),
+    dict(
+        type='mmdet.PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
+]
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
