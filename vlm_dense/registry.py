@@ -125,7 +125,13 @@ METRICS = Registry(
     'metric',
     parent=root.METRICS,
     scope='vlm_dense',
-    locations=[*_DETECTION, 'vlm_dense.classification', 'vlm_dense.engine.components', 'vlm_dense.segmentation'],
+    locations=[
+        *_DETECTION,
+        'vlm_dense.classification',
+        'vlm_dense.engine.components',
+        'vlm_dense.methods',
+        'vlm_dense.segmentation',
+    ],
 )
 HOOKS = Registry(
     'hook',

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from vlm_dense.clip.activation import OPENAI_ENTRIES, decide_gelu
 from vlm_dense.clip.architectures import image_tower_kind, model_config, standard_name
 from vlm_dense.clip.building import Side, build_clip, build_text, build_visual, has_hf_text
+from vlm_dense.clip.eva_release import convert_eva, is_eva_release
 from vlm_dense.clip.fit import check_fit
 from vlm_dense.clip.image_tower import resize_positions
 from vlm_dense.clip.recent_file import read_once
@@ -218,6 +219,8 @@ def _load(model: nn.Module, state_dict: dict[str, Tensor], path: Path, image_siz
         if f'{table}.ids' in state_dict:
             shape = shapes.get('token_embedding.weight', shapes.get('text.token_embedding.weight'))
             state_dict = _whole_token_table(state_dict, table, shape, path)
+    if is_eva_release(state_dict):
+        state_dict = convert_eva(state_dict)
     state_dict = convert_state_dict(model, state_dict)
     if not isinstance(model, CLIP):
         state_dict = convert_to_custom_text_state_dict(state_dict)

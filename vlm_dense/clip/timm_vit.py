@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vlm_dense.clip.architectures import model_config
 from vlm_dense.clip.block_tower import BlockTower, quarters
 from vlm_dense.clip.building import timm_trunk
-from vlm_dense.clip.image_tower import PromptTokens
+from vlm_dense.clip.image_tower import PromptTokens, resize_positions
 from vlm_dense.clip.loading import load_visual
 from vlm_dense.clip.timm_blocks import BoundBlock, TimmBlock, adopt
 from vlm_dense.errors import ConfigError
@@ -44,6 +44,8 @@ class CLIPTimmViT(BlockTower):
         head: Keep the last norm, pool and projection.
         remainder: Treatment of images with sides that are no multiple of the patch: ``'drop'``, as timm does and some
             weights were trained with (SO400M-14 at 384 px), or ``'pad'``, as in :class:`~vlm_dense.clip.vit.CLIPViT`.
+        pos_mode: Resizing of the table of positions: ``'timm'``, bicubic with antialias, or ``'bicubic'`` without
+            (CLIPSelf and F-ViT), for towers with one class token in the table.
         dense_attention: Config of the part that makes the feature ``value`` out of the last blocks, see
             :class:`vlm_dense.contract.DenseAttention`; needs ``head``. Default: MaskCLIP's value path of the last
             attention layer. Where that is the pool (SigLIP, PE-Core), ``value`` is the pool's value path, which is the
@@ -66,6 +68,7 @@ class CLIPTimmViT(BlockTower):
         norm_cfg: dict | None = None,
         head: bool = False,
         remainder: str = 'drop',
+        pos_mode: str = 'timm',
         dense_attention: dict | None = None,
         frozen: bool = False,
         image_prompt: dict | None = None,
@@ -103,9 +106,22 @@ class CLIPTimmViT(BlockTower):
             self._dropped += tuple(f'trunk.blocks.{i}.' for i in range(kept, depth))
             trunk.blocks = trunk.blocks[:kept]
         self._set_options(norm_eval, with_cp, remainder)
+        self.pos_mode = self._checked_positions(pos_mode)
         self._build_pyramid(pyramid, norm_cfg)
         self.dense_attention = self._build_dense(dense_attention, depth)
         self._finish(frozen, image_prompt)
+
+    def _checked_positions(self, pos_mode: str) -> str:
+        if pos_mode not in ('timm', 'bicubic'):
+            raise ConfigError(f"{type(self).__name__}: pos_mode must be 'timm' or 'bicubic', found {pos_mode!r}.")
+        trunk = self.trunk
+        plain = self.num_prefix == 1 and trunk.pos_embed is not None and not trunk.no_embed_class
+        if pos_mode == 'bicubic' and not plain:
+            raise ConfigError(
+                f"{type(self).__name__}: pos_mode='bicubic' is for towers with a table of positions that begins with "
+                "that of one class token, as 'EVA02-B-16'; use 'timm'."
+            )
+        return pos_mode
 
     @classmethod
     def stage_channels(cls, cfg: Mapping[str, Any]) -> list[int]:
@@ -180,7 +196,12 @@ class CLIPTimmViT(BlockTower):
 
     def _with_positions(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Tokens (B, P + h*w, C) of patches (B, h, w, C), prefix in front; and the rotation of the patches, if any."""
-        found = self.trunk._pos_embed(x)  # timm has no public name for it
+        trunk = self.trunk
+        if self.pos_mode == 'bicubic':
+            grid, x = tuple(x.shape[1:3]), torch.cat([trunk.cls_token.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
+            x = trunk.pos_drop(x + resize_positions(trunk.pos_embed[0], grid, 'bicubic').to(x.dtype))
+            return x, None if getattr(trunk, 'rope', None) is None else trunk.rope.get_embed(shape=list(grid))
+        found = trunk._pos_embed(x)  # timm has no public name for it
         return found if isinstance(found, tuple) else (found, None)
 
     def _norm_pre(self, x: Tensor) -> Tensor:
