@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,12 +16,27 @@ from official import Case, integers
 from timm.models import _registry
 from torch import Tensor, nn
 
+from vlm_dense.engine.checkpoints.fit import CheckpointFitHook, read_checkpoint
+
 MEAN, STD = (122.7709383, 116.7460125, 104.09373615), (68.5005327, 66.6321579, 70.32316305)
 
 
 def first_names(names: list[str]) -> list[str]:
     """The first synonym of each class."""
     return [name.split(', ')[0] for name in names]
+
+
+def load_release(model: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
+    """Load weights of the release's layout out of a file, as ``tools/test.py`` does: detectron2's, with pickled arrays.
+
+    Raises:
+        CheckpointError: a weight of the model is missing, or one of the file is unknown to it.
+    """
+    arrays = {key: value.numpy() for key, value in weights.items()}
+    with open(folder / 'model_final.pkl', 'wb') as file:
+        pickle.dump(dict(model=arrays, __author__='third party', matching_heuristics=False), file)
+    checkpoint = read_checkpoint(str(folder / 'model_final.pkl'))
+    CheckpointFitHook().after_load_checkpoint(SimpleNamespace(model=model), checkpoint)
 
 
 def images_of(entry: dict) -> Tensor:

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import torch
 from official import Case
+from open_case import load_release
 from proposals_case import (
     build,
     check_gradients,
@@ -67,7 +68,7 @@ def check_predictions(case: Case, logits: list, masks: list, seen: dict) -> None
             case.check(f'mid/attn_mask{i}', torch.from_numpy(np.packbits(barred.numpy(), axis=-1)))
 
 
-def test_every_official_number_is_reproduced(fc_clip_case, monkeypatch):
+def test_every_official_number_is_reproduced(fc_clip_case, monkeypatch, tmp_path):
     case = Case(fc_clip_case)
     config = case.config
     own = config['options']
@@ -80,7 +81,7 @@ def test_every_official_number_is_reproduced(fc_clip_case, monkeypatch):
         ensemble_on_valid_mask=own['ensemble_on_valid_mask'],
         masks_first=own['postprocess_before'],
     ).eval()
-    model.load_state_dict(official_weights(model, config))
+    load_release(model, official_weights(model, config), tmp_path)
     batch, sizes = padded_images(config)
     side = model.text_side
     case.check('text_embeddings', side.classifier_weights())

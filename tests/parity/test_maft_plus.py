@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from official import Case
+from open_case import load_release
 from proposals_case import (
     build,
     check_gradients,
@@ -23,7 +24,7 @@ from vlm_dense.methods.open_vocabulary.maft_plus import representation_loss
 from vlm_dense.methods.open_vocabulary.proposals import region_embeddings
 
 
-def test_every_official_number_is_reproduced(maft_plus_case, monkeypatch):
+def test_every_official_number_is_reproduced(maft_plus_case, monkeypatch, tmp_path):
     case = Case(maft_plus_case)
     config = case.config
     own = config['options']
@@ -35,7 +36,7 @@ def test_every_official_number_is_reproduced(maft_plus_case, monkeypatch):
         rc_weight=own['rc_weight'],
         masks_first=own['panoptic'],
     ).eval()
-    model.load_state_dict(official_weights(model, config))
+    load_release(model, official_weights(model, config), tmp_path)
     batch, sizes = padded_images(config)
     case.check('text_embeddings', model.text_side.classifier_weights())
     with torch.no_grad():

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from dense_case import arch_of
 from official import Case, array, fill
-from open_case import check_gradients, images_of, labels_of, probabilities, samples_of
+from open_case import check_gradients, images_of, labels_of, load_release, probabilities, samples_of
 from torch import Tensor, nn
 
 from vlm_dense.registry import MODELS
@@ -193,11 +193,11 @@ def check_training(case: Case, model: nn.Module) -> None:
     }
 
 
-def test_every_official_number_is_reproduced(san_case):
+def test_every_official_number_is_reproduced(san_case, tmp_path):
     case = Case(san_case)
     config = case.config
     model = build(config).eval()
-    model.load_state_dict(official_weights(model, config))
+    load_release(model, official_weights(model, config), tmp_path)
     void = torch.nn.functional.normalize(model.void_embedding.weight, dim=-1)
     case.check('text_embeddings', torch.cat([model.text_side.classifier_weights(), void]))
     image = images_of(config['image'])

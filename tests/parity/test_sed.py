@@ -7,7 +7,16 @@ import copy
 import torch
 from dense_case import arch_of
 from official import Case, fill
-from open_case import check_gradients, cut_convnext, every, images_of, labels_of, probabilities, samples_of
+from open_case import (
+    check_gradients,
+    cut_convnext,
+    every,
+    images_of,
+    labels_of,
+    load_release,
+    probabilities,
+    samples_of,
+)
 
 from vlm_dense.registry import MODELS
 
@@ -94,13 +103,13 @@ def _check_maps(case: Case, features, cost, seen: dict) -> None:
         case.check(f'mid/up{j}', every(seen[f'up{j}'], 8, 2 * step))
 
 
-def test_every_official_number_is_reproduced(sed_case, monkeypatch):
+def test_every_official_number_is_reproduced(sed_case, monkeypatch, tmp_path):
     case = Case(sed_case)
     config = case.config
     trunk = cut_convnext(config['vision']['depths'], config['vision']['dims'], monkeypatch)
     guided = config['options'].get('text_guidance_dim', 0) > 0
     model = build(config, trunk, config['test_classes'], text_guidance=guided).eval()
-    model.load_state_dict(official_weights(model))
+    load_release(model, official_weights(model), tmp_path)
     image, sub, size = images_of(config['image']), config['sub'], config['ori_shape']
     case.check('text_embeddings', model.text_side.class_embeddings())
     seen = watch(model)

@@ -1,4 +1,4 @@
-"""The safe reading of weight files: tensors out of safetensors, ``torch.save`` files and TorchScript archives."""
+"""The safe reading of weight files: safetensors, ``torch.save`` files, TorchScript archives, npz, pickled arrays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ _FOREIGN = {
     b'version https://git-lfs': 'a Git LFS pointer (the file itself was not fetched)',
     b'\x89PNG': 'a PNG image',
     b'\xff\xd8\xff': 'a JPEG image',
-    b'\x80': 'a bare Python pickle, which may hold code (it was not run)',
     b'PK': 'a zip archive that torch did not write',
 }
 
@@ -33,9 +32,10 @@ _FOREIGN = {
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     """Read the tensors of a weight file without running any Python code in it.
 
-    Reads safetensors, ``torch.save`` files, TorchScript archives and numpy's
-    npz, whatever their suffix. A ``'state_dict'`` inside a training checkpoint is taken out of
-    it, and a ``'module.'`` in front of all keys is taken off.
+    Reads safetensors, ``torch.save`` files, TorchScript archives, numpy's npz
+    and pickled arrays, whatever their suffix. A ``'state_dict'`` inside a
+    training checkpoint is taken out of it, and a ``'module.'`` in front of all
+    keys is taken off.
 
     Args:
         path: The file.
@@ -130,11 +130,77 @@ def read_content(path: Path, kind: str, allowed: Sequence = (), map_location='cp
         content = load_file(path)
     elif kind == 'TorchScript':
         content = read_torchscript(path)
+    elif kind == 'pickle':
+        content = read_pickled_arrays(path)
     else:
         with allowed_in_pickles(allowed):
             content = torch.load(path, map_location=map_location, weights_only=True)
     check_tensors(content, path)
     return content
+
+
+def read_pickled_arrays(path: str | os.PathLike) -> object:
+    """Read a pickle of numpy arrays, as detectron2 publishes weights; arrays of numbers become tensors.
+
+    Nothing but numbers, strings, containers and arrays can be built, so that no code in the file can run.
+
+    Raises:
+        pickle.UnpicklingError: it asks for anything else.
+    """
+    with open(path, 'rb') as file:
+        return _as_tensors(_ArraysOnly(file, encoding='latin1').load())  # as Python 2 wrote some of them
+
+
+def _as_tensors(node: object) -> object:
+    if isinstance(node, Mapping):
+        return {key: _as_tensors(value) for key, value in node.items()}
+    if isinstance(node, (np.ndarray, np.generic)) and node.dtype.kind in 'biufc':
+        return torch.from_numpy(np.array(node, dtype=node.dtype.newbyteorder('=')))
+    return node
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> object:
+        found = _OF_ARRAYS.get((module.replace('numpy._core', 'numpy.core'), name))
+        if found is None:
+            raise pickle.UnpicklingError(f'GLOBAL {module}.{name} was not an allowed global')
+        return found
+
+
+def _empty_array(kind: object, shape: tuple, _: object) -> np.ndarray:
+    """What numpy's pickles begin an array with; its numbers follow and are compared with its shape."""
+    if kind is not _ARRAY or shape != (0,):
+        raise pickle.UnpicklingError(f'an array that begins with the shape {shape}')
+    return np.empty(0, np.int8)
+
+
+def _number(dtype: np.dtype, data: bytes) -> np.generic:
+    if dtype.hasobject:
+        raise pickle.UnpicklingError('a number that is an object')
+    return np.frombuffer(data if isinstance(data, bytes) else data.encode('latin1'), dtype)[0]
+
+
+def _from_buffer(data: bytes, dtype: np.dtype, shape: tuple, order: str, *_: object) -> np.ndarray:
+    return np.frombuffer(data, dtype).reshape(shape, order=order)
+
+
+def _bytes(text: str, encoding: str) -> bytes:
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f'bytes as {encoding}')
+    return text.encode('latin1')
+
+
+_ARRAY = object()
+_OF_ARRAYS = {
+    ('numpy.core.multiarray', '_reconstruct'): _empty_array,
+    ('numpy.core.multiarray', 'scalar'): _number,
+    ('numpy.core.numeric', '_frombuffer'): _from_buffer,
+    ('numpy', 'ndarray'): _ARRAY,
+    ('numpy', 'dtype'): np.dtype,
+    ('_codecs', 'encode'): _bytes,
+    ('__builtin__', 'bytes'): lambda: b'',  # no bytes, in the protocol of Python 2
+    ('collections', 'OrderedDict'): dict,
+}
 
 
 def is_stored_whole(tensor: Tensor) -> bool:
@@ -201,7 +267,7 @@ def allowed_in_pickles(objects: Sequence) -> Iterator[None]:
 
 
 def file_kind(path: Path) -> str:
-    """'safetensors', 'TorchScript', 'torch.save' or 'npz', from the content."""
+    """'safetensors', 'TorchScript', 'torch.save', 'npz' or 'pickle', from the content."""
     try:
         with path.open('rb') as file:
             head = file.read(64)
@@ -211,6 +277,8 @@ def file_kind(path: Path) -> str:
         return 'safetensors'
     if head.startswith(_LEGACY_TORCH):
         return 'torch.save'
+    if head.startswith(b'\x80'):
+        return 'pickle'
     if head.startswith(b'PK'):
         try:
             with zipfile.ZipFile(path) as archive:
@@ -225,8 +293,8 @@ def file_kind(path: Path) -> str:
     if not head:
         found = 'an empty file'
     raise CheckpointError(
-        f'{path}: expected weights (safetensors, a torch.save file, a TorchScript archive or an npz of numpy), found '
-        f'{found or f"something that starts with {head[:12]!r}"}.'
+        f'{path}: expected weights (safetensors, a torch.save file, a TorchScript archive, an npz of numpy or pickled '
+        f'arrays), found {found or f"something that starts with {head[:12]!r}"}.'
     )
 
 
