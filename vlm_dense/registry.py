@@ -153,6 +153,7 @@ PARAM_SCHEDULERS = Registry(
     scope='vlm_dense',
     locations=['vlm_dense.engine.components', 'vlm_dense.methods'],
 )
+TASK_UTILS = Registry('task util', parent=root.TASK_UTILS, scope='vlm_dense', locations=_DETECTION)
 OTHERS = [
     Registry(parent.name, parent=parent, scope='vlm_dense')
     for parent in (
@@ -161,7 +162,6 @@ OTHERS = [
         root.OPTIM_WRAPPER_CONSTRUCTORS,
         root.WEIGHT_INITIALIZERS,
         root.EVALUATOR,
-        root.TASK_UTILS,
         root.VISUALIZERS,
         root.VISBACKENDS,
         root.LOG_PROCESSORS,

@@ -201,6 +201,7 @@ class BlockTower(ImageTower):
         classify: Classify | None = None,
         regions: Tensor | None = None,
         propose: Propose | None = None,
+        value_stage: bool = False,
     ) -> ImageFeatures:
         """As :meth:`ImageTower.encode`.
 
@@ -209,8 +210,11 @@ class BlockTower(ImageTower):
                 ``dense_attention`` that refines its features by a first labelling of them.
             regions: (B, H, W) labels of regions, int64, for a ``dense_attention`` that keeps them apart.
             propose: The task's proposals of masks, for a ``dense_attention`` that embeds them.
+            value_stage: The stage map of the last block are the tokens of the feature ``value``, which must be asked
+                for too (F-ViT). Of a tower with a pool by attention, which has no other ``value``, it is as ever.
         """
-        return super().encode(images, features, prompts, classify=classify, regions=regions, propose=propose)
+        own = dict(classify=classify, regions=regions, propose=propose, value_stage=value_stage)
+        return super().encode(images, features, prompts, **own)
 
     def _encode(
         self,
@@ -220,6 +224,7 @@ class BlockTower(ImageTower):
         classify: Classify | None = None,
         regions: Tensor | None = None,
         propose: Propose | None = None,
+        value_stage: bool = False,
     ) -> ImageFeatures:
         if 'regions' in features:
             raise ConfigError(
@@ -272,6 +277,15 @@ class BlockTower(ImageTower):
         wanted = depth  # the last block with an output that is asked for
         if features == {'stages'} or dense is not None and features <= {'stages', 'value'}:
             wanted = max(self.out_indices) if 'stages' in features else -1
+        value_stage = value_stage and dense is not None
+        if value_stage:
+            if depth - 1 not in self.out_indices:
+                raise ConfigError(
+                    f'{type(self).__name__}: value_stage replaces the map of the last block, which is not among '
+                    f'out_indices={self.out_indices}. Add {depth - 1} to out_indices.'
+                )
+            if features <= {'stages', 'value'}:  # the last block itself is not needed
+                wanted = max((i for i in self.out_indices if i < depth - 1), default=-1)
         plain = options
         for i in range(depth):
             if i > wanted and (dense is None or out.value is not None):
@@ -280,7 +294,15 @@ class BlockTower(ImageTower):
                 x = prompts.before_block(i, x)
                 options = self._for_prompts(plain, prompts, x)
             if dense is not None and i == depth - dense.num_blocks:
-                out.value, out.key = self._dense_features(last, x, prompts, options, plain)
+                out.value, out.key, tokens = self._dense_features(last, x, prompts, options, plain)
+                if value_stage:
+                    if tokens is None or tokens.shape[2:] != grid:
+                        raise ConfigError(
+                            f'{type(self).__name__}: value_stage takes the tokens of {type(dense).__name__} for a '
+                            'stage map, but it makes features of its own or on another grid than that of the patches. '
+                            'Leave dense_attention out, or use one that keeps the patches.'
+                        )
+                    stages[depth - 1] = tokens
                 if i > wanted:
                     break
             if dense is not None and i in dense.attention_maps:
@@ -292,7 +314,7 @@ class BlockTower(ImageTower):
             if dense is not None and i in dense.hidden_states:
                 last.hidden_states[i] = x
             if i in self.out_indices:
-                stages[i] = as_map(x)
+                stages.setdefault(i, as_map(x))
         if 'stages' in features:
             out.stages = self._stages([stages[i] for i in self.out_indices], early)
         if 'patch' in features:
@@ -332,7 +354,8 @@ class BlockTower(ImageTower):
         prompts: PromptTokens | None,
         options: dict[str, Any],
         plain: dict[str, Any],
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The map ``value`` (B, D, h, w), keys, and the map (B, C, h, w) that it was projected from, if any."""
         count, names = self.dense_attention.num_blocks, f'{type(self).__name__}: {type(self.dense_attention).__name__}'
         if prompts is not None and count > 1 and not self.dense_attention.takes_prompts:
             raise ConfigError(
@@ -358,7 +381,8 @@ class BlockTower(ImageTower):
         last.first = len(self.blocks) - count
         found = self.dense_attention(last)
         value = self.project(found.tokens) if found.features is None else found.features
-        return value.transpose(1, 2).unflatten(2, found.grid), found.key
+        tokens = None if found.tokens is None else found.tokens.transpose(1, 2).unflatten(2, found.grid)
+        return value.transpose(1, 2).unflatten(2, found.grid), found.key, tokens
 
 
 def quarters(depth: int) -> tuple[int, ...]:

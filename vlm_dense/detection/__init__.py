@@ -1,4 +1,4 @@
-"""Detection beyond the methods: COCO data sets and their metric. Importing this module registers them."""
+"""Detection beyond the methods: COCO data sets, regions classified by text. Importing this module registers them."""
 
 from vlm_dense.libraries import quietly
 
@@ -7,5 +7,19 @@ with quietly():
     import mmdet.evaluation  # noqa: F401
 
 from vlm_dense.detection.coco import CocoDataset, CocoFileDataset, CocoMetric  # noqa: E402
+from vlm_dense.detection.open_vocabulary import OpenVocabularyTwoStage  # noqa: E402
+from vlm_dense.detection.regions import AttentionPoolScorer, CornerRoIExtractor, DenseMapScorer, fuse  # noqa: E402
+from vlm_dense.detection.text_head import TextBBoxHead, TextRoIHead  # noqa: E402
 
-__all__ = ['CocoDataset', 'CocoFileDataset', 'CocoMetric']
+__all__ = [
+    'AttentionPoolScorer',
+    'CocoDataset',
+    'CocoFileDataset',
+    'CocoMetric',
+    'CornerRoIExtractor',
+    'DenseMapScorer',
+    'OpenVocabularyTwoStage',
+    'TextBBoxHead',
+    'TextRoIHead',
+    'fuse',
+]

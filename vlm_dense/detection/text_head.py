@@ -1,0 +1,346 @@
+"""Heads of two-stage detectors that classify regions by text: the box head, its losses and coder, and the RoI head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
+from mmdet.models.losses import accuracy
+from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
+from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
+from mmdet.models.utils import empty_instances
+from mmdet.structures.bbox import bbox2roi, get_box_tensor
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from vlm_dense.clip.image_tower import ImageFeatures, ImageTower
+from vlm_dense.contract.text_side import TextSide
+from vlm_dense.detection.regions import BACKGROUNDS, fuse
+from vlm_dense.errors import ConfigError, unknown_name
+from vlm_dense.registry import MODELS, TASK_UTILS
+
+EMBEDDINGS = ('linear', 'relu')
+
+
+class NormedLinear(nn.Linear):
+    """A linear layer with a norm behind it, ``bn``."""
+
+    def __init__(self, in_features: int, out_features: int, norm_cfg: dict):
+        super().__init__(in_features, out_features)
+        self.bn = build_norm_layer(dict(norm_cfg, type='BN1d'), out_features)[1]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, out_features)."""
+        return self.bn(super().forward(input))
+
+
+@MODELS.register_module()
+class TextBBoxHead(ConvFCBBoxHead):
+    """mmdet's ``ConvFCBBoxHead`` with an embedding in CLIP's joint space instead of class logits.
+
+    Its first output are embeddings (N, D), which :class:`TextRoIHead` compares with those of class names, so no weight
+    belongs to a class. Boxes are class-agnostic.
+
+    Args:
+        embed_dim: D; the detector fills it in.
+        embedding: ``'linear'``, a last layer without bias (F-VLM), or ``'relu'``, the output of the last class layer
+            behind its ReLU, which must have D channels (F-ViT).
+        temperature: Initial value of the learned temperature.
+        logit_scale: Fixed factor of the cosines.
+        divide: Divide the cosines by the learned temperature (F-VLM), or multiply them by it (F-ViT).
+        conv_bias: The convolutions have a bias in front of their norm.
+        fc_norm_cfg: BatchNorm behind the shared linear layers.
+        *args, **kwargs: As in mmdet; ``loss_cls`` is :class:`RegionCrossEntropy` by default.
+
+    Raises:
+        ConfigError: an unknown ``embedding``, or ``'relu'`` with another width than D.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        *args: Any,
+        embedding: str = 'linear',
+        temperature: float = 1.0,
+        logit_scale: float = 100.0,
+        divide: bool = True,
+        conv_bias: bool = False,
+        fc_norm_cfg: dict | None = None,
+        loss_cls: dict | None = None,
+        **kwargs: Any,
+    ):
+        if embedding not in EMBEDDINGS:
+            raise ConfigError(unknown_name(str(embedding), 'kinds of embedding of TextBBoxHead', EMBEDDINGS))
+        self.conv_bias, self.fc_norm_cfg = conv_bias, fc_norm_cfg
+        loss_cls = loss_cls or dict(type='vlm_dense.RegionCrossEntropy')
+        super().__init__(*args, reg_class_agnostic=True, loss_cls=loss_cls, **kwargs)
+        self.embedding, self.logit_scale, self.divide = embedding, logit_scale, divide
+        if embedding == 'linear':
+            self.fc_cls = nn.Linear(self.cls_last_dim, embed_dim, bias=False)
+        elif self.cls_last_dim != embed_dim or not self.num_cls_fcs + self.num_shared_fcs:
+            raise ConfigError(
+                f"TextBBoxHead: with embedding='relu' the last linear layer in front of the classes must have the "
+                f'{embed_dim} channels of the joint space, found {self.cls_last_dim}. Set fc_out_channels={embed_dim}, '
+                "or embedding='linear'."
+            )
+        else:
+            self.fc_cls = nn.Identity()
+            self.init_cfg = [cfg for cfg in self.init_cfg if cfg.get('override', {}) != dict(name='fc_cls')]
+        self.temperature = nn.Parameter(torch.full((1,), float(temperature)))
+        self.register_buffer('trained', torch.ones(self.num_classes + 1, dtype=torch.bool), persistent=False)
+
+    def _add_conv_fc_branch(self, num_branch_convs, num_branch_fcs, in_channels, is_shared=False) -> tuple:
+        convs, fcs, width = super()._add_conv_fc_branch(num_branch_convs, num_branch_fcs, in_channels, is_shared)
+        if self.conv_bias:
+            for module in convs:
+                module.conv.bias = nn.Parameter(torch.zeros(module.out_channels))
+        if self.fc_norm_cfg and is_shared:
+            fcs = nn.ModuleList(NormedLinear(fc.in_features, fc.out_features, self.fc_norm_cfg) for fc in fcs)
+        return convs, fcs, width
+
+    def set_classes(self, trained: Sequence[bool]) -> None:
+        """Take other classes.
+
+        Args:
+            trained: Whether each class has boxes in training; the loss does without the others.
+        """
+        self.num_classes = len(trained)
+        self.trained = torch.tensor([*trained, True], device=self.temperature.device)
+
+    def logits(self, cosines: Tensor) -> Tensor:
+        """Logits of cosines, of any shape."""
+        factor = self.temperature.float()
+        return cosines * self.logit_scale / factor if self.divide else cosines * self.logit_scale * factor
+
+    def loss(self, cls_score: Tensor, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """As in mmdet, of logits (N, R); rows that are not trained are left out of the softmax."""
+        own = torch.cat([cls_score[:, : self.num_classes], cls_score[:, -1:]], dim=1)
+        return super().loss(own.masked_fill(~self.trained, -torch.inf), *args, **kwargs)
+
+
+@MODELS.register_module()
+class RegionCrossEntropy(nn.Module):
+    """Cross-entropy of regions, averaged over all of them, whatever they weigh.
+
+    Args:
+        background_weight: Of regions that are background.
+        loss_weight: Of the whole.
+    """
+
+    custom_cls_channels = True
+    custom_activation = True
+    custom_accuracy = True
+
+    def __init__(self, background_weight: float = 1.0, loss_weight: float = 1.0):
+        super().__init__()
+        self.background_weight, self.loss_weight = background_weight, loss_weight
+
+    def forward(
+        self,
+        cls_score: Tensor,
+        label: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:
+        """The loss of logits (N, K + 1) and labels (N,), of which K is the background."""
+        own = F.cross_entropy(cls_score.float(), label, reduction='none')
+        own = torch.where(label == cls_score.shape[1] - 1, self.background_weight * own, own)
+        own = own if weight is None else own * weight
+        if reduction_override == 'none':
+            return self.loss_weight * own
+        return self.loss_weight * own.sum() / (len(own) if avg_factor is None else avg_factor)
+
+    def get_cls_channels(self, num_classes: int) -> int:
+        """As mmdet asks it."""
+        return num_classes + 1
+
+    def get_activation(self, cls_score: Tensor) -> Tensor:
+        """The same: what is predicted from are probabilities already."""
+        return cls_score
+
+    def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """As mmdet logs it."""
+        return dict(acc=accuracy(cls_score, labels))
+
+
+@MODELS.register_module()
+class MeanSmoothL1Loss(nn.Module):
+    """Smooth L1, averaged over all entries of the boxes that it gets; mmdet averages over all regions of the batch.
+
+    Args:
+        beta: Where the parabola ends.
+        loss_weight: Of the whole.
+    """
+
+    def __init__(self, beta: float = 1.0, loss_weight: float = 1.0):
+        super().__init__()
+        self.beta, self.loss_weight = beta, loss_weight
+
+    def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None, **_: Any) -> Tensor:
+        """The loss of boxes (n, 4); those with weight 0 count as 0."""
+        loss = F.smooth_l1_loss(pred, target, beta=self.beta, reduction='none')
+        return self.loss_weight * (loss if weight is None else loss * weight).mean()
+
+
+@TASK_UTILS.register_module()
+class InclusiveBoxCoder(DeltaXYWHBBoxCoder):
+    """mmdet's ``DeltaXYWHBBoxCoder`` for boxes with a last pixel inside: a width is x2 - x1 + 1.
+
+    Decoding is the inverse of encoding, unlike that of mmdet's ``LegacyDeltaXYWHBBoxCoder``, and clips to the last
+    pixel, W - 1.
+    """
+
+    _further = (0.0, 0.0, 1.0, 1.0)
+
+    def encode(self, bboxes, gt_bboxes) -> Tensor:
+        """Deltas (N, 4)."""
+        boxes, targets = get_box_tensor(bboxes), get_box_tensor(gt_bboxes)
+        further = boxes.new_tensor(self._further)
+        return super().encode(boxes + further, targets + further)
+
+    def decode(self, bboxes, pred_bboxes: Tensor, max_shape=None, wh_ratio_clip: float = 16 / 1000) -> Tensor:
+        """Boxes (N, 4)."""
+        boxes = get_box_tensor(bboxes)
+        further = boxes.new_tensor(self._further)
+        found = get_box_tensor(super().decode(boxes + further, pred_bboxes, None, wh_ratio_clip)) - further
+        if max_shape is None or not self.clip_border:
+            return found
+        height, width = max_shape[:2]
+        return found.clamp(min=0).minimum(found.new_tensor([width, height, width, height]) - 1)
+
+
+@dataclass
+class RegionInputs:
+    """What a detector gives to its RoI head beside the maps of the neck.
+
+    Attributes:
+        side: Compares embeddings with texts.
+        tower: CLIP's image tower.
+        features: Of the batch.
+        text: Class embeddings of the rows, as the prompt gives them; the background is last, unless it is a vector.
+        novel: (R,) bool, see :func:`~vlm_dense.detection.regions.fuse`.
+        background: Vector (D,) of the background, if no phrase stands for it.
+    """
+
+    side: TextSide
+    tower: ImageTower
+    features: ImageFeatures
+    text: Tensor
+    novel: Tensor
+    background: Tensor | None = None
+
+    def cosines(self, embeddings: Tensor, images: Tensor) -> Tensor:
+        """Cosines (N, R) of embeddings (N, D) and the rows of text; ``images`` (N,) are the indices of their images."""
+        if self.side.text_prompt.image_conditioned:
+            owned = [(images == index).nonzero()[:, 0] for index in range(len(self.text))]
+            parts = [self._of_image(embeddings[own], text[None]) for own, text in zip(owned, self.text, strict=True)]
+            found = torch.cat(parts)[torch.cat(owned).argsort()]
+        else:
+            found = self._of_image(embeddings, self.text)
+        if self.background is None:
+            return found
+        nothing = F.normalize(embeddings.float(), dim=-1) @ F.normalize(self.background.float(), dim=0)
+        return torch.cat([found, nothing[:, None]], dim=1)
+
+    def _of_image(self, embeddings: Tensor, text: Tensor) -> Tensor:
+        scores = self.side.scores(embeddings.T[None, :, :, None], text)
+        return self.side.combine(scores)[0, :, :, 0].T
+
+
+@MODELS.register_module()
+class TextRoIHead(StandardRoIHead):
+    """mmdet's ``StandardRoIHead`` for regions that are classified by text, and a second time by CLIP.
+
+    The detector sets :attr:`regions` before each call.
+
+    Args:
+        scorer: Config of the :class:`~vlm_dense.detection.regions.RegionScorer`; ``None``: the detector's
+            classification alone.
+        alpha, beta, background, renormalise: See :func:`~vlm_dense.detection.regions.fuse`.
+        clip_scale: Factor of the cosines of CLIP's embeddings.
+        **kwargs: As in mmdet, with :class:`TextBBoxHead` as ``bbox_head``.
+
+    Raises:
+        ConfigError: a weight that is not between 0 and 1, or an unknown ``background``.
+    """
+
+    regions: RegionInputs | None = None
+
+    def __init__(
+        self,
+        scorer: dict | None = None,
+        alpha: float = 0.35,
+        beta: float = 0.65,
+        background: str = 'detector',
+        renormalise: bool = False,
+        clip_scale: float = 100.0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        for name, value in (('alpha', alpha), ('beta', beta)):
+            if not 0 <= value <= 1:
+                raise ConfigError(f'TextRoIHead: {name} must be from 0 to 1, found {value}.')
+        if background not in BACKGROUNDS:
+            raise ConfigError(unknown_name(str(background), 'rules for the background of TextRoIHead', BACKGROUNDS))
+        self.scorer = None if scorer is None else MODELS.build(scorer)
+        self.fusion = dict(alpha=alpha, beta=beta, background=background, renormalise=renormalise)
+        self.clip_scale = clip_scale
+
+    def _bbox_forward(self, x: tuple[Tensor, ...], rois: Tensor) -> dict[str, Tensor]:
+        """As in mmdet; ``cls_score`` are logits (N, R), ``embeddings`` (N, D) what they come from."""
+        found = super()._bbox_forward(x, rois)
+        found['embeddings'] = found['cls_score']
+        found['cls_score'] = self.bbox_head.logits(self.regions.cosines(found['embeddings'], rois[:, 0]))
+        return found
+
+    def clip_logits(self, rois: Tensor) -> Tensor:
+        """Logits (N, R) of regions by CLIP's own embeddings of them."""
+        given = self.regions
+        embeddings = self.scorer(given.tower, given.features, rois)
+        return self.clip_scale * given.cosines(embeddings, rois[:, 0])
+
+    def scores(self, logits: Tensor, rois: Tensor) -> Tensor:
+        """Scores (N, R) of regions with the logits (N, R) of the detector."""
+        if self.scorer is None:
+            return logits.softmax(dim=-1)
+        return fuse(logits, self.clip_logits(rois), self.regions.novel, **self.fusion)
+
+    def predict_bbox(
+        self,
+        x: tuple[Tensor, ...],
+        batch_img_metas: list[dict],
+        rpn_results_list: list[InstanceData],
+        rcnn_test_cfg: dict,
+        rescale: bool = False,
+    ) -> list[InstanceData]:
+        """As in mmdet."""
+        proposals = [result.bboxes for result in rpn_results_list]
+        rois, counts = bbox2roi(proposals), [len(boxes) for boxes in proposals]
+        head = self.bbox_head
+        if not len(rois):
+            return empty_instances(
+                batch_img_metas,
+                rois.device,
+                task_type='bbox',
+                box_type=head.predict_box_type,
+                num_classes=head.num_classes,
+                score_per_cls=rcnn_test_cfg is None,
+            )
+        found = self._bbox_forward(x, rois)
+        results = head.predict_by_feat(
+            rois.split(counts),
+            self.scores(found['cls_score'], rois).split(counts),
+            found['bbox_pred'].split(counts),
+            batch_img_metas,
+            rcnn_test_cfg=rcnn_test_cfg,
+            rescale=rescale,
+        )
+        if rcnn_test_cfg is None:
+            return results
+        return [result[result.labels < head.num_classes] for result in results]  # padding is no class

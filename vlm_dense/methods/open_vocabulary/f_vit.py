@@ -1,0 +1,181 @@
+"""F-ViT: a detector on a frozen CLIP ViT, with each box classified a second time on CLIP's dense map.
+
+"CLIPSelf: Vision Transformer Distills Itself for Open-Vocabulary Dense Prediction", ICLR 2024, section 4.
+
+CLIP's ViT is frozen; maps of four blocks, rescaled by transposed convolutions, feed a detector that ends in CLIP's
+joint space. At test time a box is also classified by RoIAlign on CLIP's dense map, with a last block that runs without
+attention. So the detector measures what a CLIP's dense map is worth: CLIPSelf, DeCLIP and others exchange the frozen
+weights only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from vlm_dense.clip.block_tower import BlockTower
+from vlm_dense.clip.image_tower import ImageFeatures
+from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.contract.sentences import SentencePrompt
+from vlm_dense.detection.open_vocabulary import OpenVocabularyTwoStage
+from vlm_dense.errors import ConfigError
+from vlm_dense.registry import MODELS
+from vlm_dense.vocabulary.templates import read_templates
+
+PAPER = dict(
+    name='F-ViT',
+    title='CLIPSelf: Vision Transformer Distills Itself for Open-Vocabulary Dense Prediction',
+    venue='ICLR 2024',
+    link='https://arxiv.org/abs/2310.01403',
+    code='https://github.com/wusize/CLIPSelf',
+    licence='NTU S-Lab 1.0',
+    idea="Heads of a detector on CLIP's frozen ViT; boxes are classified by them and on CLIP's dense map.",
+    trains='pyramid, FPN, RPN, box and mask heads',
+    published='OV-COCO novel AP50, ViT-B/16 / L/14: EVA-CLIP 17.5 / 24.7, CLIPSelf 37.6 / 44.3; OV-LVIS mask APr 25.3 '
+    '/ 34.9 (CLIPSelf)',
+    contract='any T; maps of four blocks, the dense path of a ViT under boxes',
+    notes="""
+Any ViT of the package takes the place of the released EVA-02 towers, and any `dense_attention` that of the value path.
+""",
+)
+
+
+@MODELS.register_module()
+class FViTPrompt(SentencePrompt):
+    """ViLD's sentences with the right article; of each class the mean of their unit embeddings, normalised.
+
+    Names are in lower case, with spaces for ``_``, ``or`` for ``/`` and without dots at their end. The article is that
+    of the name as it is given. Sentences that begin with ``a`` or ``the`` get ``This is`` in front.
+
+    Args:
+        class_names, text_tower, init_cfg, truncate: See :class:`~vlm_dense.contract.sentences.SentencePrompt`.
+        templates: Sentences with ``{}`` for the name and ``{article}`` for its article, or the name of a list.
+
+    Raises:
+        ConfigError: no such list, or a sentence without ``{}`` or with other braces.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        text_tower: TextTower,
+        templates: str | Sequence[str] = 'vild',
+        truncate: bool = False,
+        init_cfg: dict | None = None,
+    ):
+        templates = read_templates(templates) if isinstance(templates, str) else tuple(templates)
+        wrong = [t for t in templates if t.count('{}') != 1 or '{' in t.replace('{}', '').replace('{article}', '')]
+        if wrong or not templates:
+            raise ConfigError(
+                f'FViTPrompt: templates need one {{}} each for the class name, and may have {{article}}; found '
+                f'{wrong or templates!r}.'
+            )
+        sentences = [[self.sentence(t, name) for t in templates] for name in class_names]
+        super().__init__(class_names, text_tower, sentences, truncate, init_cfg)
+
+    @staticmethod
+    def sentence(template: str, name: str) -> str:
+        """The sentence of a class."""
+        article = 'an' if name[:1] in tuple('aeiou') else 'a'
+        shown = name.replace('_', ' ').replace('/', ' or ').lower().rstrip('.')
+        text = template.replace('{article}', article).replace('{}', shown)
+        return f'This is {text}' if text.startswith(('a', 'the')) else text
+
+    def forward(
+        self, text_tower: TextTower, image_features: Tensor | None = None, classes: Tensor | None = None
+    ) -> Tensor:
+        """Class embeddings (K, D) of unit length."""
+        embeddings = F.normalize(self.mean_by_class(self.unit_sentences(text_tower)), dim=-1)
+        return embeddings if classes is None else embeddings[classes]
+
+
+@MODELS.register_module()
+class FViTPyramid(BaseModule):
+    """Maps of strides s/4, s/2, s and 2s of four maps of a ViT with patches of side s.
+
+    Args:
+        width: Channels of all maps; the detector fills them in.
+        norm_cfg: Of the first map.
+        init_cfg: As in mmengine.
+    """
+
+    def __init__(self, width: int, norm_cfg: dict | None = None, init_cfg: dict | None = None):
+        super().__init__(init_cfg)
+
+        def up() -> nn.Module:
+            return nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
+
+        norm = build_norm_layer(norm_cfg or dict(type='BN'), width)[1]
+        self.interpolate1 = nn.Sequential(up(), norm, nn.GELU(), up())
+        self.interpolate2 = nn.Sequential(up())
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Maps (B, C, h, w), finest first."""
+        first, second, third, fourth = maps
+        return self.interpolate1(first), self.interpolate2(second), third, F.max_pool2d(fourth, 2)
+
+
+@MODELS.register_module()
+class FViT(OpenVocabularyTwoStage):
+    """F-ViT.
+
+    Args:
+        backbone: A CLIP ViT with four ``out_indices``, the last block among them; the map of that block is made without
+            attention, as the feature ``value`` is.
+        pyramid: Config of :class:`FViTPyramid`.
+        **kwargs: See :class:`~vlm_dense.detection.open_vocabulary.OpenVocabularyTwoStage`; ``roi_head.scorer`` is
+            ``vlm_dense.DenseMapScorer``.
+
+    Raises:
+        ConfigError: a tower that is no stack of blocks, or another number of stages.
+    """
+
+    default_prompt = dict(type='vlm_dense.FViTPrompt')
+    stage_features = ('value',)
+    stage_options = dict(value_stage=True)
+    published_colours = True
+
+    def __init__(self, *args: Any, pyramid: dict | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        pyramid = dict(type='vlm_dense.FViTPyramid') | dict(pyramid or {})
+        self.pyramid = MODELS.build(pyramid, default_args=dict(width=self.backbone.width))
+
+    def neck_channels(self) -> list[int]:
+        """Channels of the maps for the neck."""
+        tower = self.backbone
+        if not isinstance(tower, BlockTower) or len(tower.out_indices) != 4 or tower.with_pyramid:
+            raise ConfigError(
+                f'FViT makes its pyramid of the maps of four blocks of a ViT, found {type(tower).__name__} with '
+                f"{len(tower.out_indices)} stages. Use 'vlm_dense.CLIPViT' or 'vlm_dense.CLIPTower' of a ViT with four "
+                "out_indices and without pyramid; for ResNets there is 'vlm_dense.FVLM'."
+            )
+        return super().neck_channels()
+
+    def stage_maps(self, features: ImageFeatures) -> Sequence[Tensor]:
+        """Maps of strides s/4 to 2s."""
+        return self.pyramid(features.stages)
+
+    def _read_official(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+        """Give weights of the official release the names that they have here."""
+        for key in list(state_dict):
+            name = key.removeprefix(prefix)
+            if re.fullmatch(r'roi_head\.bbox_head\.(fc_cls\..*|all_embeddings)', name):  # unused; follows from names
+                del state_dict[key]
+                continue
+            for pattern, ours in _OFFICIAL:
+                name = re.sub(pattern, ours, name)
+            value = state_dict.pop(key)
+            state_dict[prefix + name] = value.reshape(1) if name == 'roi_head.bbox_head.temperature' else value
+
+
+_OFFICIAL = (
+    (r'^backbone\.visual\.', 'backbone.'),
+    (r'^backbone\.interpolate', 'pyramid.interpolate'),
+    (r'\.detect_temperature$', '.temperature'),
+)
