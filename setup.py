@@ -25,8 +25,8 @@ TESTS = [*MM, *PROBE, *DOCS, *EXPORT, *LINTS, 'pytest', 'pytest-xdist', 'scipy',
 HF = ['transformers>=4.48', 'sentencepiece']
 DEMO = ['gradio>=6,<7']
 COMPLETION = ['shtab>=1.7,<2']
-VIDEO, GEO = ['av>=12'], ['rasterio>=1.3']
-DEV = [*TESTS, *DEMO, *COMPLETION, *VIDEO, *GEO, 'ruff', 'pre-commit', 'selenium', 'build', 'twine']
+VIDEO, GEO, LVIS = ['av>=12'], ['rasterio>=1.3'], ['lvis>=0.5.3']
+DEV = [*TESTS, *DEMO, *COMPLETION, *VIDEO, *GEO, *LVIS, 'ruff', 'pre-commit', 'selenium', 'build', 'twine']
 
 MIM = ('configs', 'tools', 'model-index.yml')
 """What of the repository is laid into the package as ``vlm_dense/.mim``, where OpenMMLab's libraries look for it."""
@@ -148,6 +148,7 @@ setup(
         'completion': COMPLETION,
         'video': VIDEO,
         'geo': GEO,
+        'lvis': LVIS,
         'dev': DEV,
     },
 )

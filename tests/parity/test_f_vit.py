@@ -40,7 +40,7 @@ def _build(config: dict) -> torch.nn.Module:
             ),
             text_encoder=dict(type='vlm_dense.TextTower', arch=arch),
             text_prompt=dict(type='vlm_dense.FViTPrompt', templates=config['templates']),
-            neck=dict(type='mmdet.FPN', out_channels=own['neck_channels'], num_outs=5, norm_cfg=norm),
+            neck=dict(type='vlm_dense.FViTNeck', out_channels=own['neck_channels'], num_outs=5, norm_cfg=norm),
             rpn_head=None,
             roi_head=dict(
                 type='vlm_dense.TextRoIHead',
@@ -82,7 +82,7 @@ def _build(config: dict) -> torch.nn.Module:
     )
     clip, weights, ours = tiny_clip('vit'), {}, model.state_dict()
     released = {
-        'pyramid.': 'backbone.',
+        'neck.interpolate': 'backbone.interpolate',
         'backbone.': 'backbone.visual.',
     }
     filled = set()
@@ -118,7 +118,7 @@ def test_every_official_number_is_reproduced(f_vit_case):
         maps = model.extract_feat(images)
         given = head.regions
         case.check('text_embeddings', given.text)
-        stages = model.stage_maps(given.features)
+        stages = model.neck.pyramid(given.features.stages)
         for i, (x, step) in enumerate(zip(stages, (8, 4, 2, 1), strict=True), 1):
             case.check(f'mid/stage{i}', x[:, ::32, ::step, ::step])
         case.check('mid/vlm_feat', F.normalize(given.features.value, dim=1)[:, ::4])
@@ -150,6 +150,6 @@ def test_every_official_number_is_reproduced(f_vit_case):
         case,
         model,
         {'lateral_convs.3': (slice(None), slice(None, None, 4)), 'interpolate2.0': (every16, every16)},
-        {'roi_head.bbox_head.detect_temperature': 'roi_head.bbox_head.temperature', 'backbone.': 'pyramid.'},
+        {'roi_head.bbox_head.detect_temperature': 'roi_head.bbox_head.temperature', 'backbone.': 'neck.'},
     )
     case.done()

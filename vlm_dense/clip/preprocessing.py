@@ -103,8 +103,7 @@ def follow_tag(cfg: MutableMapping) -> None:
     backbone = model.get('backbone') or {} if isinstance(model, Mapping) else {}
     if not asked:
         if isinstance(model, Mapping) and isinstance(backbone, Mapping):
-            published = getattr(registered(MODELS, model.get('type')), 'published_colours', False)
-            colours_of_tag(model.get('data_preprocessor') or cfg.get('data_preprocessor'), backbone, published)
+            colours_of_tag(model.get('data_preprocessor') or cfg.get('data_preprocessor'), backbone, model.get('type'))
         return
     found = preprocessing_of(backbone.get('arch'), backbone.get('pretrained'))
     if found is None:
@@ -132,13 +131,13 @@ def _asked(node: Any, path: str) -> Iterator[tuple[MutableMapping, str, str]]:
             yield from _asked(value, f'{path}.{i}')
 
 
-def colours_of_tag(preprocessor: Mapping | None, backbone: Mapping, published: bool = False) -> Mapping | None:
+def colours_of_tag(preprocessor: Mapping | None, backbone: Mapping, owner: str | type | None = None) -> Mapping | None:
     """The config of a data preprocessor with the mean and deviation of the weights, if it says ``'tag'``.
 
     Args:
         preprocessor: Its config; None or a module is given back.
         backbone: Config of the image tower.
-        published: The model's release has colours of its own, which may differ from those of the weights.
+        owner: Type of the model.
 
     Raises:
         ConfigError: it contradicts the tag of the weights, or it says ``'tag'`` and they have none. Towers and models
@@ -154,7 +153,8 @@ def colours_of_tag(preprocessor: Mapping | None, backbone: Mapping, published: b
         return type(preprocessor)({**preprocessor, **{key: found.colours[key] for key in asked}})
     arch = standard_name(str(backbone.get('arch')))
     named = found is not None and backbone['pretrained'] in open_clip.list_pretrained_tags_by_model(arch)
-    if published or not named or getattr(registered(MODELS, backbone.get('type')), 'published_colours', False):
+    kinds = [registered(MODELS, kind) for kind in (backbone.get('type'), owner) if kind] if named else []
+    if not named or any(getattr(kind, 'published_colours', False) for kind in kinds):
         return preprocessor
     for key in ('mean', 'std'):
         given = preprocessor.get(key)

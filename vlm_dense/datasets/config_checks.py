@@ -166,24 +166,30 @@ def _check_suffix(key: str, dataset, images: str) -> None:
         )
 
 
-def class_names(cfg: Config, loaders: Sequence[str] = LOADERS) -> tuple[str, ...] | None:
-    """Class names of the first data set in ``cfg`` that has some, in label order; no file is read."""
-    found = (_names(cfg[name]['dataset']) for name in loaders if isinstance((cfg.get(name) or {}).get('dataset'), dict))
-    return next((names for names in found if names is not None), None)
+def class_names(cfg: Config, loaders: Sequence[str] = LOADERS, key: str = 'classes') -> tuple[str, ...] | None:
+    """Class names of the first data set in ``cfg`` that has some, in label order; no file is read.
+
+    Args:
+        cfg: A config of any mm task.
+        loaders: Which of its data loaders to look at.
+        key: Of the metainfo; ``'base_classes'`` of open-vocabulary detection.
+    """
+    datasets = [cfg[name]['dataset'] for name in loaders if isinstance((cfg.get(name) or {}).get('dataset'), dict)]
+    return next((names for dataset in datasets if (names := _names(dataset, key)) is not None), None)
 
 
-def _names(dataset: dict) -> tuple[str, ...] | None:
+def _names(dataset: dict, key: str) -> tuple[str, ...] | None:
     """Class names of a data set or of those inside a wrapper: the first one's, or all if the wrapper joins them."""
     kind = registered(ROOT_DATASETS, dataset['type'])
     inner = dataset.get('dataset') or dataset.get('datasets')
     if inner:
-        parts = [_names(one) for one in ([inner] if isinstance(inner, dict) else inner)]
+        parts = [_names(one, key) for one in ([inner] if isinstance(inner, dict) else inner)]
         if getattr(kind, 'joins_classes', False) and None not in parts:
             return tuple(name for names in parts for name in names)
         return next((names for names in parts if names is not None), None)
     if not (inspect.isclass(kind) and issubclass(kind, BaseDataset)):
         return None
-    names = _without_files(dataset).metainfo.get('classes')
+    names = _without_files(dataset).metainfo.get(key)
     return None if names is None else tuple(names)
 
 
@@ -217,7 +223,7 @@ def _check_labels(cfg: Config, dataset: dict) -> None:
     kind, pipeline = registered(ROOT_DATASETS, dataset['type']), dataset.get('pipeline') or []
     if not (inspect.isclass(kind) and issubclass(kind, BaseSegDataset)):
         return
-    names = _names(dataset)
+    names = _names(dataset, 'classes')
     head = cfg.model.get('decode_head') or {}
     ignored = head.get('ignore_index', 255) if isinstance(head, dict) else 255
     if names and not any(_is(step, CheckSeg) for step in _steps(pipeline)):

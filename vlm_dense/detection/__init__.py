@@ -8,6 +8,12 @@ with quietly():
 
 from vlm_dense.detection.coco import CocoDataset, CocoFileDataset, CocoMetric  # noqa: E402
 from vlm_dense.detection.open_vocabulary import OpenVocabularyTwoStage  # noqa: E402
+from vlm_dense.detection.open_vocabulary_data import (  # noqa: E402
+    LVISMetric,
+    OVCocoDataset,
+    OVCocoMetric,
+    OVLVISDataset,
+)
 from vlm_dense.detection.regions import AttentionPoolScorer, CornerRoIExtractor, DenseMapScorer, fuse  # noqa: E402
 from vlm_dense.detection.text_head import TextBBoxHead, TextRoIHead  # noqa: E402
 
@@ -18,6 +24,10 @@ __all__ = [
     'CocoMetric',
     'CornerRoIExtractor',
     'DenseMapScorer',
+    'LVISMetric',
+    'OVCocoDataset',
+    'OVCocoMetric',
+    'OVLVISDataset',
     'OpenVocabularyTwoStage',
     'TextBBoxHead',
     'TextRoIHead',

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.preprocessing import colours_of_tag
-from vlm_dense.contract.text_side import TextSide, refuse_head
+from vlm_dense.contract.text_side import TextSide, check_image_tower, refuse_head
 from vlm_dense.detection.text_head import RegionInputs, TextRoIHead
 from vlm_dense.errors import ConfigError, DataError
-from vlm_dense.registry import MODELS
+from vlm_dense.registry import MODELS, registered
 from vlm_dense.vocabulary.class_names import one_name_each
 
 
@@ -100,10 +100,6 @@ class OpenVocabularyDetection:
         novel = torch.tensor([*self.novel, *[True] * self.padding, False], device=text.device)
         return RegionInputs(self.text_side, self.backbone, features, text, novel, self.background)
 
-    def stage_maps(self, features: ImageFeatures) -> Sequence[Tensor]:
-        """Maps for the neck."""
-        return features.stages
-
     def check_labels(self, data_samples: list) -> None:
         """Refuse boxes of classes that are not trained on.
 
@@ -116,9 +112,9 @@ class OpenVocabularyDetection:
             names = self.class_names
             what = f'of {names[wrong[0]]!r}' if wrong[0] < len(names) else f'with label {wrong[0]} of {len(names)}'
             raise DataError(
-                f'{type(self).__name__}: a training image has a box {what}, which is none of its {len(self.base_names)} '
-                'base_names. Boxes of novel classes must not be trained on: take them out of the training data, as '
-                "'vlm_dense.OVCocoDataset' does, or add the name to base_names."
+                f'{type(self).__name__}: a training image has a box {what}, which is none of its '
+                f'{len(self.base_names)} base_names. Novel classes must not be trained on: take their boxes out of the '
+                "training data, as 'vlm_dense.OVCocoDataset' does, or add the name to base_names."
             )
 
 
@@ -129,7 +125,7 @@ class OpenVocabularyTwoStage(OpenVocabularyDetection, TwoStageDetector):
     Call graph::
 
         loss / predict --> extract_feat: text_side.encode --> stages, features of regions, class embeddings
-                          |    stages --> stage_maps --> neck --> rpn_head (mmdet's)
+                          |    stages --> neck --> rpn_head (mmdet's)
                           +--> roi_head: box embeddings --> cosines with the class embeddings --> loss
                                          boxes --> scorer on the frozen features --> cosines --> fuse
 
@@ -174,23 +170,24 @@ class OpenVocabularyTwoStage(OpenVocabularyDetection, TwoStageDetector):
         init_cfg: dict | None = None,
     ):
         refuse_head(head, type(self).__name__)
+        check_image_tower(registered(MODELS, backbone['type']))
+        kind = registered(MODELS, roi_head['type'])
+        if not issubclass(kind, TextRoIHead):
+            raise ConfigError(
+                f"{type(self).__name__}: roi_head must be a 'vlm_dense.TextRoIHead', found {kind.__name__}."
+            )
         train_cfg, test_cfg = ConfigDict(train_cfg or {}) or None, ConfigDict(test_cfg or {}) or None
         super().__init__(
             backbone=dict(backbone, frozen=True),
             rpn_head=rpn_head,
             train_cfg=train_cfg,
             test_cfg=test_cfg,
-            data_preprocessor=colours_of_tag(data_preprocessor, backbone, self.published_colours),
+            data_preprocessor=colours_of_tag(data_preprocessor, backbone, type(self)),
             init_cfg=init_cfg,
         )
         self.neck = MODELS.build(neck, default_args=dict(in_channels=self.neck_channels()))
         self.build_text(text_encoder, text_prompt, class_names, base_names, background, padding, image_prompt)
         self.roi_head = MODELS.build(self._filled(roi_head, train_cfg, test_cfg))
-        if not isinstance(self.roi_head, TextRoIHead):
-            raise ConfigError(
-                f"{type(self).__name__}: roi_head must be a 'vlm_dense.TextRoIHead', found "
-                f'{type(self.roi_head).__name__}.'
-            )
         if self.roi_head.scorer is not None:
             self.roi_head.scorer.check(self.backbone)
         self._tell_heads()
@@ -222,7 +219,7 @@ class OpenVocabularyTwoStage(OpenVocabularyDetection, TwoStageDetector):
             names |= {*self.roi_head.scorer.features}
         features, text = self.text_side.encode(self.backbone, batch_inputs, tuple(names), **self.stage_options)
         self.roi_head.regions = self.region_inputs(features, text)
-        return self.neck(self.stage_maps(features))
+        return self.neck(features.stages)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> dict[str, Any]:
         """Losses of mmdet, and ``prompt.*``, the prompt's own."""

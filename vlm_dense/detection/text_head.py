@@ -90,7 +90,9 @@ class TextBBoxHead(ConvFCBBoxHead):
             )
         else:
             self.fc_cls = nn.Identity()
-            self.init_cfg = [cfg for cfg in self.init_cfg if cfg.get('override', {}) != dict(name='fc_cls')]
+        heads = ['fc_cls'] * (embedding == 'linear') + ['fc_reg']
+        stds = dict(fc_cls=0.01, fc_reg=0.001)
+        self.init_cfg = [dict(type='Normal', std=stds[name], override=dict(name=name)) for name in heads]
         self.temperature = nn.Parameter(torch.full((1,), float(temperature)))
         self.register_buffer('trained', torch.ones(self.num_classes + 1, dtype=torch.bool), persistent=False)
 
@@ -102,6 +104,14 @@ class TextBBoxHead(ConvFCBBoxHead):
         if self.fc_norm_cfg and is_shared:
             fcs = nn.ModuleList(NormedLinear(fc.in_features, fc.out_features, self.fc_norm_cfg) for fc in fcs)
         return convs, fcs, width
+
+    def init_weights(self) -> None:
+        """As in mmdet; linear layers may have a norm behind them, which its initialisation does not know."""
+        first = not self.is_init
+        super().init_weights()
+        for layer in (*self.shared_fcs, *self.cls_fcs, *self.reg_fcs) if first else ():
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def set_classes(self, trained: Sequence[bool]) -> None:
         """Take other classes.

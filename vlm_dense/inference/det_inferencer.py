@@ -43,6 +43,7 @@ from vlm_dense.inference.maskclip_models import limits_of
 from vlm_dense.inference.results import Results
 from vlm_dense.inference.trained import build_trained, first_names, shown_names
 from vlm_dense.limits import MAX_PIXELS
+from vlm_dense.vocabulary.class_names import as_class_names
 
 _OF_DATA_SETS = ('img_id', 'instances')
 
@@ -72,8 +73,8 @@ class DetInferencer(Listing, _DetInferencer):
         device: Default: a GPU if there is one.
         show_progress: Draw a bar.
         max_pixels: Height x width above which an image is refused; ``None``: no limit.
-        classes: Names that are shown, as many as the model was trained for. Default: those of the checkpoint, the
-            config or the data set.
+        classes: What to detect, any names, with a model that classifies by text; of any other, names that are shown, as
+            many as it was trained for. Default: those of the checkpoint, the config or the data set.
 
     Attributes:
         class_names: Names in label order.
@@ -114,11 +115,32 @@ class DetInferencer(Listing, _DetInferencer):
             raise ClassNamesError(
                 'Neither the checkpoint nor the config tells the names of the classes. Give classes=.'
             )
-        if self._given is not None:
+        model = model.to(device).eval()
+        if self._given is not None and not hasattr(model, 'set_class_names'):
             names = shown_names(type(model).__name__, names, self._given)
+        elif self._given is not None:
+            names = as_class_names(self._given)
+        self._show(model, names)
+        return model
+
+    def _show(self, model: nn.Module, names: Sequence) -> None:
+        """Take names, which a model that classifies by text also gets."""
         self.class_names = names = first_names(names)
+        if hasattr(model, 'set_class_names'):
+            model.set_class_names(names)
         model.dataset_meta = dict(classes=tuple(names), palette=class_colours(names))
-        return model.to(device).eval()
+
+    def set_class_names(self, classes: Sequence[str] | str) -> None:
+        """Detect other classes from now on, with a model that classifies by text, as F-ViT.
+
+        Raises:
+            ClassNamesError: names that cannot be used, or a model with fixed classes, which may be shown by other names
+                only.
+        """
+        if hasattr(self.model, 'set_class_names'):
+            self._show(self.model, as_class_names(classes))
+        else:
+            self._show(self.model, shown_names(type(self.model).__name__, self.class_names, classes))
 
     def _init_pipeline(self, cfg: Config) -> Compose:
         steps = preparing_steps(cfg)

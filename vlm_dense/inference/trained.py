@@ -77,6 +77,7 @@ def build_trained(
                 'car.'
             )
         cfg.model.setdefault('class_names', unnamed)
+    _give_base_names(cfg, checkpoint)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', module='mmseg')  # advice on losses
         model = MODELS.build(cfg.model)
@@ -101,6 +102,15 @@ def trained_names(checkpoint: dict | None) -> list[str] | None:
     """Names of the classes that a checkpoint was trained for, if it tells."""
     names = ((checkpoint or {}).get('meta') or {}).get('dataset_meta', {}).get('classes')
     return [names] if isinstance(names, str) else list(names) if names else None
+
+
+def _give_base_names(cfg: Config, checkpoint: dict | None) -> None:
+    """Give a model that takes ``base_names`` those of its checkpoint, or of the data of its config."""
+    parameters = inspect.signature(registered(MODELS, cfg.model['type'])).parameters
+    if 'base_names' not in parameters or cfg.model.get('base_names') is not None:
+        return
+    found = ((checkpoint or {}).get('meta') or {}).get('dataset_meta', {}).get('base_classes')
+    cfg.model['base_names'] = found or config_checks.class_names(cfg, key='base_classes')
 
 
 def give_names(cfg: Config, names: Names) -> None:

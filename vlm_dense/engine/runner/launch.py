@@ -52,6 +52,8 @@ __all__ = [
 def fill_class_names(cfg: Config, loaders=('train_dataloader', 'test_dataloader')) -> None:
     """Give the model the class names of the data set if it takes ``class_names`` and the config gives none.
 
+    A model that takes ``base_names`` gets the data set's ``base_classes`` likewise.
+
     Raises:
         ClassNamesError: heads with another ``num_classes`` than the number of names; names that are a string, empty
             or equal, or that the text tower of a model with ``class_names`` cannot tell apart; names in another order
@@ -64,6 +66,9 @@ def fill_class_names(cfg: Config, loaders=('train_dataloader', 'test_dataloader'
     check_class_count(cfg, names)
     if names is None or 'class_names' not in inspect.signature(kind).parameters:
         return
+    if 'base_names' in inspect.signature(kind).parameters and cfg.model.get('base_names') is None:
+        base = class_names(cfg, loaders, 'base_classes')
+        cfg.model['base_names'] = None if base is None else list(base)
     given = cfg.model.get('class_names')
     if not given:
         cfg.model['class_names'] = list(names)

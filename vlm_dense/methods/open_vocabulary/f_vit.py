@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
+from mmcv.cnn import ConvModule, build_norm_layer
+from mmdet.models.dense_heads import RPNHead
+from mmdet.models.necks import FPN
 from torch import Tensor, nn
 
 from vlm_dense.clip.block_tower import BlockTower
-from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.contract.sentences import SentencePrompt
 from vlm_dense.detection.open_vocabulary import OpenVocabularyTwoStage
@@ -96,29 +96,58 @@ class FViTPrompt(SentencePrompt):
 
 
 @MODELS.register_module()
-class FViTPyramid(BaseModule):
-    """Maps of strides s/4, s/2, s and 2s of four maps of a ViT with patches of side s.
+class FViTNeck(FPN):
+    """mmdet's ``FPN`` on maps of strides s/4, s/2, s and 2s, made of four maps of a ViT with patches of side s.
 
     Args:
-        width: Channels of all maps; the detector fills them in.
-        norm_cfg: Of the first map.
-        init_cfg: As in mmengine.
+        in_channels: Of the four maps, all the same; the detector fills them in.
+        norm_cfg: Of the first map and of the FPN.
+        **kwargs: As in mmdet.
     """
 
-    def __init__(self, width: int, norm_cfg: dict | None = None, init_cfg: dict | None = None):
-        super().__init__(init_cfg)
+    def __init__(self, in_channels: Sequence[int], *args: Any, norm_cfg: dict | None = None, **kwargs: Any):
+        norm_cfg = norm_cfg or dict(type='BN')
+        super().__init__(list(in_channels), *args, norm_cfg=norm_cfg, **kwargs)
+        width = in_channels[0]
 
         def up() -> nn.Module:
             return nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
 
-        norm = build_norm_layer(norm_cfg or dict(type='BN'), width)[1]
-        self.interpolate1 = nn.Sequential(up(), norm, nn.GELU(), up())
+        self.interpolate1 = nn.Sequential(up(), build_norm_layer(norm_cfg, width)[1], nn.GELU(), up())
         self.interpolate2 = nn.Sequential(up())
 
-    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Maps (B, C, h, w), finest first."""
+    def pyramid(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Maps (B, C, h, w) of four strides, finest first, of maps of one."""
         first, second, third, fourth = maps
         return self.interpolate1(first), self.interpolate2(second), third, F.max_pool2d(fourth, 2)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Maps of the pyramid."""
+        return super().forward(self.pyramid(maps))
+
+
+@MODELS.register_module()
+class NormedRPNHead(RPNHead):
+    """mmdet's ``RPNHead`` with norms in its convolutions, as F-ViT has it on LVIS.
+
+    Args:
+        norm_cfg: Of the convolutions.
+        **kwargs: As in mmdet; ``num_convs`` is 2.
+    """
+
+    def __init__(self, in_channels: int, norm_cfg: dict | None = None, **kwargs: Any):
+        self.norm_cfg = norm_cfg or dict(type='BN')
+        super().__init__(in_channels, **{'num_convs': 2, **kwargs})
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        widths = [self.in_channels] + [self.feat_channels] * self.num_convs
+        self.rpn_conv = nn.Sequential(
+            *(
+                ConvModule(a, b, 3, padding=1, norm_cfg=self.norm_cfg, inplace=False)
+                for a, b in zip(widths[:-1], widths[1:], strict=True)
+            )
+        )
 
 
 @MODELS.register_module()
@@ -128,9 +157,9 @@ class FViT(OpenVocabularyTwoStage):
     Args:
         backbone: A CLIP ViT with four ``out_indices``, the last block among them; the map of that block is made without
             attention, as the feature ``value`` is.
-        pyramid: Config of :class:`FViTPyramid`.
-        **kwargs: See :class:`~vlm_dense.detection.open_vocabulary.OpenVocabularyTwoStage`; ``roi_head.scorer`` is
-            ``vlm_dense.DenseMapScorer``.
+        neck: :class:`FViTNeck`.
+        roi_head: With ``vlm_dense.DenseMapScorer`` as ``scorer``.
+        **kwargs: See :class:`~vlm_dense.detection.open_vocabulary.OpenVocabularyTwoStage`.
 
     Raises:
         ConfigError: a tower that is no stack of blocks, or another number of stages.
@@ -140,11 +169,6 @@ class FViT(OpenVocabularyTwoStage):
     stage_features = ('value',)
     stage_options = dict(value_stage=True)
     published_colours = True
-
-    def __init__(self, *args: Any, pyramid: dict | None = None, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        pyramid = dict(type='vlm_dense.FViTPyramid') | dict(pyramid or {})
-        self.pyramid = MODELS.build(pyramid, default_args=dict(width=self.backbone.width))
 
     def neck_channels(self) -> list[int]:
         """Channels of the maps for the neck."""
@@ -156,10 +180,6 @@ class FViT(OpenVocabularyTwoStage):
                 "out_indices and without pyramid; for ResNets there is 'vlm_dense.FVLM'."
             )
         return super().neck_channels()
-
-    def stage_maps(self, features: ImageFeatures) -> Sequence[Tensor]:
-        """Maps of strides s/4 to 2s."""
-        return self.pyramid(features.stages)
 
     def _read_official(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
         """Give weights of the official release the names that they have here."""
@@ -176,6 +196,6 @@ class FViT(OpenVocabularyTwoStage):
 
 _OFFICIAL = (
     (r'^backbone\.visual\.', 'backbone.'),
-    (r'^backbone\.interpolate', 'pyramid.interpolate'),
+    (r'^backbone\.interpolate', 'neck.interpolate'),
     (r'\.detect_temperature$', '.temperature'),
 )

@@ -1,0 +1,95 @@
+# F-ViT on EVA-02-CLIP's ViT-B/16. Images are normalised by ImageNet's mean and deviation, as in the release, and padded
+# to squares. Weights of CLIPSelf or DeCLIP go into backbone.pretrained.
+norm = dict(type='SyncBN')
+clip = dict(arch='EVA02-B-16', pretrained='merged2b_s8b_b131k')
+
+model = dict(
+    type='vlm_dense.FViT',
+    data_preprocessor=dict(
+        type='DetDataPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_size_divisor=640,
+    ),
+    backbone=dict(type='vlm_dense.CLIPTower', out_indices=[3, 5, 7, 11], **clip),
+    text_encoder=dict(type='vlm_dense.TextTower', **clip),
+    text_prompt=dict(type='vlm_dense.FViTPrompt', templates='vild'),
+    neck=dict(type='vlm_dense.FViTNeck', out_channels=256, num_outs=5, norm_cfg=norm),
+    rpn_head=dict(
+        type='RPNHead',
+        in_channels=256,
+        feat_channels=256,
+        num_convs=2,
+        anchor_generator=dict(type='AnchorGenerator', scales=[8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]),
+        bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
+        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
+        loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+    ),
+    roi_head=dict(
+        type='vlm_dense.TextRoIHead',
+        scorer=dict(type='vlm_dense.DenseMapScorer'),
+        alpha=0.1,
+        beta=0.8,
+        background='fused',
+        renormalise=False,
+        clip_scale=75.0,
+        bbox_roi_extractor=dict(
+            type='SingleRoIExtractor',
+            roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0),
+            out_channels=256,
+            featmap_strides=[4, 8, 16, 32],
+        ),
+        bbox_head=dict(
+            type='vlm_dense.TextBBoxHead',
+            in_channels=256,
+            num_shared_convs=4,
+            num_shared_fcs=2,
+            num_cls_fcs=1,
+            num_reg_fcs=1,
+            fc_out_channels=512,
+            norm_cfg=norm,
+            embedding='relu',
+            temperature=50.0,
+            logit_scale=1.0,
+            divide=False,
+            bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2]),
+            loss_cls=dict(type='vlm_dense.RegionCrossEntropy', background_weight=0.6),
+            loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+        ),
+    ),
+    train_cfg=dict(
+        rpn=dict(
+            assigner=dict(
+                type='MaxIoUAssigner',
+                pos_iou_thr=0.7,
+                neg_iou_thr=0.3,
+                min_pos_iou=0.3,
+                match_low_quality=True,
+                ignore_iof_thr=-1,
+            ),
+            sampler=dict(type='RandomSampler', num=256, pos_fraction=0.5, neg_pos_ub=-1, add_gt_as_proposals=False),
+            allowed_border=-1,
+            pos_weight=-1,
+            debug=False,
+        ),
+        rpn_proposal=dict(nms_pre=2000, max_per_img=1000, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
+        rcnn=dict(
+            assigner=dict(
+                type='MaxIoUAssigner',
+                pos_iou_thr=0.5,
+                neg_iou_thr=0.5,
+                min_pos_iou=0.5,
+                match_low_quality=False,
+                ignore_iof_thr=-1,
+            ),
+            sampler=dict(type='RandomSampler', num=512, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True),
+            pos_weight=-1,
+            debug=False,
+        ),
+    ),
+    test_cfg=dict(
+        rpn=dict(nms_pre=2000, max_per_img=1000, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
+        rcnn=dict(score_thr=0.01, nms=dict(type='nms', iou_threshold=0.4), max_per_img=100),
+    ),
+)
