@@ -74,10 +74,51 @@ def test_mmdet_imported_in_vain_before_it():
     assert lines[-4:] == ['[1, 2]', '8', '(1, 4, 4)', 'ModulatedDeformConv2dPack MaskRCNN']
 
 
+_STOCK_SAN = """
+from pathlib import Path
+import mmseg, torch
+from mmengine import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+init_default_scope('mmseg')
+cfg = Config.fromfile(Path(mmseg.__file__).parent / '.mim/configs/_base_/models/san_vit-b16.py')
+decoder = dict(num_heads=2, embed_channels=8, mlp_channels=8)
+side = dict(clip_channels=48, embed_dims=24, num_queries=5, cfg_encoder=dict(num_heads=2), cfg_decoder=decoder)
+head = dict(num_classes=3, san_cfg=side, train_cfg=dict(num_points=32))
+head['maskgen_cfg'] = dict(sos_token_num=5, embed_dims=48, num_heads=2, out_dims=32)
+text = dict(vocabulary=['sky', 'road', 'dog'], embed_dims=32, num_layers=1, num_heads=2, output_dims=32)
+image = dict(embed_dims=48, num_heads=2, img_size=(32, 32), patch_size=8)
+cfg.merge_from_dict(dict(model=dict(pretrained=None, image_encoder=image, text_encoder=text, decode_head=head)))
+cfg.model.decode_head.loss_decode[0].class_weight = [1.0, 1.0, 1.0, 0.1]
+cfg.model.pop('data_preprocessor')
+torch.manual_seed(0)
+model = MODELS.build(cfg.model).train()
+for p in model.parameters():
+    if p.dim() > 1:
+        torch.nn.init.normal_(p, std=0.02)
+trained = [p for p in model.parameters() if p.requires_grad]
+optimizer = torch.optim.SGD(trained, 1e-3)
+labels = torch.randint(3, (2, 1, 64, 64))
+meta = dict(img_shape=(64, 64), ori_shape=(64, 64))
+samples = [SegDataSample(gt_sem_seg=PixelData(data=one), metainfo=meta) for one in labels]
+images = torch.randn(2, 3, 64, 64)
+first, _ = model.parse_losses(model.loss(images, samples))
+first.backward()
+optimizer.step()
+second, _ = model.parse_losses(model.loss(images, samples))
+print(first.isfinite().item(), second.isfinite().item(), all(p.grad is not None for p in trained))
+"""
+
+
 @without_compiled
-def test_mmseg_imported_before_it():
-    found = run("""
+def test_mmseg_imported_before_it_and_its_own_san_trains():
+    found = run(
+        """
         import torch
+        import mmseg.models
         from mmseg.models.decode_heads import PointHead, point_head
         print(point_head.point_sample)
         import vlm_dense
@@ -89,9 +130,11 @@ def test_mmseg_imported_before_it():
         coarse, fine = torch.rand(1, 3, 4, 4), [torch.rand(1, 8, 8, 8)]
         cfg = type('', (), dict(num_points=8, oversample_ratio=3, importance_sample_ratio=0.75))
         print(head.get_points_train(coarse, lambda x: -x[:, :1], cfg).shape)
-    """)
+        """
+        + textwrap.indent(_STOCK_SAN, ' ' * 8)
+    )
     lines = found.strip().split('\n')
-    assert lines[-3:] == ['None', '[7.5, 10.5]', 'torch.Size([1, 8, 2])']
+    assert lines[-4:] == ['None', '[7.5, 10.5]', 'torch.Size([1, 8, 2])', 'True True True']
 
 
 _WORKERS = f"""
