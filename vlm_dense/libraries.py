@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 
+from vlm_dense import light
 from vlm_dense.errors import MissingLibraryError
 
 
@@ -58,10 +59,14 @@ def name_packages() -> None:
 def import_quietly() -> None:
     """Import mmseg and mmdet without their notes on parts that nothing here uses, see :func:`quietly`.
 
+    In a process that imports alone, see :mod:`vlm_dense.light`, it only looks whether they are there.
+
     Raises:
         MissingLibraryError: mmengine, mmcv or mmseg is not installed.
     """
     require_openmmlab()
+    if light.begun():
+        return  # what is used is imported where it is
     with quietly():
         import mmseg.datasets
         import mmseg.models  # noqa: F401

@@ -8,13 +8,15 @@ registry imports its ``locations`` when a name is first looked up.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from vlm_dense import light
 from vlm_dense.errors import ConfigError, unknown_name
-from vlm_dense.libraries import require_openmmlab
+from vlm_dense.libraries import quietly, require_openmmlab
 
 require_openmmlab()
 
@@ -39,7 +41,8 @@ class Registry(root.Registry):
     def import_from_location(self) -> None:
         """Import the ``locations``; mmengine warns that a package without any is not installed."""
         if self._locations:
-            super().import_from_location()
+            with quietly() if light.begun() else nullcontext():
+                super().import_from_location()
 
     def get(self, key: str):
         """Return the class registered as ``key``.
@@ -51,6 +54,9 @@ class Registry(root.Registry):
         name = key.rpartition('.')[2]
         if name in self.by_name:
             import_module(self.by_name[name])
+        found = self.alone(key)
+        if found is not None:
+            return found
         self.import_from_location()
         if '.' not in key and key not in self.module_dict:
             for scope in self._tasks():
@@ -70,6 +76,27 @@ class Registry(root.Registry):
             )
         return found
 
+    def alone(self, key: str, scope: str | None = None):
+        """The entry that needs no import but that of its own module, in a process that imports so; else ``None``.
+
+        Args:
+            key: As of :meth:`get`.
+            scope: That in which ``key`` is looked up; default: of the process.
+        """
+        prefix, _, name = key.rpartition('.')
+        if not light.begun() or prefix not in ('', self.scope):
+            return None
+        light.import_home(name)
+        found = self.module_dict.get(name)
+        scope = scope or self._tasks()[0]
+        if found is None and not prefix and scope == 'mmseg':  # as mmseg looks: there, then in mmengine
+            import_module('mmseg.registry')
+            for package in ('mmseg', 'mmengine'):
+                light.import_home(name, package)
+            for registry in (self.parent.children.get('mmseg'), self.parent):
+                found = registry.module_dict.get(name) if found is None and registry else found
+        return found
+
     def _tasks(self) -> list[str]:
         """The libraries of the tasks, those of the default scopes of this process first, the newest one before."""
         scopes = [each.scope_name for each in reversed(root.DefaultScope._instance_dict.values())]
@@ -82,7 +109,8 @@ class Registry(root.Registry):
         registry = self.parent.children.get(scope)
         if registry is None:
             return None
-        registry.import_from_location()
+        with quietly() if light.begun() else nullcontext():
+            registry.import_from_location()
         return registry.module_dict.get(key)
 
 
@@ -168,6 +196,25 @@ OTHERS = [
     )
 ]
 """Empty registries: with them mmengine finds its own entries and those of the tasks in this scope."""
+
+
+def alone(kind: str, scope: str | None):
+    """The class that a ``type`` names in any registry, if it needs no import but that of its own module."""
+    every = (MODELS, DATASETS, TRANSFORMS, METRICS, HOOKS, OPTIM_WRAPPERS, PARAM_SCHEDULERS, *OTHERS)
+    found = next((found for registry in every if (found := registry.alone(kind, scope)) is not None), None)
+    if found is None and light.begun() and '.' not in kind:  # registries that have no child here
+        found = root.LOOPS.module_dict.get(kind) or root.DATA_SAMPLERS.module_dict.get(kind)
+    return found
+
+
+@contextmanager
+def own_names_first() -> Iterator[None]:
+    """Look names up here before mmseg and mmdet, which import all of theirs; in a process that imports alone.
+
+    Any other process keeps its default scope.
+    """
+    with root.DefaultScope.overwrite_default_scope('vlm_dense') if light.begun() else nullcontext():
+        yield
 
 
 def build_part(cfg: dict, **given: Any) -> Any:

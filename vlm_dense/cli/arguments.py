@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import glob
+import importlib
 import json
 import logging
 import math
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import vlm_dense
+from vlm_dense import light
 from vlm_dense.engine.configs.names import existing_config
 from vlm_dense.engine.messages import local_rank, user_errors
 from vlm_dense.errors import DataError
@@ -157,13 +159,22 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', metavar='FILE', help=text)
 
 
-def setup(quiet: bool = False) -> None:
+def setup(quiet: bool = False, uses: Sequence[str] = ()) -> None:
     """Prepare this process, see :func:`vlm_dense.setup`; before others import mmseg.
 
     Args:
         quiet: Let the console show warnings only.
+        uses: Modules of a program that imports what it uses and not all of mmseg and mmdet, see
+            :mod:`vlm_dense.light`.
     """
-    vlm_dense.setup()
+    if uses:
+        with user_errors():
+            require_openmmlab()
+        light.begin()
+    with light.passing_over():
+        vlm_dense.setup()
+        for name in uses:
+            importlib.import_module(name)
     if quiet:
         from mmengine.logging import MMLogger
 

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     with user_errors(), arguments.figures_to(args.json) as write:
         check(args)
-        arguments.setup(args.quiet)
+        arguments.setup(args.quiet, ('vlm_dense.inference.class_inferencer',))
         from vlm_dense.inference import ClassInferencer, classifier_config
         from vlm_dense.inference.images import image_list, source_name
 

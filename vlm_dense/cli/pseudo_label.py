@@ -40,7 +40,8 @@ def parser() -> arguments.Parser:
 def main(argv: Sequence[str] | None = None) -> dict:
     """Run the program; returns the summary."""
     args = parser().parse_args(argv)
-    arguments.setup(args.quiet)
+    with user_errors():
+        arguments.setup(args.quiet, ('vlm_dense.inference.pseudo_label',))
     from vlm_dense.inference.pseudo_label import LIST, SUMMARY, pseudo_label
 
     with user_errors(interrupted='The masks that are written are kept: run the same again.'):

@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     with user_errors(), arguments.figures_to(args.json) as write:
         check(args)
-        arguments.setup(args.quiet)
+        arguments.setup(args.quiet, ('vlm_dense.inference.seg_inferencer',))
         from vlm_dense.engine.outputs import claim
         from vlm_dense.inference.images import image_list
 

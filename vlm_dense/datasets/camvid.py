@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from mmseg.datasets import BaseSegDataset
+from mmseg.datasets.basesegdataset import BaseSegDataset
 
 from vlm_dense.datasets.checks import other_case
 from vlm_dense.registry import DATASETS

@@ -13,7 +13,7 @@ import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine import fileio
-from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.datasets.transforms.loading import LoadAnnotations
 from PIL import Image, UnidentifiedImageError
 
 from vlm_dense.errors import ConfigError, DataError

@@ -13,8 +13,8 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import TRANSFORMS
-from mmseg.datasets import BaseSegDataset
-from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.datasets.basesegdataset import BaseSegDataset
+from mmseg.datasets.transforms.loading import LoadAnnotations
 
 from vlm_dense.datasets.checks import CheckSeg, LoadMask, absent_files, other_case
 from vlm_dense.errors import ConfigError, DataError

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 
 from mmengine.dataset import BaseDataset
-from mmseg.datasets import BaseSegDataset
+from mmseg.datasets.basesegdataset import BaseSegDataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vlm_dense.colours import class_colours

@@ -7,7 +7,7 @@ import os
 import torch
 from mmengine.config import Config, ConfigDict
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.segmentors import BaseSegmentor
+from mmseg.models.segmentors.base import BaseSegmentor
 from torch import Tensor
 
 from vlm_dense.errors import CheckpointError, ConfigError

@@ -7,7 +7,7 @@ import os
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from mmseg.models.segmentors import BaseSegmentor
+from mmseg.models.segmentors.base import BaseSegmentor
 from torch import nn
 
 from vlm_dense.classification.classifier import CLIPClassifier

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from mmcv.transforms import Compose
+from mmcv.transforms import Compose, Resize  # of images; of masks there are none, and that of mmseg imports SciPy
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.infer.infer import BaseInferencer
@@ -39,7 +39,7 @@ from vlm_dense.inference.results import Results
 from vlm_dense.inference.trained import build_trained, first_names, shown_names
 from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
-from vlm_dense.registry import registered
+from vlm_dense.registry import own_names_first, registered
 from vlm_dense.segmentation.inference import BatchedInference
 from vlm_dense.vocabulary.class_names import Aliases, as_class_names
 
@@ -109,7 +109,8 @@ class SegInferencer(Listing, BaseInferencer):
             model = segmentor_config(os.fspath(model))
         self._given = classes
         weights = weights or bundled_checkpoint(getattr(model, 'filename', None))
-        super().__init__(model, weights, check_device(device), 'mmseg', show_progress)
+        with own_names_first():
+            super().__init__(model, weights, check_device(device), 'mmseg', show_progress)
         if classes is not None:
             self.class_names = self.view(classes).class_names
             if hasattr(self.model, 'set_class_names'):
@@ -145,7 +146,8 @@ class SegInferencer(Listing, BaseInferencer):
         else:
             names = None
             self._check_exported(classes)
-        view = self._views.get((names, return_scores), lambda: self._view(names, return_scores))
+        with own_names_first():
+            view = self._views.get((names, return_scores), lambda: self._view(names, return_scores))
         if names is not None:
             return view
         if classes is None or isinstance(self.model, ExportedSegmentor):
@@ -193,7 +195,8 @@ class SegInferencer(Listing, BaseInferencer):
     # --- images in ------------------------------------------------------------------------------------------
 
     def _init_pipeline(self, cfg: Config) -> Compose:
-        return Compose([dict(type='LoadImageFromNDArray'), *preparing_steps(cfg)])
+        steps = [dict(type='LoadImageFromNDArray'), *preparing_steps(cfg)]
+        return Compose([dict(step, type=Resize) if step['type'] == 'Resize' else step for step in steps])
 
     def _inputs_to_list(self, inputs) -> list[Source]:
         return image_list(inputs)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 import torch.nn.functional as F
 from mmengine.structures import PixelData
-from mmseg.models import EncoderDecoder, SegDataPreProcessor
+from mmseg.models.data_preprocessor import SegDataPreProcessor
+from mmseg.models.segmentors.encoder_decoder import EncoderDecoder
 from mmseg.structures import SegDataSample
 from torch import Tensor
 

@@ -20,7 +20,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.losses import CrossEntropyLoss
+from mmseg.models.losses.cross_entropy_loss import CrossEntropyLoss
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 

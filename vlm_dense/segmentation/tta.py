@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 from mmengine.structures import PixelData
-from mmseg.models import SegTTAModel
+from mmseg.models.segmentors.seg_tta import SegTTAModel
 from torch import Tensor, nn
 
 from vlm_dense.errors import ConfigError

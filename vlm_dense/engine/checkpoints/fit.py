@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import sys
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
 from vlm_dense.engine.checkpoints.bundled import add_differences
@@ -87,7 +87,7 @@ class CheckpointFitHook(Hook):
         model = _bare_model(runner)
         if model is None:
             model = runner.model
-            if not isinstance(model, FullyShardedDataParallel):
+            if not _is_sharded(model):
                 print_log(f'What {type(model).__name__} loads is not checked.', logger='current')
                 return
         if 'state_dict' not in checkpoint:  # weights alone, as torch.save(model.state_dict())
@@ -133,7 +133,7 @@ class CheckpointFitHook(Hook):
             wanted = own.get(key)
             if wanted is not None and wanted.shape != value.shape:
                 wanted = None
-            if wanted is None and not isinstance(model, FullyShardedDataParallel):  # told where shapes are compared
+            if wanted is None and not _is_sharded(model):  # told where shapes are compared
                 continue
             if wanted is not None and _kind(wanted) != _kind(value):
                 raise CheckpointError(
@@ -252,11 +252,17 @@ def _first(keys: list[str], count: int = 3) -> str:
     return ', '.join(keys[:count]) + (', ...' if len(keys) > count else '')
 
 
+def _is_sharded(model: nn.Module) -> bool:
+    """Whether FSDP wraps a model, which has then imported it."""
+    fsdp = sys.modules.get('torch.distributed.fsdp')
+    return fsdp is not None and isinstance(model, fsdp.FullyShardedDataParallel)
+
+
 def _whole_state(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers of the model; of one that is sharded put together, which all processes must call for."""
-    if not isinstance(model, FullyShardedDataParallel):
+    if not _is_sharded(model):
         return model.state_dict()
-    with FullyShardedDataParallel.summon_full_params(model, writeback=False):
+    with model.summon_full_params(model, writeback=False):
         everything = (*model.named_parameters(), *model.named_buffers())
         return {_plain(name): tensor.detach().cpu().clone() for name, tensor in everything}
 

@@ -21,6 +21,8 @@ from mmengine.registry import (
 )
 from mmengine.runner import FlexibleRunner, Runner
 
+from vlm_dense.registry import alone
+
 READ_KEYS = {
     *inspect.signature(Runner.__init__).parameters,
     *inspect.signature(FlexibleRunner.__init__).parameters,
@@ -58,6 +60,9 @@ def component(kind, scope: str | None) -> type | None:
     """The class that a ``type`` names, in whatever registry it is."""
     if not isinstance(kind, str):
         return kind
+    found = alone(kind, scope)
+    if found is not None:
+        return found
     for registry in _REGISTRIES:
         with registry.switch_scope_and_registry(scope) as scoped:
             try:

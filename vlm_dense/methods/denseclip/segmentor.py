@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS as ROOT_MODELS
-from mmseg.models import EncoderDecoder
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.segmentors.encoder_decoder import EncoderDecoder
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 

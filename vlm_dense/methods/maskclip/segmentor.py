@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from mmengine.logging import print_log
 from mmengine.structures import PixelData
-from mmseg.models import EncoderDecoder
+from mmseg.models.segmentors.encoder_decoder import EncoderDecoder
 from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
 from torch import Tensor

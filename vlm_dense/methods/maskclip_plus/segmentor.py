@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.logging import MessageHub
 from mmengine.structures import PixelData
-from mmseg.models import EncoderDecoder
+from mmseg.models.segmentors.encoder_decoder import EncoderDecoder
 from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
 from torch import Tensor

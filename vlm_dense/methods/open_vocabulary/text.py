@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mmseg.models import EncoderDecoder
+from mmseg.models.segmentors.encoder_decoder import EncoderDecoder
 from torch import Tensor
 
 from vlm_dense.contract.text_side import TextSide

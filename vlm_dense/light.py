@@ -1,0 +1,240 @@
+"""Imports of what a program uses, without that of the packages around it.
+
+``import mmseg.models.segmentors.base`` runs ``mmseg/models/__init__.py``, which imports every model of mmseg, mmdet
+with scikit-learn and imgaug, and SciPy: seconds of a processor for one base class. Inside :func:`passing_over`,
+packages of this kind are passed over: their modules are imported alone. Afterwards the packages count as not imported:
+whoever imports one of them gets all of it, with the same classes in it, as if one had imported in the other order.
+
+Programs ask for it, :func:`begin`; a process that imports vlm_dense as a library has the packages as they are.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).parent
+OF_NAMES = ('mmengine._strategy', 'mmengine.model', 'mmengine.model.wrappers', 'mmengine.runner')
+"""Packages that stay as they are after :func:`passing_over`: each name is imported when it is asked for.
+
+mmengine asks for names of them in functions, and no registry imports them for what they register."""
+PACKAGES = (
+    'torch.distributed.optim',
+    *OF_NAMES,
+    'mmseg.datasets',
+    'mmseg.datasets.transforms',
+    'mmseg.models',
+    'mmseg.models.decode_heads',
+    'mmseg.models.losses',
+    'mmseg.models.segmentors',
+    'vlm_dense.classification',
+    'vlm_dense.classification.datasets',
+    'vlm_dense.datasets',
+    'vlm_dense.methods',
+    *sorted(f'vlm_dense.methods.{each.parent.name}' for each in (ROOT / 'methods').glob('*/__init__.py')),
+    'vlm_dense.segmentation',
+)
+"""Packages with an ``__init__`` that imports more than one of their modules needs; each behind its parent."""
+_DECORATED = re.compile(r'^@[A-Z_]+\.register_module\([^\n]*\)\n(?:@[^\n]+\n)*class (\w+)', re.MULTILINE)
+_begun = False
+
+
+def begin() -> None:
+    """From now on :func:`passing_over` and :func:`import_home` do what they say, in this process."""
+    global _begun
+    _begun = True
+
+
+def begun() -> bool:
+    """Whether :func:`begin` was called."""
+    return _begun
+
+
+def import_home(name: str, package: str = 'vlm_dense') -> None:
+    """Import the module of a package that registers a class, alone, in a process that has begun so."""
+    if _begun and name in _index(package):
+        with passing_over():
+            importlib.import_module(_index(package)[name])
+
+
+@functools.cache
+def _index(package: str) -> dict[str, str]:
+    """Name of a registered class -> its module, from the sources; names that two modules have are left out."""
+    root, found = Path(importlib.util.find_spec(package).origin).parent, {}
+    for path in root.rglob('*.py'):
+        parts = path.relative_to(root).with_suffix('').parts
+        if parts[0] in ('.mim', 'ops', 'cli'):
+            continue
+        for name in _DECORATED.findall(path.read_text(encoding='utf-8')):
+            found.setdefault(name, set()).add('.'.join((package, *parts)))
+    return {name: next(iter(modules)) for name, modules in found.items() if len(modules) == 1}
+
+
+@contextmanager
+def passing_over() -> Iterator[None]:
+    """Import modules in this context without the ``__init__`` of :data:`PACKAGES`, as far as these are not imported.
+
+    torch._dynamo is not imported either for the decorators of functions that are not to be compiled. In a process that
+    has not begun with :func:`begin` the context does nothing.
+    """
+    if not _begun:
+        yield
+        return
+    bare = [_bare(name) for name in PACKAGES if name not in sys.modules]
+    try:
+        with _without_dynamo():
+            yield
+    finally:
+        for module in reversed(bare):
+            name = module.__name__
+            if type(module) is _Bare and sys.modules.get(name) is module and name not in OF_NAMES:
+                del sys.modules[name]
+                parent, _, last = name.rpartition('.')
+                vars(sys.modules.get(parent, module)).pop(last, None)
+                _later.passed[name] = module
+
+
+class _Bare(ModuleType):
+    """A package that has not been run.
+
+    A name that its file imports from one of its modules comes from there; one that it has in another way runs it.
+    """
+
+    def __getattr__(self, name: str):
+        if name.startswith('__') and name != '__all__':
+            raise AttributeError(f'module {self.__name__!r} has no attribute {name!r}')
+        home = None if name == '__all__' else _homes(self.__file__).get(name)
+        if home is not None:
+            found = getattr(importlib.import_module(home, self.__name__), name)
+            setattr(self, name, found)
+            return found
+        if name != '__all__' and importlib.util.find_spec(f'{self.__name__}.{name}') is not None:
+            return importlib.import_module(f'{self.__name__}.{name}')
+        self.__class__ = ModuleType
+        self.__spec__.loader.exec_module(self)
+        return getattr(self, name)
+
+
+@functools.cache
+def _homes(path: str) -> dict[str, str]:
+    """Name -> module, as ``.base``, of what the file of a package imports from its modules by name."""
+    tree = ast.parse(Path(path).read_text(encoding='utf-8'))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module]
+    return {each.name: f'.{node.module}' for node in found for each in node.names if each.asname in (None, each.name)}
+
+
+def _bare(name: str) -> ModuleType:
+    parent, _, last = name.rpartition('.')
+    above = importlib.import_module(parent)
+    module = _later.passed.pop(name, None)
+    if module is None:
+        module = importlib.util.module_from_spec(PathFinder.find_spec(name, above.__path__))
+        module.__class__ = _Bare
+    sys.modules[name] = module
+    setattr(above, last, module)
+    return module
+
+
+class _Later:
+    """Finds packages that were passed over, when they are imported: they run in the module that has their parts."""
+
+    def __init__(self):
+        self.passed: dict[str, ModuleType] = {}
+
+    def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
+        module = self.passed.pop(name, None)
+        if module is None:
+            return None
+        module.__class__ = ModuleType
+        spec = PathFinder.find_spec(name, path)
+        spec.loader = _Into(spec.loader, module)
+        return spec
+
+
+class _Into(Loader):
+    def __init__(self, loader: Loader, module: ModuleType):
+        self.loader, self.module = loader, module
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__.loader = self.loader
+        self.loader.exec_module(module)
+
+
+_later = _Later()
+sys.meta_path.insert(0, _later)
+
+
+# --- torch._dynamo --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _without_dynamo() -> Iterator[None]:
+    """Import torchvision, timm and others without torch._dynamo, which they need where something is compiled.
+
+    torchvision takes one function of it, and all of them mark functions that are not to be compiled.
+    """
+    names = ('torch._dynamo', 'torch._dynamo.utils')
+    if any(name in sys.modules for name in names):
+        yield
+        return
+    import torch
+
+    disable = torch.compiler.disable
+    sys.modules.update({name: _Deferred(name) for name in names})
+    sys.modules[names[1]].is_compile_supported = _is_compile_supported
+    torch.compiler.disable = _disable
+    try:
+        yield
+    finally:
+        torch.compiler.disable = disable
+        _Deferred.forget()
+
+
+def _is_compile_supported(device_type: str) -> bool:
+    from torch._dynamo.utils import is_compile_supported
+
+    return is_compile_supported(device_type)
+
+
+def _disable(function=None, recursive: bool = True, *, reason: str | None = None):
+    """``torch.compiler.disable``, which comes into play when torch._dynamo is there."""
+    if function is None:
+        return functools.partial(_disable, recursive=recursive, reason=reason)
+    disabled = []
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        if not disabled and type(sys.modules.get('torch._dynamo')) is ModuleType:
+            disabled.append(sys.modules['torch._dynamo'].disable(function, recursive, reason=reason))
+        return (disabled[0] if disabled else function)(*args, **kwargs)
+
+    return call
+
+
+class _Deferred(ModuleType):
+    """A module of torch while others are imported; all but what these are known to take loads the real one."""
+
+    def __getattr__(self, name: str):
+        if name.startswith('__') and (name, self.__name__) != ('__path__', 'torch._dynamo'):
+            raise AttributeError(f'module {self.__name__!r} has no attribute {name!r}')
+        self.forget()
+        return getattr(importlib.import_module(self.__name__), name)
+
+    @staticmethod
+    def forget() -> None:
+        """Leave no deferred module behind."""
+        for name in [name for name, module in sys.modules.items() if type(module) is _Deferred]:
+            del sys.modules[name]
