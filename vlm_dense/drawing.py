@@ -33,6 +33,7 @@ def draw_rows(
     title: str = '',
     tile: int = 256,
     note: str = '',
+    most: int | None = None,
 ) -> Image.Image:
     """One image: a row of tiles per sample, column titles above, class names and their colours below.
 
@@ -43,10 +44,12 @@ def draw_rows(
         title: Line at the top.
         tile: Side of a tile in pixels.
         note: A warning above all, wrapped.
+        most: Columns side by side; the next ones stand below all rows of these. Default: all.
     """
     gap, line = 6, 22
     font = ImageFont.load_default(15)
-    width = len(columns) * (tile + gap) + gap
+    most = min(most or len(columns), len(columns))
+    width = most * (tile + gap) + gap
     boxes, x, y = [], gap, 0  # legend, wrapped
     for name, rgb in legend:
         step = int(font.getlength(name)) + 34
@@ -56,9 +59,11 @@ def draw_rows(
         x += step
     head = wrapped(note, font, width - 2 * gap)
     above = line * len(head)
-    top = above + (line if title else 0) + line
+    top = above + (line if title else 0)
     fitted = [[_fit(image, tile, smooth=c == 0) for c, image in enumerate(row)] for row in rows]
-    bottom = top + sum(max(image.shape[0] for image in row) + gap for row in fitted)
+    heights = [max(image.shape[0] for image in row) + gap for row in fitted]
+    blocks = [slice(start, start + most) for start in range(0, len(columns), most)]
+    bottom = top + len(blocks) * (line + sum(heights))
     height = bottom + (y + line + gap if boxes else 0)
     canvas = Image.new('RGB', (width, height), _PAPER)
     draw = ImageDraw.Draw(canvas)
@@ -66,12 +71,14 @@ def draw_rows(
         draw.text((gap, 3 + i * line), text, _WARNING, font)
     if title:
         draw.text((gap, above + 3), title, _INK, font)
-    for c, name in enumerate(columns):
-        draw.text((gap + c * (tile + gap), top - line + 2), name, _INK, font)
-    for row in fitted:
-        for c, image in enumerate(row):
-            canvas.paste(Image.fromarray(image), (gap + c * (tile + gap), top))
-        top += max(image.shape[0] for image in row) + gap
+    for block in blocks:
+        for c, name in enumerate(columns[block]):
+            draw.text((gap + c * (tile + gap), top + 2), name, _INK, font)
+        top += line
+        for row, height in zip(fitted, heights, strict=True):
+            for c, image in enumerate(row[block]):
+                canvas.paste(Image.fromarray(image), (gap + c * (tile + gap), top))
+            top += height
     for x, y, name, rgb in boxes:
         draw.rectangle((x, bottom + y + 3, x + 15, bottom + y + 18), tuple(rgb), _INK)
         draw.text((x + 20, bottom + y + 2), name, _INK, font)

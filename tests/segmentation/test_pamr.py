@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from vlm_dense.errors import ConfigError
 from vlm_dense.segmentation.pamr import PAMR
@@ -85,3 +88,22 @@ def test_a_flat_image_gives_plain_means():
 def test_arguments_must_be_positive(options):
     with pytest.raises(ConfigError, match='must be positive'):
         PAMR(**options)
+
+
+def test_the_affinities_are_in_memory_once():
+    image, whole = torch.rand(3, 96, 80), 48 * 96 * 80
+
+    class Whole(TorchDispatchMode):
+        seen: ClassVar[set] = set()
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for x in tree_leaves(out):
+                if torch.is_tensor(x) and x.untyped_storage().nbytes() >= 4 * whole:
+                    self.seen.add(x.untyped_storage().data_ptr())
+            return out
+
+    with Whole():
+        affinity = PAMR()._affinity(image)
+    assert len(Whole.seen) == 1 and affinity.numel() == whole
+    torch.testing.assert_close(affinity.sum(dim=0), torch.ones(96, 80))

@@ -107,4 +107,4 @@ def _image(found: dict[Cell, dict]):
         seen.update(*(np.unique(m).tolist() for m in maps))
         rows.append([image, *(colour(m, colours) for m in maps)])
     legend = [(names[k], colours[k]) for k in sorted(seen) if k < len(names)]
-    return draw_rows(rows, ['image', 'truth', *(cell.method for cell in found)], legend, tile=160)
+    return draw_rows(rows, ['image', 'truth', *(cell.method for cell in found)], legend, tile=128, most=6)

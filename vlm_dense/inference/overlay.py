@@ -44,7 +44,7 @@ def draw_overlay(
 def draw_side_by_side(
     image: np.ndarray, labels: Mapping[str, np.ndarray], names: Sequence[str], opacity: float = 0.5, note: str = ''
 ) -> Image.Image:
-    """The image, and beside it the colours of several label maps; below them the names.
+    """The image, and beside it the colours of several label maps, in rows of up to four; below them the names.
 
     Args:
         image: uint8 (H, W, 3) BGR.
@@ -54,10 +54,12 @@ def draw_side_by_side(
         note: A warning above all.
     """
     maps = [colour_over(image, each, names, opacity) for each in labels.values()]
-    tile = max(view_side(image.shape) // (1 + len(maps)), 240)
+    tiles = 1 + len(maps)
+    most = next((each for each in (1, 2, 3, 4) if tiles <= each), 3 if tiles <= 9 and tiles != 8 else 4)
+    tile = max(view_side(image.shape) // most, 220)
     plain = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     legend = legend_of(list(labels.values()), names)
-    return draw_rows([[plain, *maps]], ['image', *labels], legend, tile=tile, note=note)
+    return draw_rows([[plain, *maps]], ['image', *labels], legend, tile=tile, note=note, most=most)
 
 
 def colour_over(image: np.ndarray, labels: np.ndarray, names: Sequence[str], opacity: float) -> np.ndarray:

@@ -15,6 +15,8 @@ from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.steps import PlaneStep
 
+_ROWS = 64
+"""Of the affinities that are normalised at a time."""
 _OFFSETS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 
 
@@ -100,7 +102,9 @@ class PAMR(PlaneStep):
         mean = (sum(self._neighbours(padded, image.shape[1:])) + own * image) / count
         square = sum((x - mean) ** 2 for x in self._neighbours(padded, image.shape[1:])) + own * (image - mean) ** 2
         sigma = (square / (count - 1)).sqrt()
-        affinity = [
-            -((x - image).abs() / (0.1 * sigma + 1e-8)).mean(dim=0) for x in self._neighbours(padded, image.shape[1:])
-        ]
-        return torch.stack(affinity).softmax(dim=0)
+        affinity = image.new_empty(8 * own, *image.shape[1:])  # the largest map of all, held once
+        for weight, x in zip(affinity, self._neighbours(padded, image.shape[1:]), strict=True):
+            weight.copy_(-((x - image).abs() / (0.1 * sigma + 1e-8)).mean(dim=0))
+        for rows in affinity.split(_ROWS, dim=1):
+            rows.copy_(rows.softmax(dim=0))
+        return affinity

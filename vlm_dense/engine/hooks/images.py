@@ -32,7 +32,7 @@ class PredictionPictureHook(Hook):
 
     priority = 'LOW'
 
-    def __init__(self, num_samples: int = 6, test_dir: str | None = None, tile: int = 256, score_thr: float = 0.3):
+    def __init__(self, num_samples: int = 3, test_dir: str | None = None, tile: int = 256, score_thr: float = 0.3):
         self.num_samples, self.test_dir, self.tile, self.score_thr = num_samples, test_dir, tile, score_thr
         self._rows: list[list[np.ndarray]] = []
         self._labels: set[int] = set()
