@@ -35,6 +35,7 @@ LONG = {
     'test_killed_unlabelled_runs',
     'test_kills',
     'test_notebook',
+    'test_open_models',
     'test_ops_sweep',
     'test_processes',
     'test_sharding',

@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 import torch
 from official import Case
+from open_case import load_release
 from proposals_case import (
     build,
     check_gradients,
@@ -46,7 +47,7 @@ def official_draws(config: dict):
         yield
 
 
-def test_every_official_number_is_reproduced(mask_adapter_case, monkeypatch):
+def test_every_official_number_is_reproduced(mask_adapter_case, monkeypatch, tmp_path):
     case = Case(mask_adapter_case)
     config = case.config
     own = config['options']
@@ -70,7 +71,7 @@ def test_every_official_number_is_reproduced(mask_adapter_case, monkeypatch):
         ),
         **more,
     ).eval()
-    model.load_state_dict(official_weights(model, config))
+    load_release(model, official_weights(model, config), tmp_path)
     batch, sizes = padded_images(config)
     case.check('text_embeddings', model.text_side.classifier_weights())
     case.check('category_overlapping', torch.tensor(model.overlaps))

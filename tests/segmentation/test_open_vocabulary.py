@@ -9,10 +9,23 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.config import ConfigDict
 from mmengine.runner.base_loop import BaseLoop
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
+from segmentation.open_models import (
+    ARCH,
+    BUILD,
+    NAMES,
+    OTHER,
+    PLAIN,
+    cat_seg,
+    fc_clip,
+    images,
+    maft_plus,
+    samples,
+    san,
+    sed,
+)
 from tiny_towers import resnet, vit
 
 from vlm_dense.engine.checkpoints.fit import CheckpointFitHook, read_checkpoint
@@ -23,152 +36,6 @@ from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.naming import ClassNamesHook
 from vlm_dense.segmentation.strips import strip_binary_cross_entropy
 
-ARCH = vit(embed_dim=16, width=32, layers=3, text=dict(layers=1))
-NAMES = ['sky', 'road', 'red car']
-OTHER = ['tree', ['house', 'building'], 'water', 'dog']
-PLAIN = dict(type='vlm_dense.ZeroShotPrompt', templates=['a photo of a {}.'])
-
-
-def cat_seg(names=NAMES, **options):
-    head = dict(
-        hidden_dim=16,
-        num_heads=2,
-        num_layers=1,
-        window_size=2,
-        text_guidance_dim=8,
-        image_guidance_dim=8,
-        decoder_dims=[16, 8],
-        decoder_guidance_dims=[4, 4],
-        upsampled_dims=[8, 8],
-    )
-    head.update(options.pop('head', {}))
-    own = dict(
-        type='vlm_dense.CATSeg',
-        class_names=names,
-        backbone=dict(
-            type='vlm_dense.CLIPViT',
-            arch=ARCH,
-            head=True,
-            out_indices=[0, 1],
-            dense_attention=dict(type='vlm_dense.CATSegAttention'),
-        ),
-        text_encoder=dict(type='vlm_dense.TextTower', arch=ARCH),
-        text_prompt=PLAIN,
-        decode_head=head,
-        clip_resolution=32,
-        test_cfg=dict(mode='whole'),
-    )
-    torch.manual_seed(0)
-    return MODELS.build(ConfigDict(dict(own, **options)))
-
-
-RESNET = resnet(embed_dim=16, text=dict(layers=1))
-
-
-def sed(names=NAMES, **options):
-    head = dict(
-        hidden_dim=16,
-        decoder_dims=[16, 8, 8],
-        image_dims=[4, 4, 4],
-        cost_dims=[4, 4, 4],
-        num_heads=2,
-        kernel_size=[3, 3, 3],
-        pooling=1,
-    )
-    head.update(options.pop('head', {}))
-    own = dict(
-        type='vlm_dense.SED',
-        class_names=names,
-        backbone=dict(type='vlm_dense.CLIPTower', arch=RESNET, norm_eval=True),
-        text_encoder=dict(type='vlm_dense.TextTower', arch=RESNET),
-        text_prompt=dict(type='vlm_dense.TemplateVariantsPrompt', templates=['a {}.', 'a drawing of a {}.']),
-        decode_head=head,
-        clip_resolution=64,
-        test_cfg=dict(mode='whole'),
-    )
-    torch.manual_seed(0)
-    return MODELS.build(ConfigDict(dict(own, **options)))
-
-
-def fc_clip(names=NAMES, **options):
-    head = dict(
-        width=64,
-        heads=2,
-        num_queries=4,
-        encoder_layers=1,
-        encoder_ffn=16,
-        decoder_layers=2,
-        decoder_ffn=16,
-        num_points=16,
-    )
-    own = dict(
-        type='vlm_dense.FCCLIP',
-        class_names=names,
-        trained_names=NAMES,
-        backbone=dict(type='vlm_dense.CLIPTower', arch=RESNET),
-        text_encoder=dict(type='vlm_dense.TextTower', arch=RESNET),
-        text_prompt=PLAIN,
-        decode_head=dict(head, **options.pop('head', {})),
-        test_cfg=dict(mode='whole'),
-    )
-    torch.manual_seed(0)
-    return MODELS.build(ConfigDict(dict(own, **options)))
-
-
-def maft_plus(names=NAMES, **options):
-    return fc_clip(names, type='vlm_dense.MAFTPlus', cdt=dict(heads=2), **options)
-
-
-def san(names=NAMES, **options):
-    head = dict(
-        fusion=[0, 1],
-        width=24,
-        depth=2,
-        side_heads=2,
-        patch_size=8,
-        image_size=32,
-        num_queries=4,
-        supervised=[1, 2],
-        embed_channels=8,
-        mlp_channels=8,
-        num_points=16,
-    )
-    part = dict(type='vlm_dense.SideAdapterAttention', num_blocks=2, hidden_states=[-1, 0])
-    own = dict(
-        type='vlm_dense.SAN',
-        class_names=names,
-        backbone=dict(type='vlm_dense.CLIPViT', arch=ARCH, head=True, dense_attention=part),
-        text_encoder=dict(type='vlm_dense.TextTower', arch=ARCH),
-        text_prompt=PLAIN,
-        decode_head=dict(head, **options.pop('head', {})),
-        clip_resolution=1.0,
-        test_cfg=dict(mode='whole'),
-    )
-    torch.manual_seed(0)
-    return MODELS.build(ConfigDict(dict(own, **options)))
-
-
-SMALL = dict(mask_channels=4, width=8, num_maps=2)
-
-
-def mask_adapter(names=NAMES, **options):
-    own = dict(type='vlm_dense.MaskAdapterFCCLIP', mask_adapter=SMALL, iou_threshold=0.0)
-    return fc_clip(names, **dict(own, **options))
-
-
-def mask_adapter_maft_plus(names=NAMES, **options):
-    return mask_adapter(names, type='vlm_dense.MaskAdapterMAFTPlus', cdt=dict(heads=2), **options)
-
-
-BUILD = dict(
-    cat_seg=cat_seg,
-    sed=sed,
-    fc_clip=fc_clip,
-    maft_plus=maft_plus,
-    san=san,
-    mask_adapter=mask_adapter,
-    mask_adapter_maft_plus=mask_adapter_maft_plus,
-)
 CHUNKED = ('cat_seg', 'sed')
 
 
@@ -180,17 +47,6 @@ def models():
 @pytest.fixture(scope='module')
 def model(models):
     return models['cat_seg']
-
-
-def images(number: int = 2, size: tuple[int, int] = (32, 32)) -> torch.Tensor:
-    return torch.randn(number, 3, *size, generator=torch.Generator().manual_seed(1))
-
-
-def samples(number: int = 2, size=(32, 32), classes: int = 3) -> list[SegDataSample]:
-    labels = torch.randint(classes, (number, 1, *size), generator=torch.Generator().manual_seed(2))
-    labels[:, :, :3] = 255
-    meta = dict(img_shape=tuple(size), ori_shape=tuple(size))
-    return [SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=one)) for one in labels]
 
 
 @torch.no_grad()
@@ -311,7 +167,7 @@ def test_a_step_moves_queries_and_values_of_both_towers_and_nothing_else_of_clip
     moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     towers = {k for k in moved if not k.startswith('decode_head.')}
     part = 'transformer.resblocks.{}.attn.parametrizations.in_proj_weight.original{}'
-    wanted = {f'text_encoder.{part.format(0, i)}' for i in (0, 2)}
+    wanted = {f'text_encoder.{part.format(b, i)}' for b in range(2) for i in (0, 2)}
     wanted |= {f'backbone.{part.format(b, i)}' for b in range(3) for i in (0, 2)} - {f'backbone.{part.format(2, 0)}'}
     assert towers == wanted
     assert {k for k in before if k.startswith('decode_head.')} <= moved
