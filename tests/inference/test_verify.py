@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 
+import families
 import pytest
 import torch
-from tiny_towers import resnet, vit
+from safetensors.torch import save_file
+from tiny_towers import TEXT, resnet, vit
 from torch import nn
 
 from vlm_dense.cli import verify as program
@@ -53,6 +55,56 @@ def test_a_file_in_openais_layout_passes(kind, tmp_path):
     source = openai_file(kind, tmp_path)
     found = list(verify(*build_towers(*source), build_reference(*source)))
     assert all(each.passed and not each.reason for each in found), found
+
+
+CHECKS = dict(  # of 8: at another size; of a block alone; of one patch
+    clipa=8,
+    coca=8,
+    siglip=8,
+    pe=8,
+    pe_bare=8,
+    eva02=8,
+    eva02_post=8,
+    timm_vit_norm=8,
+    vitamin=6,  # open_clip's own has one size
+    convnext_mlp=7,
+    fastvit=7,
+    swin=5,
+)
+
+
+def of_family(family: str, folder, monkeypatch) -> tuple[dict, str]:
+    """A small architecture of a family, and a file of random weights."""
+    config = families.small(family, monkeypatch)
+    if family == 'coca':
+        config['text_cfg'].update(vocab_size=49408)
+    else:  # a tokenizer that is there
+        config.update(text_cfg=dict(TEXT, layers=1, width=16, heads=1))
+    torch.manual_seed(0)
+    clip = load_clip(config)
+    for parameter in clip.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    path = folder / 'weights.safetensors'
+    save_file({key: value.contiguous() for key, value in clip.state_dict().items()}, path)
+    return config, str(path)
+
+
+@pytest.mark.parametrize('family', CHECKS)
+def test_towers_of_every_family_pass(family, tmp_path, monkeypatch):
+    source = of_family(family, tmp_path, monkeypatch)
+    found = list(verify(*build_towers(*source), build_reference(*source)))
+    assert all(each.passed for each in found), found
+    assert len(found) == CHECKS[family], [each.name for each in found]
+
+
+def test_a_timm_tower_with_other_values_is_refused(tmp_path, monkeypatch):
+    source = of_family('siglip', tmp_path, monkeypatch)
+    image, text = build_towers(*source)
+    pool = image.trunk.attn_pool
+    pool.kv.weight.data = pool.kv.weight.data.roll(1, 0)
+    found = {each.name: each for each in verify(image, text, build_reference(*source))}
+    assert not found['image features'].passed and not found['the map of a window of one patch'].passed
+    assert 'trunk.attn_pool.kv.weight is permuted' in found['image features'].reason
 
 
 def wrong_activation(image, text) -> None:

@@ -5,7 +5,8 @@ The reference is open_clip's own model, built by open_clip from the same file: i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import open_clip
@@ -16,8 +17,11 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.activation import OPENAI_ENTRIES
 from vlm_dense.clip.architectures import model_config
+from vlm_dense.clip.block_tower import BlockTower
+from vlm_dense.clip.building import has_hf_text
 from vlm_dense.clip.image_tower import ImageTower, resize_positions
 from vlm_dense.clip.loading import load_clip, read_state_dict
+from vlm_dense.clip.resnet import CLIPResNet
 from vlm_dense.clip.sources import locate_weights
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.clip.vit import CLIPViT
@@ -74,6 +78,8 @@ def build_reference(arch: str | dict, pretrained: str) -> nn.Module:
         model.load_state_dict(plain)  # again: the reader has rounded them to half precision
         return model.eval()
     quick = tag.get('quick_gelu', False) if tag else config.get('quick_gelu', False)
+    if 'multimodal_cfg' in config or has_hf_text(config):
+        return load_clip(arch, pretrained).eval()
     own = {key: value for key, value in config.items() if key not in ('quick_gelu', 'custom_text')}
     model = (CustomTextCLIP if config.get('custom_text') else CLIP)(**own, quick_gelu=quick)
     if not set(dict(model.named_parameters())) <= set(weights):  # names of another library, or a packed table
@@ -100,8 +106,7 @@ def verify(image_tower: ImageTower, text_tower: TextTower, reference: nn.Module)
         A finding for each check, in their order.
     """
     draw = torch.Generator().manual_seed(0)
-    side = image_side(reference)
-    patch = image_tower.patch_size if isinstance(image_tower, CLIPViT) else 32
+    side, patch = image_side(reference), image_tower.stride
     images = torch.randn(3, 3, side, side, generator=draw)
     larger = torch.randn(2, 3, side + patch, side + 3 * patch, generator=draw)
 
@@ -118,15 +123,9 @@ def verify(image_tower: ImageTower, text_tower: TextTower, reference: nn.Module)
     yield check(
         'image features', image_tower.encode(images, ('global',)).global_, reference.encode_image(images), image
     )
-    if isinstance(image_tower, CLIPViT):
-        grid = tuple(length // patch for length in larger.shape[2:])
-        table = reference.visual.positional_embedding
-        resized = resize_positions(table, grid, image_tower.pos_mode)
-        reference.visual.positional_embedding = nn.Parameter(resized)
-        theirs = reference.encode_image(larger)
-        reference.visual.positional_embedding = table
+    if (resized := _at_size(reference.visual, image_tower, larger.shape[2:])) is not None:
         name = f'image features at {larger.shape[2]} x {larger.shape[3]} px'
-        yield check(name, image_tower.encode(larger, ('global',)).global_, theirs, image)
+        yield check(name, image_tower.encode(larger, ('global',)).global_, _first(resized(larger)), image)
     ids = text_tower.tokenize(list(TEXTS))
     theirs = reference.encode_text(_padded(ids, reference, text_tower))
     yield check('text features', text_tower.encode_tokens(ids), theirs, text)
@@ -144,14 +143,19 @@ def verify(image_tower: ImageTower, text_tower: TextTower, reference: nn.Module)
     single = torch.cat([text_tower.encode_tokens(row[None]) for row in ids])
     wrong = broken('Sentences of a batch change each other.')
     yield check('a text alone and in a batch', single, text_tower.encode_tokens(ids), wrong)
-    if isinstance(image_tower, CLIPViT):
-        attn = image_tower.transformer.resblocks[-1].attn
+    if isinstance(image_tower, BlockTower):
+        block = image_tower.blocks[-1]
         token = torch.randn(2, 1, image_tower.width, generator=draw)
-        value = attn.out_proj(attn.project(token)[2])
-        yield check('attention to a token alone is its value', attn(token), value, broken('The value path is wrong.'))
+        value = block(token, path=lambda part, x: part.feed_forward(x + part.scaled(part.output(part.qkv(x)[2]))))
+        yield check(
+            'a block on a token alone is its value path', block(token), value, broken('The value path is wrong.')
+        )
     window = images[:1, :, :patch, :patch]
-    own, part = image_tower.encode(window, ('value',)).value, _one_patch(reference.visual, image_tower, window)
-    yield check('the map of a window of one patch', own.flatten(2).mT[:, 0], part, image)
+    small = _at_size(reference.visual, image_tower, window.shape[2:])
+    if small is not None or isinstance(image_tower, CLIPResNet):
+        own = image_tower.encode(window, ('value',)).value
+        part = _one_patch(small or reference.visual, image_tower, window)
+        yield check('the map of a window of one patch', own.flatten(2).mT[:, 0], part, image)
 
 
 def _padded(ids: Tensor, reference: nn.Module, text_tower: TextTower) -> Tensor:
@@ -160,15 +164,39 @@ def _padded(ids: Tensor, reference: nn.Module, text_tower: TextTower) -> Tensor:
     return F.pad(ids, (0, length - ids.shape[1]), value=text_tower.tokenizer.padding)
 
 
+def _first(found: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The image feature; CoCa's towers give tokens beside it."""
+    return found if isinstance(found, Tensor) else found[0]
+
+
+def _at_size(visual: nn.Module, tower: ImageTower, size: Sequence[int]) -> nn.Module | None:
+    """A copy of open_clip's tower for images of another size, by the rule of its family; None if it has none."""
+    if isinstance(tower, CLIPResNet) or getattr(tower, 'fixed_size', None) is not None:
+        return None
+    visual = copy.deepcopy(visual)
+    if isinstance(tower, CLIPViT):
+        grid = [length // tower.stride for length in size]
+        visual.positional_embedding = nn.Parameter(resize_positions(visual.positional_embedding, grid, tower.pos_mode))
+    elif hasattr(visual.trunk, 'set_input_size') and not hasattr(visual.trunk.patch_embed, 'backbone'):
+        visual.trunk.set_input_size(tuple(size))
+    elif isinstance(tower, BlockTower) and not getattr(visual.trunk, 'dynamic_img_size', False):
+        return None  # a stem of convolutions has to know the size when it is built
+    return visual
+
+
 def _one_patch(visual: nn.Module, tower: ImageTower, window: Tensor) -> Tensor:
-    """MaskCLIP's feature (1, D) of a window of one patch, of the parts of open_clip's tower."""
+    """MaskCLIP's feature (1, D) of a window of one patch, of the parts of open_clip's tower, made for that size."""
+    if hasattr(visual, 'trunk'):
+        return _one_patch_of_timm(visual, tower, window)
     if isinstance(tower, CLIPViT):
         x = visual.conv1(window).flatten(2).mT
         x = torch.cat([visual.class_embedding.expand(1, 1, -1), x], dim=1)
-        x = visual.ln_pre(x + resize_positions(visual.positional_embedding, (1, 1), tower.pos_mode))
+        x = visual.ln_pre(x + visual.positional_embedding)
         *blocks, last = visual.transformer.resblocks
         for block in blocks:
             x = block(x)
+        if visual.attn_pool is not None:  # the last attention layer is the pool
+            return visual.ln_post(visual.attn_pool(last(x)[:, 1:]))[:, 0] @ visual.proj
         attn, width = last.attn, x.shape[-1]
         y = F.linear(last.ln_1(x), attn.in_proj_weight[2 * width :], attn.in_proj_bias[2 * width :])
         x = x + last.ls_1(attn.out_proj(y))
@@ -178,6 +206,21 @@ def _one_patch(visual: nn.Module, tower: ImageTower, window: Tensor) -> Tensor:
     for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
         x = stage(x)
     return pool.c_proj(pool.v_proj(x.flatten(2).mT))[:, 0]
+
+
+def _one_patch_of_timm(visual: nn.Module, tower: ImageTower, window: Tensor) -> Tensor:
+    """As :func:`_one_patch`, of timm's trunks: a block, or a pool, of one token alone attends to that token."""
+    trunk = visual.trunk
+    if not isinstance(tower, BlockTower) or not tower.num_prefix:
+        return visual(window)  # its only place is the image
+    depth = len(trunk.blocks)
+    index = depth - 1 if trunk.attn_pool is not None else depth - 2
+    [(x, _)] = trunk.forward_intermediates(
+        window, [index], return_prefix_tokens=True, output_fmt='NLC', intermediates_only=True
+    )
+    x = trunk.norm(x if trunk.attn_pool is not None else trunk.blocks[-1](x))
+    x = x[:, 0] if trunk.attn_pool is None else trunk.attn_pool(x)
+    return visual.head(trunk.head(trunk.fc_norm(x)))
 
 
 # --- why it is wrong --------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from pathlib import Path
 import mmcv
 import torch
 import torch.nn.functional as F
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
 from vlm_dense.clip.image_tower import ImageTower
@@ -22,11 +21,11 @@ SCENES = 64
 NAMES = ('empty background', *SHAPES)
 
 
-def drawn_images(number: int, side: int) -> tuple[Tensor, Tensor]:
-    """Normalised scenes (N, 3, H, W) of one object, and its shape (N,), int64."""
+def drawn_images(number: int, side: int, tower: ImageTower) -> tuple[Tensor, Tensor]:
+    """Scenes (N, 3, H, W) of one object, normalised as the tower wants them, and its shape (N,), int64."""
     scenes = [draw_scene(f'verify {index}', (side, side), (1, 1)) for index in range(number)]
     images = torch.stack([torch.from_numpy(scene.image) for scene in scenes]).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(value)[:, None, None] for value in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+    mean, std = (torch.tensor(getattr(tower.preprocessing, name))[:, None, None] for name in ('mean', 'std'))
     return (images - mean) / std, torch.tensor([int(scene.shapes[0]) for scene in scenes])
 
 
@@ -38,7 +37,7 @@ def drawn_accuracy(image_tower: ImageTower, text_tower: TextTower, side: int) ->
         image_tower, text_tower: In eval mode.
         side: Of the images.
     """
-    images, labels = drawn_images(SCENES, side)
+    images, labels = drawn_images(SCENES, side, image_tower)
     prompt = ZeroShotPrompt(SHAPES, text_tower, templates=('a photo of a {}.', 'a drawing of a {}.'))
     features = torch.cat([image_tower.encode(part, ('global',)).global_ for part in images.split(8)])
     found = (F.normalize(features, dim=-1) @ prompt(text_tower).T).argmax(dim=1)
