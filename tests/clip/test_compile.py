@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import families
 import pytest
 import torch
 from tiny_towers import resnet, vit
@@ -11,6 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from vlm_dense.clip.resnet import CLIPResNet
 from vlm_dense.clip.text_tower import TextTower
+from vlm_dense.clip.tower import CLIPTower
 from vlm_dense.clip.vit import CLIPViT
 
 VIT = vit(embed_dim=24, text=dict(context_length=16, vocab_size=64, layers=3), layers=3)
@@ -64,6 +66,23 @@ def test_an_image_tower_is_one_graph(kind, mode, with_cp):
     parameters = list(tower.parameters()) if mode == 'train' else []
     with torch.set_grad_enabled(mode == 'train'):
         assert check(forward, [[torch.randn(2, 3, 64, 64)]], parameters) == 1
+
+
+@pytest.mark.parametrize(
+    'family',
+    ['pe', 'convnext', *(pytest.param(f, marks=pytest.mark.long) for f in ('siglip', 'eva02', 'vitamin', 'fastvit'))],
+)
+@pytest.mark.slow
+def test_towers_of_timm_are_one_graph(family, monkeypatch):
+    tower = CLIPTower(families.small(family, monkeypatch)).eval()
+    features = ['global', 'dense', 'value', 'stages']
+
+    def forward(images):
+        out = tower.encode(images, features)
+        return torch.cat([t.flatten(1) for t in (out.global_, out.dense, out.value, *out.stages)], 1)
+
+    weights = [next(tower.parameters())]
+    assert check(forward, [[torch.randn(2, 3, 64, 64)]], weights) == 1
 
 
 @pytest.mark.parametrize('dynamic', [True, False])

@@ -6,7 +6,17 @@ import json
 import subprocess
 import sys
 
+import families
 import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+from vlm_dense.clip.blocks import TransformerBlock
+from vlm_dense.clip.tower import CLIPTower
 
 _CODE = """
 import json, sys
@@ -105,3 +115,57 @@ def test_sharding_each_block_gives_the_losses_of_one_process(tmp_path):
         assert len(losses['alone']) == 5 and losses['alone'][-1] < losses['alone'][0]
         assert losses['mmengine'] == pytest.approx(losses['alone'], rel=1e-5)
         assert losses['fully_shard'] == pytest.approx(losses['alone'], rel=1e-5)
+
+
+class Encoded(nn.Module):
+    """A task that asks a tower for features, as those of the package do."""
+
+    def __init__(self, tower: nn.Module):
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, images):
+        found = self.tower.encode(images, ('global', 'dense', 'value', 'stages'))
+        return sum(part.square().mean() for part in (found.global_, found.dense, found.value, *found.stages))
+
+
+@pytest.fixture
+def alone(tmp_path):
+    dist.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ('family', 'with_cp'),
+    [('siglip', False), ('pe', True), ('eva02_post', 'light'), ('vitamin', False), ('convnext', True)],
+)
+def test_each_block_of_a_timm_tower_can_be_sharded(family, with_cp, alone, monkeypatch):
+    torch.manual_seed(0)
+    options = dict(arch=families.small(family, monkeypatch), with_cp=with_cp)
+    if family == 'pe':  # a part that runs the last block itself
+        options.update(dense_attention=dict(type='vlm_dense.ClearCLIPAttention'))
+    plain = CLIPTower(**options)
+    sharded = CLIPTower(**options)
+    sharded.load_state_dict(plain.state_dict())
+    blocks = list(sharded.stages if family == 'convnext' else sharded.blocks)
+    policy = ModuleWrapPolicy({TransformerBlock})
+    if family != 'convnext':  # which has stages instead
+        assert [policy(module, False, 0) for module in blocks] == [True] * len(blocks)
+    mesh, images = init_device_mesh('cpu', (1,)), torch.randn(2, 3, 64, 64)
+    whole = Encoded(sharded)
+    for block in blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(whole, mesh=mesh)
+    assert all(isinstance(block, FSDPModule) for block in blocks)
+    expected, found = Encoded(plain)(images), whole(images)
+    torch.testing.assert_close(found, expected)
+    for loss in (expected, found):
+        loss.backward()
+    own = dict(plain.named_parameters())
+    for name, parameter in sharded.named_parameters():
+        gradient = parameter.grad
+        wanted = own[name].grad
+        assert (gradient is None) == (wanted is None), name
+        if wanted is not None:
+            torch.testing.assert_close(gradient.full_tensor(), wanted, rtol=1e-4, atol=1e-6)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mmengine import ConfigDict
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 from tiny_towers import vit
 
 from vlm_dense.errors import ConfigError
@@ -49,3 +52,47 @@ def test_proxyclip_gives_a_proxy_images_in_its_own_colours():
     tower.dense_attention.take_colours((0.5,) * 3, (0.5,) * 3)  # those of a SigLIP
     tower.encode(2 * colours - 1, ('value',))
     torch.testing.assert_close(seen[1], colours, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_it_is_a_backbone_of_text_guidance(name):
+    """DenseCLIP on a tower without texts: stages of four blocks, a new pool, the texts of a CLIP."""
+    body = dict(
+        type='mmseg.TIMMBackbone',
+        model_name=name,
+        pretrained=False,
+        out_indices=(0, 1, 2, 3),
+        img_size=112,
+        dynamic_img_size=True,
+        depth=4,
+        embed_dim=32,
+        num_heads=2,
+    )
+    model = MODELS.build(
+        ConfigDict(
+            type='vlm_dense.DenseCLIP',
+            class_names=['tree', 'sky', 'road'],
+            data_preprocessor=dict(type='mmseg.SegDataPreProcessor'),
+            backbone=dict(type='vlm_dense.PooledBackbone', backbone=body, channels=[32] * 4, embed_dim=16, heads=2),
+            text_encoder=dict(type='vlm_dense.TextTower', arch=vit()),
+            text_prompt=dict(type='vlm_dense.DenseCLIPPrompt', num_contexts=2),
+            context_decoder=dict(type='vlm_dense.ContextDecoder', width=16, heads=2, layers=1),
+            neck=dict(type='mmseg.FPN', in_channels=None, out_channels=16, num_outs=4),
+            decode_head=dict(
+                type='mmseg.FPNHead',
+                in_channels=[16] * 4,
+                in_index=[0, 1, 2, 3],
+                feature_strides=[16] * 4,
+                channels=8,
+                num_classes=3,
+                align_corners=False,
+            ),
+        )
+    ).train()
+    images = torch.randn(2, 3, 112, 112)  # of whole patches
+    batch = [SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, 3, (1, 112, 112)))) for _ in range(2)]
+    total, _ = model.parse_losses(model.loss(images, batch))
+    total.backward()
+    assert total.isfinite()
+    for part in (model.backbone.attnpool.v_proj.weight, next(model.backbone.body.parameters())):
+        assert part.grad is not None and part.grad.abs().max() > 0

@@ -70,6 +70,7 @@ TINY = {
         ('--archs ViT-B-16 ViT-L-14-CLIPA --layers 1 --classes 2 --repeats 1', ['| no, last | full context'])
     ],
     'text_tower': [('--classes 3 --repeats 1', ['plain 77-token pass', 'gradient of the context'])],
+    'towers': [('--archs MobileCLIP-S1 --batch 1 --repeats 1', ['| MobileCLIP-S1 | CLIPTimmMaps |'])],
     'whole_training': [(f'--cfg-options {SHORT} val_dataloader.dataset.num_scenes=2', ['strips', 'the first loss'])],
 }
 """Program -> arguments, and what must be in the output."""
