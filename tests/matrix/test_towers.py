@@ -21,6 +21,8 @@ _QUICK = {  # one method of each kind, on the families where it has something of
     'SC-CLIP': ('pe', 'siglip'),
     'ResCLIP': ('eva02',),
     'ProxyCLIP': ('siglip', 'resnet'),
+    'Trident': ('siglip',),
+    'CorrCLIP': ('vit', 'siglip'),
     'LPOSS': ('resnet', 'convnext'),
     'MaskCLIP+': ('pe_bare',),
 }
@@ -28,6 +30,7 @@ REFUSED = {
     ('VPT', 'convnext'): r'only a ViT takes.*found CLIPTimmMaps \(ConvNeXt\)',
     ('LoRA', 'swin'): 'no linear map.*only blocks have them',
     ('SC-CLIP', 'siglip'): 'set class_weight=0.*no class token, as those of SigLIP',
+    ('CorrCLIP', 'siglip'): "masks the attention of open_clip's own blocks",
     ('ProxyCLIP', 'resnet'): 'has no blocks for dense_attention',
 }
 

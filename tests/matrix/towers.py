@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import families
@@ -11,6 +12,7 @@ from matrix import models
 from matrix.models import NAMES, SIZE, samples
 from matrix.test_matrix import OPTIONS, check
 from mmengine import ConfigDict
+from mmseg.structures import SegDataSample
 from tiny_towers import TEXT
 
 from vlm_dense.errors import UserError
@@ -45,6 +47,8 @@ _PROXY = dict(
     depth=1,
     num_heads=2,
 )
+WINDOW = 112
+"""Side of images and windows, a multiple of every patch."""
 _COOP = dict(text_prompt=dict(type='vlm_dense.CoOpPrompt', num_contexts=2))
 _ZERO_SHOT = dict(text_prompt=dict(type='vlm_dense.ZeroShotPrompt'))
 
@@ -86,6 +90,34 @@ def _lposs(family: str) -> None:
     with torch.no_grad():
         found = model.predict(torch.randn(2, 3, SIZE, SIZE), samples('maskclip', 2))
     assert [tuple(sample.pred_sem_seg.data.shape) for sample in found] == [(1, SIZE, SIZE)] * 2
+
+
+def _whole_images(kind: str, attention: dict, **options) -> Callable[[str], None]:
+    """A successor that looks at whole images: labels, the same for copies of an image."""
+
+    def run(family: str) -> None:
+        parts = dict(_ZERO_SHOT, dense=dict(dense_attention=attention))
+        cfg = dict(models.maskclip(family, parts), type=kind, **options)
+        cfg.pop('decode_head')
+        arch = copy.deepcopy(cfg['backbone']['arch'])
+        if isinstance(arch['vision_cfg'].get('layers'), int):
+            arch['vision_cfg']['layers'] = 3  # CorrCLIP reads a block in front of the last two
+        cfg['backbone'].update(arch=arch)
+        cfg['text_encoder'].update(arch=arch)
+        model = MODELS.build(ConfigDict(cfg)).eval()
+        image = torch.randn(1, 3, WINDOW, WINDOW, generator=torch.Generator().manual_seed(1))
+        found = []
+        for number in (1, 2, 3):
+            batch = [
+                SegDataSample(metainfo=dict(ori_shape=image.shape[2:], img_shape=image.shape[2:]))
+                for _ in range(number)
+            ]
+            with torch.no_grad():
+                found += model.predict(image.expand(number, -1, -1, -1), batch)
+        labels = torch.stack([sample.pred_sem_seg.data for sample in found])
+        assert labels.shape == (6, 1, WINDOW, WINDOW) and (labels == labels[:1]).all()
+
+    return run
 
 
 def _maskclip_plus(family: str) -> None:
@@ -146,6 +178,17 @@ ROWS: dict[str, Callable[[str], None]] = {
     'SC-CLIP': _dense(dict(type='vlm_dense.SCCLIPAttention', pre=0, post=0, multi=(0, 1))),
     'ResCLIP': _dense(dict(type='vlm_dense.ResCLIPAttention', cross_blocks=(0,), pamr=dict(dilations=(1, 2)))),
     'ProxyCLIP': _dense(dict(type='vlm_dense.ProxyCLIPAttention', proxy=_PROXY)),
+    'Trident': _whole_images(
+        'vlm_dense.Trident',
+        dict(type='vlm_dense.TridentAttention', proxy=_PROXY),
+        sam=dict(type='vlm_dense.TowerCorrelation', arch=models.ARCHS['vit'], side=SIZE),
+        test_cfg=dict(mode='slide', crop_size=(WINDOW, WINDOW), stride=(WINDOW, WINDOW)),
+    ),
+    'CorrCLIP': _whole_images(
+        'vlm_dense.CorrCLIP',
+        dict(type='vlm_dense.CorrCLIPAttention', proxy=_PROXY, middle=1),
+        regions=dict(type='vlm_dense.ColourRegions'),
+    ),
     'LPOSS': _lposs,
     'MaskCLIP+': _maskclip_plus,
 }

@@ -35,6 +35,7 @@ TITLES = dict(
 REASONS = (
     ('tokens', r'puts tokens into the image tower|takes no prompt tokens'),
     ('blocks', r'no blocks for dense_attention|no linear map'),
+    ('open_clip', r"open_clip's own blocks"),
     ('class token', r'no class token'),
     ('regions', r'has no regions'),
     ('size', r'px only'),
