@@ -54,14 +54,14 @@ def build(kind: str, seed: int = 0, **parts) -> nn.Module:
     return model.eval()
 
 
-def batch(number: int = 2, labels=(0, 1), seed: int = 0) -> tuple[torch.Tensor, list[DetDataSample]]:
-    """Normalised images (B, 3, 64, 64), and samples with two boxes each."""
+def batch(number: int = 2, labels=(0, 1), seed: int = 0, size: int = SIZE) -> tuple[torch.Tensor, list[DetDataSample]]:
+    """Normalised images (B, 3, size, size), and samples with two boxes each."""
     rng = torch.Generator().manual_seed(seed)
-    meta = dict(img_shape=(SIZE, SIZE), pad_shape=(SIZE, SIZE), ori_shape=(SIZE, SIZE), scale_factor=(1.0, 1.0))
+    meta = dict(img_shape=(size, size), pad_shape=(size, size), ori_shape=(size, size), scale_factor=(1.0, 1.0))
     boxes = torch.tensor([[4.0, 6.0, 28.0, 30.0], [30.0, 20.0, 60.0, 58.0]])
     samples = []
     for _ in range(number):
-        sample = DetDataSample(metainfo=dict(meta, batch_input_shape=(SIZE, SIZE)))
+        sample = DetDataSample(metainfo=dict(meta, batch_input_shape=(size, size)))
         sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor(labels))
         samples.append(sample)
-    return torch.randn(number, 3, SIZE, SIZE, generator=rng), samples
+    return torch.randn(number, 3, size, size, generator=rng), samples

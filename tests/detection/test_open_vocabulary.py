@@ -101,6 +101,11 @@ def test_boxes_of_novel_classes_are_refused_in_training():
         model.loss(*batch(labels=(1, 0)))
 
 
+def test_a_single_small_image_is_refused_where_a_norm_cannot_train_on_it():
+    with pytest.raises(ConfigError, match='one image of at most 64 px'):
+        build('f_vlm').train().loss(*batch(1))
+
+
 def test_padding_counts_in_the_softmax_and_is_never_found():
     images, samples = batch()
     plain, padded = (build('f_vlm', padding=number) for number in (0, 20))

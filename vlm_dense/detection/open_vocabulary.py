@@ -55,6 +55,13 @@ class OpenVocabularyDetection:
         self.background = None
         built = TextSide.build(text_encoder, self._prompt_cfg, self._rows(), image_prompt, self.backbone)
         self.text_encoder, self.text_prompt, self.image_prompt = built.modules
+        pool = getattr(self.backbone, 'attnpool', None)
+        if image_prompt is not None and pool is not None and any(hasattr(m, 'branches') for m in pool.children()):
+            raise ConfigError(
+                f'{type(self).__name__}: {image_prompt["type"]} updates the attention pool of {type(self.backbone).__name__}'
+                ', which the maps of a detector do not pass, so that it would learn nothing. Use a ViT, or another '
+                'image_prompt.'
+            )
         if background is None:
             self.background = nn.Parameter(torch.randn(self.text_encoder.embed_dim))
 

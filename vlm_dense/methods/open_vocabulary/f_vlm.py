@@ -20,6 +20,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from vlm_dense.detection.open_vocabulary import OpenVocabularyTwoStage
+from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 
 PAPER = dict(
@@ -90,6 +91,12 @@ class FVLMNeck(BaseModule):
             found[i - 1] = found[i - 1] + F.interpolate(found[i], size=found[i - 1].shape[2:], mode='nearest')
         plain = [conv.conv(x) for conv, x in zip(self.fpn_convs, found, strict=False)]
         plain.append(self.fpn_convs[-1].conv(pad_same(plain[-1])))  # of the map in front of its norm
+        batch, _, height, width = plain[-1].shape
+        if batch * height * width == 1 and self.fpn_convs[-1].norm.training:
+            raise ConfigError(
+                'FVLMNeck: a training batch of one image of at most 64 px leaves the norm of its coarsest map a single '
+                'value a channel. Use a larger batch or larger images.'
+            )
         return tuple(conv.norm(x) for conv, x in zip(self.fpn_convs, plain, strict=True))
 
 
