@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from detection.open_vocabulary_models import ARCHS, NAMES, batch, build, config
+from families import small
+from mmdet.structures.mask import BitmapMasks
 from mmengine.registry import DefaultScope, init_default_scope
+from tiny_towers import resnet
 
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import MODELS
@@ -182,3 +186,45 @@ def test_the_map_of_the_last_block_is_made_without_attention():
         assert torch.equal(a, b)
     assert (plain.stages[3] - own.stages[3]).abs().max() > 1e-3
     assert ARCHS['f_vit']['vision_cfg']['layers'] == 4
+
+
+@pytest.mark.parametrize(('kind', 'family'), [('f_vit', 'eva02'), ('f_vit', 'siglip'), ('f_vlm', 'convnext')])
+def test_other_towers_take_the_place_of_the_papers(kind, family, monkeypatch):
+    arch = small(family, monkeypatch)
+    cfg = config(kind)
+    cfg['text_encoder'] = dict(type='vlm_dense.TextTower', arch=resnet(arch['embed_dim']))
+    cfg['backbone'] = dict(type='vlm_dense.CLIPTower', arch=arch)
+    if kind == 'f_vit':
+        cfg['backbone']['out_indices'] = [0, 0, 1, 1]
+        cfg['roi_head']['bbox_head']['fc_out_channels'] = arch['embed_dim']
+    else:
+        cfg['roi_head']['scorer'] = dict(type='vlm_dense.DenseMapScorer')
+    model = MODELS.build(cfg)
+    total, _ = model.train().parse_losses(model.loss(*batch()))
+    total.backward()
+    assert len(found(model.eval(), *batch())) == 2
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_masks_are_found_and_trained_as_mask_rcnn_does(kind):
+    cfg = config(kind)
+    extractor = copy.deepcopy(cfg['roi_head']['bbox_roi_extractor'])
+    if kind == 'f_vit':
+        extractor['roi_layer']['output_size'] = 14
+    else:
+        extractor['output_size'] = 14
+    head = dict(type='FCNMaskHead', num_convs=1, in_channels=8, conv_out_channels=8)
+    cfg['roi_head'] = dict(cfg['roi_head'], mask_roi_extractor=extractor, mask_head=head)
+    cfg['train_cfg']['rcnn']['mask_size'] = 28
+    cfg['test_cfg']['rcnn']['mask_thr_binary'] = 0.5
+    torch.manual_seed(0)
+    model = MODELS.build(cfg)
+    images, samples = batch()
+    for sample in samples:
+        sample.gt_instances.masks = BitmapMasks(np.ones((2, 64, 64), np.uint8), 64, 64)
+    losses = model.train().loss(images, copy.deepcopy(samples))
+    losses['loss_mask'].backward()
+    model.eval().set_class_names(['teapot'])
+    with torch.no_grad():
+        masks = [r.pred_instances.masks for r in model.predict(images, copy.deepcopy(samples))]
+    assert all(m.shape[1:] == (64, 64) and len(m) for m in masks)

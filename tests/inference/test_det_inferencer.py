@@ -190,3 +190,59 @@ def test_the_program_prints_what_it_finds_and_saves_all(checkpoint, inferencer, 
     with pytest.raises(SystemExit) as left:
         detect.main([*images, *words, '--threshold', '7'])
     assert left.value.code == 2 and '--threshold is a score' in capsys.readouterr().err
+
+
+@pytest.fixture(scope='module')
+def words(tmp_path_factory):
+    """F-ViT, which has seen nothing, and its checkpoint as a training on six base classes leaves it."""
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(CONFIGS / 'f_vit' / 'f_vit_shapes.py')
+    torch.manual_seed(3)
+    model = MODELS.build(dict(cfg.model, class_names=NAMES[:6]))
+    model.init_weights()
+    path = tmp_path_factory.mktemp('f_vit') / 'model.pth'
+    meta = dict(dataset_meta=dict(classes=NAMES[:6], base_classes=NAMES[:6]))
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+    return DetInferencer('f_vit_shapes', path, device='cpu', show_progress=False), path
+
+
+def test_a_model_that_classifies_by_text_detects_any_words(words, scenes):
+    inferencer, _ = words
+    first = inferencer(scenes[0])
+    assert first['classes'] == NAMES[:6]
+    inferencer.set_class_names(['heart', 'star', 'teapot'])
+    second = inferencer(scenes[0])
+    assert second['classes'] == ['heart', 'star', 'teapot'] and set(second['predictions'][0]['labels']) <= {0, 1, 2}
+    assert inferencer.model.novel == [True, False, True]
+    assert second['predictions'][0]['scores'] != first['predictions'][0]['scores']
+    inferencer.set_class_names(NAMES[:6])
+    same(inferencer(scenes[0])['predictions'][0], first['predictions'][0])
+
+
+def test_detect_takes_any_words(words, scenes, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / 'a.png'), scenes[0])
+    arguments = [
+        '--model',
+        'f_vit_shapes',
+        '--weights',
+        str(words[1]),
+        '--out',
+        str(tmp_path / 'out'),
+        '--device',
+        'cpu',
+    ]
+    detect.main([str(tmp_path / 'a.png'), *arguments, '--classes', 'pink heart', 'moon', '--threshold', '0.01'])
+    out = capsys.readouterr().out
+    found = json.loads((tmp_path / 'out' / 'preds' / 'a.json').read_text())
+    shown = sum(score > 0.01 for score in found['scores'])
+    assert f'{shown} objects' in out and shown > 0 and set(found['labels']) <= {0, 1}
+    lines = [line for line in out.splitlines() if line.startswith('  ')]
+    assert len(lines) == shown and all('pink heart' in line or 'moon' in line for line in lines)
+
+
+def test_a_model_with_fixed_classes_is_shown_by_other_names_only(checkpoint):
+    inferencer = DetInferencer('denseclip_mask-rcnn_shapes', checkpoint, device='cpu', show_progress=False)
+    inferencer.set_class_names([*NAMES[:7], 'love'])
+    assert inferencer.class_names[-1] == 'love'
+    with pytest.raises(ConfigError, match='8 classes'):
+        inferencer.set_class_names(['love'])

@@ -1,4 +1,4 @@
-"""Every registered prompt in F-VLM and F-ViT, with batches of 1, 2 and 3: it trains, or it is refused with a message."""
+"""Every registered prompt in F-VLM and F-ViT, with batches of 1, 2 and 3: it trains, or a message refuses it."""
 
 from __future__ import annotations
 

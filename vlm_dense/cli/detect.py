@@ -3,10 +3,11 @@
 vlm-dense detect photo.jpg --model denseclip_mask-rcnn_r50_coco --weights epoch_12.pth
 vlm-dense detect clip.mp4 --model my_config.py --weights epoch_12.pth      # a video, with the extra video
 vlm-dense detect photos/ --model my_config.py --weights work_dirs/my_config/epoch_12.pth --threshold 0.5
+vlm-dense detect photo.jpg --model f_vit_eva02-b16_ov-coco --weights epoch_3.pth --classes teapot kite
 
 The folder of --out gets vis/*.png, the images with what was found, and preds/*.json: labels, scores, boxes (x1 y1 x2
-y2, pixels) and, of a model that finds them, masks as COCO's run lengths. The classes are those of the training; their
-names are in its checkpoint.
+y2, pixels) and, of a model that finds them, masks as COCO's run lengths. The classes are those of the training, with
+the names of its checkpoint; open-vocabulary detectors, F-VLM and F-ViT, take any others with --classes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ def parser() -> arguments.Parser:
     )
     parser.add_argument('--weights', metavar='CHECKPOINT', help='what the training has saved')
     parser.add_argument(
-        '--classes', nargs='+', metavar='NAME', help=f'{arguments.CLASSES}, to show instead of those of the training'
+        '--classes',
+        nargs='+',
+        metavar='NAME',
+        help=f'{arguments.CLASSES}, instead of those of the training: any for F-VLM and F-ViT, else only shown',
     )
     parser.add_argument('--out', default='work_dirs/detect', metavar='DIR', help='where to save (%(default)s)')
     parser.add_argument(

@@ -58,8 +58,8 @@ class OpenVocabularyDetection:
         pool = getattr(self.backbone, 'attnpool', None)
         if image_prompt is not None and pool is not None and any(hasattr(m, 'branches') for m in pool.children()):
             raise ConfigError(
-                f'{type(self).__name__}: {image_prompt["type"]} updates the attention pool of {type(self.backbone).__name__}'
-                ', which the maps of a detector do not pass, so that it would learn nothing. Use a ViT, or another '
+                f'{type(self).__name__}: {image_prompt["type"]} updates the attention pool of the image tower, which '
+                'the maps of a detector do not pass, so that it would learn nothing. Use a ViT, or another '
                 'image_prompt.'
             )
         if background is None:
