@@ -187,6 +187,11 @@ class TransformerBlock(nn.Module):
     scale: float
     branches: dict[int, Callable[[Tensor], Tensor]]
 
+    @property
+    def unrotated(self) -> TransformerBlock:
+        """The block without rotary positions of the images at hand."""
+        return self
+
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (N, H, L, d), as the softmax gets them, of hidden states (N, L, C)."""
         raise NotImplementedError

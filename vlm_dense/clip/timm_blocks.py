@@ -195,6 +195,11 @@ class BoundBlock:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._block, name)
 
+    @property
+    def unrotated(self) -> TimmBlock:
+        """As in :class:`TransformerBlock`."""
+        return self._block
+
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As in :class:`TransformerBlock`."""
         return self._block.qkv(x, self._of(x))
