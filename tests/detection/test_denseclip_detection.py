@@ -64,6 +64,24 @@ def test_heads_of_every_kind_train_and_predict(kind, name):
         assert ('masks' in sample.pred_instances) == (kind == 'mask-rcnn')
 
 
+@pytest.mark.parametrize('kind', ['retinanet', 'mask-rcnn'])
+def test_recomputing_changes_neither_losses_nor_gradients_nor_statistics(kind):
+    found = {}
+    for with_cp in (False, 'light', True):
+        model = build(kind, backbone=dict(TEXT['backbone'], with_cp=with_cp)).train()
+        runs = []
+        handle = model.backbone.conv1.register_forward_hook(lambda *_: runs.append(1))  # noqa: B023
+        total, _ = step(model)
+        handle.remove()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        found[with_cp] = total, gradients, list(model.backbone.buffers())
+        assert len(runs) == (2 if with_cp == 'light' else 1)
+    for with_cp in ('light', True):
+        for one, other in zip(found[with_cp][1:], found[False][1:], strict=True):
+            assert len(one) == len(other) > 0 and all(map(torch.equal, one, other))
+        assert torch.equal(found[with_cp][0], found[False][0])
+
+
 @pytest.mark.parametrize('kind', ['retinanet', 'faster-rcnn'])
 def test_nothing_of_a_batch_is_kept_so_that_the_model_can_be_copied(kind):
     model = build(kind).train()
