@@ -16,5 +16,5 @@ optim_wrapper = dict(
 )
 param_scheduler = [dict(type='CosineAnnealingLR', T_max=max_iters, eta_min=0.0, by_epoch=False)]
 train_cfg = dict(max_iters=max_iters, val_interval=200)
-default_hooks = dict(checkpoint=dict(interval=200, save_best='unseen_mIoU'))
+default_hooks = dict(checkpoint=dict(interval=200))
 custom_hooks = [*_base_.custom_hooks, dict(type='vlm_dense.ClassNamesHook')]

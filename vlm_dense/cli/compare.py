@@ -23,7 +23,16 @@ from vlm_dense.engine.configs.names import CONFIGS, list_configs
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError, unknown_name
 
-PROTOCOLS = ('few-shot', 'base-to-new', 'transfer', 'domain-generalisation', 'multi-label', 'hierarchical', 'tasks')
+PROTOCOLS = (
+    'few-shot',
+    'base-to-new',
+    'transfer',
+    'domain-generalisation',
+    'multi-label',
+    'hierarchical',
+    'tasks',
+    'open-vocabulary',
+)
 
 
 def parser() -> arguments.Parser:

@@ -167,8 +167,8 @@ def _table(rows: list[dict], column: str, title: Callable[[Any], str] = str) -> 
 
 def _costs(rows: list[dict]) -> str:
     lines = [
-        '| method | data set | tower | chosen on | trained parameters | seconds a step | peak memory, MB |',
-        '|---|---|---|---|---|---|---|',
+        '| method | data set | tower | chosen on | trained parameters | seconds a step | peak memory, MB | minutes |',
+        '|---|---|---|---|---|---|---|---|',
     ]
     for method, dataset in _unique((row['method'], row['dataset']) for row in rows):
         own = [row for row in rows if (row['method'], row['dataset']) == (method, dataset)]
@@ -179,7 +179,10 @@ def _costs(rows: list[dict]) -> str:
         peaks = [row['peak_memory_mb'] for row in own if row['peak_memory_mb'] is not None]
         memory = f'{max(peaks):.0f}' if peaks else '-'
         towers = ', '.join(_unique(row['tower'] for row in own))
-        lines.append(f'| {method} | {dataset} | {towers} | {chosen_on} | {trained} | {step} | {memory} |')
+        each = {(row['seed'], row['protocol'], row['shots'], row['test']): row['minutes'] for row in own}
+        minutes = [value for value in each.values() if value is not None]
+        told = f'{statistics.median(minutes):.1f}' if minutes else '-'
+        lines.append(f'| {method} | {dataset} | {towers} | {chosen_on} | {trained} | {step} | {memory} | {told} |')
     return '\n'.join(lines)
 
 

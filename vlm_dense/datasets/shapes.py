@@ -98,6 +98,7 @@ class ShapesDataset(BaseDataset):
         classes: 'all', 'base' (first half), 'new' (second half) or names. Only objects of these classes are drawn.
             ``metainfo['classes']``, if given, takes its place.
         background: Whether 'background' is class 0. Otherwise background pixels are 255, which is ignored.
+        held_out: Names of classes of which no object is drawn; they keep their labels.
         metainfo: As in mmengine; ``classes`` chooses classes, other keys are added.
         **kwargs: As in :class:`mmengine.dataset.BaseDataset`: ``pipeline``, ``indices``, ``lazy_init``, ...
 
@@ -127,6 +128,7 @@ class ShapesDataset(BaseDataset):
         label: str = 'shape',
         classes: str | Sequence[str] = 'all',
         background: bool = False,
+        held_out: Sequence[str] = (),
         metainfo: dict | None = None,
         **kwargs: Any,
     ) -> None:
@@ -147,10 +149,13 @@ class ShapesDataset(BaseDataset):
         metainfo = dict(metainfo or {})
         meta = shapes_metainfo(label, metainfo.pop('classes', classes), background)
         every = _classes(label)
+        for name in held_out:
+            if name not in every or name not in meta['classes']:
+                raise ConfigError(unknown_name(str(name), 'classes of ShapesDataset', meta['classes']))
         self._labels = np.full((len(scenes.SHAPES), len(_COLOURS)), -1)
         self._pairs = []
         for index, name in enumerate(meta['classes']):
-            for pair in every.get(name, ()):
+            for pair in () if name in held_out else every.get(name, ()):
                 self._labels[pair] = index
                 self._pairs.append(pair)
         self._fill = 0 if background else IGNORE

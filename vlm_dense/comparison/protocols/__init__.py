@@ -4,6 +4,7 @@ from vlm_dense.comparison.protocols.base_to_new import BaseToNew
 from vlm_dense.comparison.protocols.few_shot import FewShot
 from vlm_dense.comparison.protocols.hierarchical import Hierarchical
 from vlm_dense.comparison.protocols.multi_label import MultiLabel
+from vlm_dense.comparison.protocols.open_vocabulary import OpenVocabulary
 from vlm_dense.comparison.protocols.protocol import Protocol
 from vlm_dense.comparison.protocols.tasks import Tasks
 from vlm_dense.comparison.protocols.transfer import DomainGeneralisation, Transfer
@@ -16,6 +17,7 @@ PROTOCOLS: dict[str, Protocol] = {
     'multi-label': MultiLabel(),
     'hierarchical': Hierarchical(),
     'tasks': Tasks(),
+    'open-vocabulary': OpenVocabulary(),
 }
 
 __all__ = ['PROTOCOLS', 'Protocol']
