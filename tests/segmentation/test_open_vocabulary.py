@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -81,9 +82,13 @@ def test_classes_do_not_depend_on_their_order_nor_images_on_their_batch(name, mo
 def test_a_few_classes_at_a_time_give_the_same_logits(name, models):
     view = view_of(models[name])
     view.set_class_names([f'thing {i}' for i in range(7)])
-    whole = logits(view)
+    whole, seen = logits(view), []
     view.decode_head.chunk_size = 4
-    torch.testing.assert_close(logits(view), whole, rtol=1e-5, atol=1e-6)
+    attend = ClassAttention._attend
+    with mock.patch.object(ClassAttention, '_attend', lambda *args: seen.append(args[1].shape) or attend(*args)):
+        torch.testing.assert_close(logits(view), whole, rtol=1e-5, atol=1e-6)
+    assert all(shape[3] == 7 for shape in seen)  # all classes, of some positions at a time
+    assert len(seen) > sum(isinstance(part, ClassAttention) for part in view.modules())
 
 
 def test_of_many_classes_those_with_the_largest_cosine_go_on_in_each_image():

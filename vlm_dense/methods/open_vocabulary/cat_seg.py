@@ -287,7 +287,7 @@ class CATSegHead(CostVolumeHead):
         text = self.text_guidance_projection(text)
         for layer in self.layers:
             x = by_classes(lambda m, k, swin=layer.swin_block: swin(m, guidance, k), x, classes, chunk)
-            x = layer.attention(x, text, classes, self.pool)
+            x = layer.attention(x, text, classes, self.pool, chunk)
         fine = [
             project(up(stage))
             for project, up, stage in zip(

@@ -108,7 +108,9 @@ class ClassAttention(nn.Module):
             self.padding_tokens = nn.Parameter(torch.zeros(1, 1, channels))
             self.padding_guidance = nn.Parameter(torch.zeros(1, 1, guidance)) if guidance else None
 
-    def forward(self, x: Tensor, guidance: Tensor | None, classes: int, pool: Sequence[int]) -> Tensor:
+    def forward(
+        self, x: Tensor, guidance: Tensor | None, classes: int, pool: Sequence[int], chunk: int | None = None
+    ) -> Tensor:
         """Add the refined maps to the maps.
 
         Args:
@@ -116,6 +118,7 @@ class ClassAttention(nn.Module):
             guidance: (B or 1, K, G), of the texts.
             classes: K.
             pool: The attention runs on averages of so many rows and columns; the rest is left out.
+            chunk: Where no gradient is needed, as many positions at once as that many maps have; ``None``: all.
 
         Returns:
             (B K, C, h, w).
@@ -125,10 +128,17 @@ class ClassAttention(nn.Module):
             raise ConfigError(f'The pooling {tuple(pool)} of class attention exceeds the grid of {tuple(size)}.')
         pooled = F.avg_pool2d(x, tuple(pool)) if tuple(pool) != (1, 1) else x
         rows = pooled.unflatten(0, (-1, classes)).permute(0, 3, 4, 1, 2)  # (B, h', w', K, C)
-        rows = rows + self._attend(rows, guidance)
-        rows = rows + self.MLP(self.norm2(rows))
-        found = rows.permute(0, 3, 4, 1, 2).flatten(0, 1)
-        return x + F.interpolate(found, size, mode='bilinear', align_corners=True)
+        strips = (rows,)
+        if chunk is not None and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            strips = rows.split(max(chunk * rows.shape[1] // len(x), 1), dim=1)
+        refined = []
+        for strip in strips:
+            strip = strip + self._attend(strip, guidance)
+            refined.append(strip + self.MLP(self.norm2(strip)))
+        found = torch.cat(refined, dim=1).permute(0, 3, 4, 1, 2).flatten(0, 1)
+        if found.shape[2:] != size:
+            found = F.interpolate(found, size, mode='bilinear', align_corners=True)
+        return x + found
 
     def _attend(self, rows: Tensor, guidance: Tensor | None) -> Tensor:
         of, heads = self.attention, (self.heads, -1)
@@ -229,7 +239,8 @@ class CostVolumeHead(BaseDecodeHead):
         num_classes: K at the start; any other is possible later.
         pooling, test_pooling: Rows and columns that class attention averages, in training and in evaluation. No
             weights depend on it.
-        chunk_size: Maps of classes that are refined at once where no gradient is needed.
+        chunk_size: Maps of classes that are refined at once where no gradient is needed; class attention takes as many
+            positions of all classes at once as these maps have.
         ignore_index: Label of pixels of no class. They count in the loss: every class is told from them.
         align_corners: Of the enlargement of logits.
     """

@@ -281,7 +281,7 @@ class SEDHead(CostVolumeHead):
         image = self.decoder_guidance_projection[i](features.stages[2 - i].detach())
         guidance = None if self.text_guidance_projection is None else self.text_guidance_projection[i](text)
         x = by_classes(lambda m, _: step.cnext(m), x, classes, chunk)
-        x = step.attention(x, guidance, classes, self.pool)
+        x = step.attention(x, guidance, classes, self.pool, chunk)
         own = self.decoder_corr_guidance_projection[i](own)
         return by_classes(lambda m, k, o: step(m, image, o, k), x, classes, chunk, own), own
 
