@@ -151,7 +151,8 @@ def _train_and_test(folder: Path) -> None:
                     found['skipped'] = f'what it is prepared from ({", ".join(prepared)}) are images of other classes'
                 else:
                     more = dict(checkpoint=checkpoint, tta=False, show_dir=None, out=None)
-                    found['metrics'] = launch.test(_arguments(config, folder / config.stem, **more))
+                    metrics = launch.test(_arguments(config, folder / config.stem, **more))
+                    found['metrics'] = {name: float(value) for name, value in metrics.items()}
                     found.update(cost or _cost(folder / config.stem))
         except SystemExit:  # one test set is not there: the others are
             broken = True
