@@ -38,9 +38,9 @@ model = dict(
 )
 train_dataloader = dict(batch_size=3)
 test_pipeline = [
-    dict(type='mmdet.LoadImageFromFile'),
+    dict(type='vlm_dense.LoadImage'),
     dict(type='mmdet.Resize', scale=(896, 896), keep_ratio=True),
-    dict(type='mmdet.LoadPanopticAnnotations'),
+    dict(type='vlm_dense.LoadPanopticAnnotations'),
     dict(
         type='mmdet.PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),

@@ -28,11 +28,13 @@ COMPARISONS = ('compare_shapes', 'benchmark')
 
 DATA = {
     'ade20k': 'ADE20K',
+    'ade847': 'A-847',
     'camvid': 'CamVid',
     'cityscapes': 'Cityscapes',
     'coco': 'COCO',
     'coco-object': 'COCO-Object',
     'coco-stuff': 'COCO-Stuff',
+    'context459': 'PC-459',
     'context59': 'PASCAL Context',
     'context60': 'PASCAL Context',
     'coop11': 'the 11 sets of CoOp',

@@ -11,8 +11,10 @@ from vlm_dense.datasets.coco_object import COCOObjectDataset, ObjectLabels  # no
 from vlm_dense.datasets.custom import ClassFolderDataset, MaskFolderDataset  # noqa: E402
 from vlm_dense.datasets.shapes import DrawScene, ShapesDataset, shapes_metainfo  # noqa: E402
 from vlm_dense.datasets.suppress import SuppressLabels  # noqa: E402
+from vlm_dense.datasets.wide import ADE847Dataset, LoadWideMask, PascalContext459Dataset  # noqa: E402
 
 __all__ = [
+    'ADE847Dataset',
     'COCOObjectDataset',
     'CamVidDataset',
     'CheckSeg',
@@ -20,8 +22,10 @@ __all__ = [
     'DrawScene',
     'LoadImage',
     'LoadMask',
+    'LoadWideMask',
     'MaskFolderDataset',
     'ObjectLabels',
+    'PascalContext459Dataset',
     'ShapesDataset',
     'SuppressLabels',
     'shapes_metainfo',

@@ -229,7 +229,7 @@ class LoadMask(LoadAnnotations):
         try:
             check_plain(path)
             shape = self._look_at_header(path) if os.path.isfile(path) else None
-            super()._load_seg_map(results)
+            self._read(results)
         except FileNotFoundError as error:
             raise DataError(f'Mask {path} does not exist.') from error
         except (KeyError, ImportError) as error:
@@ -246,6 +246,10 @@ class LoadMask(LoadAnnotations):
         labels = results['gt_seg_map']
         if shape and labels.ndim < 2:  # mmseg drops a side of one pixel
             results['gt_seg_map'] = labels.reshape(shape)
+
+    def _read(self, results: dict) -> None:
+        """Add ``gt_seg_map``."""
+        super()._load_seg_map(results)
 
     def _look_at_header(self, path: str) -> tuple[int, int]:
         with open_header(path) as header:
@@ -293,8 +297,9 @@ class CheckSeg(BaseTransform):
                 f'Mask {path} has {"x".join(map(str, labels.shape[::-1])) or "1x1"} pixels, its image '
                 f'{results["img_path"]} {width}x{height}; they must be of one size.'
             )
-        self._check_wide(path)
-        counts = np.bincount(labels.ravel(), minlength=256)
+        if self.ignore_index <= 255:
+            self._check_wide(path)
+        counts = np.bincount(labels.ravel(), minlength=max(256, self.num_classes, self.ignore_index + 1))
         counts[: self.num_classes] = counts[self.ignore_index] = 0
         if counts.any():
             values = np.flatnonzero(counts)

@@ -14,6 +14,11 @@ from vlm_dense.detection.open_vocabulary_data import (  # noqa: E402
     OVCocoMetric,
     OVLVISDataset,
 )
+from vlm_dense.detection.panoptic import (  # noqa: E402
+    CocoPanopticDataset,
+    CocoPanopticMetric,
+    LoadPanopticAnnotations,
+)
 from vlm_dense.detection.regions import AttentionPoolScorer, CornerRoIExtractor, DenseMapScorer, fuse  # noqa: E402
 from vlm_dense.detection.text_head import TextBBoxHead, TextRoIHead  # noqa: E402
 
@@ -22,9 +27,12 @@ __all__ = [
     'CocoDataset',
     'CocoFileDataset',
     'CocoMetric',
+    'CocoPanopticDataset',
+    'CocoPanopticMetric',
     'CornerRoIExtractor',
     'DenseMapScorer',
     'LVISMetric',
+    'LoadPanopticAnnotations',
     'OVCocoDataset',
     'OVCocoMetric',
     'OVLVISDataset',

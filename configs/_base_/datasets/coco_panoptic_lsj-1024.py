@@ -4,10 +4,16 @@ data_root = 'data/coco'
 image_size = (1024, 1024)
 num_things = 80
 train_pipeline = [
-    dict(type='mmdet.LoadImageFromFile', to_float32=True),
-    dict(type='mmdet.LoadPanopticAnnotations', with_bbox=True, with_mask=True, with_seg=True),
+    dict(type='vlm_dense.LoadImage', to_float32=True),
+    dict(type='vlm_dense.LoadPanopticAnnotations', with_bbox=True, with_mask=True, with_seg=True),
     dict(type='mmdet.RandomFlip', prob=0.5),
-    dict(type='mmdet.RandomResize', scale=image_size, ratio_range=(0.1, 2.0), keep_ratio=True),
+    dict(
+        type='mmdet.RandomResize',
+        scale=image_size,
+        ratio_range=(0.1, 2.0),
+        resize_type='mmdet.Resize',
+        keep_ratio=True,
+    ),
     dict(
         type='mmdet.RandomCrop',
         crop_size=image_size,
@@ -18,9 +24,9 @@ train_pipeline = [
     dict(type='mmdet.PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='mmdet.LoadImageFromFile'),
+    dict(type='vlm_dense.LoadImage'),
     dict(type='mmdet.Resize', scale=(1333, 800), keep_ratio=True),
-    dict(type='mmdet.LoadPanopticAnnotations'),
+    dict(type='vlm_dense.LoadPanopticAnnotations'),
     dict(
         type='mmdet.PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
@@ -32,7 +38,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type='mmdet.CocoPanopticDataset',
+        type='vlm_dense.CocoPanopticDataset',
         data_root=data_root,
         ann_file='annotations/panoptic_train2017.json',
         data_prefix=dict(img='train2017/', seg='annotations/panoptic_train2017/'),
@@ -46,7 +52,7 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='mmdet.CocoPanopticDataset',
+        type='vlm_dense.CocoPanopticDataset',
         data_root=data_root,
         ann_file='annotations/panoptic_val2017.json',
         data_prefix=dict(img='val2017/', seg='annotations/panoptic_val2017/'),
@@ -56,7 +62,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    type='mmdet.CocoPanopticMetric',
+    type='vlm_dense.CocoPanopticMetric',
     ann_file=f'{data_root}/annotations/panoptic_val2017.json',
     seg_prefix=f'{data_root}/annotations/panoptic_val2017/',
 )

@@ -3,10 +3,16 @@ _base_ = './coco_panoptic_lsj-1024.py'
 
 image_size = (768, 768)
 train_pipeline = [
-    dict(type='mmdet.LoadImageFromFile', to_float32=True),
-    dict(type='mmdet.LoadPanopticAnnotations', with_bbox=True, with_mask=True, with_seg=True),
+    dict(type='vlm_dense.LoadImage', to_float32=True),
+    dict(type='vlm_dense.LoadPanopticAnnotations', with_bbox=True, with_mask=True, with_seg=True),
     dict(type='mmdet.RandomFlip', prob=0.5),
-    dict(type='mmdet.RandomResize', scale=image_size, ratio_range=(0.1, 2.0), keep_ratio=True),
+    dict(
+        type='mmdet.RandomResize',
+        scale=image_size,
+        ratio_range=(0.1, 2.0),
+        resize_type='mmdet.Resize',
+        keep_ratio=True,
+    ),
     dict(
         type='mmdet.RandomCrop',
         crop_size=image_size,

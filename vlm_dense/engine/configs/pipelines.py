@@ -12,6 +12,8 @@ _READING = (
     'LoadImageFromFile',
     'LoadAnnotations',
     'LoadMask',
+    'LoadWideMask',
+    'LoadPanopticAnnotations',
     'CheckSeg',
     'FilterAnnotations',
 )
