@@ -13,7 +13,7 @@ from mmdet.evaluation.metrics import coco_panoptic_metric
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
-from segmentation.test_open_vocabulary import fc_clip
+from segmentation.open_models import fc_clip
 
 from vlm_dense.detection import CocoPanopticDataset, CocoPanopticMetric, panoptic
 from vlm_dense.errors import DataError

@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
-from segmentation.test_open_vocabulary import fc_clip, images, maft_plus, mask_adapter, mask_adapter_maft_plus, samples
+from segmentation.open_models import fc_clip, images, maft_plus, mask_adapter, mask_adapter_maft_plus, samples
 
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.open_vocabulary import mask_adapter as module
