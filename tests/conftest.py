@@ -58,6 +58,7 @@ SLOW = {
     'test_compare_dense',
     'test_compare_protocols',
     'test_compiled_figures',
+    'test_clipself_distillation',
     'test_config_keys',
     'test_config_values',
     'test_configs',

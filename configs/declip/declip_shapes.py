@@ -7,4 +7,9 @@ _base_ = [
     '../_base_/schedules/clipself_tiny.py',
     '../_base_/default_runtime.py',
 ]
-default_hooks = dict(checkpoint=dict(interval=600), mixed_tower=dict(type='vlm_dense.MixedTowerHook', alpha=0.7))
+default_hooks = dict(
+    logger=dict(interval=10),
+    checkpoint=dict(interval=100),
+    # all of the trained weights: so few iterations change them too much for mixtures
+    mixed_tower=dict(type='vlm_dense.MixedTowerHook', alpha=1.0),
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import families
@@ -14,6 +15,8 @@ from tiny_towers import resnet, vit
 
 from vlm_dense.cli import train as train_tool
 from vlm_dense.clip.loading import load_clip, read_state_dict
+from vlm_dense.datasets import ShapesDataset
+from vlm_dense.detection import CocoDataset
 from vlm_dense.errors import CheckpointError, ConfigError, DataError
 from vlm_dense.methods.distillation import clipself
 from vlm_dense.methods.distillation.clipself import box_features, mask_features
@@ -24,9 +27,9 @@ from vlm_dense.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
-    *('train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2'),
+    *('train_cfg.max_iters=2', 'default_hooks.checkpoint.interval=2', 'default_hooks.mixed_tower.alpha=0.7'),
     *('train_dataloader.batch_size=2', 'train_dataloader.dataset.size=64', 'train_dataloader.dataset.num_scenes=4'),
-    *('val_dataloader.dataset.num_scenes=2', 'test_dataloader.dataset.num_scenes=2'),
+    'test_dataloader.dataset.num_scenes=2',
     *('train_dataloader.dataset.pipeline.2.image_size=64', 'train_dataloader.dataset.pipeline.1.max_boxes=3'),
 ]
 
@@ -100,6 +103,33 @@ def test_images_are_filled_up_at_the_end_and_crops_around():
     wide, tall = sample.crops  # 20 x 13, 5 x 20
     assert (wide[:, 3:16] == 200).all() and (wide[:, :3] == 0).all() and (wide[:, 16:] == 0).all()
     assert (tall[..., 7:12] == 200).all() and (tall[..., :7] == 0).all() and (tall[..., 12:] == 0).all()
+
+
+def test_boxes_and_masks_of_coco_files_are_read_and_crowds_are_not(tmp_path):
+    scenes = ShapesDataset(num_scenes=2, size=64, num_objects=(3, 3), pipeline=[dict(type='vlm_dense.DrawScene')])
+    scenes.write_coco(tmp_path)
+    file = tmp_path / 'annotations.json'
+    content = json.loads(file.read_text())
+    first = [annotation for annotation in content['annotations'] if annotation['image_id'] == 1]
+    first[0]['iscrowd'] = 1
+    file.write_text(json.dumps(content))
+    load = [dict(type='vlm_dense.LoadImage'), dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True)]
+    cfg = dict(data_root=str(tmp_path), ann_file=file.name, data_prefix=dict(img='images'), metainfo=scenes.metainfo)
+
+    def sample(*steps):
+        return CocoDataset(**cfg, pipeline=[*load, *steps])[0]['data_samples']
+
+    tested = sample(dict(type='vlm_dense.PackRegions', image_size=96, masks=True))
+    assert len(tested.boxes) == len(tested.labels) == len(tested.masks) == len(first) - 1
+    assert tested.labels.tolist() == [annotation['category_id'] - 1 for annotation in first[1:]]
+    for (x1, y1, x2, y2), mask in zip(tested.boxes.tolist(), tested.masks, strict=True):
+        rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+        found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert found == pytest.approx([x1, y1, x2, y2], abs=1.5)
+    proposals = dict(type='vlm_dense.ProposalBoxes', min_size=1)
+    trained = sample(proposals, dict(type='vlm_dense.PackRegions', image_size=96, crop_size=32))
+    assert sorted(trained.boxes.tolist()) == sorted(tested.boxes.tolist())
+    assert trained.crops.shape == (len(first) - 1, 3, 32, 32)
 
 
 # --- regions of a map -----------------------------------------------------------------------------------------
@@ -282,6 +312,16 @@ _THEIRS = (
     ('.mlp.fc2.', '.mlp.w3.'),
     ('.mlp.norm.', '.mlp.ffn_ln.'),
 )
+
+
+def test_a_released_checkpoint_in_openais_layout_loads(tmp_path):
+    model = load_clip(vit())
+    state = {0: dict(step=torch.tensor(3.0), exp_avg=torch.zeros(2))}
+    released = {f'module.{key}': value for key, value in model.state_dict().items()}
+    file = tmp_path / 'epoch_6.pt'
+    torch.save(dict(epoch=6, name='clipself', state_dict=released, optimizer=dict(state=state, param_groups=[])), file)
+    images = torch.randn(1, 3, 32, 32)
+    assert torch.equal(load_clip(vit(), str(file)).visual(images), model.visual(images))
 
 
 def test_a_released_checkpoint_of_an_eva_tower_loads_whole(tmp_path, monkeypatch):

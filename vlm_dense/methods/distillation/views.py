@@ -132,7 +132,7 @@ class ProposalBoxes(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Choose boxes."""
         height, width = results['img'].shape[:2]
-        boxes = _boxes_of(results, type(self).__name__)
+        boxes = _boxes_of(results, type(self).__name__)[_counted(results)]
         boxes = boxes[torch.randperm(len(boxes)).numpy()[: self.max_boxes]]
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         boxes = boxes[(area >= self.min_size**2) & (area <= self.max_size**2)]
@@ -154,7 +154,7 @@ def _check_numbers(name: str, **numbers: float) -> None:
 
 
 def _boxes_of(results: dict, owner: str) -> np.ndarray:
-    """Boxes of the annotations, float32 (n, 4)."""
+    """Boxes of the annotations, float32 (n, 4); crowds and the like are among them."""
     if 'gt_bboxes' not in results:
         raise DataError(
             f'{owner} found no boxes in the pipeline. Put dict(type="LoadAnnotations", with_bbox=True) in front of it, '
@@ -162,6 +162,11 @@ def _boxes_of(results: dict, owner: str) -> np.ndarray:
         )
     boxes = results['gt_bboxes']
     return np.asarray(getattr(boxes, 'tensor', boxes), np.float32).reshape(-1, 4)
+
+
+def _counted(results: dict) -> np.ndarray | slice:
+    """Which annotations are no crowds and not ignored otherwise."""
+    return ~np.asarray(results['gt_ignore_flags'], bool) if 'gt_ignore_flags' in results else slice(None)
 
 
 @TRANSFORMS.register_module()
@@ -200,8 +205,9 @@ class PackRegions(BaseTransform):
             boxes = results['regions']
             sample.set_field(_as_images([self._cut(image, box, results) for box in results['crops']]), 'crops')
         else:
-            boxes = _boxes_of(results, type(self).__name__)
-            labels = np.asarray(results['gt_bboxes_labels'], np.int64)
+            counted = _counted(results)
+            boxes = _boxes_of(results, type(self).__name__)[counted]
+            labels = np.asarray(results['gt_bboxes_labels'], np.int64)[counted]
             sample.set_field(torch.from_numpy(labels), 'labels')
             if self.masks:
                 sample.set_field(self._packed_masks(results), 'masks')
@@ -222,6 +228,7 @@ class PackRegions(BaseTransform):
 
     def _packed_masks(self, results: dict) -> Tensor:
         found = results['gt_masks'].to_ndarray() if 'gt_masks' in results else results['gt_instance_masks']
+        found = found[_counted(results)]
         height, width = results['img'].shape[:2]
         longest = max(height, width)
         size = tuple(max(1, round(side * self.image_size / longest)) for side in (width, height))
