@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 import vlm_dense
-from vlm_dense.cli import classify, detect, segment
+from vlm_dense.cli import classify, detect, model_info, segment
 from vlm_dense.engine.configs.files import load_config
 from vlm_dense.engine.runner import launch
 from vlm_dense.errors import ClassNamesError, ConfigError
@@ -66,6 +67,17 @@ def test_names_are_those_of_the_checkpoint_or_shown_in_their_place(name, checkpo
         assert model(str(photo), classes=other)['classes'] == other and model(str(photo))['classes'] == NAMES
     if name == 'coop_own-folders':  # its context belongs to no class
         assert len(model(str(photo), ['a', 'b', 'c', 'd'])['predictions'][0]['scores']) == 4
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_a_model_is_counted_without_its_data(name, capsys):
+    totals = []
+    for words in ([], ['--classes', *NAMES]):
+        model_info.main([name, '--shape', '64', '64', *words])
+        told = capsys.readouterr().out
+        assert ('Counted for 2 classes, as their names are in data that are not here' in told) == (not words)
+        totals.append(int(re.search(r'^total\s+([\d,]+)', told, re.M)[1].replace(',', '')))
+    assert totals[0] < totals[1] or name == 'coop_own-folders'  # whose weights belong to no class
 
 
 def test_inferencers_tell_what_they_are_and_list_models_without_printing(checkpoints, capsys):
