@@ -1,12 +1,12 @@
-"""Build and check a release: python tools/dev/release.py [--out dist] [--extras mm]
+"""Build and check a release: python tools/dev/release.py [--out dist] [--extras mm] [--python 3.11 3.13]
 
 In this order; the first step that fails ends the program with status 1:
 
 1. The version of ``vlm_dense/__init__.py`` is that of CITATION.cff, README and the first section of CHANGELOG.md.
 2. ``python -m build`` makes wheel and source distribution, and ``twine check --strict`` checks their metadata.
 3. Each of the two is installed in a fresh virtual environment of every Python from 3.10 to 3.13 that is on the PATH,
-   outside of the clone, and runs the first commands of a user: version, a segmented scene, two iterations of a
-   training. Versions without an interpreter are named.
+   outside of the clone, and runs the first commands of a user: version, a scene segmented by names and by the weights
+   of the package, two iterations of a training. Versions without an interpreter are named.
 4. The section of CHANGELOG.md is written to OUT/RELEASE_NOTES.md.
 
 Needs the extra ``dev``; environments are filled by pip, several hundred MB each.
@@ -72,9 +72,9 @@ def notes_of(version: str, changelog: str) -> str:
     return f'{notes}\n'
 
 
-def interpreters() -> dict[str, str | None]:
-    """Python of each supported version; ``None`` if there is none on the PATH."""
-    return {version: shutil.which(f'python{version}') for version in VERSIONS}
+def interpreters(wanted: Sequence[str] = VERSIONS) -> dict[str, str | None]:
+    """Python of each supported version; ``None`` if it is not wanted, or there is none on the PATH."""
+    return {version: shutil.which(f'python{version}') if version in wanted else None for version in VERSIONS}
 
 
 def build(out: Path) -> list[Path]:
@@ -96,6 +96,7 @@ def check_install(python: str, file: Path, extras: str) -> None:
         command = programs / 'vlm-dense'
         _run([command, '--version'], folder)
         _run([command, 'segment', SCENE, '--classes', 'empty background', 'circle', 'star', '--out', 'masks'], folder)
+        _run([command, 'segment', SCENE, '--model', 'denseclip_shapes', '--out', 'trained'], folder)
         _run([command, 'train', 'denseclip_shapes', '-q', '--work-dir', 'run', '--cfg-options', *SMALL], folder)
 
 
@@ -113,6 +114,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', type=Path, default=ROOT / 'dist', help='a new folder (default: dist)')
     parser.add_argument('--extras', default='mm', help='extras that are installed (default: mm)')
+    parser.add_argument(
+        '--python', nargs='+', choices=VERSIONS, default=VERSIONS, help='versions to try (default: all)'
+    )
     args = parser.parse_args(argv)
     try:
         version = version_of()
@@ -120,13 +124,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.out.exists() and any(args.out.iterdir()):
             raise ReleaseError(f'{args.out} is not empty. Remove it, or give another --out.')
         files = build(args.out)
-        for number, python in interpreters().items():
+        found = interpreters(args.python)
+        for number, python in found.items():
             for file in files if python else ():
                 check_install(python, file, args.extras)
                 print(f'Python {number}: {file.name} works.', flush=True)
-        absent = [number for number, python in interpreters().items() if python is None]
+        absent = [number for number, python in found.items() if python is None]
         if absent:
-            print(f'Not tried, as there is no interpreter: Python {", ".join(absent)}.')
+            print(f'Not tried, as there is no interpreter or --python leaves it out: Python {", ".join(absent)}.')
         target = args.out / 'RELEASE_NOTES.md'
         target.write_text(f'# vlm_dense {version}\n\n{notes}', encoding='utf-8')
         print(f'Release notes: {target}.')
