@@ -32,6 +32,17 @@ def test_a_missing_root_is_told_with_what_belongs_there(tmp_path):
         check_data(config(tmp_path, tmp_path / 'nowhere'))
 
 
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [('denseclip_ade20k', 'ADEChallengeData2016.zip'), ('maskclip_vit-b16_coco-stuff', 'stuffthingmaps')],
+)
+def test_of_absent_public_data_it_says_where_they_come_from(name, expected):
+    cfg = load_config(name)
+    init_default_scope('mmseg')
+    with pytest.raises(DataError, match=rf'(?s)They are in .*{expected}.*say where: --data-root DIR'):
+        check_data(cfg, ('test_dataloader',))
+
+
 def test_only_the_loaders_in_use_are_looked_at(tmp_path, data):
     (data / 'images' / 'val').rename(data / 'elsewhere')
     check_data(config(tmp_path, data), ('train_dataloader',))

@@ -21,6 +21,18 @@ from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import registered
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+_COCO = 'train2017.zip, val2017.zip and annotations_trainval2017.zip of https://cocodataset.org/#download'
+_STUFF = 'train2017.zip, val2017.zip and stuffthingmaps_trainval2017.zip of https://github.com/nightrome/cocostuff'
+_SOURCES = {
+    'ADE20KDataset': 'ADEChallengeData2016.zip of http://data.csail.mit.edu/places/ADEchallenge',
+    'CityscapesDataset': 'leftImg8bit and gtFine of https://www.cityscapes-dataset.com, with an account',
+    'COCOObjectDataset': _STUFF,
+    'COCOStuffDataset': _STUFF,
+    'CocoDataset': _COCO,
+    'OVCocoDataset': _COCO,
+    'PascalVOCDataset': 'VOCtrainval_11-May-2012.tar of http://host.robots.ox.ac.uk/pascal/VOC/voc2012',
+}
+"""Class of a data set -> where its files come from."""
 
 
 def leaves(dataset: dict, path: str) -> Iterator[tuple[str, dict]]:
@@ -124,10 +136,12 @@ def _missing_message(cfg: Config, places: list[tuple]) -> str:
     else:
         keys = sorted({f'{key}.{"data_root" if root else argument}' for key, _, _, argument, root, _ in missing})
         remedy = '--cfg-options ' + ' '.join(f'{k}=DIR' for k in keys)
+    sources = {_SOURCES[kind] for *_, kind in missing if kind in _SOURCES}
+    get = ''.join(f'\nThey are in {source}.' for source in sorted(sources))
     return (
         f'The data of {kinds} are not there: {what} (looked from {os.getcwd()}). Expected:\n'
         + '\n'.join(dict.fromkeys(lines))
-        + f'\nIf you have them elsewhere, say where: {remedy}'
+        + f'{get}\nIf you have them elsewhere, say where: {remedy}'
     )
 
 

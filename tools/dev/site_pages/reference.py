@@ -150,13 +150,13 @@ class Reference:
         return {name: paths[0] for name, paths in found.items() if len(paths) == 1}
 
     def linked(self, text: str) -> str:
-        """Docstring with its references as links to public objects, or as code."""
+        """Docstring with its references as links to public objects, or as code, and ``::`` before code as ``:``."""
 
         def link(found: re.Match) -> str:
             path = self._by_name.get(found[1].rpartition('.')[2])
             return f'[`{found[1]}`][{path}]' if path else f'`{found[1]}`'
 
-        return _ROLE.sub(link, text)
+        return _ROLE.sub(link, re.sub(r'(?<=\S)::$', ':', text, flags=re.M))
 
 
 def _ours(kind: object) -> bool:
