@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import mmdet
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -46,10 +49,32 @@ def config(kind: str, **parts) -> dict:
     return {**model, 'class_names': NAMES, **parts}
 
 
+def retinanet(**parts) -> dict:
+    """Config of a tiny RetinaNet with anchors classified by text, on the ResNet of ``'f_vlm'``."""
+    clip = dict(arch=ARCHS['f_vlm'])
+    model = Config.fromfile(Path(mmdet.__file__).parent / '.mim' / 'configs/_base_/models/retinanet_r50_fpn.py').model
+    for key in ('data_preprocessor', 'backbone', 'type'):
+        model.pop(key)
+    model.neck.update(in_channels=None, out_channels=8)
+    model.bbox_head.update(type='vlm_dense.TextRetinaHead', in_channels=8, feat_channels=8, stacked_convs=1)
+    model.bbox_head.scorer = dict(type='vlm_dense.DenseMapScorer')
+    model.bbox_head.pop('num_classes')
+    model.neck.pop('in_channels')
+    model.test_cfg.update(nms_pre=40, score_thr=0.0, max_per_img=10)
+    return dict(
+        model,
+        type='vlm_dense.OpenVocabularySingleStage',
+        backbone=dict(type='vlm_dense.CLIPResNet', attnpool=True, **clip),
+        text_encoder=dict(type='vlm_dense.TextTower', **clip),
+        text_prompt=dict(type='vlm_dense.ZeroShotPrompt'),
+        **dict(dict(class_names=NAMES), **parts),
+    )
+
+
 def build(kind: str, seed: int = 0, **parts) -> nn.Module:
     """The model, in eval mode."""
     torch.manual_seed(seed)
-    model = MODELS.build(config(kind, **parts))
+    model = MODELS.build(retinanet(**parts) if kind == 'retinanet' else config(kind, **parts))
     model.init_weights()
     return model.eval()
 

@@ -7,7 +7,7 @@ with quietly():
     import mmdet.evaluation  # noqa: F401
 
 from vlm_dense.detection.coco import CocoDataset, CocoFileDataset, CocoMetric  # noqa: E402
-from vlm_dense.detection.open_vocabulary import OpenVocabularyTwoStage  # noqa: E402
+from vlm_dense.detection.open_vocabulary import OpenVocabularySingleStage, OpenVocabularyTwoStage  # noqa: E402
 from vlm_dense.detection.open_vocabulary_data import (  # noqa: E402
     LVISMetric,
     OVCocoDataset,
@@ -20,7 +20,7 @@ from vlm_dense.detection.panoptic import (  # noqa: E402
     LoadPanopticAnnotations,
 )
 from vlm_dense.detection.regions import AttentionPoolScorer, CornerRoIExtractor, DenseMapScorer, fuse  # noqa: E402
-from vlm_dense.detection.text_head import TextBBoxHead, TextRoIHead  # noqa: E402
+from vlm_dense.detection.text_head import TextBBoxHead, TextRetinaHead, TextRoIHead  # noqa: E402
 
 __all__ = [
     'AttentionPoolScorer',
@@ -36,8 +36,10 @@ __all__ = [
     'OVCocoDataset',
     'OVCocoMetric',
     'OVLVISDataset',
+    'OpenVocabularySingleStage',
     'OpenVocabularyTwoStage',
     'TextBBoxHead',
+    'TextRetinaHead',
     'TextRoIHead',
     'fuse',
 ]

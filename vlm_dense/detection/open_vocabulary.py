@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmdet.models.detectors import TwoStageDetector
+from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.preprocessing import colours_of_tag
 from vlm_dense.contract.text_side import TextSide, check_image_tower, refuse_head
-from vlm_dense.detection.text_head import RegionInputs, TextRoIHead
+from vlm_dense.detection.text_head import RegionInputs, SecondOpinion, TextRetinaHead, TextRoIHead
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import MODELS, registered
 from vlm_dense.vocabulary.class_names import one_name_each
@@ -65,6 +65,13 @@ class OpenVocabularyDetection:
         if background is None:
             self.background = nn.Parameter(torch.randn(self.text_encoder.embed_dim))
 
+    def finish(self) -> None:
+        """Last step of a constructor."""
+        if self.text_head.scorer is not None:
+            self.text_head.scorer.check(self.backbone)
+        self._tell_heads()
+        self._register_load_state_dict_pre_hook(self._read_official)
+
     def _rows(self) -> list[str]:
         """Names of the rows that the prompt encodes."""
         phrase = [] if self.background_name is None else [self.background_name]
@@ -97,7 +104,13 @@ class OpenVocabularyDetection:
             self.text_prompt = prompt.train(self.training)
         self._tell_heads()
 
+    @property
+    def text_head(self) -> SecondOpinion:
+        """The head that compares regions with texts."""
+        raise NotImplementedError
+
     def _tell_heads(self) -> None:
+        """Tell the heads which classes there are."""
         raise NotImplementedError
 
     # --- features -------------------------------------------------------------------------------------------------
@@ -123,6 +136,40 @@ class OpenVocabularyDetection:
                 f'{len(self.base_names)} base_names. Novel classes must not be trained on: take their boxes out of the '
                 "training data, as 'vlm_dense.OVCocoDataset' does, or add the name to base_names."
             )
+
+    def neck_channels(self) -> list[int]:
+        """Channels of the maps for the neck."""
+        return list(self.backbone.out_channels)
+
+    def _read_official(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+        """Give weights of the official release the names that they have here."""
+
+    def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
+        """Maps of the neck, of images (B, 3, H, W); tells the head what it needs besides."""
+        names = {'stages', *self.stage_features}
+        if not self.training and self.text_head.scorer is not None:
+            names |= {*self.text_head.scorer.features}
+        features, text = self.text_side.encode(self.backbone, batch_inputs, tuple(names), **self.stage_options)
+        self.text_head.regions = self.region_inputs(features, text)
+        return self.neck(features.stages)
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> dict[str, Any]:
+        """Losses of mmdet, and ``prompt.*``, the prompt's own."""
+        self.check_labels(batch_data_samples)
+        try:
+            losses = super().loss(batch_inputs, batch_data_samples)
+            text = self.text_head.regions.text
+        finally:
+            self.text_head.regions = None
+        losses.update({f'prompt.{name}': value for name, value in self.text_prompt.losses(text).items()})
+        return losses
+
+    def predict(self, batch_inputs: Tensor, batch_data_samples: list, rescale: bool = True) -> list:
+        """As in mmdet."""
+        try:
+            return super().predict(batch_inputs, batch_data_samples, rescale)
+        finally:
+            self.text_head.regions = None
 
 
 @MODELS.register_module()
@@ -195,14 +242,12 @@ class OpenVocabularyTwoStage(OpenVocabularyDetection, TwoStageDetector):
         self.neck = MODELS.build(neck, default_args=dict(in_channels=self.neck_channels()))
         self.build_text(text_encoder, text_prompt, class_names, base_names, background, padding, image_prompt)
         self.roi_head = MODELS.build(self._filled(roi_head, train_cfg, test_cfg))
-        if self.roi_head.scorer is not None:
-            self.roi_head.scorer.check(self.backbone)
-        self._tell_heads()
-        self._register_load_state_dict_pre_hook(self._read_official)
+        self.finish()
 
-    def neck_channels(self) -> list[int]:
-        """Channels of the maps for the neck."""
-        return list(self.backbone.out_channels)
+    @property
+    def text_head(self) -> TextRoIHead:
+        """As in :class:`OpenVocabularyDetection`."""
+        return self.roi_head
 
     def _filled(self, roi_head: dict, train_cfg: dict | None, test_cfg: dict | None) -> dict:
         """Config of the RoI head with widths, number of classes and the parts of mmdet's train and test config."""
@@ -216,32 +261,60 @@ class OpenVocabularyTwoStage(OpenVocabularyDetection, TwoStageDetector):
     def _tell_heads(self) -> None:
         self.roi_head.bbox_head.set_classes([not novel for novel in self.novel])
 
-    def _read_official(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
-        """Give weights of the official release the names that they have here."""
 
-    def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
-        """Maps of the neck, of images (B, 3, H, W); tells the RoI head what it needs besides."""
-        names = {'stages', *self.stage_features}
-        if not self.training and self.roi_head.scorer is not None:
-            names |= {*self.roi_head.scorer.features}
-        features, text = self.text_side.encode(self.backbone, batch_inputs, tuple(names), **self.stage_options)
-        self.roi_head.regions = self.region_inputs(features, text)
-        return self.neck(features.stages)
+@MODELS.register_module()
+class OpenVocabularySingleStage(OpenVocabularyDetection, SingleStageDetector):
+    """A RetinaNet on a frozen CLIP, with anchors classified by text.
 
-    def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> dict[str, Any]:
-        """Losses of mmdet, and ``prompt.*``, the prompt's own."""
-        self.check_labels(batch_data_samples)
-        try:
-            losses = super().loss(batch_inputs, batch_data_samples)
-            text = self.roi_head.regions.text
-        finally:
-            self.roi_head.regions = None
-        losses.update({f'prompt.{name}': value for name, value in self.text_prompt.losses(text).items()})
-        return losses
+    Args:
+        bbox_head: :class:`~vlm_dense.detection.text_head.TextRetinaHead`.
+        **kwargs: See :class:`OpenVocabularyTwoStage`; ``background`` is a phrase, which only CLIP's own classification
+            of a box knows.
 
-    def predict(self, batch_inputs: Tensor, batch_data_samples: list, rescale: bool = True) -> list:
-        """As in mmdet."""
-        try:
-            return super().predict(batch_inputs, batch_data_samples, rescale)
-        finally:
-            self.roi_head.regions = None
+    Raises:
+        ClassNamesError: names that cannot be used.
+        ConfigError: a backbone that is no CLIP image tower, towers of different joint spaces, or another kind of head.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        text_encoder: dict,
+        bbox_head: dict,
+        neck: dict,
+        text_prompt: dict | None = None,
+        image_prompt: dict | None = None,
+        class_names: str | Sequence[str] | None = None,
+        base_names: str | Sequence[str] | None = None,
+        background: str = 'background',
+        head: dict | None = None,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ):
+        refuse_head(head, type(self).__name__)
+        check_image_tower(registered(MODELS, backbone['type']))
+        kind = registered(MODELS, bbox_head['type'])
+        if not issubclass(kind, TextRetinaHead):
+            raise ConfigError(
+                f"{type(self).__name__}: bbox_head must be a 'vlm_dense.TextRetinaHead', found {kind.__name__}."
+            )
+        train_cfg, test_cfg = ConfigDict(train_cfg or {}) or None, ConfigDict(test_cfg or {}) or None
+        colours = colours_of_tag(data_preprocessor, backbone, type(self))
+        super(SingleStageDetector, self).__init__(data_preprocessor=colours, init_cfg=init_cfg)  # builds no head yet
+        self.backbone = MODELS.build(dict(backbone, frozen=True))
+        self.neck = MODELS.build(neck, default_args=dict(in_channels=self.neck_channels()))
+        self.build_text(text_encoder, text_prompt, class_names, base_names, background, 0, image_prompt)
+        own = dict(num_classes=len(self.class_names), embed_dim=self.text_encoder.embed_dim)
+        self.bbox_head = MODELS.build(dict(bbox_head, train_cfg=train_cfg, test_cfg=test_cfg, **own))
+        self.train_cfg, self.test_cfg = train_cfg, test_cfg
+        self.finish()
+
+    @property
+    def text_head(self) -> TextRetinaHead:
+        """As in :class:`OpenVocabularyDetection`."""
+        return self.bbox_head
+
+    def _tell_heads(self) -> None:
+        self.bbox_head.set_classes([not novel for novel in self.novel])

@@ -1,7 +1,8 @@
-"""Heads of two-stage detectors that classify regions by text: the box head, its losses and coder, and the RoI head."""
+"""Heads that classify regions by text: box head, its losses and coder, RoI head, and a head of one stage."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
+from mmdet.models.dense_heads import RetinaHead
 from mmdet.models.losses import accuracy
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
@@ -263,11 +265,36 @@ class RegionInputs:
         return self.side.combine(scores)[0, :, :, 0].T
 
 
-@MODELS.register_module()
-class TextRoIHead(StandardRoIHead):
-    """mmdet's ``StandardRoIHead`` for regions that are classified by text, and a second time by CLIP.
+class SecondOpinion:
+    """What heads have in common that ask CLIP itself about regions at test time.
 
     The detector sets :attr:`regions` before each call.
+    """
+
+    regions: RegionInputs | None = None
+
+    def take_scorer(self, scorer: dict | None, alpha: float, beta: float, clip_scale: float) -> None:
+        """Build the :class:`~vlm_dense.detection.regions.RegionScorer`, and check the weights of its classification.
+
+        Raises:
+            ConfigError: a weight that is not between 0 and 1.
+        """
+        for name, value in (('alpha', alpha), ('beta', beta)):
+            if not 0 <= value <= 1:
+                raise ConfigError(f'{type(self).__name__}: {name} must be from 0 to 1, found {value}.')
+        self.scorer = None if scorer is None else MODELS.build(scorer)
+        self.alpha, self.beta, self.clip_scale = alpha, beta, clip_scale
+
+    def clip_logits(self, rois: Tensor) -> Tensor:
+        """Logits (N, R) of regions by CLIP's own embeddings of them."""
+        given = self.regions
+        embeddings = self.scorer(given.tower, given.features, rois)
+        return self.clip_scale * given.cosines(embeddings, rois[:, 0])
+
+
+@MODELS.register_module()
+class TextRoIHead(SecondOpinion, StandardRoIHead):
+    """mmdet's ``StandardRoIHead`` for regions that are classified by text, and a second time by CLIP.
 
     Args:
         scorer: Config of the :class:`~vlm_dense.detection.regions.RegionScorer`; ``None``: the detector's
@@ -280,8 +307,6 @@ class TextRoIHead(StandardRoIHead):
         ConfigError: a weight that is not between 0 and 1, or an unknown ``background``.
     """
 
-    regions: RegionInputs | None = None
-
     def __init__(
         self,
         scorer: dict | None = None,
@@ -293,14 +318,10 @@ class TextRoIHead(StandardRoIHead):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        for name, value in (('alpha', alpha), ('beta', beta)):
-            if not 0 <= value <= 1:
-                raise ConfigError(f'TextRoIHead: {name} must be from 0 to 1, found {value}.')
+        self.take_scorer(scorer, alpha, beta, clip_scale)
         if background not in BACKGROUNDS:
             raise ConfigError(unknown_name(str(background), 'rules for the background of TextRoIHead', BACKGROUNDS))
-        self.scorer = None if scorer is None else MODELS.build(scorer)
-        self.fusion = dict(alpha=alpha, beta=beta, background=background, renormalise=renormalise)
-        self.clip_scale = clip_scale
+        self.background, self.renormalise = background, renormalise
 
     def _bbox_forward(self, x: tuple[Tensor, ...], rois: Tensor) -> dict[str, Tensor]:
         """As in mmdet; ``cls_score`` are logits (N, R), ``embeddings`` (N, D) what they come from."""
@@ -309,17 +330,12 @@ class TextRoIHead(StandardRoIHead):
         found['cls_score'] = self.bbox_head.logits(self.regions.cosines(found['embeddings'], rois[:, 0]))
         return found
 
-    def clip_logits(self, rois: Tensor) -> Tensor:
-        """Logits (N, R) of regions by CLIP's own embeddings of them."""
-        given = self.regions
-        embeddings = self.scorer(given.tower, given.features, rois)
-        return self.clip_scale * given.cosines(embeddings, rois[:, 0])
-
     def scores(self, logits: Tensor, rois: Tensor) -> Tensor:
         """Scores (N, R) of regions with the logits (N, R) of the detector."""
         if self.scorer is None:
             return logits.softmax(dim=-1)
-        return fuse(logits, self.clip_logits(rois), self.regions.novel, **self.fusion)
+        novel, weights = self.regions.novel, (self.alpha, self.beta)
+        return fuse(logits, self.clip_logits(rois), novel, *weights, self.background, self.renormalise)
 
     def predict_bbox(
         self,
@@ -354,3 +370,100 @@ class TextRoIHead(StandardRoIHead):
         if rcnn_test_cfg is None:
             return results
         return [result[result.labels < head.num_classes] for result in results]  # padding is no class
+
+
+@MODELS.register_module()
+class TextRetinaHead(SecondOpinion, RetinaHead):
+    """mmdet's ``RetinaHead`` with an embedding for each anchor, which is compared with class names.
+
+    A class has a sigmoid of its own, so there is no background. At test time the boxes that the head finds are
+    classified a second time by CLIP, among the classes and the phrase for the background, and the two probabilities of
+    a box's class are multiplied with exponents, as in :func:`~vlm_dense.detection.regions.fuse`.
+
+    Args:
+        num_classes: K at the start; any other is possible later.
+        embed_dim: D; the detector fills it in.
+        scorer: Config of the :class:`~vlm_dense.detection.regions.RegionScorer`; ``None``: the head alone.
+        alpha, beta: Weight of CLIP for trained and for novel classes.
+        clip_scale: Factor of the cosines of CLIP's embeddings.
+        temperature: Initial factor of the cosines of the head, which is learned.
+        prior: Probability of any class that the head begins with.
+        **kwargs: As in mmdet.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        embed_dim: int,
+        scorer: dict | None = None,
+        alpha: float = 0.1,
+        beta: float = 0.8,
+        clip_scale: float = 75.0,
+        temperature: float = 20.0,
+        prior: float = 0.01,
+        **kwargs: Any,
+    ):
+        self.embed_dim = embed_dim
+        super().__init__(num_classes, in_channels, **kwargs)
+        if not self.use_sigmoid_cls:
+            raise ConfigError(
+                'TextRetinaHead gives each class a sigmoid of its own, found loss_cls with use_sigmoid=False. Set '
+                'use_sigmoid=True.'
+            )
+        self.take_scorer(scorer, alpha, beta, clip_scale)
+        self.temperature = nn.Parameter(torch.tensor([float(temperature)]))
+        self.bias = nn.Parameter(torch.tensor([math.log(prior / (1 - prior))]))
+        self.trained = [True] * num_classes
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        width = self.retina_cls.in_channels
+        self.retina_cls = nn.Conv2d(width, self.num_base_priors * self.embed_dim, 3, padding=1)
+        self.init_cfg = dict(type='Normal', layer='Conv2d', std=0.01)
+
+    def set_classes(self, trained: Sequence[bool]) -> None:
+        """Take other classes; ``trained`` says whether each has boxes in training."""
+        self.num_classes = self.cls_out_channels = len(trained)
+        self.trained = list(trained)
+
+    def forward_single(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, A * K, h, w) of A anchors a place, and their boxes (B, 4 A, h, w)."""
+        embeddings, boxes = super().forward_single(x)
+        each = embeddings.unflatten(1, (self.num_base_priors, self.embed_dim)).transpose(1, 2)  # (B, D, A, h, w)
+        side, text = self.regions.side, self.regions.text
+        cosines = side.combine(side.scores(each.flatten(2, 3), text)).unflatten(2, each.shape[2:4])
+        logits = self.temperature.float() * cosines[:, : self.num_classes] + self.bias.float()
+        return logits.transpose(1, 2).flatten(1, 2), boxes
+
+    def loss_by_feat(self, cls_scores: list[Tensor], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As in mmdet; classes that are not trained are left out."""
+        novel = torch.tensor(self.trained, device=cls_scores[0].device).logical_not().repeat(self.num_base_priors)
+        own = [scores.masked_fill(novel[:, None, None], -100.0) for scores in cls_scores]  # a loss of 0
+        return super().loss_by_feat(own, *args, **kwargs)
+
+    def predict_by_feat(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        score_factors: list[Tensor] | None = None,
+        batch_img_metas: list[dict] | None = None,
+        cfg: dict | None = None,
+        rescale: bool = False,
+        with_nms: bool = True,
+    ) -> list[InstanceData]:
+        """As in mmdet, with CLIP's opinion on each box before overlapping ones are suppressed."""
+        cfg = self.test_cfg if cfg is None else cfg
+        plain = super().predict_by_feat(
+            cls_scores, bbox_preds, score_factors, batch_img_metas, cfg, rescale=False, with_nms=False
+        )
+        results = []
+        for i, (found, meta) in enumerate(zip(plain, batch_img_metas, strict=True)):
+            if self.scorer is not None and len(found):
+                boxes = get_box_tensor(found.bboxes)
+                rois = torch.cat([boxes.new_full((len(boxes), 1), i), boxes], dim=1)
+                clip = self.clip_logits(rois).softmax(dim=-1).gather(1, found.labels[:, None])[:, 0]
+                weight = torch.where(self.regions.novel[found.labels], self.beta, self.alpha)
+                found.scores = found.scores ** (1 - weight) * clip**weight
+            results.append(self._bbox_post_process(found, cfg, rescale, with_nms, meta))
+        return results
