@@ -202,6 +202,30 @@ def test_a_checkpoint_in_the_layout_of_the_release_loads():
         torch.testing.assert_close(other.state_dict()[name], model.state_dict()[name] + 0.25)
 
 
+def test_a_released_detector_on_eva_loads(monkeypatch):
+    """Its tower has EVA-CLIP's names, with tables of rotary positions."""
+    arch = small('eva02', monkeypatch)
+    cfg = config('f_vit')
+    cfg['text_encoder'] = dict(type='vlm_dense.TextTower', arch=resnet(arch['embed_dim']))
+    cfg['backbone'] = dict(type='vlm_dense.CLIPTower', arch=arch, out_indices=[0, 0, 1, 1])
+    model, other = (MODELS.build(copy.deepcopy(cfg)) for _ in range(2))
+    theirs = [('trunk.', ''), ('attn.q_proj.bias', 'attn.q_bias'), ('attn.v_proj.bias', 'attn.v_bias')]
+    theirs += [('attn.norm.', 'attn.inner_attn_ln.'), ('mlp.norm.', 'mlp.ffn_ln.'), ('fc1_g', 'w1'), ('fc1_x', 'w2')]
+    theirs += [('mlp.fc2', 'mlp.w3')]
+    released = {'backbone.visual.rope.freqs_cos': torch.zeros(16, 32)}
+    for name, value in model.state_dict().items():
+        if name.startswith('backbone.'):
+            for ours, their in theirs:
+                name = name.replace(ours, their)
+            name = f'backbone.visual.{name[9:]}'
+        released[name.replace('neck.interpolate', 'backbone.interpolate')] = value
+    assert 'backbone.visual.blocks.1.attn.inner_attn_ln.weight' in released and len(released) > 100
+    missing, unexpected = other.load_state_dict(released)
+    assert not missing and not unexpected
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+
+
 def test_the_map_of_the_last_block_is_made_without_attention():
     model = build('f_vit')
     tower, images = model.backbone, batch()[0]

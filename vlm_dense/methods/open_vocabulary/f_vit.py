@@ -21,6 +21,7 @@ from mmdet.models.necks import FPN
 from torch import Tensor, nn
 
 from vlm_dense.clip.block_tower import BlockTower
+from vlm_dense.clip.eva_release import convert_eva, is_eva_release
 from vlm_dense.clip.text_tower import TextTower
 from vlm_dense.contract.sentences import SentencePrompt
 from vlm_dense.detection.open_vocabulary import OpenVocabularyTwoStage
@@ -183,6 +184,10 @@ class FViT(OpenVocabularyTwoStage):
 
     def _read_official(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
         """Give weights of the official release the names that they have here."""
+        tower = f'{prefix}backbone.'
+        visual = {k.removeprefix(tower): state_dict.pop(k) for k in list(state_dict) if k.startswith(f'{tower}visual.')}
+        visual = convert_eva(visual) if is_eva_release(visual) else visual
+        state_dict.update({tower + name.removeprefix('visual.'): value for name, value in visual.items()})
         for key in list(state_dict):
             name = key.removeprefix(prefix)
             if re.fullmatch(r'roi_head\.bbox_head\.(fc_cls\..*|all_embeddings)', name):  # unused; follows from names
@@ -195,7 +200,6 @@ class FViT(OpenVocabularyTwoStage):
 
 
 _OFFICIAL = (
-    (r'^backbone\.visual\.', 'backbone.'),
     (r'^backbone\.interpolate', 'neck.interpolate'),
     (r'\.detect_temperature$', '.temperature'),
 )
