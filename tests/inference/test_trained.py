@@ -77,7 +77,7 @@ def test_a_model_is_counted_without_its_data(name, capsys):
         told = capsys.readouterr().out
         assert ('Counted for 2 classes, as their names are in data that are not here' in told) == (not words)
         totals.append(int(re.search(r'^total\s+([\d,]+)', told, re.M)[1].replace(',', '')))
-    assert totals[0] < totals[1] or name == 'coop_own-folders'  # whose weights belong to no class
+    assert totals[0] < totals[1] or name == 'coop_own-folders'  # it has weights of no class
 
 
 def test_inferencers_tell_what_they_are_and_list_models_without_printing(checkpoints, capsys):
