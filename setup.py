@@ -26,7 +26,8 @@ HF = ['transformers>=4.48', 'sentencepiece']
 DEMO = ['gradio>=6,<7']
 COMPLETION = ['shtab>=1.7,<2']
 VIDEO, GEO, LVIS = ['av>=12'], ['rasterio>=1.3'], ['lvis>=0.5.3']
-DEV = [*TESTS, *DEMO, *COMPLETION, *VIDEO, *GEO, *LVIS, 'ruff', 'pre-commit', 'selenium', 'build', 'twine']
+SCALE = ['pyarrow>=15', 'fsspec']
+DEV = [*TESTS, *DEMO, *COMPLETION, *VIDEO, *GEO, *LVIS, *SCALE, 'ruff', 'pre-commit', 'selenium', 'build', 'twine']
 
 MIM = ('configs', 'tools', 'model-index.yml')
 """What of the repository is laid into the package as ``vlm_dense/.mim``, where OpenMMLab's libraries look for it."""
@@ -147,6 +148,7 @@ setup(
         'demo': DEMO,
         'completion': COMPLETION,
         'video': VIDEO,
+        'scale': SCALE,
         'geo': GEO,
         'lvis': LVIS,
         'dev': DEV,
