@@ -1,0 +1,47 @@
+"""The worker in Ray Data on this machine: the bytes of the program ``label``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vlm_dense.inference.bulk.run import run
+from vlm_dense.inference.bulk.worker import Worker
+
+CLASSES = ['empty background', 'circle', 'star']
+
+
+class Label:
+    """As in docs/scale.md."""
+
+    def __init__(self):
+        self.worker = Worker(classes=CLASSES, batch_size=2)
+
+    def __call__(self, batch):
+        found = self.worker(dict(key=batch['path'], image=batch['bytes']))
+        return dict(key=found['key'], data=found['data'], error=found['error'])
+
+
+@pytest.mark.long
+def test_ray_data_gives_the_bytes_of_the_program(tmp_path):
+    ray = pytest.importorskip('ray')
+    pytest.importorskip('pyarrow')
+    (tmp_path / 'images').mkdir()
+    figure = Image.open('docs/images/shapes.png').convert('RGB').resize((260, 155))
+    for i in range(4):
+        figure.crop((20 * i, 5 * i, 20 * i + 80, 5 * i + 60)).save(tmp_path / 'images' / f'{i}.png')
+    (tmp_path / 'images' / 'bad.png').write_bytes(b'no image')
+    expected = tmp_path / 'expected'
+    run(Worker(classes=CLASSES, batch_size=2), tmp_path / 'images', expected)
+    path = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+    environment = dict(env_vars=dict(PYTHONPATH=':'.join(path), OMP_NUM_THREADS='1'))
+    ray.init(num_cpus=1, include_dashboard=False, runtime_env=environment, configure_logging=False)
+    try:
+        images = ray.data.read_binary_files(str(tmp_path / 'images'), include_paths=True)
+        rows = images.map_batches(Label, batch_size=8, concurrency=1, num_cpus=1).take_all()
+    finally:
+        ray.shutdown()
+    found = {Path(row['key']).name: row['data'] for row in rows if not row['error']}
+    assert found == {path.name: path.read_bytes() for path in expected.glob('*.png')} and len(rows) == 5
