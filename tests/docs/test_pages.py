@@ -159,7 +159,7 @@ def test_the_drawing_of_the_layers_is_that_of_the_linter():
     drawn = set(re.findall(r'<b>(\w+)</b>', text)) | {'registry', 'errors'}
     layers = re.search(r'^layers = \[\n(.*?)^\]', (ROOT / 'pyproject.toml').read_text('utf-8'), re.M | re.S)[1]
     ranks = {name: i for i, line in enumerate(layers.splitlines()) for name in re.findall(r'vlm_dense\.(\w+)', line)}
-    small = {'libraries', 'colours', 'drawing', 'limits'}  # single files without a box of their own
+    small = {'libraries', 'light', 'colours', 'drawing', 'limits'}  # single files without a box of their own
     assert ranks.keys() - small == drawn - {'ops'}
     arrows = re.findall(r'^    (\w+)(?:\[[^]]*\])? --> ([\w &]+)$', text, re.M)
     steps = [(start, end) for start, ends in arrows for end in ends.split(' & ') if start != 'tools']
