@@ -14,6 +14,7 @@ from mmengine.registry import DefaultScope, init_default_scope
 from tiny_towers import resnet
 
 from vlm_dense.errors import ConfigError, DataError
+from vlm_dense.methods.open_vocabulary.f_vlm import pad_same
 from vlm_dense.registry import MODELS
 
 KINDS = ('f_vlm', 'f_vit')
@@ -131,6 +132,13 @@ def test_boxes_of_novel_classes_are_refused_in_training():
     model = build('f_vit', base_names=['square'])
     with pytest.raises(DataError, match="'circle', which is none of its 1 base_names"):
         model.loss(*batch(labels=(1, 0)))
+
+
+@pytest.mark.parametrize(('side', 'before', 'behind'), [(8, 0, 1), (7, 1, 1), (1, 1, 1)])
+def test_maps_are_padded_as_tensorflow_does(side, before, behind):
+    padded = pad_same(torch.ones(1, 1, side, 4))[0, 0, :, 1]
+    assert padded.tolist() == [0] * before + [1] * side + [0] * behind
+    assert (side + before + behind - 3) // 2 + 1 == -(-side // 2)
 
 
 def test_a_single_small_image_is_refused_where_a_norm_cannot_train_on_it():

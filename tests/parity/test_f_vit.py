@@ -88,7 +88,8 @@ def _build(config: dict) -> torch.nn.Module:
     filled = set()
     for name, value in ours.items():
         if name.startswith('text_encoder.'):
-            weights[name] = clip[name.removeprefix('text_encoder.')]
+            key = name.removeprefix('text_encoder.')
+            weights[name] = clip[key] if clip[key].shape == value.shape else fill(key, tuple(value.shape))
             continue
         key = next((name.replace(a, b, 1) for a, b in released.items() if name.startswith(a)), name)
         if name.endswith('.temperature'):
