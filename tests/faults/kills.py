@@ -366,7 +366,7 @@ def result(work_dir: Path) -> dict[str, object]:
                 found[name] = repr([_without_costs(row) for row in csv.DictReader(file)])
         elif path.name == 'pseudo_labels.json' or path.name.startswith('test_') and path.suffix == '.json':
             found[name] = repr(_without_costs(json.loads(path.read_text())))
-        elif path.parts[-2] == 'scores' or (
+        elif path.parts[-2] == 'results' or (
             path.parent == work_dir
             and path.suffix not in ('.py', '.json', '.log', '.md', '.txt')
             or (path.suffix == '.png' and path.name != 'results.png')

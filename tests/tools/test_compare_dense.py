@@ -107,8 +107,8 @@ def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, monkeypatch):
     dense.run_group(again, tmp_path / 'stopped', 1, lambda done, every: seen.append(done))
     assert seen == [3, 4, 5]
     for a, b in zip(whole, again, strict=True):
-        assert dense.result_at(a.file(tmp_path / 'whole', 'scores')) == dense.result_at(
-            b.file(tmp_path / 'stopped', 'scores')
+        assert dense.result_at(a.file(tmp_path / 'whole', 'results')) == dense.result_at(
+            b.file(tmp_path / 'stopped', 'results')
         )
 
 
@@ -120,9 +120,9 @@ def test_a_run_that_is_killed_before_its_images_are_kept_is_made_again(tmp_path,
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(dense.np, 'savez_compressed', stop)
         dense.run_group([cell], tmp_path, 1)
-    assert dense.result_at(cell.file(tmp_path, 'scores')) is None
+    assert dense.result_at(cell.file(tmp_path, 'results')) is None
     dense.run_group([cell], tmp_path, 1)
-    assert dense.result_at(cell.file(tmp_path, 'scores'))
+    assert dense.result_at(cell.file(tmp_path, 'results'))
     assert cell.file(tmp_path, 'pictures').with_suffix('.npz').is_file()  # codespell:ignore pictures
 
 
@@ -162,7 +162,7 @@ def test_a_method_that_fails_stops_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(dense.MaskCLIP, 'test_step', fail)
     failed = dense.run_group(cells, tmp_path, 1)
     assert [cell.method for cell in failed] == ['naclip'] and 'no luck' in failed[cells[0]]
-    assert dense.result_at(cells[1].file(tmp_path, 'scores'))['mIoU'] > 0
+    assert dense.result_at(cells[1].file(tmp_path, 'results'))['mIoU'] > 0
     assert '- failed: naclip, shapes: ConfigError: no luck' in dense_report.markdown([], failed, 'command')
 
 

@@ -43,6 +43,7 @@ PROGRAMS = {
     'export': 'export',
     'compare': 'compare',
     'compare-dense': 'compare_dense',
+    'diff': 'diff',
     'models': 'models',
     'info': 'model_info',
     'verify': 'verify',
@@ -153,6 +154,12 @@ def print_metrics(metrics: Mapping[str, float]) -> None:
     """Print the metrics of a quiet run, a line each, in the first process of a machine."""
     if local_rank() == 0:
         print('\n'.join(f'{name}: {value:.4f}' for name, value in metrics.items()))
+
+
+def add_oracles(parser: argparse.ArgumentParser) -> None:
+    """Add figures that say where a method of segmentation loses."""
+    text = 'add mIoU with true masks, with true names, at boundaries and inside, and the calibration error'
+    parser.add_argument('--oracles', action='store_true', help=text)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -49,6 +49,7 @@ def parser() -> arguments.Parser:
         metavar='N',
         help='images that are drawn with their label maps, evenly spread (%(default)s)',
     )
+    arguments.add_oracles(parser)
     parser.add_argument('--out', default='work_dirs/compare_dense', type=Path, help='folder of results (%(default)s)')
     parser.add_argument('--data-root', nargs='+', default=[], metavar='SET=DIR', help='where the data lie')
     arguments.add_config_arguments(parser)
@@ -80,9 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         images = {name: _count(text) for name, text in _by_set('--images', args.images, args.datasets).items()}
         options = dict(args.cfg_options or {})
         dense.log_into(args.out / 'log.txt')
-        cells = dense.plan(CONFIGS, args.methods, args.datasets, args.tower, images, roots, options, args.out)
+        cells = dense.plan(
+            CONFIGS, args.methods, args.datasets, args.tower, images, roots, options, args.out, args.oracles
+        )
         failed: dict[dense.Cell, str] = {}
-        missing = [cell for cell in cells if not dense.result_at(cell.file(args.out, 'scores'))]
+        missing = [cell for cell in cells if not dense.result_at(cell.file(args.out, 'results'))]
         for group in dense.groups(missing):
             if not args.quiet:
                 print(f'\n{group[0].dataset}: {", ".join(cell.method for cell in group)}', flush=True)

@@ -23,7 +23,9 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from vlm_dense.clip.block_tower import BlockTower
+from vlm_dense.comparison.choices import choices, infos_of
 from vlm_dense.comparison.origin import code_digest, weights_digest
+from vlm_dense.comparison.results import figures, make_result, write_result
 from vlm_dense.comparison.shared_tower import SharedTower
 from vlm_dense.contract.prompt import TextPrompt
 from vlm_dense.engine.configs.names import existing_config
@@ -32,6 +34,7 @@ from vlm_dense.engine.runner.launch import prepare
 from vlm_dense.engine.runner.memory import PeakMemory
 from vlm_dense.errors import ConfigError, UserError
 from vlm_dense.methods.maskclip import MaskCLIP
+from vlm_dense.segmentation.confusion import ConfusionMatrix
 
 _SAVE_EVERY = 20
 
@@ -53,7 +56,7 @@ class Cell:
     key: str
 
     def file(self, out: Path, kind: str) -> Path:
-        """File of a result: ``'scores'`` or ``'cost'``."""
+        """File of a cell: ``'results'``, see :mod:`vlm_dense.comparison.results`, or ``'cost'``."""
         return out / kind / f'{self.method}_{self.dataset}-{self.key}.json'
 
 
@@ -66,6 +69,7 @@ def plan(
     roots: dict[str, str],
     options: dict,
     out: Path,
+    oracles: bool = False,
 ) -> list[Cell]:
     """All cells, those of one data set together.
 
@@ -74,6 +78,7 @@ def plan(
         images: Data set -> number of images; all of the others.
         roots: Data set -> where its data lie.
         options: As of ``--cfg-options``, for every config.
+        oracles: Add the figures of :class:`vlm_dense.segmentation.OracleMetric`.
 
     Raises:
         ConfigError: no such config, with the nearest names; a model that is no MaskCLIP.
@@ -82,15 +87,27 @@ def plan(
     cells = []
     for dataset in datasets:
         for method in methods:
-            cfg = _config(configs, f'{method}_{tower}_{dataset}', options, roots.get(dataset), out)
-            alike = (cfg.model.to_dict(), cfg.test_dataloader.to_dict(), images.get(dataset))
-            alike = (_plain(alike), weights_digest(alike[0]), code_digest())
-            cells.append(Cell(method, dataset, cfg, images.get(dataset), _digest(alike)))
+            path = existing_config(configs / f'{method}_{tower}_{dataset}.py')
+            cfg = read_cell(path, options, roots.get(dataset), out, oracles)
+            cells.append(make_cell(method, dataset, cfg, images.get(dataset)))
     return cells
 
 
-def _config(configs: Path, name: str, options: dict, root: str | None, out: Path) -> Config:
-    path = existing_config(configs / f'{name}.py')
+def make_cell(method: str, dataset: str, cfg: Config, images: int | None) -> Cell:
+    """A cell with its key."""
+    alike = [cfg.model.to_dict(), cfg.test_dataloader.to_dict(), images]
+    alike += [cfg.test_evaluator[1:]] if cfg.test_evaluator[1:] else []
+    key = _digest((*_plain(alike), weights_digest(alike[0]), code_digest()))
+    return Cell(method, dataset, cfg, images, key)
+
+
+def read_cell(path: Path, options: dict, root: str | None, out: Path, oracles: bool = False) -> Config:
+    """The config of a cell, checked; arguments as of :func:`plan`.
+
+    Raises:
+        ConfigError: a model that is no MaskCLIP, or no IoU in its test.
+        DataError: data that are not there.
+    """
     given = dict(config=str(path), data_root=root, cfg_options=options, work_dir=str(out))
     cfg = prepare(Namespace(**given, launcher='none', local_rank=None), ('test_dataloader',))
     if not issubclass(MODELS.get(cfg.model.type), MaskCLIP):
@@ -100,6 +117,10 @@ def _config(configs: Path, name: str, options: dict, root: str | None, out: Path
     cfg.test_evaluator = [m for m in metrics if m['type'] == 'IoUMetric'][:1]
     if not cfg.test_evaluator:
         raise ConfigError(f'{path.name} has no IoUMetric in its test_evaluator, which the comparison reports.')
+    if oracles:
+        cfg.model.test_cfg.keep_logits = True
+        ignored = cfg.test_evaluator[0].get('ignore_index', 255)
+        cfg.test_evaluator.append(dict(type='vlm_dense.OracleMetric', ignore_index=ignored))
     cfg.test_dataloader.batch_size = 1  # what is remembered of a batch grows with it; results do not depend on it
     return cfg
 
@@ -232,21 +253,22 @@ def run_group(cells: Sequence[Cell], out: Path, drawn: int, told=lambda done, ev
     """
     failed: dict[Cell, str] = {}
     models: dict[str, MaskCLIP] = {}
+    dataset = DATASETS.build(cells[0].cfg.test_dataloader.dataset)
+    indices = spread(cells[0].images, len(dataset))
+    infos, made = infos_of(dataset, indices), {}
     for cell in cells:
         try:
+            whole = copy.deepcopy(cell.cfg)  # the text of the cell's config is replaced by its embeddings
             encode_text(cell, out / 'text')
             models[cell.method] = build(cell)
+            made[cell.method] = choices(whole, models[cell.method], infos)
         except UserError as error:
             failed[cell] = f'{type(error).__name__}: {error}'
     running = [cell for cell in cells if cell.method in models]
     if not running:
         return failed
-    dataset = DATASETS.build(cells[0].cfg.test_dataloader.dataset)
-    indices = spread(cells[0].images, len(dataset))
     kept = spread(drawn, len(indices))
-    metrics = {cell.method: Evaluator(copy.deepcopy(cell.cfg.test_evaluator)) for cell in running}
-    for metric in metrics.values():
-        metric.dataset_meta = dataset.metainfo
+    metrics = {cell.method: _evaluator(cell, dataset.metainfo) for cell in running}
     progress = out / 'progress' / f'{_digest([cell.key for cell in running])}.pth'
     done, shown = _resume(progress, metrics)
     towers = share_towers(running, models)
@@ -271,16 +293,26 @@ def run_group(cells: Sequence[Cell], out: Path, drawn: int, told=lambda done, ev
             _save(progress, number + 1, metrics, shown)
         told(number + 1, len(indices))
     for cell in running:
-        found = {name: float(value) for name, value in metrics[cell.method].evaluate(len(indices)).items()}
+        found = metrics[cell.method].evaluate(len(indices))
         _keep_images(cell, out, shown)
-        write_json(cell.file(out, 'scores'), dict(found, images=len(indices)))  # last: who has scores is not run again
+        of_classes = figures(metrics[cell.method].metrics[0].matrix, list(dataset.metainfo['classes']))
+        result = make_result(cell.cfg, made[cell.method], found, len(indices), of_classes)
+        write_result(result, cell.file(out, 'results'))  # last: who has a result is not run again
     progress.unlink(missing_ok=True)
     return failed
 
 
+def _evaluator(cell: Cell, metainfo: dict) -> Evaluator:
+    """The metrics of a cell, behind one that counts which class is taken for which."""
+    iou, *others = copy.deepcopy(cell.cfg.test_evaluator)
+    evaluator = Evaluator([ConfusionMatrix(iou.get('ignore_index', 255)), iou, *others])
+    evaluator.dataset_meta = metainfo
+    return evaluator
+
+
 def _save(path: Path, done: int, metrics: dict[str, Evaluator], shown: list[dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    results = {name: [list(r) for r in metric.metrics[0].results] for name, metric in metrics.items()}
+    results = {name: [list(one.results) for one in metric.metrics] for name, metric in metrics.items()}
     with atomic_write(path) as partial:
         torch.save(dict(done=done, results=results, shown=shown), partial)
 
@@ -290,15 +322,17 @@ def _resume(path: Path, metrics: dict[str, Evaluator]) -> tuple[int, list[dict]]
     if not path.is_file():
         return 0, []
     kept = torch.load(path, map_location='cpu', weights_only=True)
-    if set(kept['results']) != set(metrics) or any(len(found) != kept['done'] for found in kept['results'].values()):
+    every = [len(found) for results in kept['results'].values() for found in results]
+    if set(kept['results']) != set(metrics) or set(every) != {kept['done']}:
         return 0, []  # other methods, or one that had failed
     for name, results in kept['results'].items():
-        metrics[name].metrics[0].results = [tuple(r) for r in results]
+        for metric, found in zip(metrics[name].metrics, results, strict=True):
+            metric.results = found
     return kept['done'], kept['shown']
 
 
 def _keep_images(cell: Cell, out: Path, shown: list[dict]) -> None:
-    path = cell.file(out, 'pictures').with_suffix('.npz')  # codespell:ignore pictures
+    path = cell.file(out, 'images').with_suffix('.npz')  # codespell:ignore images
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {}
     for i, one in enumerate(shown):

@@ -20,22 +20,26 @@ FIELDS = ('method', 'dataset', 'images', 'mIoU', 'mAcc', 'aAcc', 'seconds', 'pea
 model."""
 
 
+ORACLES = ('oracle_masks_mIoU', 'oracle_classes_mIoU', 'boundary_mIoU', 'interior_mIoU', 'boundary_share', 'ECE')
+"""Further columns, of ``--oracles``, see :class:`vlm_dense.segmentation.OracleMetric`."""
+
+
 def rows_of(cells: Sequence[Cell], out: Path) -> list[dict]:
     """Rows of the CSV: cells with scores."""
     rows = []
     for cell in cells:
-        scores = result_at(cell.file(out, 'scores'))
-        if scores:
-            found = scores | (result_at(cell.file(out, 'cost')) or {})
-            found |= dict(method=cell.method, dataset=cell.dataset)
-            rows.append({name: found.get(name) for name in FIELDS})
+        result = result_at(cell.file(out, 'results'))
+        if result:
+            found = result['metrics'] | (result_at(cell.file(out, 'cost')) or {})
+            found |= dict(method=cell.method, dataset=cell.dataset, images=result['images'])
+            rows.append({name: found.get(name) for name in (*FIELDS, *(n for n in ORACLES if n in found))})
     return rows
 
 
 def write_csv(rows: Sequence[dict], path: Path) -> None:
-    """Write :data:`FIELDS`."""
+    """Write :data:`FIELDS`, and :data:`ORACLES` where a row has them."""
     with path.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.DictWriter(file, FIELDS)
+        writer = csv.DictWriter(file, [*FIELDS, *(name for name in ORACLES if any(name in row for row in rows))])
         writer.writeheader()
         writer.writerows(rows)
 
@@ -60,6 +64,7 @@ def markdown(rows: Sequence[dict], failed: dict[Cell, str], command: str) -> str
             whole = len(own) == len(datasets)
             line.append(_number(statistics.mean(row['mIoU'] for row in own.values()) if whole else None, '.1f'))
         lines.append(f'| {" | ".join(line)} |')
+    lines += _oracles(rows)
     notes = [f'`{command}`', '']
     for dataset in datasets:
         counts = ', '.join(sorted({str(row['images']) for row in rows if row['dataset'] == dataset}))
@@ -73,6 +78,19 @@ def markdown(rows: Sequence[dict], failed: dict[Cell, str], command: str) -> str
     return '\n'.join([*lines, '', *notes, ''])
 
 
+def _oracles(rows: Sequence[dict]) -> list[str]:
+    """The table of the oracles, of the rows that have them."""
+    told = [row for row in rows if row.get('oracle_masks_mIoU') is not None]
+    if not told:
+        return []
+    head = ['method', 'data', 'mIoU', 'true masks', 'true names', 'boundary', 'interior', 'boundary pixels', 'ECE']
+    lines = ['', f'| {" | ".join(head)} |', f'|{"---|" * len(head)}']
+    for row in told:
+        cells = [_number(row.get(name), '.1f') for name in ('mIoU', *ORACLES)]
+        lines.append(f'| {row["method"]} | {row["dataset"]} | {" | ".join(cells)} |')
+    return lines
+
+
 def _number(value: float | None, form: str) -> str:
     return '-' if value is None else format(value, form)
 
@@ -83,7 +101,7 @@ def draw(cells: Sequence[Cell], out: Path) -> list[Path]:
     for dataset in dict.fromkeys(cell.dataset for cell in cells):
         found = {}
         for cell in cells:
-            path = cell.file(out, 'pictures').with_suffix('.npz')  # codespell:ignore pictures
+            path = cell.file(out, 'images').with_suffix('.npz')  # codespell:ignore images
             if cell.dataset == dataset and path.is_file():
                 with np.load(path, allow_pickle=False) as arrays:
                     found[cell] = dict(arrays)

@@ -21,6 +21,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from vlm_dense.comparison.cells import Cell, prepared_from
+from vlm_dense.comparison.results import ResultHook
 from vlm_dense.datasets.config_checks import class_names
 from vlm_dense.engine.files import atomic_write, last_checkpoint, lock
 from vlm_dense.engine.forked import forked_context
@@ -112,9 +113,10 @@ def write_cell(cell: Cell, folder: Path) -> None:
 def run_cell(folder: Path) -> None:
     """Train and test what is in a folder in this process; what is printed goes into ``log.txt``.
 
-    Leaves a file ``test_<name>-<digest>.json`` for each test: ``metrics`` and what ``CostHook`` found, or ``skipped``
-    and why; ``minutes`` of the training and the test. A killed training resumes from
-    its last checkpoint. Of two processes with the same folder the second waits for the first, and finds its results.
+    Leaves a file ``test_<name>-<digest>.json`` for each test: ``metrics``, ``choices`` (see
+    :func:`vlm_dense.comparison.choices.choices`) and what ``CostHook`` found, or ``skipped`` and why; ``minutes`` of
+    the training and the test. A killed training resumes from its last checkpoint. Of two processes with the same folder
+    the second waits for the first, and finds its results.
     """
     with lock(folder / 'lock'), (folder / 'log.txt').open('a', encoding='utf-8') as log:
         os.dup2(log.fileno(), 1)
@@ -151,8 +153,10 @@ def _train_and_test(folder: Path) -> None:
                     found['skipped'] = f'what it is prepared from ({", ".join(prepared)}) are images of other classes'
                 else:
                     more = dict(checkpoint=checkpoint, tta=False, show_dir=None, out=None)
-                    metrics = launch.test(_arguments(config, folder / config.stem, **more))
+                    hook = ResultHook()
+                    metrics = launch.test(_arguments(config, folder / config.stem, **more), [hook])
                     found['metrics'] = {name: float(value) for name, value in metrics.items()}
+                    found['choices'] = hook.made
                     found.update(cost or _cost(folder / config.stem))
         except SystemExit:  # one test set is not there: the others are
             broken = True

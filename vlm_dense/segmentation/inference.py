@@ -174,7 +174,8 @@ class BatchedInference:
             data_samples: B samples with metainfo, or ``None``.
 
         Returns:
-            B samples with ``seg_logits``, the scores of the classes, and ``pred_sem_seg`` in original size.
+            B samples with ``seg_logits``, the scores of the classes, and ``pred_sem_seg`` in original size. ``kind``
+            and ``scale`` of ``seg_logits`` say what the scores are, see :class:`ClassMaps`.
         """
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
         order, images = own_sizes(inputs, samples)
@@ -191,7 +192,8 @@ class BatchedInference:
             if self.out_channels == 1:
                 scores = found.probabilities[0]
                 labels = (scores[0] > self.decode_head.threshold).to(scores)
-            sample.set_data(dict(seg_logits=PixelData(data=scores)))
+            kind = dict(kind=found.kind, scale=found.scale)
+            sample.set_data(dict(seg_logits=PixelData(data=scores, metainfo=kind)))
         else:
             labels = self.postprocess.labels(*todo)
         sample.set_data(dict(pred_sem_seg=PixelData(data=labels[None])))

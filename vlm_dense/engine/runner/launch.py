@@ -18,7 +18,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import FlexibleRunner, Runner
@@ -356,8 +356,12 @@ def _left_by(work_dir: str) -> str:
     return f'Saved: {latest}. Go on with the same command and --resume.'
 
 
-def test(args: argparse.Namespace) -> dict:
+def test(args: argparse.Namespace, hooks: Sequence[Hook] = ()) -> dict:
     """Run the test of ``tools/test.py``.
+
+    Args:
+        args: Of the command line.
+        hooks: Hooks beside those of the config.
 
     Returns:
         The metrics.
@@ -380,6 +384,8 @@ def test(args: argparse.Namespace) -> dict:
             _check_untrained(runner, cfg)
         if args.out and _rank(cfg.launcher) == 0:
             claim(*_predictions_and_inputs(runner, args.out))
+        for hook in hooks:
+            runner.register_hook(hook)
     with user_errors(interrupted='Nothing was written over; start the test again.'):
         return runner.test()
 
