@@ -88,7 +88,7 @@ def boundary(truth: Tensor, width: int, ignored: int = 255) -> Tensor:
 
 
 def reliability(confidence: Tensor, right: Tensor) -> Tensor:
-    """Float64 (``BINS``, 3): number of pixels whose confidence is in a bin, sum of their confidences, number right.
+    """Float64 (``BINS``, 3): number of pixels with a confidence in the bin, sum of their confidences, number right.
 
     Bins are of equal width, each with its upper end.
     """
