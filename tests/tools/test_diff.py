@@ -96,7 +96,7 @@ CHANGED = {
     'names.classes': {'model.class_names': ['background', 'disc', *SHAPES[1:]]},
     'names.synonyms': {'model.class_names': ['background', ['circle', 'disc'], *SHAPES[1:]]},
     'background.names': {'model.class_names': [['background', 'wall'], *SHAPES]},
-    'positions.mode': {'model.backbone.pos_mode': 'bicubic'},
+    'positions.pos_mode': {'model.backbone.pos_mode': 'bicubic'},
     'colours.mean': {'model.data_preprocessor.mean': [0.0, 0.0, 0.0]},
     'labels.ignored': {'test_evaluator.ignore_index': 0},
     'precision.autocast': {'test_cfg.fp16': True},
@@ -118,7 +118,7 @@ def test_choices_are_told_by_how_much_they_usually_move():
     options |= {f'{SCENES}.num_scenes': 3, 'model.postprocess': [*STEPS, threshold]}
     a, b = (choices(config('sclip_tiny-vit_shapes', **x)) for x in (SAME, options))
     found = differences.differences(a, b)
-    names = ['data.set.num_scenes', 'background.threshold', 'templates.texts', 'positions.mode']
+    names = ['data.set.num_scenes', 'background.threshold', 'templates.texts', 'positions.pos_mode']
     assert [one.choice for one in found] == names
     assert [one.moved.name for one in found] == ['data', 'background.threshold', 'templates', 'positions']
 

@@ -44,6 +44,7 @@ PROGRAMS = {
     'compare': 'compare',
     'compare-dense': 'compare_dense',
     'diff': 'diff',
+    'ablate': 'ablate',
     'models': 'models',
     'info': 'model_info',
     'verify': 'verify',
@@ -225,6 +226,24 @@ def _plain(value: Any) -> Any:
         return os.fspath(value)
     value = value.item() if hasattr(value, 'item') else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def progress(quiet: bool) -> Callable[[int, int], None]:
+    """A function that draws a bar from (done, all); nothing if quiet."""
+    from mmengine.utils import ProgressBar
+
+    bar = None
+
+    def told(done: int, every: int) -> None:
+        nonlocal bar
+        if quiet:
+            return
+        if bar is None:
+            bar = ProgressBar(every)
+            bar.completed = done - 1
+        bar.update()
+
+    return told
 
 
 def add_formats(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ import argparse
 import itertools
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for group in dense.groups(missing):
             if not args.quiet:
                 print(f'\n{group[0].dataset}: {", ".join(cell.method for cell in group)}', flush=True)
-            failed |= dense.run_group(group, args.out, args.drawn, _progress(args.quiet))
+            failed |= dense.run_group(group, args.out, args.drawn, arguments.progress(args.quiet))
         for cell in cells:
             if cell not in failed and not dense.result_at(cell.file(args.out, 'cost')):
                 failed |= _measure(cell, args.out, args.timed)
@@ -129,20 +129,3 @@ def _measure(cell: dense.Cell, out: Path, images: int) -> dict[dense.Cell, str]:
     process.start()
     process.join()
     return {} if process.exitcode == 0 else {cell: f'its measurement left with status {process.exitcode}'}
-
-
-def _progress(quiet: bool) -> Callable[[int, int], None]:
-    from mmengine.utils import ProgressBar
-
-    bar = None
-
-    def told(done: int, every: int) -> None:
-        nonlocal bar
-        if quiet:
-            return
-        if bar is None:
-            bar = ProgressBar(every)
-            bar.completed = done - 1
-        bar.update()
-
-    return told

@@ -156,7 +156,8 @@ def _labels(cfg: Config) -> dict:
     metrics = cfg.get('test_evaluator') or []
     ignored = [m.get('ignore_index', 255) for m in (metrics if isinstance(metrics, (list, tuple)) else [metrics])]
     names = _names_of_data(cfg)
-    zero = leaf.get('reduce_zero_label', _default(leaf.get('type'), 'reduce_zero_label'))
+    kind = registered(DATASETS, leaf['type']) if leaf else None
+    zero = leaf.get('reduce_zero_label', _default(kind, 'reduce_zero_label'))
     return dict(
         classes=None if names is None else len(names), ignored=(ignored or [255])[0], zero_is_ignored=bool(zero)
     )
@@ -172,13 +173,19 @@ def _names_of_data(cfg: Config) -> Sequence[str] | None:
         return registered(DATASETS, leaf['type']).METAINFO.get('classes')
 
 
-def _default(kind: str | None, name: str) -> Any:
-    """Default of an argument of a data set, of the first of its bases that has it."""
-    for cls in registered(DATASETS, kind).__mro__ if kind else ():
+def _default(kind: type | None, name: str) -> Any:
+    """Default of an argument of a class, of the first of its bases that has it."""
+    for cls in kind.__mro__ if kind else ():
         parameter = inspect.signature(cls.__init__).parameters.get(name)
         if parameter is not None and parameter.default is not parameter.empty:
             return parameter.default
     return None
+
+
+def positions(backbone: Mapping[str, Any]) -> dict[str, str | None]:
+    """``pos_mode`` and ``remainder`` of an image tower's config."""
+    kind = registered(MODELS, backbone['type']) if 'type' in backbone else None
+    return {name: backbone.get(name, _default(kind, name)) for name in ('pos_mode', 'remainder')}
 
 
 def _transforms(cfg: Config) -> list[dict]:
@@ -282,7 +289,7 @@ def _decisions(cfg: Config, node: dict) -> dict:
         denoising=value('PromptDenoising'),
         smoothing=None if 'KeySmoothing' not in of else of['KeySmoothing'].config,
         pamr=None if 'PAMR' not in of else {k: v for k, v in of['PAMR'].config.items() if k != 'type'},
-        positions=dict(mode=backbone.get('pos_mode'), remainder=backbone.get('remainder')),
+        positions=positions(backbone),
         steps=[_step(step) for step in (*parts, *steps) if type(step).__name__ not in told],
     )
 

@@ -9,7 +9,7 @@ from vlm_dense.datasets.camvid import CamVidDataset  # noqa: E402
 from vlm_dense.datasets.checks import CheckSeg, LoadImage, LoadMask  # noqa: E402
 from vlm_dense.datasets.coco_object import COCOObjectDataset, ObjectLabels  # noqa: E402
 from vlm_dense.datasets.custom import ClassFolderDataset, MaskFolderDataset  # noqa: E402
-from vlm_dense.datasets.shapes import DrawScene, ShapesDataset, shapes_metainfo  # noqa: E402
+from vlm_dense.datasets.shapes import DrawScene, ResizeImage, ShapesDataset, shapes_metainfo  # noqa: E402
 from vlm_dense.datasets.suppress import SuppressLabels  # noqa: E402
 from vlm_dense.datasets.wide import ADE847Dataset, LoadWideMask, PascalContext459Dataset  # noqa: E402
 
@@ -26,6 +26,7 @@ __all__ = [
     'MaskFolderDataset',
     'ObjectLabels',
     'PascalContext459Dataset',
+    'ResizeImage',
     'ShapesDataset',
     'SuppressLabels',
     'shapes_metainfo',

@@ -10,7 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from mmcv.transforms import BaseTransform
+from mmcv.transforms import BaseTransform, Resize
 from mmengine.dataset import BaseDataset
 
 from vlm_dense.colours import class_colours
@@ -230,6 +230,14 @@ def coco_mask(mask: np.ndarray) -> dict:
 
     code = encode(np.asfortranarray(mask, dtype=np.uint8))
     return dict(code, counts=code['counts'].decode())
+
+
+@TRANSFORMS.register_module()
+class ResizeImage(Resize):
+    """mmcv's ``Resize`` of the image alone: labels that are there already keep the size at which they are compared."""
+
+    def _resize_seg(self, results: dict) -> None:
+        """Leave labels as they are."""
 
 
 @TRANSFORMS.register_module()
