@@ -45,6 +45,7 @@ LONG = {
 
 SLOW = {
     'test_adapters',
+    'test_ablate',
     'test_ade20k',
     'test_any_backbone',
     'test_bad_inputs',
@@ -61,11 +62,13 @@ SLOW = {
     'test_clipself_distillation',
     'test_config_keys',
     'test_config_values',
+    'test_confusion',
     'test_configs',
     'test_coop_training',
     'test_demo',
     'test_dense_methods',
     'test_det_inferencer',
+    'test_diff',
     'test_distillation',
     'test_export',
     'test_feature_cache',

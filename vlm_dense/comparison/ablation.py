@@ -158,6 +158,10 @@ def _synonyms_text(value: dict) -> str:
     return 'first, all of background' if value['keep_all'] else 'first'
 
 
+def _positions(cfg: Config) -> Any:
+    return positions(cfg.model.backbone)
+
+
 def _put_positions(cfg: Config, value: dict) -> None:
     cfg.model.backbone.update(value)
 
@@ -183,9 +187,7 @@ PARTS = (
     _of_step('area', 'AreaThreshold', 'thresh'),
     _of_step('temperature', 'Probabilities', 'scale'),
     Part('templates', _templates, _put_templates, _templates_text),
-    Part(
-        'positions', lambda cfg: positions(cfg.model.backbone), _put_positions, lambda value: ', '.join(value.values())
-    ),
+    Part('positions', _positions, _put_positions, lambda value: ', '.join(value.values())),
 )
 """The choices, those that usually move figures most first."""
 ALL = 'all'

@@ -109,7 +109,7 @@ def choices(cfg: Config, model: nn.Module | None = None, images: Sequence[Mappin
         data=_data(cfg, images),
         labels=_labels(cfg),
         tower=_tower(node, model),
-        **_decisions(cfg, node),
+        **_decisions(cfg, node, _learned(model)),
         size=[t for t in _transforms(cfg) if 'Resize' in t['type']],
         pipeline=[t for t in _transforms(cfg) if 'Resize' not in t['type']],
         windows=_windows(node, tta),
@@ -206,14 +206,29 @@ def _tower(node: dict, model: nn.Module | None) -> dict:
     if built is not None:
         kinds = {type(module).__name__ for module in built.modules()}
         found['activation'] = next((k for k in ('QuickGELU', 'GELU') if k in kinds), found['activation'])
-        found['digest'] = weights_digest(built)[:12]
-    own = (found['arch'], found['weights'])
-    other = (text.get('arch', own[0]), _weights(text.get('pretrained', own[1])))
-    if other != own:
+        own = {name: p for name, p in built.named_parameters() if not name.startswith('dense_attention.')}
+        found['digest'] = _digest_of(own)
+    image = (found['arch'], found['weights'])
+    other = (text.get('arch', image[0]), _weights(text.get('pretrained', image[1])))
+    if other != image:
         found['text'] = dict(arch=other[0], weights=other[1])
     for name in ('dense_attention', 'pos_mode', 'remainder'):
         backbone.pop(name, None)
     return found | ({'options': backbone} if backbone else {})
+
+
+def _digest_of(parameters: Mapping[str, nn.Parameter]) -> str | None:
+    """Digest of numbers alone, whatever the settings of their modules; None without any."""
+    return weights_digest(*(p for _, p in sorted(parameters.items())))[:12] if parameters else None
+
+
+def _learned(model: nn.Module | None) -> str | None:
+    """Digest of the parameters of a model beside its towers: heads, learned prompts, second backbones."""
+    if model is None:
+        return None
+    named = {k: p for k, p in model.named_parameters() if 'text_encoder.' not in k}
+    tower = 'backbone.dense_attention.'
+    return _digest_of({k: p for k, p in named.items() if not k.startswith('backbone.') or k.startswith(tower)})
 
 
 def _weights(tag: Any) -> Any:
@@ -253,7 +268,7 @@ def _precision(cfg: Config, model: nn.Module | None) -> dict:
 # --- from names to labels -------------------------------------------------------------------------------------
 
 
-def _decisions(cfg: Config, node: dict) -> dict:
+def _decisions(cfg: Config, node: dict, learned: str | None) -> dict:
     """Method, names, templates, background, and the steps from maps to labels."""
     head = dict(node.get('decode_head') or {})
     maskclip = 'type' in node and issubclass(registered(MODELS, node['type']), MaskCLIP)
@@ -278,7 +293,7 @@ def _decisions(cfg: Config, node: dict) -> dict:
     names, background = _names(cfg, node, parts)
     both = (value('ProbabilityThreshold'), value('ThresholdBackground'))
     return dict(
-        method=dict(model=_name(node.get('type')), attention=backbone.get('dense_attention'), **rest),
+        method=dict(model=_name(node.get('type')), attention=backbone.get('dense_attention'), weights=learned, **rest),
         names=names,
         background=dict(names=background, threshold=both[0] if both[1] is None else both[1]),
         templates=None if templates is None else _texts(as_templates(templates, 'templates')),

@@ -13,6 +13,7 @@ from vlm_dense.engine.configs.names import find_config
 from vlm_dense.engine.runner.launch import read_config
 
 _SHOWN = 60  # letters of a value
+_OF_A_RUN = ('data.images', 'tower.digest', 'method.weights', 'precision.numbers')  # a config does not know them
 _WHOLE = ('method.', 'names.synonyms', 'pamr', 'smoothing', 'tower.text')  # one choice each, of several values
 
 
@@ -65,14 +66,15 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
         a, b: Choices.
     """
     both = [_flat(one) for one in (a, b)]
-    for key in {k for one in both for k in one if k.startswith(('data.images', 'tower.digest', 'precision.numbers'))}:
+    for key in {k for one in both for k in one if k.startswith(_OF_A_RUN)}:
         if any(one.get(key) is None for one in both):
             for one in both:
                 one.pop(key, None)
     keys = [k for k in dict.fromkeys((*both[0], *both[1])) if both[0].get(k) != both[1].get(k)]
     keys = [k for k in keys if not (k.endswith('.digest') and _is_told(k, keys))]
     found = [Difference(key, (both[0].get(key), both[1].get(key)), _moved(key)) for key in keys]
-    return sorted(found, key=lambda one: (ORDER.index(one.moved), keys.index(one.choice)))
+    ranks = {one: rank for rank, one in enumerate(ORDER)}  # what a later version knows comes last
+    return sorted(found, key=lambda one: (ranks.get(one.moved, len(ORDER)), keys.index(one.choice)))
 
 
 def _is_told(key: str, keys: Sequence[str]) -> bool:
