@@ -105,6 +105,7 @@ def choices(cfg: Config, model: nn.Module | None = None, images: Sequence[Mappin
     whole = cfg.model.to_dict() if hasattr(cfg.model, 'to_dict') else dict(cfg.model)
     tta = 'module' in whole
     node = whole['module'] if tta else whole
+    model = getattr(model, 'module', model) if tta else model
     found = dict(
         data=_data(cfg, images),
         labels=_labels(cfg),
