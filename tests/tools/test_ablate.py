@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from pathlib import Path
 
 import pytest
 
@@ -34,9 +33,8 @@ OF_CHOICES = dict(
 
 @pytest.fixture(scope='module')
 def own(tmp_path_factory):
-    return dense.read_cell(
-        find_config(CONFIG), {'model.class_names': [['background', 'wall'], ['circle', 'disc']]}, None, Path('x')
-    )
+    names = [['background', 'wall'], ['circle', 'disc'], *SHAPES[1:]]
+    return dense.read_cell(find_config(CONFIG), {'model.class_names': names}, None, tmp_path_factory.mktemp('own'))
 
 
 @pytest.fixture(scope='module')

@@ -243,8 +243,8 @@ def test_labels_that_are_no_class_are_in_the_matrix_of_a_result():
     assert figures(np.zeros((3, 3), int), ['a', 'b'])['mIoU'] is None
 
 
-def test_metrics_beside_the_counts_keep_their_order():
-    [cell] = dense.plan(ROOT / 'configs', ['sclip'], ['shapes'], 'tiny-vit', {}, {}, {}, Path('x'), True)
+def test_metrics_beside_the_counts_keep_their_order(tmp_path):
+    [cell] = dense.plan(ROOT / 'configs', ['sclip'], ['shapes'], 'tiny-vit', {}, {}, {}, tmp_path, True)
     evaluator = dense._evaluator(cell, dict(classes=['a']))
     assert isinstance(evaluator, Evaluator) and [type(m).__name__ for m in evaluator.metrics] == [
         'ConfusionMatrix',
