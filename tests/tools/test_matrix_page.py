@@ -28,7 +28,7 @@ def test_a_table_has_a_line_a_method_and_a_dash_where_nothing_was_run():
     assert 'Not run here' in text and 'Not run here' not in matrix_page.tables(every)
 
 
-def test_newer_rows_come_in_the_place_of_older_ones(tmp_path):
+def test_newer_rows_replace_older_ones(tmp_path):
     found = matrix_page.merged([row('a', 1.0), row('b', 2.0)], [row('a', 3.0)])
     assert [(one['method'], one['mIoU']) for one in found] == [('a', 3.0), ('b', 2.0)]
     for kind in ('results', 'cost'):

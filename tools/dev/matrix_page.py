@@ -2,7 +2,7 @@
 
 python tools/dev/matrix_page.py work_dirs/compare_dense ...
 
-Rows go into docs/data/matrix.json, in place of older ones of the same method, tower and set; the page is made of that
+Rows go into docs/data/matrix.json, instead of older ones of the same method, tower and set; the page is made of that
 file. Without a folder the page is written again.
 """
 
@@ -45,7 +45,7 @@ def rows_of(folder: Path) -> list[dict]:
 
 
 def merged(old: Sequence[dict], new: Sequence[dict]) -> list[dict]:
-    """Rows with newer ones in the place of those of the same method, tower and set, sorted."""
+    """Rows with newer ones instead of those of the same method, tower and set, sorted."""
     found = {(row['tower'], row['set'], row['method']): row for row in (*old, *new)}
     return [found[key] for key in sorted(found)]
 

@@ -27,6 +27,7 @@ from vlm_dense.clip.architectures import model_config, standard_name
 from vlm_dense.clip.digest import weights_digest
 from vlm_dense.comparison.origin import SUFFIXES, code_digest, file_digest
 from vlm_dense.datasets.config_checks import class_names, leaves
+from vlm_dense.errors import DataError
 from vlm_dense.methods.maskclip import MaskCLIP
 from vlm_dense.methods.maskclip.head import build_refinements
 from vlm_dense.methods.maskclip.refinements import Background, NamedBackground
@@ -165,12 +166,12 @@ def _labels(cfg: Config) -> dict:
 
 
 def _names_of_data(cfg: Config) -> Sequence[str] | None:
-    """Class names of the data, which need not be there."""
+    """Class names of the data, which need not be there; None if they are in files that are not."""
     leaf = _leaf(cfg)
     given = (leaf.get('metainfo') or {}).get('classes')
     try:
         return given or class_names(cfg, ('test_dataloader',))
-    except (AssertionError, FileNotFoundError):  # mmseg's data sets with lists look for them when they are built
+    except (AssertionError, FileNotFoundError, DataError):  # some data sets look for their files when they are built
         return registered(DATASETS, leaf['type']).METAINFO.get('classes')
 
 
