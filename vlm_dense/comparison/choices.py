@@ -6,7 +6,6 @@ size of images. :func:`choices` collects all of them; :data:`ORDER` says how muc
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 import json
@@ -244,8 +243,7 @@ def _weights(tag: Any) -> Any:
     return tag
 
 
-@functools.cache
-def _activation(arch: str | None, weights: str | None, act: str | None, kind: str | None) -> str | None:
+def _activation(arch: Any, weights: Any, act: str | None, kind: str | None) -> str | None:
     """The activation that a tower has, by its config and open_clip's table alone."""
     if act not in (None, 'of type'):
         return str(act)

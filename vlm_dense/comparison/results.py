@@ -123,7 +123,8 @@ class ResultHook(Hook):
         """Collect the choices, and count the pixels of a test that reports IoU."""
         model, loop = bare_model(runner), runner.test_loop
         dataset = loop.dataloader.dataset
-        self.made = choices(runner.cfg, model, infos_of(dataset))
+        if is_main_process():
+            self.made = choices(runner.cfg, model, infos_of(dataset))
         iou = next((m for m in loop.evaluator.metrics if isinstance(m, IoUMetric) and not m.format_only), None)
         if iou is None:
             return
