@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from onnx import TensorProto, helper
+from segmentation import open_models
 
 from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError, DataError
 from vlm_dense.export.graph import graph_of
@@ -118,6 +119,43 @@ def test_a_file_gives_the_labels_of_the_model(segmentor, folder, name):
     for key in ('predictions', 'scores'):
         for one, other in zip(found[key], expected[key], strict=True):
             np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+WINDOWS = dict(mode='slide', crop_size=(32, 32), stride=(24, 24), resize=(56, 56), overview=True)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'suffix', 'test_cfg'),
+    [
+        ('cat_seg', 'onnx', WINDOWS),
+        pytest.param('sed', 'pt2', dict(mode='whole'), marks=pytest.mark.long),
+        pytest.param('cat_seg', 'pt2', dict(mode='whole'), marks=pytest.mark.long),
+        pytest.param('sed', 'onnx', WINDOWS, marks=pytest.mark.long),
+    ],
+)
+def test_a_trained_open_vocabulary_model_with_its_classes_gives_its_labels(kind, suffix, test_cfg, tmp_path):
+    model = open_models.BUILD[kind](test_cfg=test_cfg).eval()
+    model.set_class_names(['tree', ['house', 'building'], 'water', 'dog'])
+    cfg = Config(dict(model=dict(data_preprocessor=PREPARE), test_pipeline=[dict(type='PackSegInputs')]))
+    path = tmp_path / f'model.{suffix}'
+    found = export_model(model, cfg, path, ['tree', 'house', 'water', 'dog'])
+    assert found['size'] is None and found['batch'] and found['maps']['kind'] == 'probabilities'
+    file = MODELS.build(dict(type='vlm_dense.ExportedSegmentor', path=str(path), test_cfg=dict(test_cfg)))
+    for size in ((32, 32), (64, 64), (45, 70)):
+        images, pairs = open_models.images(2, size), [open_models.samples(2, size) for _ in range(2)]
+        with torch.no_grad():
+            wanted, given = (m.predict(images, own) for m, own in zip((model, file), pairs, strict=True))
+        for one, other in zip(wanted, given, strict=True):
+            assert torch.equal(one.pred_sem_seg.data, other.pred_sem_seg.data)
+            torch.testing.assert_close(other.seg_logits.data, one.seg_logits.data, rtol=1e-4, atol=1e-4)
+        assert len(torch.stack([one.pred_sem_seg.data for one in wanted]).unique()) > 1
+
+
+def test_classes_rejected_by_the_image_are_no_fixed_graph(tmp_path):
+    model = open_models.sed(head=dict(top_k=1)).eval()
+    cfg = Config(dict(model=dict(data_preprocessor=PREPARE), test_pipeline=[dict(type='PackSegInputs')]))
+    with pytest.raises(ConfigError, match='top_k=1 rejects classes by the image.*top_k=None'):
+        export_model(model, cfg, tmp_path / 'model.pt2', open_models.NAMES, size=(32, 32))
 
 
 @pytest.mark.parametrize(

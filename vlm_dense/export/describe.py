@@ -14,6 +14,7 @@ from vlm_dense.colours import class_colours
 from vlm_dense.engine.configs.pipelines import preparing_steps
 from vlm_dense.errors import ConfigError
 from vlm_dense.export.metadata import FORMAT, HEADS, STEPS, unknown_parts
+from vlm_dense.segmentation.window_maps import ACTIVATIONS
 
 _PREPROCESSING = ('type', 'mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'pad_val', 'seg_pad_val', 'size', 'size_divisor')
 _PREPROCESSING = (*_PREPROCESSING, 'test_cfg', 'pad_size_divisor', 'pad_value', 'pad_mask', 'mask_pad_value')
@@ -66,6 +67,7 @@ def _of_segmentor(model: nn.Module, cfg: Config) -> dict:
         num_classes=head.num_classes,
         out_channels=head.out_channels,
         threshold=head.threshold,
+        activation=next((name for name, one in ACTIVATIONS.items() if one is model.activation), None),
         maps=dict(kind=maps.kind, scale=maps.scale, of_names=maps.classes is not None, background=maps.background),
         postprocess=[step.config for step in model.postprocess.steps],
     )

@@ -18,6 +18,7 @@ from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.inference import BatchedInference
 from vlm_dense.segmentation.postprocess import PostProcess
 from vlm_dense.segmentation.steps import ClassMaps
+from vlm_dense.segmentation.window_maps import ACTIVATIONS
 
 _DATA_SETS = dict(segmentation='BaseSegDataset', detection='mmdet.BaseDetDataset')
 
@@ -96,6 +97,7 @@ class ExportedSegmentor(BatchedInference, BaseSegmentor):
             self.test_cfg = ConfigDict(test_cfg or dict(found['test_cfg'], keep_logits=False))
             steps = found['postprocess'] if 'postprocess' in found else _older_steps(found)
             self.postprocess = PostProcess(with_tuples(steps))
+            self.activation = ACTIVATIONS[found['activation']] if found.get('activation') else None
             self._maps = found['maps'] if 'maps' in found else _older_maps(found)
             self.class_maps(torch.empty(0))
         except (KeyError, TypeError) as error:

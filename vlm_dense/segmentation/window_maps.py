@@ -22,6 +22,15 @@ class WindowMap(NamedTuple):
     values: Tensor
 
 
+def independent(maps: Tensor, dim: int) -> Tensor:
+    """Probabilities of classes that do not exclude each other, of logits in any shape; an activation of windows."""
+    return maps.sigmoid()
+
+
+ACTIVATIONS = dict(sigmoid=independent)
+"""Activations of windows by the names that exported files have for them."""
+
+
 class WindowMaps:
     """Maps of an image, averaged where its windows overlap; they stay as small as they came until they are read.
 

@@ -31,6 +31,7 @@ from vlm_dense.methods.open_vocabulary.cost_volume import (
     CostVolumeSegmentor,
     Up,
     by_classes,
+    exporting,
     joint_linear,
 )
 from vlm_dense.methods.open_vocabulary.text import ClassNames
@@ -97,7 +98,11 @@ class _WindowAttention(nn.Module):
         """
         q, k = (joint_linear(layer, y, guidance) for layer in (self.q, self.k))
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for t in (q, k, self.v(y)))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        if exporting():  # ONNX has this attention for four axes only
+            scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+            mixed = (scores if mask is None else scores + mask).softmax(dim=-1) @ v
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj(mixed.transpose(-3, -2).flatten(-2))
 
 
@@ -148,12 +153,9 @@ def _windows(x: Tensor, window: int) -> Tensor:
 
 def _shift_mask(size: Sequence[int], window: int, shift: int, device: torch.device) -> Tensor:
     """-100 between the tokens of a window that come from different sides of the map, (windows, 1, tokens, tokens)."""
-    region = torch.zeros(tuple(size), device=device)
-    number = 0
-    for rows in (slice(0, -window), slice(-window, -shift), slice(-shift, None)):
-        for columns in (slice(0, -window), slice(-window, -shift), slice(-shift, None)):
-            region[rows, columns] = number
-            number += 1
+    places = [torch.arange(side, device=device) for side in size]
+    rows, columns = ((x >= len(x) - window).int() + (x >= len(x) - shift).int() for x in places)
+    region = 3 * rows[:, None] + columns
     region = _windows(region[None, None, ..., None], window)[0, 0, ..., 0]
     return -100.0 * (region[:, None, :, None] != region[:, None, None, :])
 
@@ -274,10 +276,10 @@ class CATSegHead(CostVolumeHead):
         if not self.pad_len or classes <= self.pad_len:
             return self._aggregate(features, cost, text)
         kept = cost.amax(dim=(1, 3, 4)).topk(self.pad_len, dim=1).indices  # (B, pad_len)
-        rows = torch.arange(len(cost), device=cost.device)[:, None]
+        rows = torch.arange(cost.shape[0], device=cost.device)[:, None]
         few = cost.transpose(1, 2)[rows, kept].transpose(1, 2)
-        logits = self._aggregate(features, few, text.expand(len(cost), -1, -1)[rows, kept])
-        every = logits.new_full((len(cost), classes, *logits.shape[2:]), self.dropped_logit)
+        logits = self._aggregate(features, few, text.expand(cost.shape[0], -1, -1)[rows, kept])
+        every = logits.new_full((cost.shape[0], classes, *logits.shape[2:]), self.dropped_logit)
         return every.index_put((rows, kept), logits)
 
     def _aggregate(self, features: ImageFeatures, cost: Tensor, text: Tensor) -> Tensor:

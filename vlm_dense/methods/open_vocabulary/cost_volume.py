@@ -23,8 +23,14 @@ from vlm_dense.methods.open_vocabulary.text import OpenVocabularySegmentor
 from vlm_dense.segmentation.postprocess import PostProcess
 from vlm_dense.segmentation.steps import ClassMaps, OriginalSize
 from vlm_dense.segmentation.strips import strip_binary_cross_entropy
+from vlm_dense.segmentation.window_maps import independent
 
 # --- parts of the heads -----------------------------------------------------------------------------------------------
+
+
+def exporting() -> bool:
+    """Whether ``torch.export`` traces the call; never in a torch that is too old to export."""
+    return getattr(torch.compiler, 'is_exporting', bool)()
 
 
 def repeated(maps: Tensor, classes: int) -> Tensor:
@@ -216,9 +222,11 @@ def by_classes(function: Callable[..., Tensor], x: Tensor, classes: int, chunk: 
         chunk: Largest B k.
         *own: Further maps (B K, ...).
     """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return function(x, classes, *own)
     batch = len(x) // classes
     several = max(chunk // batch, 1)
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or several >= classes:
+    if several >= classes:
         return function(x, classes, *own)
     parts = []
     for start in range(0, classes, several):
@@ -313,7 +321,7 @@ class CostVolumeSegmentor(OpenVocabularySegmentor):
     """
 
     features: tuple[str, ...] = ('value', 'stages')
-    activation = staticmethod(lambda maps, dim: maps.sigmoid())
+    activation = staticmethod(independent)
 
     def __init__(
         self,
@@ -336,7 +344,7 @@ class CostVolumeSegmentor(OpenVocabularySegmentor):
 
     def encode(self, images: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
         """Features of images (B, 3, H, W), the cost volume (B, P, K, h, w), and the class embeddings as prompted."""
-        if tuple(images.shape[2:]) != self.clip_resolution:
+        if torch.compiler.is_compiling() or tuple(images.shape[2:]) != self.clip_resolution:  # for images of any size
             images = F.interpolate(images, self.clip_resolution, mode='bilinear', align_corners=False)
         side = self.text_side
         features, text = side.encode(self.backbone, images, self.features)

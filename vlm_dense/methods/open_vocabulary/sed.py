@@ -27,6 +27,7 @@ from vlm_dense.methods.open_vocabulary.cost_volume import (
     CostVolumeSegmentor,
     Up,
     by_classes,
+    exporting,
 )
 from vlm_dense.methods.open_vocabulary.text import ClassNames
 from vlm_dense.registry import MODELS
@@ -231,6 +232,11 @@ class SEDHead(CostVolumeHead):
         """
         if self.top_k is None or self.training:
             return self.all_logits(features, cost, text, early=False)[0]
+        if exporting():
+            raise ConfigError(
+                f'SEDHead with top_k={self.top_k} rejects classes by the image, which a fixed graph cannot. Export the '
+                'config with decode_head=dict(top_k=None).'
+            )
         text = text.expand(len(cost), -1, -1)
         return torch.cat(
             [self._with_rejection(features[i : i + 1], cost[i : i + 1], text[i]) for i in range(len(cost))]
