@@ -482,3 +482,17 @@ def test_targets_of_san_are_padded_with_the_images():
     model.decode_head.losses([torch.zeros(1, 4, 4)], [], [sample], (32, 32))
     own = model.decode_head.targets_of(sample, torch.device('cpu')).masks
     assert seen[0].shape[1:] == (32, 32) and torch.equal(seen[0][:, :20, :28], own) and seen[0].sum() == own.sum()
+
+
+@pytest.mark.parametrize('first', [True, False])
+@pytest.mark.parametrize('name', ['fc_clip', 'san'])
+def test_a_single_class_is_told_from_nothing_by_the_threshold(name, first, models):
+    view = view_of(models[name])
+    view.set_class_names(['dog'])
+    view.masks_first = first
+    with torch.no_grad():
+        middle = view.predict(images(1), samples(1))[0].seg_logits.data.median()
+        view.decode_head.threshold = middle.item()
+        [found] = view.predict(images(1), samples(1))
+    assert torch.equal(found.pred_sem_seg.data, (found.seg_logits.data > middle).to(found.seg_logits.data))
+    assert found.pred_sem_seg.data.unique().tolist() == [0, 1]

@@ -452,7 +452,11 @@ class ProposalSegmentor(OpenVocabularySegmentor):
                 self._add_objects(sample, scores[0], masks, **self.panoptic_cfg)
             if self.test_cfg.get('keep_logits', True):
                 sample.set_data(dict(seg_logits=PixelData(data=found)))
-            sample.set_data(dict(pred_sem_seg=PixelData(data=found.argmax(dim=0)[None])))
+            if len(found) == 1:  # as everywhere, one class is told from nothing
+                labels = (found > self.decode_head.threshold).to(found)
+            else:
+                labels = found.argmax(dim=0, keepdim=True)
+            sample.set_data(dict(pred_sem_seg=PixelData(data=labels)))
         return data_samples
 
     def _add_objects(
