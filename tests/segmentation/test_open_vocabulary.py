@@ -32,6 +32,7 @@ from tiny_towers import resnet, vit
 from vlm_dense.engine.checkpoints.fit import CheckpointFitHook, read_checkpoint
 from vlm_dense.engine.models import view_of
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
+from vlm_dense.methods.open_vocabulary import proposals
 from vlm_dense.methods.open_vocabulary.cost_volume import ClassAttention
 from vlm_dense.registry import MODELS
 from vlm_dense.segmentation.naming import ClassNamesHook
@@ -413,8 +414,10 @@ def test_fc_clip_refuses_what_cannot_work():
         fc_clip(backbone=tower, text_encoder=text)
 
 
-def test_names_that_cannot_be_used_are_refused_and_the_old_ones_stay(model):
-    view = view_of(model)
+@pytest.mark.parametrize('name', BUILD)
+def test_names_that_cannot_be_used_are_refused_and_the_old_ones_stay(name, models):
+    view = view_of(models[name])
+    before = logits(view)
     for names, message in (
         ([], 'at least one class name'),
         (['dog', 'Dog'], 'nothing could tell them'),
@@ -423,10 +426,31 @@ def test_names_that_cannot_be_used_are_refused_and_the_old_ones_stay(model):
         with pytest.raises(ClassNamesError, match=message):
             view.set_class_names(names)
         assert view.num_classes == 3
+    torch.testing.assert_close(logits(view), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('first', [False, True])
+@pytest.mark.parametrize('name', BUILD)
+def test_a_single_class_is_where_its_score_exceeds_a_half(name, first, models):
+    view = view_of(models[name])
     view.set_class_names(['dog'])
+    view.masks_first = first  # of those that propose masks
     with torch.no_grad():
         [found] = view.predict(images(1), samples(1))
     assert found.pred_sem_seg.data.shape == (1, 32, 32)
+    assert torch.equal(found.pred_sem_seg.data[0].bool(), found.seg_logits.data[0] > 0.5)
+
+
+@pytest.mark.parametrize('name', ['fc_clip', 'san'])
+def test_labels_of_masks_are_decided_by_strips_where_scores_are_not_kept(name, models, monkeypatch):
+    view, found = view_of(models[name]), []
+    view.masks_first = True
+    monkeypatch.setattr(proposals, 'STRIP', 3 * 32 * 5)
+    for keep in (True, False):
+        view.test_cfg = dict(mode='whole', keep_logits=keep)
+        with torch.no_grad():
+            found += view.predict(images(1), samples(1))
+    assert torch.equal(found[0].pred_sem_seg.data, found[1].pred_sem_seg.data) and 'seg_logits' not in found[1]
 
 
 BAD_SAN = {

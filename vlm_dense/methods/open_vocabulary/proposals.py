@@ -27,6 +27,9 @@ from vlm_dense.segmentation.inference import own_sizes
 from vlm_dense.segmentation.steps import ClassMaps
 from vlm_dense.segmentation.window_maps import original_size
 
+STRIP = 2**24
+"""Scores of pixels and classes that are in memory at once where only labels are asked for."""
+
 Classify = Callable[[Tensor, Tensor], Tensor]
 """Embeddings (B, N, D), and the logarithm of a temperature's inverse -> logits (B, N, K + 1), nothing last."""
 
@@ -447,17 +450,24 @@ class ProposalSegmentor(OpenVocabularySegmentor):
             sample = data_samples[index]
             masks, scores = self.masks_and_scores(image[None])
             masks = original_size(masks[0], sample.metainfo)
-            found = self.semantic(scores, masks[None])[0]
             if self.panoptic_cfg is not None:
                 self._add_objects(sample, scores[0], masks, **self.panoptic_cfg)
             if self.test_cfg.get('keep_logits', True):
+                found = self.semantic(scores, masks[None])[0]
                 sample.set_data(dict(seg_logits=PixelData(data=found)))
-            if len(found) == 1:  # as everywhere, one class is told from nothing
-                labels = (found > self.decode_head.threshold).to(found)
+                labels = self._labels(found)
             else:
-                labels = found.argmax(dim=0, keepdim=True)
-            sample.set_data(dict(pred_sem_seg=PixelData(data=labels)))
+                rows = max(STRIP // (self.num_classes * masks.shape[2]), 1)
+                strips = (self.semantic(scores, strip[None])[0] for strip in masks.split(rows, dim=1))
+                labels = torch.cat([self._labels(strip) for strip in strips])
+            sample.set_data(dict(pred_sem_seg=PixelData(data=labels[None])))
         return data_samples
+
+    def _labels(self, found: Tensor) -> Tensor:
+        """Labels (H, W) of scores (K, H, W); one class is told from nothing, as everywhere."""
+        if len(found) == 1:
+            return (found[0] > self.decode_head.threshold).to(found)
+        return found.argmax(dim=0)
 
     def _add_objects(
         self, sample, scores: Tensor, masks: Tensor, things: int | Sequence[int], top_k: int = 100, **options: float
