@@ -55,6 +55,17 @@ def test_chosen_classes_set_the_label_order_and_what_is_drawn():
         assert ((a['colour_ids'] == 0) == (a['gt_bboxes_labels'] == 1)).all()
 
 
+def test_held_out_classes_keep_their_labels_in_scenes_without_them():
+    fewer = ShapesDataset(20, classes=['circle', 'ring'], background=True, num_objects=(2, 4), pipeline=DRAW)
+    held_out = ShapesDataset.METAINFO['classes'][1:5] + ('crescent', 'heart')
+    found = ShapesDataset(20, held_out=held_out, background=True, num_objects=(2, 4), pipeline=DRAW)
+    assert found.metainfo['classes'] == ('background', *ShapesDataset.METAINFO['classes'])
+    ring = found.metainfo['classes'].index('ring')
+    for a, b in zip(fewer, found, strict=True):
+        np.testing.assert_array_equal(a['img'], b['img'])
+        np.testing.assert_array_equal(np.where(a['gt_seg_map'] == 2, ring, a['gt_seg_map']), b['gt_seg_map'])
+
+
 def test_taxonomy_covers_every_class_once():
     for label in ('shape', 'colour', 'shape_colour'):
         meta = shapes_metainfo(label, background=True)
@@ -135,6 +146,7 @@ def test_mmdet_packs_and_flips_boxes_and_masks():
         (dict(classes=['circel']), ConfigError, "Did you mean 'circle'"),
         (dict(classes='novel'), ConfigError, 'class splits'),
         (dict(classes=['ring', 'ring']), ConfigError, 'different names'),
+        (dict(held_out=['hart']), ConfigError, "Did you mean 'heart'"),
         (dict(size=8), ConfigError, 'at least 16 px'),
         (dict(size=(64, 64, 3)), ConfigError, 'height, width'),
         (dict(num_objects=(5, 2)), ConfigError, 'least, greatest'),

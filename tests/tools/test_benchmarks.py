@@ -62,6 +62,13 @@ TINY = {
             ['tiny-vit, training, 1 crops, bf16', 'slide test, fp32', 'MaskCLIP', 'TPT, 3 classes', '| 2 | 2 |'],
         )
     ],
+    'open_vocabulary': [
+        (
+            '--parts text windows chunks rejection losses names --classes 9 --grid 12 --small-grid 12 --sed-size 64 '
+            '--top-k 2 --size 64',
+            ['| 5 windows one by one / in a batch, K = 9 |', '4 classes are left', 'gradients differ by', '9 names: '],
+        )
+    ],
     'ops': [('--rounds 1', ['| nms, 2,000 boxes |', '| modulated_deform_conv2d, 64 channels |'])],
     'pipelines': [
         ('camvid --files 2 --images 16 --batch 4', ['camvid: 480 x 360 px', 'RandomCrop', 'PackSegInputs']),

@@ -120,6 +120,27 @@ def test_several_labels_have_three_metrics_and_no_shots(configs, tmp_path, monke
     assert f'| several | {values} |' in page and rows[0]['value'] > 0
 
 
+@pytest.mark.slow
+def test_seen_and_unseen_classes_stand_beside_their_harmonic_mean(tmp_path, monkeypatch):
+    arguments = ['--datasets', 'shapes', '--protocols', 'open-vocabulary', '--methods', 'maskclip_tiny-vit_held-out']
+    few = ['--cfg-options', 'test_dataloader.dataset.num_scenes=2', 'test_dataloader.dataset.num_objects=(5,6)']
+    rows, page = compared(ROOT / 'configs', tmp_path, monkeypatch, *arguments, *few)
+    seen, unseen, both = (row['value'] for row in rows)
+    assert [row['metric'] for row in rows] == ['seen_mIoU', 'unseen_mIoU', 'hIoU']
+    assert seen > 0 and abs(both - 2 * seen * unseen / (seen + unseen)) < 0.02
+    assert '| method | seen_mIoU | unseen_mIoU | hIoU |' in page and '| minutes |' in page
+
+
+def test_models_of_open_vocabularies_are_trained_on_the_same_scenes_and_nothing_is_chosen_on_them():
+    methods = ['maskclip_plus_held-out', 'cat_seg', 'sed', 'san', 'fc_clip', 'maft_plus', 'mask_adapter']
+    found = plan(ROOT / 'configs', methods, ['shapes'], ['open-vocabulary'], [1], [0, 1])
+    assert {(cell.selection, cell.shots, cell.seed) for cell in found} == {('none', 0, 0), ('none', 0, 1)}
+    for cell in found:
+        own = cell.train['train_dataloader']['dataset']
+        assert own.get('held_out') or own['classes'] == ['circle', 'square', 'triangle', 'star', 'cross', 'ring']
+        assert cell.train['randomness']['seed'] == cell.seed and cell.train['val_cfg'] is None
+
+
 def test_a_tree_has_the_accuracy_of_leaves_and_consistency(configs, tmp_path, monkeypatch):
     rows, page = compared(configs, tmp_path, monkeypatch, '--protocols', 'hierarchical', '--methods', 'tree')
     found = {row['metric']: row['value'] for row in rows}
@@ -150,6 +171,7 @@ def test_tasks_of_one_run_stand_beside_one_run_a_task(configs, tmp_path, monkeyp
             'plain',
             'plain on toy: --protocols multi-label needs .* vlm_dense.MultiLabelMetric, found Acc',
         ),
+        ('open-vocabulary', 'plain', 'needs a config with the test_evaluator vlm_dense.SeenUnseenIoUMetric, found Acc'),
         ('hierarchical', 'several', 'needs a config with the test_evaluator vlm_dense.TaxonomyMetric, found Multi'),
         ('tasks', 'several', 'several on toy: --protocols tasks needs a config with a vlm_dense.TaskDataset'),
         ('transfer', 'joint', 'joint on toy: its config has no targets, so --protocols transfer has no test set'),
