@@ -154,7 +154,10 @@ def draw_instances(image: np.ndarray, instances, meta: dict, side: int) -> np.nd
         masks = masks.to_ndarray() if hasattr(masks, 'to_ndarray') else masks.cpu().numpy()
         for i in order:
             mask = cv2.resize(masks[i].astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
-            image[mask] = (image[mask] * 0.5 + np.array(colours[i]) * 0.5).astype(np.uint8)
+            shade = image[mask].mean(
+                axis=1, keepdims=True
+            )  # without colours of its own, which would mix with the class's
+            image[mask] = (shade * 0.35 + np.array(colours[i]) * 0.65).astype(np.uint8)
     canvas = Image.fromarray(image)
     draw, font, taken = ImageDraw.Draw(canvas), ImageFont.load_default(13), []
     for i in order:

@@ -33,7 +33,7 @@ def test_objects_have_the_colours_of_their_classes(masks):
     drawn = draw_instances(image, found, META, 200)
     star = np.array(META['palette'][1])
     assert drawn.shape == (200, 200, 3) and (drawn[120, 20] == star).all()  # the border
-    expected = (100 + star) / 2 if masks else 100
+    expected = 0.35 * 100 + 0.65 * star if masks else 100
     assert np.abs(drawn[120, 60] - expected).max() <= 1 and (drawn[10, 150] == 100).all() and (image == 100).all()
 
 

@@ -57,7 +57,8 @@ def chosen_models(args: argparse.Namespace) -> SegInferencer | Methods:
     from vlm_dense.inference.page import Methods
 
     if args.method or not (args.model or args.arch or args.pretrained or args.weights):
-        models = Methods(args.method or METHODS, lambda name: build_method(name, args))
+        names = args.method or sorted(METHODS, key=lambda name: name != 'maskclip')  # which a menu begins with
+        models = Methods(names, lambda name: build_method(name, args))
         models[models.names[0]]  # what is wrong with the arguments is said at once
         return models
     return build(args)

@@ -33,6 +33,8 @@ MAX_BYTES, MAX_NAMES, MAX_LETTERS = 32_000_000, 100, 5_000
 MOST_BYTES, MOST_AGE = 1_000_000_000, 3600
 """Limits of all uploads and answers: bytes, seconds."""
 _EVERY = 1.0  # seconds
+_CSS = '#files .filename {display: block} #files .stem {white-space: normal; overflow-wrap: anywhere}'
+"""Names of files are whole on a phone, too: .png, .coco.json and .labelme.json of one image."""
 
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # nothing is reported to anybody
 
@@ -347,5 +349,5 @@ def launch(page, port: int | None = None, **options):
     _keep_free(get_upload_folder())
     theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
     return page.launch(
-        server_port=port, theme=theme, ssr_mode=False, footer_links=[], max_file_size=MAX_BYTES, **options
+        server_port=port, theme=theme, css=_CSS, ssr_mode=False, footer_links=[], max_file_size=MAX_BYTES, **options
     )
