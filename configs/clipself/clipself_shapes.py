@@ -10,6 +10,5 @@ _base_ = [
 default_hooks = dict(
     logger=dict(interval=10),
     checkpoint=dict(interval=100),
-    # all of the trained weights: so few iterations change them too much for mixtures
-    mixed_tower=dict(type='vlm_dense.MixedTowerHook', alpha=1.0),
+    mixed_tower=dict(type='vlm_dense.MixedTowerHook', alpha=0.7),
 )

@@ -27,7 +27,7 @@ from vlm_dense.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
-    *('train_cfg.max_iters=2', 'default_hooks.checkpoint.interval=2', 'default_hooks.mixed_tower.alpha=0.7'),
+    *('train_cfg.max_iters=2', 'default_hooks.checkpoint.interval=2'),
     *('train_dataloader.batch_size=2', 'train_dataloader.dataset.size=64', 'train_dataloader.dataset.num_scenes=4'),
     'test_dataloader.dataset.num_scenes=2',
     *('train_dataloader.dataset.pipeline.2.image_size=64', 'train_dataloader.dataset.pipeline.1.max_boxes=3'),
@@ -186,6 +186,22 @@ def test_data_that_do_not_fit_are_refused():
         model.loss(torch.randn(1, 3, 32, 32), [BaseDataElement(boxes=torch.zeros(0, 4))])
     with pytest.raises(ConfigError, match='no text side'):
         model.predict(torch.randn(1, 3, 32, 32), samples(1))
+
+
+@torch.no_grad()
+def test_boxes_and_masks_are_named_by_the_text_side_and_an_image_may_have_none():
+    model = build(text_encoder=dict(type='vlm_dense.TextTower', arch=vit()), class_names=['cat', 'dog', 'owl']).eval()
+    images, found = torch.randn(2, 3, 32, 48), samples(2)
+    found[1].boxes = found[1].boxes[:0]
+    for sample in found:
+        sample.masks = torch.ones(len(sample.boxes), 32, 48, dtype=torch.bool)
+    model.predict(images, found)
+    assert [tuple(sample.box_scores.shape) for sample in found] == [(3, 3), (0, 3)]
+    dense, weights = model(images), model.text_side.classifier_weights()
+    whole = torch.nn.functional.normalize(dense[0].mean(dim=(1, 2)), dim=0)
+    torch.testing.assert_close(found[0].mask_scores, (weights @ whole).expand(3, 3))
+    region = torch.nn.functional.normalize(box_features(dense[:1], [found[0].boxes], (32, 48)), dim=1)
+    torch.testing.assert_close(found[0].box_scores, region @ weights.T)
 
 
 def test_a_batch_without_any_region_has_no_loss_and_no_gradient():

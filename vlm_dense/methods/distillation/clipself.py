@@ -93,7 +93,7 @@ def mask_features(dense: Tensor, masks: Sequence[Tensor]) -> Tensor:
     for own, mask in zip(dense.float(), masks, strict=True):
         mask = mask.float()
         if mask.shape[1:] != own.shape[1:]:
-            mask = F.interpolate(mask[None], own.shape[1:], mode='bilinear', align_corners=False)[0]
+            mask = F.interpolate(mask[:, None], own.shape[1:], mode='bilinear', align_corners=False)[:, 0]
         inside = (mask > 0).float()
         total = torch.einsum('dhw,nhw->nd', own, inside)
         found.append(total / (inside.sum(dim=(1, 2)) + 1e-12)[:, None])
