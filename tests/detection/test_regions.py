@@ -13,7 +13,7 @@ from torchvision.ops import RoIAlign
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.clip.tower import CLIPTower
 from vlm_dense.detection.regions import AttentionPoolScorer, CornerRoIAlign, DenseMapScorer, fuse
-from vlm_dense.detection.text_head import InclusiveBoxCoder, MeanSmoothL1Loss, RegionCrossEntropy
+from vlm_dense.detection.text_head import InclusiveBoxCoder, MeanSmoothL1Loss, NormedLinear, RegionCrossEntropy
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import TASK_UTILS
 
@@ -113,3 +113,13 @@ def test_losses_are_averaged_over_regions_and_over_entries():
     pred, target = 3 * torch.randn(3, 4), torch.randn(3, 4)
     found = MeanSmoothL1Loss()(pred, target, torch.ones(3, 4), avg_factor=100)
     torch.testing.assert_close(found, F.huber_loss(pred, target))
+
+
+@pytest.mark.parametrize('kind', ['BN', 'SyncBN'])
+def test_a_norm_behind_a_linear_layer_is_of_the_kind_that_is_asked_for(kind):
+    layer = NormedLinear(4, 6, dict(type=kind, eps=1e-4)).eval()
+    assert layer.bn.eps == 1e-4 and isinstance(layer.bn, torch.nn.SyncBatchNorm) == (kind == 'SyncBN')
+    layer.bn.running_mean.fill_(2.0)
+    x = torch.randn(3, 4)
+    wanted = (torch.nn.functional.linear(x, layer.weight, layer.bias) - 2) / (1 + 1e-4) ** 0.5
+    torch.testing.assert_close(layer(x), wanted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from engine.toy import scalars
 from PIL import Image
 
@@ -46,3 +47,13 @@ def test_parameters_and_operations_of_detectors_are_counted(name, capsys):
     out = capsys.readouterr().out
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
     assert rows['text_encoder'][1] == '0' and float(out.splitlines()[-1].split()[0]) > 0.1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('name', ['f_vlm', 'f_vit'])
+def test_open_vocabulary_detectors_are_validated_on_shapes_that_training_does_not_show(name, tmp_path):
+    config, work = str(find_config(ROOT / 'configs' / f'{name}_shapes.py')), tmp_path / 'work'
+    train_tool.main([config, '--work-dir', str(work), '--cfg-options', *SMALL, f'visualizer.name={name}'])
+    assert {'coco/novel_ap50', 'coco/base_ap50', 'coco/bbox_mAP_50'} <= set(scalars(work)[-1])
+    meta = torch.load(work / 'iter_2.pth', weights_only=True)['meta']['dataset_meta']
+    assert len(meta['classes']) == len(meta['base_classes']) == 6

@@ -34,7 +34,8 @@ class NormedLinear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, norm_cfg: dict):
         super().__init__(in_features, out_features)
-        self.bn = build_norm_layer(dict(norm_cfg, type='BN1d'), out_features)[1]
+        kind = norm_cfg['type']
+        self.bn = build_norm_layer(dict(norm_cfg, type='BN1d' if kind == 'BN' else kind), out_features)[1]
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, out_features)."""
