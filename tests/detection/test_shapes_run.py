@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from engine.toy import scalars
 from PIL import Image
 
 from vlm_dense.cli import model_info
 from vlm_dense.cli import test as test_tool
 from vlm_dense.cli import train as train_tool
+from vlm_dense.engine.checkpoints.fit import read_checkpoint
 from vlm_dense.engine.configs.names import find_config
 
 ROOT = Path(__file__).parents[2]
@@ -55,5 +55,5 @@ def test_open_vocabulary_detectors_are_validated_on_shapes_that_training_does_no
     config, work = str(find_config(ROOT / 'configs' / f'{name}_shapes.py')), tmp_path / 'work'
     train_tool.main([config, '--work-dir', str(work), '--cfg-options', *SMALL, f'visualizer.name={name}'])
     assert {'coco/novel_ap50', 'coco/base_ap50', 'coco/bbox_mAP_50'} <= set(scalars(work)[-1])
-    meta = torch.load(work / 'iter_2.pth', weights_only=True)['meta']['dataset_meta']
+    meta = read_checkpoint(str(work / 'iter_2.pth'), map_location='cpu')['meta']['dataset_meta']
     assert len(meta['classes']) == len(meta['base_classes']) == 6
