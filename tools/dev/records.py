@@ -155,6 +155,8 @@ class Config:
         settings = _settings(self.path)
         if 'vlm_dense.CLIPClassifier' in settings:
             return 'Image Classification'
+        if 'vlm_dense.RegionAccuracy' in settings:
+            return 'Region Classification'
         return 'Object Detection' if any('CocoMetric' in str(name) for name in settings) else 'Semantic Segmentation'
 
     @property
