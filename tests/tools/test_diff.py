@@ -127,7 +127,8 @@ def test_every_choice_has_its_place_in_the_order_and_on_the_page():
     rows = [f'| `{one.name}` | {one.what} | {one.seen or "-"} |' for one in ORDER]
     assert '\n'.join(rows) in page
     known = {one.name.partition('.')[0] for one in ORDER}
-    assert known == set(choices(config('sclip_tiny-vit_shapes')))
+    found = choices(config('sclip_tiny-vit_shapes'))
+    assert known == set(found) and found['prompt']['type'] == 'ZeroShotPrompt'
 
 
 @pytest.mark.parametrize(

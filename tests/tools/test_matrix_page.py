@@ -9,7 +9,9 @@ import pytest
 
 
 def row(method: str, miou: float, tower: str = 'tiny-vit', name: str = 'shapes', **more) -> dict:
-    figures = dict(images=3, seconds=0.0123, work_mb=7.6, device='CPU', threads=1, choices='x', code='y')
+    figures = dict(
+        images=3, seconds=9.0, processor_seconds=0.0123, work_mb=7.6, device='CPU', threads=1, choices='x', code='y'
+    )
     return dict(method=method, tower=tower, set=name, mIoU=miou, **figures) | more
 
 
@@ -21,7 +23,7 @@ def test_the_page_is_that_of_its_rows():
 
 def test_a_table_has_a_line_a_method_and_a_dash_where_nothing_was_run():
     text = matrix_page.tables([row('b', 3.21), row('a', 4.0), row('a', 1.0, name='camvid', seconds=None, device=None)])
-    assert '| a | 4.0 | 0.0123 | 8 | 1.0 | - | 8 |\n| b | 3.2 | 0.0123 | 8 | - | - | - |' in text
+    assert '| a | 4.0 | 0.012 | 8 | 1.0 | - | 8 |\n| b | 3.2 | 0.012 | 8 | - | - | - |' in text
     assert '- shapes: 3 images; seconds and memory on CPU, 1 threads' in text
     assert 'compare_dense.py --tower vit-b16 --datasets voc21 context60' in text and 'voc21=DIR' in text
     every = [row('a', 1.0, tower, name) for tower, names in matrix_page.TOWERS.items() for name in names]

@@ -20,7 +20,7 @@ TOWERS = dict([('tiny-vit', ('shapes', 'camvid'))])
 PUBLIC = ('voc21', 'context60', 'coco-object', 'voc20', 'context59', 'coco-stuff', 'cityscapes', 'ade20k')
 TOWERS |= dict.fromkeys(('vit-b16', 'vit-l14'), PUBLIC)
 """Towers -> data sets that have configs of every method."""
-_KEPT = ('mIoU', 'images', 'seconds', 'work_mb', 'device', 'threads', 'choices', 'code')
+_KEPT = ('mIoU', 'images', 'seconds', 'processor_seconds', 'work_mb', 'device', 'threads', 'choices', 'code')
 
 
 def rows_of(folder: Path) -> list[dict]:
@@ -77,7 +77,8 @@ def _table(rows: Sequence[dict], sets: Sequence[str]) -> str:
         cells = [method]
         for name in sets:
             row = next((r for r in rows if (r['method'], r['set']) == (method, name)), {})
-            forms = (('mIoU', '.1f'), ('seconds', '.3g'), ('work_mb', '.0f'))
+            seconds = 'processor_seconds' if row.get('device') == 'CPU' else 'seconds'
+            forms = (('mIoU', '.1f'), (seconds, '.2g'), ('work_mb', '.0f'))
             cells += ['-' if row.get(key) is None else format(row[key], form) for key, form in forms]
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines)

@@ -297,7 +297,7 @@ def _decisions(cfg: Config, node: dict, learned: str | None) -> dict:
         names=names,
         background=dict(names=background, threshold=both[0] if both[1] is None else both[1]),
         templates=None if templates is None else _texts(as_templates(templates, 'templates')),
-        prompt=prompt,
+        prompt={k: _name(v) if k == 'type' else v for k, v in prompt.items()},
         aliases=value('Aliases', 'keep'),
         temperature=scale,
         area_threshold=value('AreaThreshold'),

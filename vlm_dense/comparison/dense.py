@@ -346,6 +346,8 @@ def _keep_images(cell: Cell, out: Path, shown: list[dict]) -> None:
 def run_cost(cell: Cell, out: Path, images: int) -> None:
     """Write what one model costs alone: seconds an image and the memory at its peak, text not counted.
 
+    ``processor_seconds`` are those of the processor, which other programs on a busy machine do not change.
+
     Args:
         images: Number for the median, after one warm-up image.
     """
@@ -354,18 +356,24 @@ def run_cost(cell: Cell, out: Path, images: int) -> None:
     model = build(cell)
     dataset = DATASETS.build(cell.cfg.test_dataloader.dataset)
     some = spread(cell.images, len(dataset))[: images + 1]
-    memory, seconds = PeakMemory(_device()).start(), []
+    memory, seconds, busy = PeakMemory(_device()).start(), [], []
     for index in some:
         batch = pseudo_collate([dataset[index]])
-        start = time.perf_counter()
+        start, own = time.perf_counter(), time.process_time()
         model.test_step(batch)
         if memory.device.type == 'cuda':
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
+        busy.append(time.process_time() - own)
     peak = memory.peak
     beyond = None if peak is None else peak - memory.before
-    found = dict(seconds=statistics.median(seconds[1:] or seconds), peak_mb=peak, work_mb=beyond)
+    found = dict(seconds=_median(seconds), processor_seconds=_median(busy), peak_mb=peak, work_mb=beyond)
     write_json(cell.file(out, 'cost'), dict(found, device=_device_name(), threads=torch.get_num_threads()))
+
+
+def _median(seconds: Sequence[float]) -> float:
+    """Of all but the first, which warms up."""
+    return statistics.median(seconds[1:] or seconds)
 
 
 def _device_name() -> str:
