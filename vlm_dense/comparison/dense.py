@@ -332,7 +332,7 @@ def _resume(path: Path, metrics: dict[str, Evaluator]) -> tuple[int, list[dict]]
 
 
 def _keep_images(cell: Cell, out: Path, shown: list[dict]) -> None:
-    path = cell.file(out, 'images').with_suffix('.npz')  # codespell:ignore images
+    path = cell.file(out, 'pictures').with_suffix('.npz')  # codespell:ignore pictures
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {}
     for i, one in enumerate(shown):

@@ -101,7 +101,7 @@ def draw(cells: Sequence[Cell], out: Path) -> list[Path]:
     for dataset in dict.fromkeys(cell.dataset for cell in cells):
         found = {}
         for cell in cells:
-            path = cell.file(out, 'images').with_suffix('.npz')  # codespell:ignore images
+            path = cell.file(out, 'pictures').with_suffix('.npz')  # codespell:ignore pictures
             if cell.dataset == dataset and path.is_file():
                 with np.load(path, allow_pickle=False) as arrays:
                     found[cell] = dict(arrays)
