@@ -70,7 +70,7 @@ def test_an_image_tower_is_one_graph(kind, mode, with_cp):
 
 @pytest.mark.parametrize(
     'family',
-    ['pe', 'convnext', *(pytest.param(f, marks=pytest.mark.long) for f in ('siglip', 'eva02', 'vitamin', 'fastvit'))],
+    ['pe', *(pytest.param(f, marks=pytest.mark.long) for f in ('siglip', 'eva02', 'vitamin', 'convnext', 'fastvit'))],
 )
 @pytest.mark.slow
 def test_towers_of_timm_are_one_graph(family, monkeypatch):

@@ -16,7 +16,6 @@ from vlm_dense.clip.preprocessing import follow_tag
 from vlm_dense.engine.configs.components import READ_KEYS, component, takes_anything
 from vlm_dense.engine.configs.keys import check_keys
 from vlm_dense.engine.configs.names import bases, existing_config
-from vlm_dense.engine.configs.towers import use_tower
 from vlm_dense.engine.configs.values import check_value_table
 from vlm_dense.engine.messages import arguments_of
 from vlm_dense.errors import ConfigError
@@ -78,6 +77,8 @@ def load_config(path: str, options: dict | None = None) -> Config:
     options = dict(options or {})
     tower = options.pop('tower', cfg.get('tower'))
     if tower is not None:
+        from vlm_dense.engine.configs.towers import use_tower  # which imports every kind of tower
+
         use_tower(cfg._cfg_dict, tower)
         cfg._cfg_dict.pop('tower', None)  # what follows is complete without it
     change_config(cfg, options, path)
