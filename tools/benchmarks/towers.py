@@ -36,7 +36,6 @@ ARCHS = (
     'ViTamin-S',
     'convnext_base',
     'MobileCLIP-S1',
-    'swin_base_patch4_window7_224',
 )
 
 

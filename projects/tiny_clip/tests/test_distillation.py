@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
-from tiny_clip.distillation import CaptionDistillation
+import torch.nn.functional as F
+from tiny_clip.distillation import CaptionDistillation, SigmoidDistillation
 
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.datasets import scenes
@@ -39,3 +42,62 @@ def test_classifiers_hold_one_unit_embedding_a_caption_and_match_the_teachers_im
     features = model.teacher[0].encode(((torch.stack(images) - mean) / std)[:, [2, 1, 0]], ('global',)).global_
     found = (features @ model.classifiers['pair'][:64].T).argmax(1)
     assert (found == wanted).float().mean() > 0.9
+
+
+def test_patches_meet_the_teachers_of_their_area():
+    """A ConvNeXt's map of stride 32 and the mean of tiny-vit's 4 x 4 patches there."""
+    torch.manual_seed(0)
+    arch = dict(
+        embed_dim=128,
+        quick_gelu=True,
+        vision_cfg=dict(image_size=64, timm_model_name='convnext_zepto_rms', timm_pool='', timm_proj='linear'),
+        text_cfg=dict(context_length=77, vocab_size=49408, width=128, heads=2, layers=3),
+    )
+    own = CaptionDistillation(arch, 'tiny-vit', patch_weight=2.0, bfloat16=False).train()
+    images, present = torch.randn(2, 3, 64, 96), torch.eye(len(scenes.PAIRS))[[0, 9]]
+    losses = own.loss(images, present)
+    dense = own.tower[0].encode(images, ('dense',)).dense
+    value = F.normalize(own.teacher[0].encode(images, ('value',)).value, dim=1)
+    assert dense.shape[2:] == (2, 3) and value.shape[2:] == (8, 12)
+    goal = value.unflatten(3, (3, 4)).unflatten(2, (2, 4)).mean((3, 5))
+    wanted = 2 * (1 - (F.normalize(dense, dim=1) * F.normalize(goal, dim=1)).sum(1)).mean()
+    torch.testing.assert_close(losses['loss_patches'], wanted, rtol=1e-4, atol=1e-6)
+    sum(losses.values()).backward()
+    for name, parameter in own.clip.named_parameters():
+        assert (parameter.grad is not None) == name.startswith('visual.'), name
+
+
+def test_a_siglip_begins_with_the_blocks_of_a_vit_and_both_its_towers_learn():
+    torch.manual_seed(0)
+    own = SigmoidDistillation('tiny-siglip', start='tiny-vit', teacher='tiny-vit', patch_weight=1.0, bfloat16=False)
+    vit, trunk = load_clip('tiny-vit', 'bundled').visual, own.clip.visual.trunk
+    images = torch.stack([torch.from_numpy(scenes.draw_scene(f'{i}', (64, 64), (1, 1)).image) for i in range(8)])
+    images = (images.permute(0, 3, 1, 2).float() - 115) / 68
+    with torch.no_grad():
+        theirs = vit.ln_pre(vit.conv1(images).flatten(2).mT + vit.positional_embedding[1:])
+        ours = trunk._pos_embed(trunk.patch_embed(images))
+    assert F.cosine_similarity(ours, theirs, dim=-1).min() > 0.95
+    assert torch.equal(trunk.blocks[2].attn.qkv.weight, vit.transformer.resblocks[2].attn.in_proj_weight)
+    present = torch.eye(len(scenes.PAIRS))[[0, 9]]
+    losses = own.train().loss(torch.randn(2, 3, 64, 64), present)
+    assert set(losses) == {'loss_sigmoid', 'loss_text', 'loss_teacher', 'loss_patches'}
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None for parameter in own.clip.parameters())
+
+
+def test_the_sigmoid_loss_is_that_of_the_formula():
+    torch.manual_seed(0)
+    own = SigmoidDistillation('tiny-siglip', teacher='tiny-vit', sigmoid_weight=0.5, bfloat16=False)
+    image, present = F.normalize(torch.randn(2, 128), dim=-1), torch.eye(len(scenes.PAIRS))[[0, 9]]
+    random.seed(3)
+    found = own.caption_losses(image, present)['loss_sigmoid']
+    random.seed(3)
+    wanted = 0.0
+    for vocabulary in own.vocabularies.values():
+        texts = own.encode_captions([random.choice(c) for c in vocabulary.captions])
+        true = vocabulary.targets(present) > 0
+        for b in range(2):
+            for k, text in enumerate(texts):
+                logit = own.clip.logit_scale.exp() * image[b] @ text + own.clip.logit_bias
+                wanted -= 0.5 / 2 * F.logsigmoid(logit if true[b, k] else -logit)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)

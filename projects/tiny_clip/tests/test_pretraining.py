@@ -38,7 +38,7 @@ def test_targets_share_equally_among_the_captions_that_are_true():
     assert targets['colour_group'].tolist() == [[1, 0], [0.5, 0.5], [0, 0]]
 
 
-@pytest.mark.parametrize('arch', ['tiny-rn', 'tiny-vit'])
+@pytest.mark.parametrize('arch', ['tiny-rn', 'tiny-vit', 'tiny-siglip'])
 def test_exported_file_is_the_model_that_was_trained(arch, tmp_path):
     torch.manual_seed(0)
     model = CaptionPretraining(arch).eval()
@@ -48,7 +48,7 @@ def test_exported_file_is_the_model_that_was_trained(arch, tmp_path):
     captions = ['a photo of a red circle.', 'a green star and an orange heart']
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        text = clip.encode_text(tokenize(arch, captions), normalize=True)
+        text = clip.encode_text(tokenize(arch, captions, clip.context_length), normalize=True)
         torch.testing.assert_close(text, model.encode_captions(captions), atol=5e-3, rtol=0)
         torch.testing.assert_close(clip.encode_image(images, normalize=True), model(images, None), atol=5e-3, rtol=0)
 
@@ -83,7 +83,10 @@ def test_metric_counts_shape_colour_and_both():
     assert metric.evaluate(4) == {'zero_shot/colour': 50, 'zero_shot/shape': 50, 'zero_shot/both': 25}
 
 
-@pytest.mark.parametrize(('name', 'colour', 'shape'), [('tiny-rn', 99, 95), ('tiny-vit', 98, 94)])
+@pytest.mark.parametrize(
+    ('name', 'colour', 'shape'),
+    [('tiny-rn', 99, 95), ('tiny-vit', 98, 94), ('tiny-siglip', 98, 90)],
+)
 def test_bundled_models_recognise_held_out_scenes(name, colour, shape):
     config = Config.fromfile(f'projects/tiny_clip/configs/pretrain_{name}.py')
     dataset = DATASETS.build(dict(config.test_dataloader.dataset, num_scenes=500))
