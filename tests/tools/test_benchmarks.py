@@ -69,10 +69,15 @@ TINY = {
             ['| 5 windows one by one / in a batch, K = 9 |', '4 classes are left', 'gradients differ by', '9 names: '],
         )
     ],
+    'label': [
+        ('--images 2 --repeats 1', ['2 images: the model alone']),
+        ('--task features --memory 3', ['3 images']),
+    ],
     'ops': [('--rounds 1', ['| nms, 2,000 boxes |', '| modulated_deform_conv2d, 64 channels |'])],
     'pipelines': [
         ('camvid --files 2 --images 16 --batch 4', ['camvid: 480 x 360 px', 'RandomCrop', 'PackSegInputs']),
     ],
+    'start': [('--repeats 1 --programs models', ['| models | '])],
     'text_kinds': [
         ('--archs ViT-B-16 ViT-L-14-CLIPA --layers 1 --classes 2 --repeats 1', ['| no, last | full context'])
     ],

@@ -11,6 +11,7 @@ from vlm_dense.datasets.coco_object import COCOObjectDataset, ObjectLabels  # no
 from vlm_dense.datasets.custom import ClassFolderDataset, MaskFolderDataset  # noqa: E402
 from vlm_dense.datasets.shapes import DrawScene, ResizeImage, ShapesDataset, shapes_metainfo  # noqa: E402
 from vlm_dense.datasets.suppress import SuppressLabels  # noqa: E402
+from vlm_dense.datasets.web import WebDataset  # noqa: E402
 from vlm_dense.datasets.wide import ADE847Dataset, LoadWideMask, PascalContext459Dataset  # noqa: E402
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     'ResizeImage',
     'ShapesDataset',
     'SuppressLabels',
+    'WebDataset',
     'shapes_metainfo',
 ]

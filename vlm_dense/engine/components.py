@@ -2,7 +2,7 @@
 
 from vlm_dense.engine.checkpoints import fit, resume_check, saving
 from vlm_dense.engine.hooks import images, losses, prepare
-from vlm_dense.engine.runner import compilation, cpu_distributed, resumable_test, schedules, seeding, streams
+from vlm_dense.engine.runner import compilation, cpu_distributed, resumable_test, schedules, seeding, shards, streams
 
 __all__ = [
     'compilation',
@@ -16,5 +16,6 @@ __all__ = [
     'saving',
     'schedules',
     'seeding',
+    'shards',
     'streams',
 ]

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import re
-import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -15,13 +11,13 @@ from typing import NamedTuple
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from vlm_dense.datasets.shard_files import members, need_fsspec, opened, shard_list
 from vlm_dense.errors import ConfigError, DataError, MissingLibraryError
 from vlm_dense.inference.images import ImageBytes
 from vlm_dense.libraries import how_to_install
 
 COLUMNS = ('image', 'bytes', 'jpg', 'png', 'path', 'file_name')
 """Columns of a table that are taken for the images if none is named."""
-_RANGE = re.compile(r'\{(\d+)\.\.(\d+)\}')
 
 
 class Item(NamedTuple):
@@ -82,32 +78,9 @@ def check_source(source: str) -> None:
     if source.endswith('.tar'):
         shard_list(source)
     elif '://' in source:
-        _fsspec()
+        need_fsspec()
     elif not os.path.exists(source):
         raise DataError(f'There is no folder, list, shard or table of images at {os.path.abspath(source)}.')
-
-
-@contextmanager
-def opened(path: str) -> Iterator:
-    """A file or URL, open for reading bytes.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        stream = _fsspec().open(path, 'rb').open() if '://' in path else open(path, 'rb')  # noqa: SIM115
-    except (OSError, ValueError, ImportError) as error:
-        raise DataError(f'{path} cannot be read: {getattr(error, "strerror", None) or error}.') from error
-    with stream:
-        yield stream
-
-
-def _fsspec():
-    try:
-        import fsspec
-    except ImportError as error:
-        raise MissingLibraryError(f'URLs of shards and tables need fsspec. {how_to_install("scale")}') from error
-    return fsspec
 
 
 # --- folders and lists ----------------------------------------------------------------------------------------
@@ -147,28 +120,6 @@ def listed_items(path: str) -> Iterator[Item]:
 # --- shards ---------------------------------------------------------------------------------------------------
 
 
-def shard_list(source: str) -> list[str]:
-    """The shards that a path, a range ``{000..127}`` or a glob stands for, in order.
-
-    Raises:
-        DataError: one is not there.
-    """
-    span = _RANGE.search(source)
-    if span:
-        first, last = int(span[1]), int(span[2])
-        names = [f'{number:0{len(span[1])}d}' for number in range(first, last + 1)]
-        return [path for name in names for path in shard_list(source[: span.start()] + name + source[span.end() :])]
-    if '://' in source:
-        if not glob.has_magic(source):
-            return [source]
-        files, _, pattern = _fsspec().core.get_fs_token_paths(source)
-        return [files.unstrip_protocol(path) for path in sorted(pattern)]
-    found = sorted(glob.glob(source)) if glob.has_magic(source) else [source] * os.path.isfile(source)
-    if not found:
-        raise DataError(f'There is no shard at {os.path.abspath(source)}.')
-    return found
-
-
 def tar_items(path: str) -> Iterator[Item]:
     """Images of a shard: of the files ``KEY.EXTENSION`` those with the extension of an image.
 
@@ -176,25 +127,11 @@ def tar_items(path: str) -> Iterator[Item]:
         DataError: it is no tar, or cut short.
     """
     with opened(path) as stream:
-        for key, extension, data in tar_members(stream, path):
+        for key, extension, data in members(stream, path):
             if f'.{extension.lower()}' in IMG_EXTENSIONS:
                 image = ImageBytes(data)
                 image.name = f'{key}.{extension}'
                 yield Item(key, image)
-
-
-def tar_members(stream, path: str) -> Iterator[tuple[str, str, bytes]]:
-    """Key, extension and bytes of the files of a tar: of ``a/b.mask.png`` they are ``a/b`` and ``mask.png``."""
-    try:
-        with tarfile.open(fileobj=stream, mode='r|*') as tar:
-            for member in tar:
-                tar.members = []  # tarfile keeps a list of all
-                if member.isfile():
-                    folder, name = os.path.split(member.name)
-                    key, _, extension = name.partition('.')
-                    yield os.path.join(folder, key), extension, tar.extractfile(member).read()
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f'{path} is no whole tar: {error}. Write it again.') from error
 
 
 # --- tables ---------------------------------------------------------------------------------------------------

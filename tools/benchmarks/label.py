@@ -1,0 +1,107 @@
+"""``label`` and ``features`` over many images: speed against the bare model, and memory as their number grows.
+
+    python tools/benchmarks/label.py                                   # the bundled tiny tower
+    python tools/benchmarks/label.py --arch ViT-B-16 --images 16       # random weights
+    python tools/benchmarks/label.py --memory 20000 --task features
+
+Speed: images of 640 x 480 px (JPEG) from files to files, against the same model on batches that are decoded and resized
+already; both several times in turn, the median of each. Memory: the greatest so far, of the whole process, while tiny
+images (32 x 32 px) go by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from PIL import Image
+
+import vlm_dense
+
+vlm_dense.setup()  # before others import mmseg
+from vlm_dense.inference.bulk.run import run
+from vlm_dense.inference.bulk.worker import Worker
+from vlm_dense.inference.maskclip_models import maskclip_config
+
+CLASSES = ['empty background', 'circle', 'square', 'triangle', 'star']
+
+
+def draw(folder: Path, count: int, size: tuple[int, int], suffix: str) -> None:
+    """Write crops of a drawn figure, (height, width)."""
+    folder.mkdir()
+    figure = Image.open(Path(__file__).parents[2] / 'docs' / 'images' / 'shapes.png').convert('RGB')
+    height, width = size
+    data = None
+    for i in range(count):
+        if data is None or i % 16 == 0:
+            x, y = 13 * i % (figure.width - width), 7 * i % (figure.height - height)
+            crop = figure.crop((x, y, x + width, y + height))
+            crop.save(folder / f'{i:07d}{suffix}')
+            data = (folder / f'{i:07d}{suffix}').read_bytes()
+        else:
+            (folder / f'{i:07d}{suffix}').write_bytes(data)
+
+
+def speed(worker: Worker, count: int, repeats: int) -> None:
+    """Print images a second of the model alone and of the whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder, 'images')
+        draw(images, count, (480, 640), '.jpg')
+        paths = sorted(map(str, images.iterdir()))
+        ready = [worker.prepare(dict(key=paths[i : i + 32], image=paths[i : i + 32])) for i in range(0, count, 32)]
+        bare, whole = [], []
+        for repeat in range(repeats):
+            start = time.perf_counter()
+            for batch in ready:
+                worker.compute(batch)
+            bare.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            run(worker, images, Path(folder, f'out_{repeat}'))
+            whole.append(time.perf_counter() - start)
+        model, every = (count / statistics.median(each) for each in (bare, whole))
+        print(f'{count} images: the model alone {model:.2f}/s, from files to files {every:.2f}/s: {every / model:.2f}')
+
+
+def memory(worker: Worker, count: int) -> None:
+    """Print the peak of memory as tiny images go by."""
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder, 'images')
+        draw(images, count, (32, 32), '.png')
+        seen, peaks = 0, []
+
+        def told(line: str) -> None:
+            nonlocal seen
+            seen += int(line.split()[1])
+            peaks.append((seen, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+            if seen % max(count // 10, 1000) == 0 or seen == 1000:
+                print(f'{seen} images: {peaks[-1][1]:.0f} MB', flush=True)
+
+        run(worker, images, Path(folder, 'out'), 'tar', told=told)
+        first, last = peaks[0][1], peaks[-1][1]
+        print(f'{peaks[0][0]} images {first:.0f} MB, {seen} images {last:.0f} MB: {last / first - 1:+.1%}')
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the measurements."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--arch', help='with random weights (default: the bundled tiny tower)')
+    parser.add_argument('--task', choices=('label', 'features'), default='label')
+    parser.add_argument('--images', type=int, default=64, help='for the speed (%(default)s)')
+    parser.add_argument('--repeats', type=int, default=3)
+    parser.add_argument('--memory', type=int, metavar='N', help='measure memory over N tiny images, and no speed')
+    args = parser.parse_args(argv)
+    model = maskclip_config(args.arch, None) if args.arch else None
+    options = dict(classes=CLASSES) if args.task == 'label' else dict(kind='global')
+    worker = Worker(model, task=args.task, **options)
+    if args.memory:
+        memory(worker, args.memory)
+    else:
+        speed(worker, args.images, args.repeats)
+
+
+if __name__ == '__main__':
+    main()
