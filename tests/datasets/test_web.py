@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import tarfile
 from itertools import islice
 from pathlib import Path
@@ -191,7 +190,7 @@ def test_maskclip_plus_from_what_label_wrote_in_shards_has_the_miou_of_the_folde
     for name, data in sources.items():
         config = tmp_path / f'maskclip_plus_{name}.py'
         config.write_text(MASKCLIP_PLUS.format(base=base, data=data, root=str(tmp_path)))
-        train_tool.main([str(config), '--work-dir', str(tmp_path / name)])
-        lines = [json.loads(line) for log in (tmp_path / name).rglob('vis_data/*.json') for line in log.open()]
-        found[name] = [line['mIoU'] for line in lines if 'mIoU' in line]
-    assert found['folder'] == found['shards'] and found['folder'], found
+        work = tmp_path / f'work_{name}'
+        train_tool.main([str(config), '--work-dir', str(work)])
+        found[name] = torch.load(work / 'iter_12.pth', weights_only=False)['state_dict']  # mIoU follows from these
+    assert all(torch.equal(found['folder'][key], found['shards'][key]) for key in found['folder'])
