@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 from tiny_towers import vit
 
+from vlm_dense.engine.runner.launch import fill_class_names
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.methods.dense.affinity import cosines
 from vlm_dense.registry import MODELS
@@ -146,6 +147,13 @@ def test_both_losses_fall():
         optimiser.zero_grad()
         history.append({name: value.item() for name, value in losses.items()})
     assert all(history[-1][name] < history[0][name] for name in ('loss_content', 'loss_context'))
+
+
+def test_the_config_for_drawn_scenes_gets_its_class_names():
+    cfg = Config.fromfile(ROOT / 'configs/declip/declip_shapes.py')
+    fill_class_names(cfg)
+    model = MODELS.build(cfg.model)
+    assert model.class_names[0] == 'circle' and len(model.class_names) == 8
 
 
 def test_a_tower_is_run_with_its_last_block_in_segmentation():

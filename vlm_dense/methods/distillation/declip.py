@@ -119,7 +119,7 @@ class DeCLIP(CLIPSelf):
             last map is taken. Its grid must be that of the backbone.
         content_weight, context_weight: Of the losses.
         mean, std: Of the proxy's input, of colours between 0 and 1; ``'own'``: those of a ``ProxyViT``.
-        **options: As of :class:`CLIPSelf`.
+        class_names, **options: As of :class:`CLIPSelf`.
 
     Raises:
         ConfigError: see :class:`CLIPSelf`; no proxy; another dense attention.
@@ -133,6 +133,7 @@ class DeCLIP(CLIPSelf):
         context_weight: float = 0.1,
         mean: Sequence[float] | str = 'own',
         std: Sequence[float] | str = 'own',
+        class_names: str | Sequence[str] | None = None,
         **options,
     ):
         if proxy is None:
@@ -144,6 +145,7 @@ class DeCLIP(CLIPSelf):
         super().__init__(
             {'dense_attention': dict(type='vlm_dense.DeCLIPAttention'), **backbone},
             cosine_weight=content_weight,
+            class_names=class_names,
             **options,
         )
         self.context_weight = context_weight
