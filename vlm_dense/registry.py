@@ -21,6 +21,7 @@ from vlm_dense.libraries import quietly, require_openmmlab
 require_openmmlab()
 
 from mmengine import registry as root  # noqa: E402
+from mmengine.utils import get_object_from_string  # noqa: E402
 
 
 class Registry(root.Registry):
@@ -67,6 +68,8 @@ class Registry(root.Registry):
             found = super().get(key)
         except RuntimeError:  # mmengine's last resort, an import path, failed
             found = None
+        if found is None and '.' in key:  # as pure Python configs are saved: the path behind the name of the package
+            found = get_object_from_string(f'{self.scope}.{key}')
         if found is None:
             raise ConfigError(
                 unknown_name(

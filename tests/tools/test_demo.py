@@ -83,7 +83,7 @@ def test_methods_of_the_menu_stand_side_by_side(methods, examples):
     one = web_page.segment_side_by_side(methods, ['naclip'], path, names).overlay
     assert np.array_equal(one, web_page.segment(methods['naclip'], path, names).overlay)
     two = web_page.segment_side_by_side(methods, ['naclip', 'maskclip', 'naclip'], path, names).overlay
-    assert two.dtype == np.uint8 and two.shape[1] > 3 * 240
+    assert two.dtype == np.uint8 and two.shape[1] > 3 * 220
     assert not np.array_equal(two, web_page.segment_side_by_side(methods, ['maskclip', 'naclip'], path, names).overlay)
 
 

@@ -73,7 +73,7 @@ def test_several_methods_are_also_drawn_side_by_side(scene, tmp_path, capsys):
         with Image.open(tmp_path / method / 'pred' / 'scene.png') as labels:
             assert np.array(labels).shape == (128, 128)
     with Image.open(tmp_path / 'side_by_side' / 'scene.png') as image:
-        assert image.width > 3 * 240  # the image and two methods
+        assert image.width > 3 * 220  # the image and two methods
 
 
 @pytest.mark.parametrize('method', METHODS)

@@ -12,7 +12,7 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from vlm_dense.clip.architectures import model_config, of_repository, repository_config, standard_name
 from vlm_dense.clip.tips import ARCHITECTURES as TIPS
 from vlm_dense.errors import ConfigError
-from vlm_dense.registry import MODELS, registered
+from vlm_dense.registry import MODELS
 
 TAG = 'tag'
 """Value of ``mean``, ``std``, ``size`` and ``interpolation`` in a config that stands for those of the weights."""
@@ -153,7 +153,8 @@ def colours_of_tag(preprocessor: Mapping | None, backbone: Mapping, owner: str |
         return type(preprocessor)({**preprocessor, **{key: found.colours[key] for key in asked}})
     arch = standard_name(str(backbone.get('arch')))
     named = found is not None and backbone['pretrained'] in open_clip.list_pretrained_tags_by_model(arch)
-    kinds = [registered(MODELS, kind) for kind in (backbone.get('type'), owner) if kind] if named else []
+    kinds = [kind for kind in (backbone.get('type'), owner) if kind] if named else []
+    kinds = [MODELS.get(kind) if isinstance(kind, str) else kind for kind in kinds]  # of mmseg or mmdet as well
     if not named or any(getattr(kind, 'published_colours', False) for kind in kinds):
         return preprocessor
     for key in ('mean', 'std'):
