@@ -37,7 +37,7 @@ def test_ray_data_gives_the_bytes_of_the_program(tmp_path):
     run(Worker(classes=CLASSES, batch_size=2), tmp_path / 'images', expected)
     path = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
     environment = dict(env_vars=dict(PYTHONPATH=':'.join(path), OMP_NUM_THREADS='1'))
-    ray.init(num_cpus=1, include_dashboard=False, runtime_env=environment, configure_logging=False)
+    ray.init(num_cpus=2, include_dashboard=False, runtime_env=environment, configure_logging=False)
     try:
         images = ray.data.read_binary_files(str(tmp_path / 'images'), include_paths=True)
         rows = images.map_batches(Label, batch_size=8, concurrency=1, num_cpus=1).take_all()
