@@ -3,6 +3,30 @@
 data_root = 'data/coco'
 image_size = (1024, 1024)
 num_things = 80
+# for model.data_preprocessor of a CLIP with RGB images
+panoptic_preprocessor = dict(
+    _delete_=True,
+    type='mmdet.DetDataPreprocessor',
+    mean=[122.7709383, 116.7460125, 104.09373615],
+    std=[68.5005327, 66.6321579, 70.32316305],
+    bgr_to_rgb=True,
+    pad_size_divisor=32,
+    pad_mask=True,
+    mask_pad_value=0,
+    pad_seg=True,
+    seg_pad_value=255,
+    batch_augments=[
+        dict(
+            type='mmdet.BatchFixedSizePad',
+            size=image_size,
+            img_pad_value=0,
+            pad_mask=True,
+            mask_pad_value=0,
+            pad_seg=True,
+            seg_pad_value=255,
+        )
+    ],
+)
 train_pipeline = [
     dict(type='vlm_dense.LoadImage', to_float32=True),
     dict(type='vlm_dense.LoadPanopticAnnotations', with_bbox=True, with_mask=True, with_seg=True),

@@ -2,6 +2,19 @@
 _base_ = './coco_panoptic_lsj-1024.py'
 
 image_size = (768, 768)
+panoptic_preprocessor = dict(
+    batch_augments=[
+        dict(
+            type='mmdet.BatchFixedSizePad',
+            size=image_size,
+            img_pad_value=0,
+            pad_mask=True,
+            mask_pad_value=0,
+            pad_seg=True,
+            seg_pad_value=255,
+        )
+    ],
+)
 train_pipeline = [
     dict(type='vlm_dense.LoadImage', to_float32=True),
     dict(type='vlm_dense.LoadPanopticAnnotations', with_bbox=True, with_mask=True, with_seg=True),
