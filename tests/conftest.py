@@ -217,6 +217,14 @@ def _globals_of_other_tests():
     forget()
 
 
+@pytest.fixture(scope='module')
+def mmdet_scope():
+    """Names of mmdet resolve without a prefix in a module."""
+    from mmengine.registry import init_default_scope
+
+    init_default_scope('mmdet')
+
+
 def _report_parity(terminalreporter, path: Path) -> None:
     """Write a table of the largest error of each case, the largest first."""
     reports = terminalreporter.getreports('passed') + terminalreporter.getreports('failed')

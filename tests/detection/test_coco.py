@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmdet.evaluation import CocoMetric as PlainCocoMetric
 from mmdet.structures import DetDataSample
-from mmengine.registry import DATASETS, METRICS, DefaultScope, init_default_scope
+from mmengine.registry import DATASETS, METRICS
 from mmengine.structures import InstanceData
 
 from vlm_dense.datasets import DrawScene, ShapesDataset
@@ -20,13 +20,7 @@ SCENES = dict(num_scenes=6, split='val', size=64, num_objects=(2, 4))
 META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 
 
-@pytest.fixture(autouse=True)
-def _scope():
-    current = DefaultScope._instance_dict.copy()
-    init_default_scope('mmdet')
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(current)
+pytestmark = pytest.mark.usefixtures('mmdet_scope')
 
 
 @pytest.fixture(scope='module')

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from toy_detector import ARCH, CHANNELS, NAMES, TEXT, build, samples
 
 from vlm_dense.engine.runner.launch import fill_class_names
@@ -19,14 +19,6 @@ from vlm_dense.methods.denseclip.detector import box_targets
 
 SIZE = (64, 64)
 BOXES = [[[4, 6, 40, 50], [30, 8, 60, 63]], [[10, 12, 52, 44]]]
-
-
-@pytest.fixture(autouse=True)
-def _leave_the_default_scope_alone():
-    current = DefaultScope._instance_dict.copy()
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(current)
 
 
 def step(model, boxes=BOXES, size=SIZE, **kwargs):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from mmdet.datasets import CocoDataset
 from mmdet.evaluation import LVISMetric, OVCocoMetric
-from mmengine.registry import DATASETS, METRICS, DefaultScope, init_default_scope
+from mmengine.registry import DATASETS, METRICS
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -27,13 +27,7 @@ ALL_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 
 COCO_NAMES = dict(zip(ALL_IDS, CocoDataset.METAINFO['classes'], strict=True))
 
 
-@pytest.fixture(autouse=True)
-def _scope():
-    current = DefaultScope._instance_dict.copy()
-    init_default_scope('mmdet')
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(current)
+pytestmark = pytest.mark.usefixtures('mmdet_scope')
 
 
 def write(folder, ids, boxes, number=4, **further) -> str:

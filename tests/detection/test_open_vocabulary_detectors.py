@@ -10,7 +10,6 @@ import torch
 from detection.open_vocabulary_models import ARCHS, NAMES, batch, build, config
 from families import small
 from mmdet.structures.mask import BitmapMasks
-from mmengine.registry import DefaultScope, init_default_scope
 from tiny_towers import resnet
 
 from vlm_dense.errors import ConfigError, DataError
@@ -21,13 +20,7 @@ KINDS = ('f_vlm', 'f_vit')
 ALL = (*KINDS, 'retinanet')
 
 
-@pytest.fixture(autouse=True, scope='module')
-def _scope():
-    current = DefaultScope._instance_dict.copy()
-    init_default_scope('mmdet')
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(current)
+pytestmark = pytest.mark.usefixtures('mmdet_scope')
 
 
 @pytest.fixture(scope='module', params=ALL)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 from pycocotools import mask as coco_masks
 
@@ -18,14 +18,6 @@ from vlm_dense.errors import CheckpointError, ConfigError, DataError
 from vlm_dense.inference import DetInferencer
 
 NAMES = list(ShapesDataset.METAINFO['classes'])
-
-
-@pytest.fixture(autouse=True, scope='module')
-def _leave_the_default_scope_alone():
-    current = DefaultScope._instance_dict.copy()
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(current)
 
 
 @pytest.fixture(scope='module')

@@ -9,27 +9,17 @@ import torch
 from detection.open_vocabulary_models import batch, build
 from matrix.test_matrix import given, parts_of, prepared
 from mmdet.structures.bbox import bbox2roi
-from mmengine.registry import DefaultScope, init_default_scope
 from torch import Tensor, nn
 
 from vlm_dense.contract import ImagePrompt, TextPrompt
 from vlm_dense.errors import UserError
 from vlm_dense.registry import MODELS
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures('mmdet_scope')]
 NAMES = ['circle', 'red star']  # with the background those of the matrix, which are all that some prompts know
 PROMPTS = sorted({*parts_of(TextPrompt), *parts_of(ImagePrompt)})
 SIZE = 96
 BOXES = torch.tensor([[4.0, 6.0, 28.0, 30.0], [30.0, 20.0, 60.0, 58.0], [0.0, 0.0, 64.0, 64.0]])
-
-
-@pytest.fixture(autouse=True, scope='module')
-def _scope():
-    current = DefaultScope._instance_dict.copy()
-    init_default_scope('mmdet')
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(current)
 
 
 @torch.no_grad()

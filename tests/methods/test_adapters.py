@@ -14,7 +14,6 @@ import torch
 from classification.small_runs import weights
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DefaultScope
 from tiny_towers import vit
 from torch.utils.data import DataLoader
 
@@ -34,15 +33,6 @@ ROOT = Path(__file__).parents[2]
 
 ARCH = vit()
 NAMES = ['circle', 'tiger_shark', 'red star']
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _scope_of_other_tests():
-    """A run sets mmengine's default scope for the whole process."""
-    before = DefaultScope._instance_dict.copy()
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
