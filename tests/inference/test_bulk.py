@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from vlm_dense.cli import label as program
-from vlm_dense.cli.arguments import share_of
+from vlm_dense.cli.bulk import share_of
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.inference import ClassInferencer, SegInferencer
 from vlm_dense.inference.bulk import sources

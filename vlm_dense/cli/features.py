@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlm_dense.cli import arguments
+from vlm_dense.cli import arguments, bulk
 from vlm_dense.cli.segment import check_model
 from vlm_dense.engine.messages import user_errors
 
@@ -20,7 +20,7 @@ from vlm_dense.engine.messages import user_errors
 def parser() -> arguments.Parser:
     """The arguments."""
     parser = arguments.Parser('features', __doc__)
-    arguments.add_bulk_arguments(parser, ('npy', 'safetensors', 'tar', 'parquet'))
+    bulk.add_arguments(parser, ('npy', 'safetensors', 'tar', 'parquet'))
     parser.add_argument('--kind', choices=('dense', 'global'), default='dense', help='of the features (%(default)s)')
     return parser
 
@@ -31,6 +31,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     interrupted = 'Finished parts are kept: run the same again.'
     with user_errors(interrupted=interrupted), arguments.figures_to(args.json) as write:
         check_model(args)
-        found = arguments.bulk_run(args, dict(task='features', kind=args.kind))
-        arguments.print_bulk(found, args.out)
+        found = bulk.run_program(args, dict(task='features', kind=args.kind))
+        bulk.print_summary(found, args.out)
         write(found)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlm_dense.cli import arguments
+from vlm_dense.cli import arguments, bulk
 from vlm_dense.cli.segment import check_model
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ClassNamesError, ConfigError
@@ -21,7 +21,7 @@ from vlm_dense.zoo import free_names
 def parser() -> arguments.Parser:
     """The arguments."""
     parser = arguments.Parser('label', __doc__)
-    arguments.add_bulk_arguments(parser, ('png', 'npy', 'tar', 'parquet'))
+    bulk.add_arguments(parser, ('png', 'npy', 'tar', 'parquet'))
     parser.add_argument(
         '--classes', nargs='+', metavar='NAME', help=f'{arguments.CLASSES} (default: those of the training)'
     )
@@ -45,6 +45,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not (args.classes or args.weights) and (args.method or args.arch or args.model in (None, *free_names())):
             raise ClassNamesError('Expected names of what the images may show, found none. Give --classes sky road.')
         model = dict(task='label', classes=arguments.class_list(args.classes), thresh=args.thresh)
-        found = arguments.bulk_run(args, model, with_images=args.with_images)
-        arguments.print_bulk(found, args.out)
+        found = bulk.run_program(args, model, with_images=args.with_images)
+        bulk.print_summary(found, args.out)
         write(found)

@@ -22,6 +22,7 @@ from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
 import vlm_dense
+from vlm_dense.clip.activation import decide_gelu
 from vlm_dense.clip.architectures import model_config, standard_name
 from vlm_dense.clip.digest import weights_digest
 from vlm_dense.comparison.origin import SUFFIXES, code_digest, file_digest
@@ -253,11 +254,12 @@ def _activation(arch: Any, weights: Any, act: str | None, kind: str | None) -> s
         return None
     arch = standard_name(arch)
     try:
-        quick = model_config(arch).get('quick_gelu')
+        config = model_config(arch)
     except ValueError:
         return None
     entry = open_clip.get_pretrained_cfg(arch, weights) if isinstance(weights, str) else {}
-    return 'QuickGELU' if quick or (quick is None and entry.get('quick_gelu')) else 'GELU'
+    quick, _ = decide_gelu(arch, config, None, entry, None, {})
+    return 'QuickGELU' if quick else 'GELU'
 
 
 def _precision(cfg: Config, model: nn.Module | None) -> dict:

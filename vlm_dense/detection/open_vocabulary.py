@@ -37,6 +37,20 @@ class OpenVocabularyDetection:
     stage_options: dict = {}
     published_colours = False
 
+    def check_parts(self, head: dict | None, backbone: dict, option: str, given: dict, wanted: type) -> None:
+        """Refuse a classifier's head, a backbone that is no image tower, and heads of another kind than ``wanted``.
+
+        Raises:
+            ConfigError: names the part.
+        """
+        refuse_head(head, type(self).__name__)
+        check_image_tower(registered(MODELS, backbone['type']))
+        kind = registered(MODELS, given['type'])
+        if not issubclass(kind, wanted):
+            raise ConfigError(
+                f"{type(self).__name__}: {option} must be a 'vlm_dense.{wanted.__name__}', found {kind.__name__}."
+            )
+
     def build_text(
         self,
         text_encoder: dict,
@@ -53,7 +67,9 @@ class OpenVocabularyDetection:
         self.base_names = frozenset(self.class_names if base_names is None else one_name_each(base_names))
         self.background_name, self.padding = background, padding
         self.background = None
-        built = TextSide.build(text_encoder, self._prompt_cfg, self._rows(), image_prompt, self.backbone)
+        built = TextSide.build(
+            text_encoder, self._prompt_cfg, self._rows(self.class_names), image_prompt, self.backbone
+        )
         self.text_encoder, self.text_prompt, self.image_prompt = built.modules
         pool = getattr(self.backbone, 'attnpool', None)
         if image_prompt is not None and pool is not None and any(hasattr(m, 'branches') for m in pool.children()):
@@ -72,10 +88,10 @@ class OpenVocabularyDetection:
         self._tell_heads()
         self._register_load_state_dict_pre_hook(self._read_official)
 
-    def _rows(self) -> list[str]:
+    def _rows(self, names: Sequence[str]) -> list[str]:
         """Names of the rows that the prompt encodes."""
         phrase = [] if self.background_name is None else [self.background_name]
-        return [*self.class_names, *['empty'] * self.padding, *phrase]
+        return [*names, *['empty'] * self.padding, *phrase]
 
     @property
     def text_side(self) -> TextSide:
@@ -93,15 +109,10 @@ class OpenVocabularyDetection:
         Raises:
             ClassNamesError: names that cannot be used, or a prompt that has learned something for each class.
         """
-        names, before = one_name_each(class_names), self.class_names
-        if names != before:
-            self.class_names = names
-            try:
-                prompt = self.text_side.prompt_for(self._prompt_cfg, self._rows(), self.backbone)
-            except Exception:
-                self.class_names = before
-                raise
-            self.text_prompt = prompt.train(self.training)
+        names = one_name_each(class_names)
+        if names != self.class_names:
+            prompt = self.text_side.prompt_for(self._prompt_cfg, self._rows(names), self.backbone)
+            self.text_prompt, self.class_names = prompt.train(self.training), names
         self._tell_heads()
 
     @property
@@ -223,13 +234,7 @@ class OpenVocabularyTwoStage(OpenVocabularyDetection, TwoStageDetector):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ):
-        refuse_head(head, type(self).__name__)
-        check_image_tower(registered(MODELS, backbone['type']))
-        kind = registered(MODELS, roi_head['type'])
-        if not issubclass(kind, TextRoIHead):
-            raise ConfigError(
-                f"{type(self).__name__}: roi_head must be a 'vlm_dense.TextRoIHead', found {kind.__name__}."
-            )
+        self.check_parts(head, backbone, 'roi_head', roi_head, TextRoIHead)
         train_cfg, test_cfg = ConfigDict(train_cfg or {}) or None, ConfigDict(test_cfg or {}) or None
         super().__init__(
             backbone=dict(backbone, frozen=True),
@@ -293,13 +298,7 @@ class OpenVocabularySingleStage(OpenVocabularyDetection, SingleStageDetector):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ):
-        refuse_head(head, type(self).__name__)
-        check_image_tower(registered(MODELS, backbone['type']))
-        kind = registered(MODELS, bbox_head['type'])
-        if not issubclass(kind, TextRetinaHead):
-            raise ConfigError(
-                f"{type(self).__name__}: bbox_head must be a 'vlm_dense.TextRetinaHead', found {kind.__name__}."
-            )
+        self.check_parts(head, backbone, 'bbox_head', bbox_head, TextRetinaHead)
         train_cfg, test_cfg = ConfigDict(train_cfg or {}) or None, ConfigDict(test_cfg or {}) or None
         colours = colours_of_tag(data_preprocessor, backbone, type(self))
         super(SingleStageDetector, self).__init__(data_preprocessor=colours, init_cfg=init_cfg)  # builds no head yet

@@ -235,10 +235,11 @@ def _index(out: Path, about: dict, own: list[int], every: int) -> dict:
             pixels, shown = pixels + np.array(note['pixels']), shown + np.array(note['images_with'])
     found = dict(about, images=images, parts=done, parts_in_all=every, bad_files=bad)
     if about['classes'] and images:
-        kept = int(pixels[:-1].sum())
-        found['kept'] = kept / max(int(pixels.sum()), 1)
-        found['histogram'] = {name: int(n) / max(kept, 1) for name, n in zip(about['classes'], pixels, strict=False)}
-        found['images_with'] = {name: int(n) for name, n in zip(about['classes'], shown, strict=False)}
+        pixels, shown, ignored = pixels[:-1], shown[:-1], int(pixels[-1])
+        kept = int(pixels.sum())
+        found['kept'] = kept / max(kept + ignored, 1)
+        found['histogram'] = {name: int(n) / max(kept, 1) for name, n in zip(about['classes'], pixels, strict=True)}
+        found['images_with'] = {name: int(n) for name, n in zip(about['classes'], shown, strict=True)}
     if whole:
         with lock(out / NOTES / 'run.lock'):
             _write(out / INDEX, found)
