@@ -27,15 +27,15 @@ from vlm_dense.clip.architectures import model_config, standard_name
 from vlm_dense.clip.digest import weights_digest
 from vlm_dense.comparison.origin import SUFFIXES, code_digest, file_digest
 from vlm_dense.datasets.config_checks import class_names, leaves
-from vlm_dense.errors import DataError
+from vlm_dense.errors import ClassNamesError, DataError
 from vlm_dense.methods.maskclip import MaskCLIP
 from vlm_dense.methods.maskclip.head import build_refinements
 from vlm_dense.methods.maskclip.refinements import Background, NamedBackground
 from vlm_dense.registry import registered
 from vlm_dense.segmentation.postprocess import build_step
 from vlm_dense.segmentation.steps import Step
-from vlm_dense.vocabulary.class_names import as_class_names
-from vlm_dense.vocabulary.templates import MASKCLIP_TEMPLATES, as_templates
+from vlm_dense.vocabulary.class_names import read_class_names
+from vlm_dense.vocabulary.templates import MASKCLIP_TEMPLATES, read_templates
 
 
 class Moved(NamedTuple):
@@ -171,7 +171,7 @@ def _names_of_data(cfg: Config) -> Sequence[str] | None:
     given = (leaf.get('metainfo') or {}).get('classes')
     try:
         return given or class_names(cfg, ('test_dataloader',))
-    except (AssertionError, FileNotFoundError, DataError):  # some data sets look for their files when they are built
+    except (AssertionError, FileNotFoundError, ClassNamesError, DataError):  # names, or images, are in files
         return registered(DATASETS, leaf['type']).METAINFO.get('classes')
 
 
@@ -234,8 +234,8 @@ def _learned(model: nn.Module | None) -> str | None:
 
 
 def _weights(tag: Any) -> Any:
-    """A tag; a file by its name and the digest of its content."""
-    if isinstance(tag, (str, PathLike)) and fspath(tag).endswith(SUFFIXES):
+    """A tag; a file of weights or sentences by its name and the digest of its content."""
+    if isinstance(tag, (str, PathLike)) and fspath(tag).endswith((*SUFFIXES, '.json')):
         path = Path(tag)
         if path.is_file():
             stat = path.stat()
@@ -289,17 +289,15 @@ def _decisions(cfg: Config, node: dict, learned: str | None) -> dict:
     rest = {k: v for k, v in node.items() if k not in _KNOWN}
     if head:
         rest['decode_head'] = head
-    prompt = dict(node.get('text_prompt') or (dict(type='ZeroShotPrompt') if maskclip else {}))
-    default = MASKCLIP_TEMPLATES if maskclip and 'text_prompt' not in node else ('a photo of a {}.',)
-    templates = prompt.pop('templates', default if _name(prompt.get('type')) == 'ZeroShotPrompt' else None)
+    prompt, templates = _prompt(node, maskclip)
     names, background = _names(cfg, node, parts)
     both = (value('ProbabilityThreshold'), value('ThresholdBackground'))
     return dict(
         method=dict(model=_name(node.get('type')), attention=backbone.get('dense_attention'), weights=learned, **rest),
         names=names,
         background=dict(names=background, threshold=both[0] if both[1] is None else both[1]),
-        templates=None if templates is None else _texts(as_templates(templates, 'templates')),
-        prompt={k: _name(v) if k == 'type' else v for k, v in prompt.items()},
+        templates=templates,
+        prompt=prompt,
         aliases=value('Aliases', 'keep'),
         temperature=scale,
         area_threshold=value('AreaThreshold'),
@@ -309,6 +307,19 @@ def _decisions(cfg: Config, node: dict, learned: str | None) -> dict:
         positions=positions(backbone),
         steps=[_step(step) for step in (*parts, *steps) if type(step).__name__ not in told],
     )
+
+
+def _prompt(node: dict, maskclip: bool) -> tuple[dict, dict | None]:
+    """The text prompt without its sentences, and these; what a config leaves out is what the model takes by itself."""
+    kind = registered(MODELS, node['type']) if 'type' in node else None
+    default = getattr(kind, 'default_prompt', None)
+    if maskclip:
+        default = dict(type='vlm_dense.ZeroShotPrompt', templates=MASKCLIP_TEMPLATES)
+    prompt = dict(node.get('text_prompt') or default or {})
+    own = _default(registered(MODELS, prompt['type']), 'templates') if 'type' in prompt else None
+    found = prompt.pop('templates', own)
+    texts = None if found is None else _texts(read_templates(found) if isinstance(found, str) else found)
+    return {k: _name(v) if k == 'type' else _weights(v) for k, v in prompt.items()}, texts
 
 
 def _step(step: Step) -> str:
@@ -323,7 +334,8 @@ def _names(cfg: Config, node: dict, parts: Sequence) -> tuple[dict | None, list[
     given = node.get('class_names') or data
     if given is None:
         return None, None
-    classes = as_class_names(given)
+    given = read_class_names(given) if isinstance(given, str) else given
+    classes = tuple((one,) if isinstance(one, str) else tuple(one) for one in given)  # tasks may share names
     for part in parts:
         classes = part.change_names(classes)
     index = next((part.index for part in parts if isinstance(part, Background)), None)
