@@ -32,6 +32,7 @@ from vlm_dense.engine.runner.launch import user_errors
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError, UserError
 from vlm_dense.inference import SegInferencer
 from vlm_dense.inference import page as web_page
+from vlm_dense.inference.bulk.run import NOTES
 from vlm_dense.inference.images import load_image
 
 ROOT = Path(__file__).parents[2]
@@ -639,9 +640,9 @@ def test_options_of_pseudo_label_that_cannot_be_used(words, expected, tiny, data
 
 
 @pytest.mark.parametrize('content', ['{"model": ', '[]', ''])
-def test_a_damaged_summary_is_named(content, tiny, data, tmp_path, capsys):
-    write(tmp_path / 'out' / 'pseudo_labels.json', content)
-    refused(capsys, 'pseudo_labels.json is damaged', pseudo_label.main, tiny, data / 'images' / 'val', tmp_path / 'out')
+def test_a_damaged_note_is_named(content, tiny, data, tmp_path, capsys):
+    write(tmp_path / 'out' / NOTES / 'run.json', content)
+    refused(capsys, 'run.json is damaged', pseudo_label.main, tiny, data / 'images' / 'val', tmp_path / 'out')
 
 
 def test_pseudo_label_names_the_place_that_it_cannot_write(tiny, data, tmp_path, capsys):

@@ -124,7 +124,7 @@ def test_pseudo_labels_replace_nobodys_list_and_nobodys_mask(tmp_path, capsys):
     words = ['maskclip_tiny-vit_shapes', 'none', tmp_path / 'in']
     for name, text in (('labelled.txt', 'my list'), ('a.png', 'no image, but mine')):
         own = write(tmp_path / name / name, text)
-        refused(capsys, 'would replace', pseudo_label.main, *words, own.parent)
+        refused(capsys, 'no results of this program', pseudo_label.main, *words, own.parent)
         assert own.read_text() == text
 
 

@@ -15,15 +15,19 @@ import pytest
 import torch
 from engine.toy import write_config, write_data
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 from tiny_towers import vit
 
+from vlm_dense.cli import label
 from vlm_dense.cli import pseudo_label as tool
 from vlm_dense.cli import train as train_tool
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.datasets.checks import LoadImage
+from vlm_dense.errors import DataError
 from vlm_dense.inference import SegInferencer
+from vlm_dense.inference import pseudo_label as library
+from vlm_dense.inference.bulk.sources import folder_items
+from vlm_dense.inference.bulk.worker import Worker
 from vlm_dense.inference.pseudo_label import pseudo_label
 
 TOOLS = Path(__file__).parents[2] / 'tools'
@@ -104,13 +108,14 @@ def test_masks_hold_the_labels_of_the_model_and_ignore_where_it_is_unsure(config
     assert json.loads((tmp_path / 'sure' / 'pseudo_labels.json').read_text()) == sure
 
 
-def test_a_second_run_makes_what_is_missing_or_broken_and_nothing_else(config, images, tmp_path):
+def test_a_second_run_does_parts_with_a_missing_mask_or_another_image_and_nothing_else(
+    config, images, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(library, '_PART', 2)  # a and b, c and more/a, more/d
     out = tmp_path / 'masks'
-    run(config, images, out)
+    assert run(config, images, out)['new'] == 5
     before = masks(out)
     (out / 'a.png').unlink()
-    whole = (out / 'b.png').read_bytes()
-    (out / 'b.png').write_bytes(whole[: len(whole) // 2])
     Image.effect_noise((8, 8), 9).save(images / 'more' / 'd.JPG')  # another image of the same name
     before.pop('more/d.png')
     times = {p: p.stat().st_mtime_ns for p in (out / 'c.png', out / 'more' / 'a.png')}
@@ -118,26 +123,27 @@ def test_a_second_run_makes_what_is_missing_or_broken_and_nothing_else(config, i
     assert summary['masks'] == 5 and summary['new'] == 3
     assert all(p.stat().st_mtime_ns == time for p, time in times.items())
     assert all(np.array_equal(masks(out)[name], m) for name, m in before.items())
+    assert masks(out)['more/d.png'].shape == (8, 8) and run(config, images, out)['new'] == 0
 
 
-def test_a_run_that_is_stopped_leaves_no_half_mask(config, images, tmp_path, monkeypatch, capsys):
-    save = Image.Image.save
+def test_a_run_that_is_stopped_keeps_its_parts_and_leaves_no_half_mask(config, images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(library, '_PART', 2)
+    compute, seen = Worker.compute, []
 
-    def stop_at_third(image, path, *args, **kwargs):
-        if Path(path).name.startswith('.c.'):
-            Path(path).write_bytes(b'half')
+    def stop_at_second(worker, batch):
+        seen.append(batch.keys)
+        if len(seen) == 2:
             raise KeyboardInterrupt
-        save(image, path, *args, **kwargs)
+        return compute(worker, batch)
 
-    monkeypatch.setattr(Image.Image, 'save', stop_at_third)
+    monkeypatch.setattr(Worker, 'compute', stop_at_second)
     out = tmp_path / 'masks'
     with pytest.raises(SystemExit, match='2'):
         run(config, images, out)
     assert 'run the same again' in capsys.readouterr().err
     assert list(masks(out)) == ['a.png', 'b.png']
-    monkeypatch.undo()
     assert run(config, images, out)['new'] == 3
-    assert not list(out.rglob('*.tmp'))
+    assert not list(out.rglob('*partial*'))
 
 
 def test_several_processes_write_the_same_masks(config, images, tmp_path):
@@ -199,7 +205,7 @@ def test_an_ordinary_segmentor_trains_on_the_masks(config, tmp_path):
 def test_masks_of_two_runs_are_not_mixed(config, images, tmp_path, capsys):
     run(config, images, tmp_path / 'masks')
     message = complaint(capsys, config, images, tmp_path / 'masks', '--thresh', 0.5)
-    assert 'masks of another run: thresh=0.0 (now 0.5)' in message
+    assert 'results of another run' in message and 'thresh=0.0 (now 0.5)' in message
 
 
 def test_masks_of_somebody_else_are_neither_adopted_nor_replaced(config, images, tmp_path, capsys):
@@ -207,22 +213,23 @@ def test_masks_of_somebody_else_are_neither_adopted_nor_replaced(config, images,
     out.mkdir()
     Image.fromarray(np.full((48, 64), 200, np.uint8)).save(out / 'a.png')
     before = (out / 'a.png').read_bytes()
-    assert '1 masks that this model did not write' in complaint(capsys, config, images, out)
+    assert 'no results of this program, as a.png' in complaint(capsys, config, images, out)
     assert (out / 'a.png').read_bytes() == before
 
 
-def test_a_mask_that_was_painted_over_is_told_and_left(config, images, tmp_path):
+def test_a_mask_that_was_painted_over_is_left(config, images, tmp_path, capsys):
     out = tmp_path / 'masks'
     run(config, images, out)
-    with Image.open(out / 'a.png') as png:
-        note = PngInfo()
-        note.add_text('vlm_dense', png.text['vlm_dense'])
-        painted = np.asarray(png).copy()
+    painted = masks(out)['a.png'].copy()
     painted[:4] = 99
-    Image.fromarray(painted).save(out / 'a.png', pnginfo=note)
-    summary = run(config, images, out)
-    assert summary['masks'] == 4 and 'was changed after it was written' in summary['bad_files'][str(images / 'a.jpg')]
+    Image.fromarray(painted).save(out / 'a.png')
+    assert run(config, images, out)['new'] == 0
+    (out / 'b.png').unlink()  # of the same part
+    message = complaint(capsys, config, images, out)
+    assert 'a.png was changed after it was written, and part-000000 has to be done again' in message
     assert np.array_equal(masks(out)['a.png'], painted)
+    (out / 'a.png').unlink()
+    assert run(config, images, out)['new'] == 5
 
 
 def test_other_weights_at_the_same_path_are_another_run(config, images, tmp_path, capsys):
@@ -235,16 +242,16 @@ def test_other_weights_at_the_same_path_are_another_run(config, images, tmp_path
     run(own, images, tmp_path / 'masks')
     torch.manual_seed(1)
     save_file({k: v.contiguous() for k, v in load_clip(ARCH).state_dict().items() if k != 'attn_mask'}, weights)
-    assert 'masks of another run: digest=' in complaint(capsys, own, images, tmp_path / 'masks')
+    assert 'results of another run: digest=' in complaint(capsys, own, images, tmp_path / 'masks')
 
 
 def test_folders_that_cannot_work_are_refused(config, images, tmp_path, capsys):
     assert 'no folder of images' in complaint(capsys, config, tmp_path / 'absent', tmp_path / 'out')
     (tmp_path / 'none').mkdir()
     assert 'holds no image' in complaint(capsys, config, tmp_path / 'none', tmp_path / 'out')
-    assert 'give another folder' in complaint(capsys, config, images, images)
+    assert 'give another folder' in complaint(capsys, config, images, images) and not list(images.glob('.*'))
     Image.new('RGB', (32, 32)).save(images / 'a.png')
-    assert 'would share the mask' in complaint(capsys, config, images, tmp_path / 'out')
+    assert 'have the name a. Rename one of them' in complaint(capsys, config, images, tmp_path / 'out')
 
 
 def test_nothing_that_could_be_labelled_is_an_error(config, tmp_path, capsys):
@@ -263,3 +270,21 @@ def test_options_out_of_range_are_refused(config, images, tmp_path, options):
     with pytest.raises(ValueError, match='found'):
         pseudo_label(config, None, images, tmp_path / 'out', show_progress=False, **options)
     assert not os.path.exists(tmp_path / 'out')
+
+
+def test_masks_are_the_bytes_that_label_writes(config, images, tmp_path):
+    run(config, 'none', images, tmp_path / 'old', '--thresh', 0.5, '-q')
+    words = ['--model', config, '--thresh', '0.5', '--batch-size', '1', '-q']
+    label.main([str(images), str(tmp_path / 'new'), *words])
+    old, new = (
+        {p.relative_to(f): p.read_bytes() for p in f.rglob('*.png')} for f in (tmp_path / 'old', tmp_path / 'new')
+    )
+    assert old == new and len(new) == 5
+
+
+def test_two_images_of_one_name_are_told_also_with_others_between(tmp_path):
+    for name in ('a.jpg', 'a.jpg.png', 'a.png'):
+        (tmp_path / name).touch()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['a.jpg', 'a.jpg.png', 'a.png']
+    with pytest.raises(DataError, match='have the name a. Rename one of them'):
+        list(folder_items(str(tmp_path), tmp_path / 'out'))

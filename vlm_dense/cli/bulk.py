@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser, formats: Sequence[str]) -> No
         metavar='N',
         help='images of a part, what is resumed (%(default)s)',
     )
+    parser.add_argument(
+        '--check',
+        action='store_true',
+        help='do finished parts again that lack a result or have a replaced image (of parts written with this option)',
+    )
     parser.add_argument('--column', metavar='NAME', help='of the images in a table')
     parser.add_argument(
         '--batch-size', type=arguments.positive, default=8, help='images at a time in the model (%(default)s)'
@@ -67,8 +72,8 @@ def run_program(args: argparse.Namespace, worker: dict, **options) -> dict:
         chosen['device'] = f'cuda:{local_rank() % count}' if count else None
     model = Worker(**chosen, **worker, max_pixels=args.max_pixels or None)
     told = None if args.quiet else lambda line: print(line, flush=True)
-    more = dict(format=args.format, shard=share, part_size=args.part_size, column=args.column, told=told)
-    return run(model, args.images, args.out, **more, **options)
+    more = {name: getattr(args, name) for name in ('format', 'part_size', 'column', 'check')}
+    return run(model, args.images, args.out, shard=share, told=told, **more, **options)
 
 
 def share_of(text: str | None, environment: Mapping[str, str]) -> tuple[int, int]:

@@ -1,9 +1,11 @@
-"""Write masks for a folder of images, to train an ordinary segmentor on.
+"""Write masks for a folder of images, to train an ordinary segmentor on: label under its older name.
 
 vlm-dense pseudo-label maskclip_vit-b16 none photos/ masks/ --thresh 0.5 --classes sky road car
 vlm-dense pseudo-label configs/maskclip_plus_shapes.py work_dirs/.../iter_400.pth photos/ masks/ --processes 2
 
-After a stop run the same command again. Then train on photos/ and masks/: configs/maskclip/pseudo_label_camvid.py.
+The masks are those of label, which has more sources and formats. After a stop run the same command again: a part of 32
+images without one of its masks, or with a replaced image, is done again. Then train on photos/ and masks/:
+configs/maskclip/pseudo_label_camvid.py.
 """
 
 from __future__ import annotations

@@ -8,17 +8,19 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from vlm_dense.clip.digest import file_digest, value_digest
 from vlm_dense.engine.files import atomic_write, lock
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.inference.bulk.outputs import FORMATS, writer
-from vlm_dense.inference.bulk.sources import Item, Part, parts
+from vlm_dense.inference.bulk.sources import Item, Part, check_apart, parts
 from vlm_dense.inference.bulk.worker import Worker
+from vlm_dense.inference.images import ImageBytes
 
 NOTES = '.vlm_dense_parts'
 """Folder in that of the results: the run, a manifest a part, locks."""
@@ -37,6 +39,7 @@ def run(
     column: str | None = None,
     with_images: bool = False,
     told: Callable[[str], None] | None = None,
+    check: bool = False,
 ) -> dict:
     """Write labels or features of all images of a source, or of a share of them.
 
@@ -53,6 +56,8 @@ def run(
         shard: (i, n), see above.
         with_images: Put the images beside their labels, for ``format='tar'``.
         told: Takes a line on each part.
+        check: Read the images of finished parts again: a part is done again if one of them was replaced, or if a result
+            is missing. What was replaced is known of parts that were written with ``check`` too.
 
     Returns:
         The index if all parts are done, else that of this share: ``images``, ``bad_files`` (key -> reason), ``parts``
@@ -60,7 +65,8 @@ def run(
 
     Raises:
         ConfigError: a format that the task has not, or a share that another process works on.
-        DataError: no image, results of another run in ``out``, or a place that cannot be written.
+        DataError: no image, results of another run in ``out``, a place that cannot be written, or, with ``check``, a
+            part to be done again of which results were changed by hand.
     """
     out, format = Path(out), format or FORMATS[worker.task][0]
     check_format(worker.task, format, with_images)
@@ -69,8 +75,9 @@ def run(
         raise ConfigError(f'The shares of {count} are 0 to {count - 1}, found {number}.')
     about = dict(
         task=worker.task, format=format, with_images=with_images, part_size=part_size, digest=worker.digest,
-        classes=worker.class_names,
+        classes=worker.class_names, **(dict(thresh=worker.thresh) if worker.task == 'label' else {}),
     )  # fmt: skip
+    check_apart(source, out)
     try:
         (out / NOTES).mkdir(parents=True, exist_ok=True)
         _begin(out, about)
@@ -80,8 +87,8 @@ def run(
                 every = part.number + 1
                 if part.number % count == number:
                     own.append(part.number)
-                    if not _manifest(out, part.number).is_file():
-                        _do(worker, part, out, format, with_images, told)
+                    if not _finished(part, out, format, check):
+                        _do(worker, part, out, format, with_images, told, check)
             return _index(out, about, own, every)
     except OSError as error:
         raise DataError(
@@ -100,9 +107,10 @@ def check_format(task: str, format: str | None, with_images: bool) -> None:
 # --- a part ---------------------------------------------------------------------------------------------------
 
 
-def _do(worker: Worker, part: Part, out: Path, format: str, with_images: bool, told) -> None:
+def _do(worker: Worker, part: Part, out: Path, format: str, with_images: bool, told, check: bool) -> None:
     """Write the results of a part, then its manifest."""
-    start, keys, bad, counts, shown = time.time(), [], {}, None, None
+    start, keys, bad, counts, shown, results_of = time.time(), [], {}, None, None, {}
+    inputs = _inputs(part) if check else None
     with writer(out, part.name, format, worker.extension, with_images) as results:
         for items, found in _streamed(worker, _checked(part, bad)):
             for item, data, error in zip(items, found['data'], found['error'], strict=True):
@@ -111,17 +119,57 @@ def _do(worker: Worker, part: Part, out: Path, format: str, with_images: bool, t
                 else:
                     results.add(item.key, data, item.image)
                     keys.append(item.key)
+                    if check:
+                        results_of[item.key] = value_digest(data)
             if 'counts' in found:
                 rows = np.stack(found['counts'])
                 counts = rows.sum(axis=0) + (0 if counts is None else counts)
                 shown = (rows > 0).sum(axis=0) + (0 if shown is None else shown)
     note = dict(part=part.number, name=part.name, images=len(keys), bad_files=bad)
+    if check:
+        note |= dict(inputs=inputs, results=results_of)
     if counts is not None:
         note |= dict(pixels=counts.tolist(), images_with=shown.tolist())
     _write(_manifest(out, part.number), note)
     if told is not None:
         speed = len(keys) / max(time.time() - start, 1e-9)
         told(f'{part.name}: {len(keys)} images, {len(bad)} that cannot be used, {speed:.1f} images/s')
+
+
+def _finished(part: Part, out: Path, format: str, check: bool) -> bool:
+    """Whether a part is done, and with ``check`` still what its images give."""
+    path = _manifest(out, part.number)
+    if not path.is_file() or not check:
+        return path.is_file()
+    note = _read(path)
+    if format in ('png', 'npy'):
+        keys = [item.key for item in _checked(part, {}) if item.key not in note['bad_files']]
+        files = {key: out / f'{key}.{format}' for key in keys}
+    else:
+        files = {part.name: out / f'{part.name}.{format}'}
+    inputs = _inputs(part)
+    if all(file.is_file() for file in files.values()) and note.get('inputs', inputs) == inputs:
+        return True
+    for key, digest in note.get('results', {}).items():
+        if key in files and files[key].is_file() and file_digest(files[key]) != digest:
+            raise DataError(
+                f'{files[key]} was changed after it was written, and {part.name} has to be done again. Give another '
+                'folder, or remove that file to have its image done again.'
+            )
+    return False
+
+
+def _inputs(part: Part) -> str:
+    """Digest of the images of a part."""
+    return value_digest([(item.key, _image_digest(item.image)) for item in _checked(part, {})])
+
+
+def _image_digest(image: str | ImageBytes | None) -> str | None:
+    if isinstance(image, str) and '://' not in image:
+        with suppress(OSError):
+            return file_digest(image)
+        return None
+    return image if image is None or isinstance(image, str) else value_digest(image)
 
 
 def _checked(part: Part, bad: dict[str, str]) -> Iterator[Item]:
@@ -174,9 +222,13 @@ def _write(path: Path, content: dict) -> None:
 
 def _read(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding='utf-8', errors='surrogateescape'))
-    except ValueError as error:
-        raise DataError(f'{path} is damaged: {error}. Remove it, and its part is done again.') from error
+        found = json.loads(path.read_text(encoding='utf-8', errors='surrogateescape'))
+        if isinstance(found, dict):
+            return found
+        error = f'expected an object, found {type(found).__name__}'
+    except ValueError as damage:
+        error = str(damage)
+    raise DataError(f'{path} is damaged: {error}. Remove it, and its part is done again.')
 
 
 def _begin(out: Path, about: dict) -> None:
@@ -192,7 +244,7 @@ def _begin(out: Path, about: dict) -> None:
             _write(path, about)
             return
         before = _read(path)
-    unlike = [key for key, value in about.items() if before.get(key) != value]
+    unlike = [key for key, value in about.items() if before.get(key, value) != value]
     if unlike:
         found = ', '.join(f'{key}={before.get(key)!r} (now {about[key]!r})' for key in unlike)
         raise DataError(f'{out} holds the results of another run: {found}. Give another folder, or remove this one.')

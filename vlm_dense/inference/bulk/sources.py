@@ -83,6 +83,12 @@ def check_source(source: str) -> None:
         raise DataError(f'There is no folder, list, shard or table of images at {os.path.abspath(source)}.')
 
 
+def check_apart(source: str | os.PathLike, out: str | os.PathLike) -> None:
+    """Raise a :class:`DataError` if the results would lie in the folder of the images."""
+    if os.path.isdir(source) and os.path.realpath(source) == os.path.realpath(out):
+        raise DataError(f'Results cannot lie among the images of {source}: give another folder for them.')
+
+
 # --- folders and lists ----------------------------------------------------------------------------------------
 
 
@@ -90,19 +96,18 @@ def folder_items(folder: str, out: str | os.PathLike) -> Iterator[Item]:
     """Images below a folder, in the order of their names folder by folder."""
     if not os.path.isdir(folder):
         raise DataError(f'There is no folder of images at {os.path.abspath(folder)}.')
+    check_apart(folder, out)
     own = os.path.realpath(out)
-    if os.path.realpath(folder) == own:
-        raise DataError(f'Results cannot lie among the images of {folder}: give another folder for them.')
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(place, name)) != own)
-        before = None
+        seen = set()
         for name in sorted(files):
             if name.lower().endswith(IMG_EXTENSIONS):
                 path = os.path.join(place, name)
                 key = Path(os.path.relpath(path, folder)).with_suffix('').as_posix()
-                if key == before:
+                if key in seen:
                     raise DataError(f'Two images of {place} have the name {Path(key).name}. Rename one of them.')
-                before = key
+                seen.add(key)
                 yield Item(key, path)
 
 
