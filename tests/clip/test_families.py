@@ -85,6 +85,15 @@ def test_the_image_feature_is_that_of_open_clip(pair):
     assert not torch.equal(found.value[0], found.value[1])
 
 
+@of_families(families.CUTS)
+def test_a_runner_leaves_the_weights_as_they_were_loaded(pair):
+    _, config, source = pair
+    tower = tower_of(config, source)
+    before = {name: value.clone() for name, value in tower.state_dict().items()}
+    tower.init_weights()  # of mmengine: calls every child's, and timm's draw
+    assert all(torch.equal(value, before[name]) for name, value in tower.state_dict().items())
+
+
 @of_families(('clipa', 'siglip', 'vitamin', 'convnext', 'convnext_mlp', 'fastvit', 'swin', 'gap', 'pe_bare'))
 @torch.no_grad()
 def test_of_a_single_place_the_dense_feature_is_the_image_feature(pair):

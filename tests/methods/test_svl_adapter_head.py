@@ -41,6 +41,13 @@ def test_a_triplet_with_its_anchor_as_negative_counts_nothing(kind):
     assert float(triplet_loss(first, second, negatives, 9.0, kind)) == pytest.approx(float(alone) / 3)
 
 
+def test_a_runner_leaves_the_weights_of_an_encoder_as_they_are():
+    model = ContrastivePretraining('test_vit', hidden_channels=8, out_channels=4)
+    before = {name: value.clone() for name, value in model.enc.state_dict().items()}
+    model.init_weights()  # of mmengine: calls every child's, and timm's draw
+    assert all(torch.equal(value, before[name]) for name, value in model.enc.state_dict().items())
+
+
 def test_an_encoder_learns_and_views_are_checked():
     torch.manual_seed(0)
     model = ContrastivePretraining(**SMALL, out_channels=4, triplet='cosine')

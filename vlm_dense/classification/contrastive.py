@@ -16,6 +16,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from vlm_dense.classification.transforms import TorchvisionTransforms
+from vlm_dense.clip.building import initialised
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import MODELS, TRANSFORMS, unknown_name
 
@@ -34,7 +35,7 @@ def build_encoder(name: str, pretrained: bool = False) -> nn.Module:
     """
     if not timm.is_model(name):
         raise ConfigError(unknown_name(name, 'encoders of timm', timm.list_models()))
-    return timm.create_model(name, pretrained=pretrained, num_classes=0)
+    return initialised(timm.create_model(name, pretrained=pretrained, num_classes=0))
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float = 0.5) -> Tensor:

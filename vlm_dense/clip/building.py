@@ -23,7 +23,7 @@ from open_clip.timm_model import TimmModel
 from timm.layers import Mlp
 from torch import nn
 
-from vlm_dense.clip import tiny_timm  # noqa: F401  registers a trunk in timm
+from vlm_dense.clip import tiny_timm  # noqa: F401  registers trunks in timm
 from vlm_dense.clip.tips import TIPSText, is_tips
 from vlm_dense.errors import ConfigError, MissingLibraryError, WeightsNotFoundError
 from vlm_dense.libraries import how_to_install
@@ -71,9 +71,20 @@ def timm_trunk(name: str, **options) -> nn.Module:
     if not timm.is_model(name):
         raise ConfigError(f'timm {timm.__version__} has no model {name!r}. Install a version that has it.')
     try:
-        return timm.create_model(name, pretrained=False, dynamic_img_size=True, **options)
+        trunk = timm.create_model(name, pretrained=False, dynamic_img_size=True, **options)
     except TypeError:  # no such argument: convolutions, which take any size, and towers of one size
-        return timm.create_model(name, pretrained=False, **options)
+        trunk = timm.create_model(name, pretrained=False, **options)
+    return initialised(trunk)
+
+
+def initialised(module: nn.Module) -> nn.Module:
+    """The module, with a mark that mmengine's ``init_weights`` leaves it as it is.
+
+    A runner calls ``init_weights`` of all parts of a model before the training. Many models of timm have a method of
+    this name that draws their weights again, whatever was loaded.
+    """
+    module.is_init = True
+    return module
 
 
 class Side(nn.Module):
