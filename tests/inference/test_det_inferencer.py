@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import cv2
 import numpy as np
@@ -148,12 +149,18 @@ def test_extreme_shapes_are_detected_on_or_refused_in_a_message(inferencer, shap
         assert set(result['predictions'][0]) >= {'labels', 'scores', 'bboxes'}
 
 
-def test_limits_devices_and_results_are_looked_at(inferencer, checkpoint, scenes, tmp_path):
+def test_limits_devices_and_results_are_looked_at(inferencer, checkpoint, scenes, tmp_path, monkeypatch):
+    warned = []
+    monkeypatch.setattr(
+        'mmengine.logging.print_log',
+        lambda message, *_, level=logging.INFO, **__: warned.extend([message] if level == logging.WARNING else ()),
+    )
     with pytest.raises(ConfigError, match="'cuda:77' cannot be used"):
         DetInferencer('denseclip_mask-rcnn_shapes', checkpoint, device='cuda:77')
     with pytest.raises(ConfigError, match='batch_size'):
         inferencer(scenes[0], batch_size=0)
     small = DetInferencer('denseclip_mask-rcnn_shapes', checkpoint, 'cpu', False, max_pixels=1000)
+    assert warned == []  # as mmengine does of a registry that a scope has not
     with pytest.raises(DataError, match='at most 1,000 are read'):
         small(scenes[0])
     path = tmp_path / 'vis' / 'a.png'

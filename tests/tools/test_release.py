@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pytest
 import release
 
@@ -22,6 +24,27 @@ def test_one_version_everywhere(tmp_path):
 def test_a_file_with_another_version_is_named(tmp_path):
     with pytest.raises(release.ReleaseError, match=r'CITATION\.cff has 1\.1\.0; CHANGELOG\.md .* has Unreleased\.'):
         release.version_of(files(tmp_path, citation='1.1.0', section='Unreleased'))
+
+
+def test_changes_that_are_not_released_get_the_version_and_the_day(tmp_path):
+    root = files(tmp_path, section='Unreleased')
+    release.cut(root, datetime.date(2026, 12, 1))
+    changelog = (root / 'CHANGELOG.md').read_text()
+    assert changelog == '# Changelog\n\n## 1.2.0 (2026-12-01)\n\n- New.\n\n## 1.1.0\n\n- Old.\n'
+    assert release.version_of(root) == '1.2.0' and release.notes_of('1.2.0', changelog) == '- New.\n'
+    with pytest.raises(release.ReleaseError, match='does not begin with the section "Unreleased"'):
+        release.cut(root)
+    assert (root / 'CHANGELOG.md').read_text() == changelog
+
+
+def test_an_interpreter_that_does_not_run_is_none(tmp_path, monkeypatch):
+    for version, answer in {'3.10': 'exit 127', '3.11': 'echo 3.11', '3.12': 'echo 3.13'}.items():
+        shim = tmp_path / f'python{version}'
+        shim.write_text(f'#!/bin/sh\n{answer}\n')
+        shim.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path))
+    found = release.interpreters(('3.10', '3.11', '3.12'))
+    assert found == {'3.10': None, '3.11': str(tmp_path / 'python3.11'), '3.12': None, '3.13': None}
 
 
 def test_notes_are_the_sections_of_the_version():

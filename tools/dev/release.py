@@ -1,11 +1,12 @@
-"""Build and check a release: python tools/dev/release.py [--out dist] [--extras mm] [--python 3.11 3.13]
+"""Build and check a release: python tools/dev/release.py [--cut] [--out dist] [--extras mm] [--python 3.11 3.13]
 
 In this order; the first step that fails ends the program with status 1:
 
+0. With --cut: the section "Unreleased" of CHANGELOG.md becomes that of the version, with the date of the day.
 1. The version of ``vlm_dense/__init__.py`` is that of CITATION.cff, README and the first section of CHANGELOG.md.
 2. ``python -m build`` makes wheel and source distribution, and ``twine check --strict`` checks their metadata.
-3. Each of the two is installed in a fresh virtual environment of every Python from 3.10 to 3.13 that is on the PATH,
-   outside of the clone, and runs the first commands of a user: version, a scene segmented by names and by the weights
+3. Each of the two is installed in a fresh virtual environment of every Python from 3.10 to 3.13 that is on the PATH
+   and runs, outside of the clone, the first commands of a user: version, a scene segmented by names and by the weights
    of the package, two iterations of a training. Versions without an interpreter are named.
 4. The section of CHANGELOG.md is written to OUT/RELEASE_NOTES.md.
 
@@ -15,6 +16,7 @@ Needs the extra ``dev``; environments are filled by pip, several hundred MB each
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 import re
 import shutil
@@ -29,10 +31,25 @@ VERSIONS = ('3.10', '3.11', '3.12', '3.13')
 SCENE = 'scene.png'
 SMALL = ('train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'val_dataloader.dataset.num_scenes=2')
 """Options of the training: two iterations, two scenes."""
+_VERSION = r"^__version__ = '(.+)'$"
 
 
 class ReleaseError(Exception):
     """What must be changed before the release."""
+
+
+def cut(root: Path = ROOT, day: datetime.date | None = None) -> None:
+    """Give the changes that are not released yet the version, ``## 1.2.0 (2026-12-01)``.
+
+    Raises:
+        ReleaseError: CHANGELOG.md does not begin with the section "Unreleased".
+    """
+    path = root / 'CHANGELOG.md'
+    before, heading, after = path.read_text(encoding='utf-8').partition('## Unreleased\n')
+    if not heading or '## ' in before:
+        raise ReleaseError(f'{path} does not begin with the section "Unreleased". Leave out --cut, or write one.')
+    version = _found(_VERSION, root / 'vlm_dense' / '__init__.py')
+    path.write_text(f'{before}## {version} ({day or datetime.date.today()})\n{after}', encoding='utf-8')
 
 
 def version_of(root: Path = ROOT) -> str:
@@ -41,7 +58,7 @@ def version_of(root: Path = ROOT) -> str:
     Raises:
         ReleaseError: they do not, or CHANGELOG.md does not begin with a section of this version.
     """
-    version = _found(r"^__version__ = '(.+)'$", root / 'vlm_dense' / '__init__.py')
+    version = _found(_VERSION, root / 'vlm_dense' / '__init__.py')
     others = {
         'CITATION.cff': _found(r'^version: (.+)$', root / 'CITATION.cff'),
         'README.md': _found(r'vlm_dense-(.+?)-py3-none-any\.whl', root / 'README.md'),
@@ -49,7 +66,10 @@ def version_of(root: Path = ROOT) -> str:
     }
     wrong = [f'{name} has {found}' for name, found in others.items() if found != version]
     if wrong:
-        raise ReleaseError(f'vlm_dense/__init__.py has version {version}, but {"; ".join(wrong)}. Make them equal.')
+        raise ReleaseError(
+            f'vlm_dense/__init__.py has version {version}, but {"; ".join(wrong)}. Make them equal; --cut does it for '
+            'the section "Unreleased".'
+        )
     return version
 
 
@@ -73,8 +93,16 @@ def notes_of(version: str, changelog: str) -> str:
 
 
 def interpreters(wanted: Sequence[str] = VERSIONS) -> dict[str, str | None]:
-    """Python of each supported version; ``None`` if it is not wanted, or there is none on the PATH."""
-    return {version: shutil.which(f'python{version}') if version in wanted else None for version in VERSIONS}
+    """Python of each supported version; ``None`` if it is not wanted, or the PATH has none that makes environments."""
+    return {version: _python(version) if version in wanted else None for version in VERSIONS}
+
+
+def _python(version: str) -> str | None:
+    found = shutil.which(f'python{version}')
+    # a shim of pyenv is there for versions that are not chosen, and Debian's Python may have no ensurepip
+    command = [found, '-c', 'import ensurepip, sys; print(*sys.version_info[:2], sep=".")']
+    run = found and subprocess.run(command, capture_output=True, text=True)
+    return found if run and not run.returncode and run.stdout.strip() == version else None
 
 
 def build(out: Path) -> list[Path]:
@@ -112,6 +140,7 @@ def _run(command: Sequence[str | Path], cwd: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--cut', action='store_true', help='give the section "Unreleased" the version and the day')
     parser.add_argument('--out', type=Path, default=ROOT / 'dist', help='a new folder (default: dist)')
     parser.add_argument('--extras', default='mm', help='extras that are installed (default: mm)')
     parser.add_argument(
@@ -119,6 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     try:
+        if args.cut:
+            cut()
         version = version_of()
         notes = notes_of(version, (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8'))
         if args.out.exists() and any(args.out.iterdir()):

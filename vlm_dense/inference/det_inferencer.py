@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -14,7 +14,7 @@ import torch
 from mmdet.apis import DetInferencer as _DetInferencer
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.dataset import Compose
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from PIL import Image
@@ -141,6 +141,9 @@ class DetInferencer(Listing, _DetInferencer):
             self._show(self.model, as_class_names(classes))
         else:
             self._show(self.model, shown_names(type(self.model).__name__, self.class_names, classes))
+
+    def _init_collate(self, cfg: Config) -> Callable:
+        return pseudo_collate  # mmengine's default, which it looks for in mmdet first and warns
 
     def _init_pipeline(self, cfg: Config) -> Compose:
         steps = preparing_steps(cfg)
