@@ -1,5 +1,5 @@
 # SubPT with NFL on ImageNet, 16 shots, RN50: 50 epochs of CoOp with NFL, 10 directions, then 50 epochs. NFL looks at
-# the names of 100 classes of ImageNet, whatever the set of the training is.
+# the names of 100 classes of ImageNet, whatever the set of the training is; from base to new, at the new names.
 _base_ = [
     '../_base_/models/clip_classifier_rn50.py',
     '../_base_/datasets/imagenet_few-shot.py',
@@ -54,5 +54,30 @@ recipes = {
         ('others', ((1, 10, 5, 50), (2, 20, 10, 100), (4, 30, 10, 100), (8, 40, 10, 200), (16, 50, 10, 200))),
     )
     for shots, early, rank, epochs in rows
+}
+# on half of the classes NFL looks at the names of the other half
+recipes |= {
+    f'names of {name}': dict(
+        sets=[name],
+        protocols=['base-to-new'],
+        options={
+            'model.text_prompt.novel_set': dict(
+                type='vlm_dense.ImageSetDataset', name=name, data_root={{_base_.data_root}}, split='test', classes='new'
+            )
+        },
+    )
+    for name in (
+        'imagenet',
+        'caltech101',
+        'oxford_pets',
+        'stanford_cars',
+        'oxford_flowers',
+        'food101',
+        'fgvc_aircraft',
+        'sun397',
+        'dtd',
+        'eurosat',
+        'ucf101',
+    )
 }
 published = [dict(protocols=['few-shot']), dict(protocols=['base-to-new'], shots=[4])]

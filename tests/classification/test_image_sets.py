@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from vlm_dense.classification.datasets import SETS
+from vlm_dense.classification.datasets import SETS, sentence_of
 from vlm_dense.datasets.config_checks import check_data, class_names
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import DATASETS
@@ -81,9 +81,8 @@ def test_split_files_are_read_with_their_folders(name, tmp_path):
 
 
 def test_the_table_has_the_eleven_sets_and_the_variants_of_imagenet():
-    single = {
-        name for name, entry in SETS.items() if 'classes' not in entry and not entry['layout'].startswith('nus-wide')
-    }
+    of_coop = ('split', 'aircraft', 'folders')
+    single = {name for name, entry in SETS.items() if entry['layout'] in of_coop}
     assert set(LIST_SETS) == set(FOLDERS)
     assert single == {
         *FOLDERS, 'fgvc_aircraft', 'imagenet', 'imagenetv2', 'imagenet-sketch', 'imagenet-a', 'imagenet-r'
@@ -206,8 +205,8 @@ def test_coco_has_the_classes_that_its_boxes_show(tmp_path):
     assert some.get_data_info(0)['num_classes'] == 2
     with pytest.raises(ConfigError, match='coco2014 has no validation images'):
         build('coco2014', tmp_path, 'val')
-    with pytest.raises(ConfigError, match='shots must be at least 1, and are for sets of one label'):
-        build('coco2014', tmp_path, shots=4)
+    with pytest.raises(ConfigError, match='shots must be at least 1, found 0'):
+        build('coco2014', tmp_path, shots=0)
 
 
 def test_a_class_of_voc_that_only_difficult_objects_show_is_unknown(tmp_path):
@@ -246,6 +245,89 @@ def test_nus_wide_is_read_from_the_publishers_lists(tmp_path):
     (root / 'Groundtruth/TrainTestLabels/Labels_airport_Test.txt').write_text('0\n')
     with pytest.raises(DataError, match='Labels_airport_Test.txt has 1 lines; expected 2'):
         len(build('nus-wide', tmp_path, 'test'))
+
+
+# --- SoftCPT's and ELEVATER's sets ------------------------------------------------------------------------------------
+
+
+def test_a_split_file_of_softcpt_has_tasks_and_names_apart(tmp_path):
+    for image in 'ab':
+        photo(tmp_path / f'kaggle_mushroom/Mushrooms/Boletus/{image}.jpg')
+    parts = {part: [['Boletus/a.jpg', [1], [0]], ['Boletus/b.jpg', [0], [0]]] for part in ('train', 'val', 'test')}
+    file = tmp_path / 'kaggle_mushroom/split_dk_KaggleMushroom.json'
+    file.write_text(json.dumps(dict(parts, meta=dict(taskid2cname=[['Agaricus', 'Fly_agaric']]))))
+    dataset = build('kaggle_mushroom', tmp_path)
+    assert dataset.metainfo['classes'] == ('Agaricus', 'Fly agaric')
+    assert dataset.metainfo['template'] == 'a photo of a {}.'
+    assert [label for _, label in listed(dataset, tmp_path)] == [1, 0]
+    file.write_text(json.dumps(parts))
+    with pytest.raises(DataError, match=r"the class names in meta.taskid2cname; found KeyError: 'meta'"):
+        build('kaggle_mushroom', tmp_path)
+
+
+ELEVATER = 'elevater/classification'
+
+
+def test_lists_of_elevater_name_images_of_zip_files(tmp_path):
+    root = tmp_path / ELEVATER / 'patch_camelyon_20211007'
+    root.mkdir(parents=True)
+    (root / 'labels.txt').write_text('lymph_node\ntumor\n')
+    for part in ('train', 'val', 'test'):
+        (root / f'{part}.txt').write_text(f'{part}.zip@a b/1.png 1\n{part}.zip@2.png 0\n')
+    with pytest.raises(DataError, match=r'There is no folder .*/train. Unpack .*/train.zip into it'):
+        len(build('elevater-patch-camelyon', tmp_path))
+    for image in ('a b/1.png', '2.png'):
+        photo(root / 'train' / image)
+    dataset = build('elevater-patch-camelyon', tmp_path)
+    assert dataset.metainfo['classes'] == ('lymph node', 'tumor')
+    base = f'{ELEVATER}/patch_camelyon_20211007/train'
+    assert listed(dataset, tmp_path) == [(f'{base}/a b/1.png', 1), (f'{base}/2.png', 0)]
+    (root / 'classnames.txt').write_text('healthy\n')
+    with pytest.raises(DataError, match=r'classnames.txt names 1 classes, the set has 2'):
+        build('elevater-patch-camelyon', tmp_path)
+    (root / 'classnames.txt').write_text('healthy lymph node tissue\nlymph node tumor tissue\n')
+    assert build('elevater-patch-camelyon', tmp_path).metainfo['classes'][1] == 'lymph node tumor tissue'
+    for line, message in (('train.zip@2.png 0,1', 'has 2 labels; expected one'), ('2.png 7', 'expected 0 to 1')):
+        (root / 'train.txt').write_text(line)
+        with pytest.raises(DataError, match=message):
+            len(build('elevater-patch-camelyon', tmp_path))
+
+
+def test_lists_of_elevater_may_be_those_of_coco(tmp_path):
+    root = tmp_path / ELEVATER / 'hateful_memes_20211014'
+    content = dict(
+        images=[dict(id=5, file_name='1.png', zip_file='img.zip'), dict(id=2, file_name='img.zip@2.png')],
+        annotations=[dict(id=1, image_id=2, category_id=1), dict(id=2, image_id=5, category_id=2)],
+        categories=[dict(id=2, name='hatespeech meme'), dict(id=1, name='meme')],
+    )
+    for image in '12':
+        photo(root / f'img/{image}.png')
+    for part in ('train', 'test'):
+        (root / f'{part}_meta.json').write_text(json.dumps(content))
+    dataset = build('elevater-hateful-memes', tmp_path, 'test')
+    assert dataset.metainfo['classes'] == ('meme', 'hatespeech meme')
+    assert [(Path(path).name, label) for path, label in listed(dataset, tmp_path)] == [('1.png', 1), ('2.png', 0)]
+    content['annotations'].pop()
+    (root / 'test_meta.json').write_text(json.dumps(content))
+    with pytest.raises(DataError, match='an image without label'):
+        len(build('elevater-hateful-memes', tmp_path, 'test'))
+
+
+def test_shots_of_images_with_several_labels_reach_each_class(tmp_path):
+    root = tmp_path / ELEVATER / 'voc2007_20211007'
+    root.mkdir(parents=True)
+    (root / 'labels.txt').write_text('\n'.join(f'class {label}' for label in range(20)))
+    lines = [f'train.zip@{i}.jpg {i % 20},{(i + 7) % 20}' for i in range(120)]
+    for part in ('train', 'val', 'test'):
+        (root / f'{part}_ic.txt').write_text('\n'.join(lines))
+    for i in range(120):
+        photo(root / f'train/{i}.jpg')
+    chosen = {seed: multi(build('elevater-voc2007', tmp_path, shots=3, seed=seed)) for seed in (1, 2)}
+    for images in chosen.values():
+        counts = Counter(label for _, labels, _ in images for label in labels)
+        assert set(counts) == set(range(20)) and min(counts.values()) >= 3 and len(images) < 60
+    assert chosen[1] != chosen[2] and chosen[1] == multi(build('elevater-voc2007', tmp_path, shots=3, seed=1))
+    assert len(build('elevater-voc2007', tmp_path, 'val', shots=9)) < 80
 
 
 # --- the protocol ---------------------------------------------------------------------------------------------
@@ -305,7 +387,8 @@ def test_a_taxonomy_and_the_templates_travel_with_the_set(tmp_path):
 
 
 def test_every_set_has_a_template():
-    assert all('{}' in read_templates(name)[0] for name in SETS)
+    assert all('{}' in sentence_of(name) for name in SETS)
+    assert sentence_of('elevater-eurosat') == sentence_of('eurosat') != sentence_of('plant_village')
     assert read_templates('eurosat') == ('a centered satellite photo of {}.',)
     assert len(read_templates('imagenet80')) == 80 and len(read_templates('imagenet7')) == 7
     assert set(read_templates('imagenet7')) < set(read_templates('imagenet80'))

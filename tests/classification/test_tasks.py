@@ -145,6 +145,8 @@ def test_several_labels_are_soft_targets(others):
     torch.testing.assert_close(found, (single[0] + (single[1] + single[2]) / 2) / 2)
     found.backward()
     assert logits.grad.isfinite().all()
+    mixed = [samples([0], [1])[0], data[1]]
+    torch.testing.assert_close(loss_of(others, logits, mixed), (single[0] + (single[1] + single[2]) / 2) / 2)
     data[0].gt_labels[:] = 0
     with pytest.raises(DataError, match='shows none of the classes'):
         loss_of(others, logits, data)
@@ -172,7 +174,21 @@ def test_accuracy_is_that_inside_of_each_task():
     assert found == pytest.approx({'first/top1': 100.0, 'second/top1': 200 / 3, 'top1': (100 + 200 / 3) / 2})
 
 
+def test_a_task_of_several_labels_has_a_mean_average_precision():
+    metric = METRICS.build(dict(type='vlm_dense.TaskAccuracy'))
+    metric.dataset_meta = dict(tasks={'first': ('a', 'b'), 'second': ('c', 'd', 'e')})
+    data = samples([0, 1, 1], [0, 3, 4])
+    for sample, row in zip(data, ([1, 0, 9, 9, 9], [9, 9, 3, 2, 1], [9, 9, 2, 3, 0]), strict=True):
+        sample.pred_scores = torch.tensor(row, dtype=torch.float32)
+    for sample, row in zip(data[1:], ([-1, -1, 1, 0, 0], [-1, -1, 0, 0, 1]), strict=True):
+        del sample.gt_label
+        sample.gt_labels = torch.tensor(row)
+    metric.process(None, [sample.to_dict() for sample in data])
+    # of the second task: class c is found first, class e last of two, class d is not shown
+    assert metric.evaluate(3) == pytest.approx({'first/top1': 100.0, 'second/mAP': 75.0, 'top1': 87.5})
+
+
 def test_accuracy_without_tasks_is_explained():
     metric = METRICS.build(dict(type='vlm_dense.TaskAccuracy'))
-    with pytest.raises(DataError, match='no task or no gt_label'):
+    with pytest.raises(DataError, match='no task or no label'):
         metric.process(None, [dict(gt_label=torch.tensor(0), pred_scores=torch.zeros(3))])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -31,6 +33,25 @@ def prompt_of(prompt, tower):
     other = lasp(tower, ALL)
     other.load_state_dict(prompt.state_dict())
     return other.eval()(tower)
+
+
+def test_names_come_from_a_data_set_of_which_nothing_else_is_read(tower, tmp_path):
+    entries = [[f'{label}.jpg', label, name] for label, name in enumerate(ALL)]
+    (tmp_path / 'eurosat').mkdir()
+    (tmp_path / 'eurosat/split_zhou_EuroSAT.json').write_text(
+        json.dumps(dict.fromkeys(('train', 'val', 'test'), entries))
+    )
+    data = dict(type='vlm_dense.ImageSetDataset', name='eurosat', data_root=str(tmp_path), split='test')
+    plain = [name.replace('_', ' ') for name in ALL]
+    for of_data, given in (
+        (lasp(tower, all_names=None, whole_set=data), lasp(tower, all_names=plain)),
+        (
+            build_prompt(tower, 'SubPTPrompt', NAMES, num_contexts=2, novel_set=dict(data, classes='new')),
+            build_prompt(tower, 'SubPTPrompt', NAMES, num_contexts=2, novel_names=plain[2:]),
+        ),
+    ):
+        assert torch.equal(of_data.template_ids, given.template_ids)
+        assert of_data.loss_names.tolist() == given.loss_names.tolist()
 
 
 def test_each_written_name_is_classified_by_the_learned_ones(tower):

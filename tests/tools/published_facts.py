@@ -162,7 +162,8 @@ def lasp(dataset, protocol, shots):
     if dataset == 'food101':
         epochs, batch, rate, warm = 10, 1, 2e-3, 1
     warm_up = dict.fromkeys(('all', 'backbone'), f'{warm} epochs at 1e-05')
-    own = dict(sentences=WORDS, switches={'model.text_prompt.weight': 10.0 if far else 5.0})
+    names = {'model.text_prompt.whole_set.name': dataset}  # those of new classes too
+    own = dict(sentences=WORDS, switches=names | {'model.text_prompt.weight': 10.0 if far else 5.0})
     return sgd(epochs, batch, rate, **own) | dict(warm_up=warm_up, rates={'backbone': rate / 10})
 
 
@@ -177,6 +178,13 @@ def subpt(dataset, protocol, shots):
         early, rank = SUBPT[shots]
         own = {'default_hooks.subspace.early': early, 'default_hooks.subspace.rank': rank}
         own |= {'model.text_prompt.weight': 1.0, 'model.text_prompt.num_contexts': 16}
+        if protocol == FEW:
+            own |= {
+                'model.text_prompt.novel_names.0': 'pickup truck',
+                'model.text_prompt.novel_names.99': 'Norwich Terrier',
+            }
+        else:
+            own |= {'model.text_prompt.novel_set.name': dataset, 'model.text_prompt.novel_set.classes': 'new'}
         return sgd(early + coop_epochs(dataset, shots), 32, 2e-3, sentences={TEMPLATE: [EIGHTY]}, switches=own)
 
 

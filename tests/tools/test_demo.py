@@ -194,6 +194,8 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page, browser, tmp_path):
         wide = wait(browser, lambda b: b.execute_script('return document.documentElement.scrollWidth'))
         browser.save_screenshot(str(tmp_path / 'phone.png'))
         assert wide <= 390
+        table = find(browser, '#examples .table-wrap')
+        assert table.get_property('scrollWidth') <= table.get_property('clientWidth')
         box, button = find(browser, '#names'), find(browser, 'button#segment')
         assert box.size['width'] > 300 and button.size['width'] > 300
     finally:

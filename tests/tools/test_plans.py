@@ -7,8 +7,10 @@ import json
 import pytest
 from tools.published_facts import ELEVEN, FACTS, facts
 
+from vlm_dense.classification.datasets import SETS
 from vlm_dense.comparison import plans
 from vlm_dense.comparison.cells import plan
+from vlm_dense.engine.configs.files import load_config
 from vlm_dense.engine.configs.names import CONFIGS, list_configs
 from vlm_dense.errors import ConfigError
 
@@ -114,8 +116,15 @@ def test_a_test_set_with_settings_of_its_own_is_told():
         ('dualcoop', 'voc2007', 'multi-label', 16, (50, 32, 1e-3), 'data set: voc2007'),
         ('tai_dpt', 'coco', 'multi-label', 16, (20, 512, 1e-4), '80 names of the config'),
         ('tai_dpt', 'voc2007', 'multi-label', 16, (20, 512, 1e-4), '20 names of the config'),
+        ('dualcoop', 'coco-unseen', 'multi-label', 16, (50, 32, 2e-3), 'data set: coco2014, classes seen'),
+        ('dualcoop', 'nus-wide-unseen', 'multi-label', 16, (50, 32, 1e-3), 'data set: nus-wide-tags, classes seen'),
+        ('tai_dpt', 'nus-wide', 'multi-label', 16, (20, 512, 1e-3), '81 names of the config'),
         ('softcpt', 'general10', 'tasks', 16, (50, 32, 2e-3), None),
+        ('softcpt', 'plant6', 'tasks', 16, (50, 32, 2e-3), None),
         ('mvlpt', 'coop11', 'tasks', 20, (200, 32, 2e-3), None),
+        ('mvlpt', 'elevater20', 'tasks', 20, (200, 32, 2e-3), None),
+        ('mvlpt', 'elevater-voc2007', 'few-shot', 5, (200, 32, 2e-3), 'data set: elevater-voc2007'),
+        ('mvlpt', 'elevater-gtsrb', 'few-shot', 5, (200, 32, 2e-3), 'data set: elevater-gtsrb'),
         ('svl_adapter', 'eurosat', 'few-shot', 16, (50, 32, 1e-3), 'data set: eurosat'),
     ],
 )
@@ -125,6 +134,56 @@ def test_sets_with_configs_of_their_own(method, dataset, protocol, shots, traini
     found = told['training']
     assert told['published'] == 'published' and names in (None, told['class_names'])
     assert (found['length'], found['batch'], found['rates']['all']) == training and found['unit'] == 'epochs'
+
+
+@pytest.mark.parametrize(
+    ('method', 'dataset', 'switches'),
+    [
+        (
+            'dualcoop',
+            'coco-unseen',
+            {
+                'model.backbone.arch': 'RN50',
+                'model.text_prompt.num_contexts': 64,
+                'model.text_prompt.class_specific': False,
+                'model.loss.weight': 0.01,
+                'model.loss.num_classes': 100,
+                'train_dataloader.dataset.pipeline.1.transforms.0.size': [224, 224],
+            },
+        ),
+        ('tai_dpt', 'nus-wide', {'model.text_prompt.spatial_scales': [50, 4]}),
+        (
+            'softcpt',
+            'plant6',
+            {'model.loss.type': 'vlm_dense.SoftCPTLoss', 'optim_wrapper.times': 4, 'param_scheduler.0.times': 4},
+        ),
+        ('mvlpt', 'elevater20', {'model.loss.others': 'kept', 'model.text_prompt.project_dim': 128}),
+    ],
+)
+def test_switches_of_sets_with_configs_of_their_own(method, dataset, switches):
+    protocol = 'multi-label' if method in ('dualcoop', 'tai_dpt') else 'tasks'
+    (cell,) = plan(CONFIGS, [method], [dataset], [protocol], [5], [1])
+    assert {key: at(cell.train, key) for key in switches} == switches
+    assert 'rate' not in cell.train['model']['loss']
+
+
+def test_tasks_have_as_many_classes_as_their_sets():
+    (cell,) = plan(CONFIGS, ['mvlpt'], ['elevater20'], ['tasks'], [5], [1])
+    datasets = cell.train['train_dataloader']['dataset']['datasets']
+    assert len(datasets) == 20 and {each['shots'] for each in datasets} == {5}
+    assert [each['name'] for each in datasets if each['pipeline'][-1].get('multi_label')] == ['elevater-voc2007']
+    counts = load_config(str(CONFIGS / '_base_/datasets/elevater20_tasks.py')).tasks
+    assert {f'elevater-{name}': count for name, count in counts.items()} == {
+        name: entry['count'] for name, entry in SETS.items() if name.startswith('elevater-')
+    }
+    (cell,) = plan(CONFIGS, ['softcpt'], ['plant6'], ['tasks'], [1], [1])
+    assert sum(cell.train['model']['text_prompt']['tasks'].values()) == 116
+
+
+def test_a_set_of_several_labels_an_image_is_not_run_as_imagenet():
+    for dataset in ('voc2007', 'elevater-voc2007', 'nus-wide'):
+        with pytest.raises(ConfigError, match=f"'coop' is not in the methods with a config for {dataset}"):
+            plan(CONFIGS, ['coop'], [dataset], ['few-shot'], [1], [1])
 
 
 HIDDEN = [

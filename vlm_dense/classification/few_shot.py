@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS as ROOT_DATASETS
@@ -48,7 +48,34 @@ def draw_shots(labels: Iterable[int], shots: int, draw: random.Random, names: Se
             f'{len(empty)} of {len(names)} classes have no image among the {sum(map(len, groups.values()))} of '
             f'{where}: {", ".join(empty[:5])}. Add images, or leave these classes out.'
         )
-    few = [f'{names[label]} ({len(images)})' for label, images in groups.items() if len(images) < shots]
+    _tell_few({names[label]: len(images) for label, images in groups.items()}, shots, where)
+    chosen = [draw.sample(images, shots) if len(images) >= shots else images for images in groups.values()]
+    return [index for images in chosen for index in images]
+
+
+def draw_multi_label_shots(
+    labels: Iterable[Sequence[int]], shots: int, draw: random.Random, names: Sequence[str], where: str
+) -> list[int]:
+    """Choose images that show several classes: in a drawn order, each that shows a class with fewer than ``shots`` yet.
+
+    Args:
+        labels: Those of each image, in order.
+        shots, draw, names, where: As of :func:`draw_shots`.
+
+    Returns:
+        Indices, in the order in which they were drawn. A class that is shown with others may have more images.
+    """
+    labels, counts, chosen = list(labels), Counter(), []
+    for index in draw.sample(range(len(labels)), len(labels)):
+        if any(counts[label] < shots for label in labels[index]):
+            chosen.append(index)
+            counts.update(labels[index])
+    _tell_few({name: counts[label] for label, name in enumerate(names)}, shots, where)
+    return chosen
+
+
+def _tell_few(counts: Mapping[str, int], shots: int, where: str) -> None:
+    few = [f'{name} ({count})' for name, count in counts.items() if count < shots]
     if few:
         print_log(
             f'{where}: {len(few)} classes have fewer than {shots} images and give all they have: '
@@ -56,8 +83,6 @@ def draw_shots(labels: Iterable[int], shots: int, draw: random.Random, names: Se
             logger='current',
             level=logging.WARNING,
         )
-    chosen = [draw.sample(images, shots) if len(images) >= shots else images for images in groups.values()]
-    return [index for images in chosen for index in images]
 
 
 class ChosenImages:

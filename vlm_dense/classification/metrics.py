@@ -109,19 +109,34 @@ class MultiLabelMetric(BaseMetric):
         """Percentages of all images."""
         scores, labels = (np.stack(column).astype(np.float64) for column in zip(*results, strict=True))
         shown, known = labels == 1, labels >= 0
-        scores = np.where(np.isnan(scores), np.where(shown, -np.inf, np.inf), scores)
-        precisions = [
-            _average_precision(scores[known[:, k], k], shown[known[:, k], k]) for k in np.flatnonzero(shown.any(0))
-        ]
+        scores = _without_nan(scores, shown)
         above = (scores > self.threshold) & known
         ranks = np.argsort(np.argsort(-np.where(known, scores, -np.inf), axis=1, kind='stable'), axis=1)
         best = (ranks < self.topk) & known
         return {
-            'mAP': 100 * float(np.mean(precisions)) if precisions else 0.0,
+            'mAP': 100 * mean_average_precision(scores, labels),
             'CF1': _class_f1(above, shown, known),
             'OF1': _overall_f1(above, shown, known),
             f'F1@{self.topk}': _overall_f1(best, shown, known),
         }
+
+
+def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+    """mAP of :class:`MultiLabelMetric`, from 0 to 1; 0 if no image shows a class.
+
+    Args:
+        scores: (B, K).
+        labels: (B, K) of 1, 0 and -1 for unknown.
+    """
+    shown, known = labels == 1, labels >= 0
+    scores = _without_nan(scores, shown)
+    found = [_average_precision(scores[known[:, k], k], shown[known[:, k], k]) for k in np.flatnonzero(shown.any(0))]
+    return float(np.mean(found)) if found else 0.0
+
+
+def _without_nan(scores: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """Scores; those that are no number are the worst that they can be."""
+    return np.where(np.isnan(scores), np.where(shown, -np.inf, np.inf), scores)
 
 
 def _average_precision(scores: np.ndarray, shown: np.ndarray) -> float:

@@ -7,6 +7,7 @@ vision-language models", Neurocomputing 2024.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import accumulate, chain, combinations, pairwise
 from typing import Any
@@ -17,6 +18,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from torch.utils.data import ConcatDataset
 
+from vlm_dense.classification.metrics import mean_average_precision
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import DATASETS, METRICS
 
@@ -90,27 +92,40 @@ class TaskDataset(ConcatDataset):
 
 @METRICS.register_module()
 class TaskAccuracy(BaseMetric):
-    """Accuracy inside the task of each image, in percent: ``<task>/top1`` and their mean, ``top1``.
+    """Accuracy inside the task of each image, in percent: ``<task>/top1`` and the mean over tasks, ``top1``.
+
+    Of a task with several labels an image it is the mean average precision, ``<task>/mAP``.
 
     Args:
         collect_device, prefix: As in mmengine.
     """
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep the task of each image, and whether its class has the greatest score of that task."""
+        """Keep the task of each image, and whether its class has the greatest score of that task, or all its scores."""
         for sample in data_samples:
-            if 'task_classes' not in sample or 'gt_label' not in sample:
+            if 'task_classes' not in sample or not {'gt_label', 'gt_labels'} & set(sample):
                 raise DataError(
-                    f'TaskAccuracy: {sample.get("img_path", "an image")} has no task or no gt_label. Data of several '
-                    'tasks come from vlm_dense.TaskDataset; images of several labels have metrics of their own.'
+                    f'TaskAccuracy: {sample.get("img_path", "an image")} has no task or no label. Data of several '
+                    'tasks come from vlm_dense.TaskDataset.'
                 )
             first, end = sample['task_classes'].tolist()
-            best = first + int(sample['pred_scores'][first:end].argmax())
-            self.results.append((int(sample['task']), best == int(sample['gt_label'])))
+            scores = sample['pred_scores'][first:end].cpu().float().numpy()
+            if 'gt_labels' in sample:
+                found = np.stack([scores, sample['gt_labels'][first:end].cpu().numpy()])
+            else:
+                found = first + int(scores.argmax()) == int(sample['gt_label'])
+            self.results.append((int(sample['task']), found))
 
-    def compute_metrics(self, results: list[tuple[int, bool]]) -> dict[str, float]:
+    def compute_metrics(self, results: list[tuple[int, bool | np.ndarray]]) -> dict[str, float]:
         """Percentages of the images of each task."""
-        tasks, right = np.array(results).T
-        names = list(self.dataset_meta['tasks'])
-        metrics = {f'{names[task]}/top1': 100 * float(right[tasks == task].mean()) for task in np.unique(tasks)}
+        of_task: dict[int, list] = defaultdict(list)
+        for task, found in results:
+            of_task[task].append(found)
+        names, metrics = list(self.dataset_meta['tasks']), {}
+        for task, found in sorted(of_task.items()):
+            if isinstance(found[0], np.ndarray):
+                scores, labels = np.stack(found, axis=1)
+                metrics[f'{names[task]}/mAP'] = 100 * mean_average_precision(scores, labels)
+            else:
+                metrics[f'{names[task]}/top1'] = 100 * float(np.mean(found))
         return dict(metrics, top1=float(np.mean(list(metrics.values()))))

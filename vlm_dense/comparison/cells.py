@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmengine.runner import Runner
 
-from vlm_dense.classification.datasets import SETS
+from vlm_dense.classification.datasets import SETS, is_multi_label, sentence_of
 from vlm_dense.comparison.drawn import PAIRS, dicts, with_pairs
 from vlm_dense.comparison.origin import code_digest, weights_digest
 from vlm_dense.comparison.protocols import PROTOCOLS
@@ -132,7 +132,8 @@ def make_cells(
     name, options = f'{method} on {dataset}', dict(options or {})
     if cfg.get('data_root') is None:
         options.pop('data_root', None)  # drawn, not read
-    asked = changed(_with_set(cfg, dataset), {**recipe_options(cfg, dataset, protocol, shots), **options}, name)
+    asked = changed(_with_set(cfg, dataset), recipe_options(cfg, dataset, protocol, shots), name)
+    asked = changed(asked, options, name)  # which may move the data that a recipe names
     runs = PROTOCOLS[protocol].runs(asked, name)
 
     def for_test_set(other: str) -> dict[str, object]:
@@ -234,7 +235,8 @@ def method_config(folder: Path, method: str, dataset: str) -> dict:
     """
     if (path := find_config(folder / f'{method}_{dataset}.py')).is_file():
         return _read(path)
-    if dataset in SETS and (path := find_config(folder / f'{method}_imagenet.py')).is_file():
+    like_imagenet = dataset in SETS and not is_multi_label(dataset)
+    if like_imagenet and (path := find_config(folder / f'{method}_imagenet.py')).is_file():
         return _read(path)
     if dataset in PAIRS and (path := find_config(folder / f'{method}_shapes.py')).is_file():
         return with_pairs(_read(path), dataset)
@@ -243,7 +245,7 @@ def method_config(folder: Path, method: str, dataset: str) -> dict:
     if not known and dataset not in (*SETS, *PAIRS):
         sets = {p.stem.split('_', 1)[-1] for p in configs if '_' in p.stem} | {*SETS, *PAIRS}
         raise ConfigError(unknown_name(dataset, f'data sets with a config in {folder}', sets))
-    like = '_imagenet' if dataset in SETS else '_shapes' if dataset in PAIRS else None
+    like = '_imagenet' if like_imagenet else '_shapes' if dataset in PAIRS else None
     known += [p.stem.removesuffix(like) for p in configs if like and p.stem.endswith(like)]
     raise ConfigError(unknown_name(method, f'methods with a config for {dataset} in {folder}', set(known)))
 
@@ -264,7 +266,7 @@ def _with_template(cfg: dict, old: str, new: str) -> dict:
 
     Outside of ImageNet also instead of ImageNet's lists, and the file of sentences that has the set's name.
     """
-    ((old_sentence, *_), (sentence, *_)) = read_templates(old), read_templates(new)
+    old_sentence, sentence = sentence_of(old), sentence_of(new)
     far = not new.startswith('imagenet')  # its variants have its classes
     lists = {name: read_templates(name) for name in _ENSEMBLES} if far else {}
 

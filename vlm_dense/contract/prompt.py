@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
+from mmengine.registry import DATASETS as ROOT_DATASETS
 from torch import Tensor, nn
 
 from vlm_dense.clip.text_tower import TextTower
@@ -285,6 +286,15 @@ class LearnedContext(TextPrompt):
             f'This {type(self).__name__} has {self.num_contexts} vectors {shared}, with the {self.ctx.shape[-1]} '
             'channels of its text tower.'
         )
+
+
+def names_of(dataset: Mapping) -> tuple[str, ...]:
+    """Class names of a data set, in label order; its images are not read.
+
+    Args:
+        dataset: Config of one that knows its names without them, as ``vlm_dense.ImageSetDataset``.
+    """
+    return tuple(ROOT_DATASETS.build(dict(dataset, pipeline=[], lazy_init=True)).metainfo['classes'])
 
 
 class WiderContext(LearnedContext):

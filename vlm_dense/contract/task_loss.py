@@ -7,6 +7,7 @@ vision-language models", Neurocomputing 2024.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,8 @@ def within_task(data_samples: Sequence, classes: Tensor) -> Tensor:
 class TaskCrossEntropy(Loss):
     """Mean cross-entropy over images of several tasks, ``loss_ce``.
 
-    An image that shows several classes counts for each of them alike: its target is 1 / n for n classes.
+    An image that shows several classes counts for each of them alike: its target is 1 / n for n classes. A batch may
+    mix such images and those of one label.
 
     Args:
         others: What becomes of the logits of other tasks: they are ``'left_out'`` of the softmax (SoftCPT), set to
@@ -76,11 +78,19 @@ class TaskCrossEntropy(Loss):
         every = torch.arange(len(step.class_names), device=step.logits.device)
         classes = every if step.classes is None else step.classes
         logits = self.restrict(step.logits, step.data_samples, classes)
-        if 'gt_labels' in step.data_samples[0]:
-            shown = (step.multi_hot_labels() == 1).to(logits.dtype)
+        if any('gt_labels' in sample for sample in step.data_samples):
+            alone = [replace(step, data_samples=[sample]) for sample in step.data_samples]
+            shown = torch.cat([_shown(image, classes) for image in alone]).to(logits.dtype)
             blank = (shown.sum(dim=1) == 0).nonzero()
             if len(blank):
                 where = step.data_samples[int(blank[0])].get('img_path', 'An image')
                 raise DataError(f'{where} shows none of the classes of this step, so that it has no target.')
             return dict(loss_ce=F.cross_entropy(logits, shown / shown.sum(dim=1, keepdim=True)))
         return dict(loss_ce=F.cross_entropy(logits, (step.labels()[:, None] == classes).int().argmax(dim=1)))
+
+
+def _shown(step: Step, classes: Tensor) -> Tensor:
+    """Which classes (k,) each image shows, bool (B, k), of images of one kind of label."""
+    if 'gt_labels' in step.data_samples[0]:
+        return step.multi_hot_labels() == 1
+    return step.labels().to(classes.device)[:, None] == classes

@@ -33,8 +33,11 @@ MAX_BYTES, MAX_NAMES, MAX_LETTERS = 32_000_000, 100, 5_000
 MOST_BYTES, MOST_AGE = 1_000_000_000, 3600
 """Limits of all uploads and answers: bytes, seconds."""
 _EVERY = 1.0  # seconds
-_CSS = '#files .filename {display: block} #files .stem {white-space: normal; overflow-wrap: anywhere}'
-"""Names of files are whole on a phone, too: .png, .coco.json and .labelme.json of one image."""
+_CSS = """
+#files .filename {display: block} #files .stem {white-space: normal; overflow-wrap: anywhere}
+#examples th {white-space: normal} #examples td .table {min-width: 0; max-width: none}
+"""
+"""On a phone, too, names of files are whole (.png, .coco.json and .labelme.json of one image), and class names."""
 
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # nothing is reported to anybody
 
@@ -276,7 +279,7 @@ def build_page(
                     height=150,
                     elem_id='files',
                 )
-        gr.Examples([list(example) for example in examples], [upload, names], label='Drawn scenes')
+        gr.Examples([list(example) for example in examples], [upload, names], label='Drawn scenes', elem_id='examples')
         gr.Markdown(
             f'Images of up to {inferencer.max_pixels or float("inf"):,} pixels. {concurrency} requests run at the '
             f'same time, up to {waiting} wait.'

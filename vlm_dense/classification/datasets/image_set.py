@@ -8,18 +8,18 @@ from typing import Any
 
 from mmengine.dataset import BaseDataset
 
-from vlm_dense.classification.datasets.layouts import SETS, Layout, layout_of
+from vlm_dense.classification.datasets.layouts import SETS, Layout, layout_of, sentence_of
 from vlm_dense.classification.datasets.pickled_shots import find_images, read_pickled_shots
-from vlm_dense.classification.few_shot import VALIDATION_SHOTS, draw_shots
+from vlm_dense.classification.few_shot import VALIDATION_SHOTS, draw_multi_label_shots, draw_shots
 from vlm_dense.datasets.checks import absent_files
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import DATASETS, unknown_name
-from vlm_dense.vocabulary.templates import read_templates
 
 
 @DATASETS.register_module()
 class ImageSetDataset(BaseDataset):
-    """One of the sets that papers on CLIP report: the 11 of CoOp, ImageNet's variants, three with several labels.
+    """One of the sets that papers on CLIP report: the 11 of CoOp, ImageNet's variants, SoftCPT's Plant-6, ELEVATER's
+    20, three more with several labels.
 
     Shots are drawn as in CoOp's code: one generator, first ``shots`` images of each class of the training list, classes
     in the order in which the list first shows them, then ``min(shots, 4)`` of each class of the validation list.
@@ -33,7 +33,8 @@ class ImageSetDataset(BaseDataset):
         name: Of the set, as 'caltech101'; all of them are in ``vlm_dense/data/classification/sets.json``.
         data_root: The folder that has the sets' folders in it.
         split: 'train', 'val' or 'test'.
-        shots: Number of training images of a class; default: all images. Does not change the test set.
+        shots: Number of training images of a class; default: all images. Does not change the test set. In multi-label
+            sets see :func:`~vlm_dense.classification.few_shot.draw_multi_label_shots`.
         seed: Other seeds draw other images.
         few_shot: A pickle of CoOp's code, ``split_fewshot/shot_16-seed_1.pkl``: its images instead of drawn ones.
             Nothing in it is run. Not with ``shots``.
@@ -81,10 +82,8 @@ class ImageSetDataset(BaseDataset):
                 f'{name} has no validation images. With shots they are drawn from the training images; without, take '
                 'val_dataloader=None. Nothing should be chosen on test images.'
             )
-        if shots is not None and (shots < 1 or self.layout.multi_label):
-            raise ConfigError(
-                f'{name}: shots must be at least 1, and are for sets of one label an image; found {shots}.'
-            )
+        if shots is not None and shots < 1:
+            raise ConfigError(f'{name}: shots must be at least 1, found {shots}.')
         metainfo = dict(metainfo or {})
         every = self.layout.classes()
         splits = self.layout.class_splits()
@@ -93,7 +92,7 @@ class ImageSetDataset(BaseDataset):
         metainfo = dict(
             classes=tuple(every[label] for label in self._chosen),
             class_indices=tuple(indices[label] for label in self._chosen),
-            template=read_templates(name)[0],
+            template=sentence_of(name),
             **metainfo,
         )
         super().__init__(metainfo=metainfo, data_root=data_root, **kwargs)
@@ -159,8 +158,9 @@ class ImageSetDataset(BaseDataset):
         return self._draw(rest, min(self.shots, VALIDATION_SHOTS), draw)
 
     def _draw(self, images: list[dict], shots: int, draw: random.Random) -> list[dict]:
-        labels = [image['gt_label'] for image in images]
-        return [images[i] for i in draw_shots(labels, shots, draw, self.layout.classes(), self.name)]
+        key, choose = ('gt_labels', draw_multi_label_shots) if self.layout.multi_label else ('gt_label', draw_shots)
+        chosen = choose([image[key] for image in images], shots, draw, self.layout.classes(), self.name)
+        return [images[i] for i in chosen]
 
 
 def choose_classes(

@@ -15,11 +15,13 @@ from torchvision.datasets import VOCDetection
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from vlm_dense.errors import DataError
+from vlm_dense.vocabulary.templates import read_templates
 
 SETS: dict[str, dict] = json.loads(
     (Path(__file__).parents[2] / 'data' / 'classification' / 'sets.json').read_text(encoding='utf-8')
 )
-"""Name of a set -> its layout and where its files are below the data root."""
+"""Name of a set -> its layout and where its files are below the data root, and ``template``, see
+:func:`sentence_of`."""
 
 
 class Layout:
@@ -57,9 +59,23 @@ class Layout:
         raise NotImplementedError
 
 
+def sentence_of(name: str) -> str:
+    """CoOp's sentence for a set; of a set that it has not, that for a set of the same kind, or ImageNet's.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    return read_templates(SETS.get(name, {}).get('template', name))[0]
+
+
+def is_multi_label(name: str) -> bool:
+    """Whether an image of one of :data:`SETS` may show several classes."""
+    return SETS[name].get('multi_label', _LAYOUTS[SETS[name]['layout']].multi_label)
+
+
 def layout_of(name: str, root: str | os.PathLike) -> Layout:
     """Layout of one of :data:`SETS` below a data root."""
-    entry = dict(SETS[name])
+    entry = {key: value for key, value in SETS[name].items() if key != 'template'}
     return _LAYOUTS[entry.pop('layout')](Path(root), **entry)
 
 
@@ -69,19 +85,25 @@ def layout_of(name: str, root: str | os.PathLike) -> Layout:
 class SplitFile(Layout):
     """The CoOp group's ``split_zhou_*.json``: lists of [path, label, class name] for train, val and test."""
 
+    expected = 'the lists train, val and test of [path, label, class name]'
+
     def __init__(self, root: Path, split: str, images: str):
         self.split, self.folder = root / split, root / images
         super().__init__(self.split, self.folder)
 
     def _read(self) -> dict[str, list]:
         try:
-            parts = json.loads(_read(self.split))
-            return {part: [(path, int(label), name) for path, label, name in parts[part]] for part in self.parts}
-        except (ValueError, KeyError, TypeError) as error:
+            content = json.loads(_read(self.split))
+            return {part: [self._entry(content, *entry) for entry in content[part]] for part in self.parts}
+        except (ValueError, LookupError, TypeError) as error:
             raise DataError(
-                f'{self.split} is no split file: expected an object with the lists train, val and test of '
-                f'[path, label, class name]; found {type(error).__name__}: {error}. Download it again.'
+                f'{self.split} is no split file: expected an object with {self.expected}; found '
+                f'{type(error).__name__}: {error}. Download it again.'
             ) from error
+
+    def _entry(self, content: dict, path: str, label: int, name: str) -> tuple[str, int, str]:
+        """(path, label, class name) of an entry of the file."""
+        return path, int(label), name
 
     def classes(self) -> list[str]:
         names: dict[int, str] = {}
@@ -106,6 +128,20 @@ class SplitFile(Layout):
         if not entries:
             raise DataError(f'{self.split} has an empty list {part!r}. Download it again.')
         return [dict(img_path=str(self.folder / path), gt_label=label) for path, label, _ in entries]
+
+
+class TaskSplitFile(SplitFile):
+    """SoftCPT's ``split_dk_*.json`` of a set with one task: [path, [label], [task]], names in ``meta.taskid2cname``.
+
+    Its code writes the file at the first run, half of each class for training and a fifth for validation; the release
+    has none.
+    """
+
+    expected = 'the lists train, val and test of [path, [label], [task]] and the class names in meta.taskid2cname'
+
+    def _entry(self, content: dict, path: str, label: list[int], task: list[int]) -> tuple[str, int, str]:
+        (label,), (task,) = label, task
+        return path, int(label), content['meta']['taskid2cname'][task][label]
 
 
 class AircraftLists(Layout):
@@ -366,8 +402,117 @@ class NusWideTags(NusWideLists):
         return found
 
 
+# --- ELEVATER -------------------------------------------------------------------------------------------------
+
+
+class ElevaterLists(Layout):
+    """A set of ELEVATER, as its toolkit downloads it: lists of images that lie in zip files.
+
+    A list is a text file of lines 'train.zip@1.jpg 3', labels of several classes joined by commas, or COCO's JSON. The
+    zip files must be unpacked, each into a folder of its name. Class names are the lines of ``classnames.txt``, if
+    there is one, else those of the publisher: MVLPT's code has lists of its own.
+
+    Args:
+        folder: Of the set.
+        count: Number of classes.
+        parts: Part -> list.
+        names: The publisher's class names; none where the lists are COCO's, which have them.
+        multi_label: See :class:`Layout`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        folder: str,
+        count: int,
+        parts: dict[str, str],
+        names: str | None = None,
+        multi_label: bool = False,
+    ):
+        self.folder, self.count, self.multi_label = root / folder, count, multi_label
+        self.lists = {part: self.folder / place for part, place in parts.items()}
+        self.parts = tuple(parts)
+        own = self.folder / 'classnames.txt'
+        self.names = own if own.is_file() else names and self.folder / names
+        super().__init__(*self.lists.values(), *([self.names] if self.names else []))
+
+    def classes(self) -> list[str]:
+        if source := self.names:
+            found = _lines(source)
+        else:
+            source = self.lists['test']
+            found = [category['name'] for category in self._categories(self._json(source), source)]
+        if len(found) != self.count:
+            raise DataError(
+                f'{source} names {len(found)} classes, the set has {self.count}. Write their names, one a line in the '
+                f'order of the labels, into {self.folder / "classnames.txt"}.'
+            )
+        return [_clean(name) for name in found]
+
+    def images(self, part: str) -> list[dict]:
+        source = self.lists[part]
+        read = self._of_json if source.suffix == '.json' else self._of_lines
+        found = []
+        for place, labels in read(source):
+            if not labels or not all(0 <= label < self.count for label in labels):
+                raise DataError(f'{source}: {place} has the labels {labels}; expected 0 to {self.count - 1}.')
+            if len(labels) > 1 and not self.multi_label:
+                raise DataError(f'{source}: {place} has {len(labels)} labels; expected one. Download it again.')
+            label = dict(gt_labels=sorted(labels)) if self.multi_label else dict(gt_label=labels[0])
+            found.append(dict(img_path=str(self._path(place)), **label))
+        return found
+
+    def _path(self, place: str) -> Path:
+        archive, _, inside = place.rpartition('@')
+        folder = self.folder / archive.removesuffix('.zip') if archive else self.folder
+        if archive and not folder.is_dir():
+            raise DataError(f'There is no folder {folder}. Unpack {self.folder / archive} into it.')
+        return folder / inside
+
+    def _of_lines(self, source: Path) -> list[tuple[str, list[int]]]:
+        try:
+            return [
+                (place, [int(label) for label in labels.split(',')])
+                for place, _, labels in (line.rpartition(' ') for line in _lines(source))
+            ]
+        except ValueError as error:
+            raise DataError(
+                f"{source}: expected lines 'train.zip@1.jpg 3', found {error}. Download it again."
+            ) from error
+
+    def _of_json(self, source: Path) -> list[tuple[str, list[int]]]:
+        content = self._json(source)
+        labels = {category['id']: label for label, category in enumerate(self._categories(content, source))}
+        shown: dict[int, set[int]] = {}
+        try:
+            for each in content['annotations']:
+                shown.setdefault(each['image_id'], set()).add(labels[each['category_id']])
+            return [
+                ('@'.join(filter(None, (image.get('zip_file'), image['file_name']))), sorted(shown[image['id']]))
+                for image in content['images']
+            ]
+        except (LookupError, TypeError) as error:
+            raise DataError(
+                f'{source} has an image without label, or a label that it does not list: {error}. Download it again.'
+            ) from error
+
+    def _json(self, source: Path) -> dict:
+        try:
+            return json.loads(_read(source))
+        except ValueError as error:
+            raise DataError(f'{source} is no JSON: {error}. Download it again.') from error
+
+    def _categories(self, content: dict, source: Path) -> list[dict]:
+        try:
+            return sorted(content['categories'], key=lambda category: category['id'])
+        except (LookupError, TypeError) as error:
+            raise DataError(f'{source} has no list of categories as COCO has: {error}. Download it again.') from error
+
+
 _LAYOUTS = {
     'split': SplitFile,
+    'task-split': TaskSplitFile,
+    'elevater': ElevaterLists,
     'aircraft': AircraftLists,
     'folders': ClassFolders,
     'coco': CocoBoxes,

@@ -28,9 +28,9 @@ class Tasks(Protocol):
         return [Run(dict(change), {task: {}}) for task, change in single.items()]
 
     def values(self, test: str, metrics: dict[str, float]) -> list[tuple[str, str, float]]:
-        """The accuracy of each task."""
-        own = {name.rpartition('/')[0]: value for name, value in metrics.items() if name.endswith('/top1')}
-        return [(task, 'top1', value) for task, value in own.items()] or super().values(test, metrics)
+        """The accuracy of each task, mAP of one with several labels an image."""
+        own = [(*name.rpartition('/')[::2], value) for name, value in metrics.items() if '/' in name]
+        return own or super().values(test, metrics)
 
     def summary(self, rows: list[dict]) -> list[dict]:
         """Rows 'average' over the tasks."""

@@ -9,7 +9,7 @@ together again.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vlm_dense.clip.image_tower import ImageTower
 from vlm_dense.clip.loading import check_fit
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.prompt import WiderContext
+from vlm_dense.contract.prompt import WiderContext, names_of
 from vlm_dense.contract.release import read_release
 from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
@@ -40,8 +40,9 @@ PAPER = dict(
     published='11 sets, ViT-B/16, 16 shots: base 83.0, new 76.6, mean 79.7',
     contract='templates, all names; `trainable` layer norms; (K, D) + correction; CE + text-to-text',
     notes="""
-`all_names` are the names of the text-to-text loss; the official code takes those of the new classes too. Without it,
-the names are those that images are trained with.
+`all_names`, or `whole_set`, are the names of the text-to-text loss; the official code takes those of the new classes
+too, and so does `vlm-dense compare --protocols base-to-new`. Without it, the names are those that images are trained
+with.
 
 Published, 11 data sets, ViT-B/16, 16 shots (authors' README): base 83.0, new 76.6, harmonic mean 79.7; ImageNet 76.3,
 71.2, 73.6.
@@ -73,6 +74,8 @@ class LASPPrompt(WiderContext):
         image_tower: Only to load its layer norms from ``pretrained``.
         all_names: Names of the text-to-text loss, default ``class_names``. The official code takes all names of the
             data set, those of new classes too.
+        whole_set: Config of a data set with these names, see :func:`~vlm_dense.contract.prompt.names_of`; instead of
+            ``all_names``.
         templates: Sentences with ``{}`` for the name, or the name of a list, see
             :func:`~vlm_dense.vocabulary.templates.read_templates`; the release's is 'lasp'.
         weight: alpha.
@@ -103,8 +106,9 @@ class LASPPrompt(WiderContext):
         std: float = 0.02,
         pretrained: str | None = None,
         init_cfg: dict | None = None,
+        whole_set: Mapping | None = None,
     ):
-        all_names = tuple(all_names or class_names)
+        all_names = tuple(all_names or class_names) if whole_set is None else names_of(whole_set)
         own = dict(num_contexts=num_contexts, words=words, std=std, init_cfg=init_cfg)
         super().__init__(class_names, text_tower, all_names, **own)
         templates = as_templates(templates, 'LASPPrompt')

@@ -9,7 +9,7 @@ second loss holds names of classes outside the task near their hand-written prom
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vlm_dense.clip.loading import read_tensor
 from vlm_dense.clip.text_tower import TextTower
-from vlm_dense.contract.prompt import WiderContext
+from vlm_dense.contract.prompt import WiderContext, names_of
 from vlm_dense.engine.models import bare_model
 from vlm_dense.errors import CheckpointError, ConfigError
 from vlm_dense.registry import HOOKS, MODELS, OPTIM_WRAPPERS
@@ -46,7 +46,9 @@ PAPER = dict(
 One run has all stages: `vlm_dense.SubspaceHook` records the path and begins the last stage,
 `vlm_dense.SubspaceOptimWrapper` projects. Points and subspace are in the checkpoints, so that `--resume` continues in
 any stage. With the release's file of the subspace, `SubspaceHook(subspace='U.pt')`, there is only the last stage.
-Without the hook and with the usual `OptimWrapper`, `vlm_dense.SubPTPrompt` is CoOp with NFL.
+Without the hook and with the usual `OptimWrapper`, `vlm_dense.SubPTPrompt` is CoOp with NFL. From base to new
+(`vlm-dense compare --protocols base-to-new`) NFL looks at the names of the new classes, as in the release, which the
+test then asks for.
 
 | shots | epochs of CoOp | directions | epochs in the subspace |
 |---|---|---|---|
@@ -76,6 +78,8 @@ class SubPTPrompt(WiderContext):
     Args:
         class_names, text_tower: See :class:`TextPrompt`.
         novel_names: Names of other classes than those of the images; none: no such loss.
+        novel_set: Config of a data set with the novel names, see :func:`~vlm_dense.contract.prompt.names_of`; instead
+            of ``novel_names``.
         template: The hand-written prompt, with ``{}`` for the name, several of them, or the name of a list, see
             :func:`~vlm_dense.vocabulary.templates.read_templates`; of several t_j is the normalised mean.
         weight: mu.
@@ -98,7 +102,9 @@ class SubPTPrompt(WiderContext):
         std: float = 0.02,
         pretrained: str | None = None,
         init_cfg: dict | None = None,
+        novel_set: Mapping | None = None,
     ):
+        novel_names = novel_names if novel_set is None else names_of(novel_set)
         own = dict(num_contexts=num_contexts, words=words, std=std, init_cfg=init_cfg)
         super().__init__(class_names, text_tower, novel_names, **own)
         given = [template] if isinstance(template, str) else template
