@@ -194,6 +194,20 @@ def test_other_weights_at_the_same_path_and_other_code_make_other_cells(configs,
     assert code_digest(package) != before
 
 
+def test_other_code_in_a_file_that_the_config_imports_makes_another_cell(configs, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    code = tmp_path / 'method_of_a_reader.py'
+    (tmp_path / 'good_toy.py').write_text(f"{TOY}\ncustom_imports = dict(imports=['{code.stem}'])\n")
+
+    def folder(text: str) -> str:
+        code.write_text(text)
+        return plan(tmp_path, ['good'], ['toy'], ['few-shot'], [1], [1])[0].folder
+
+    first = folder('def f(x):\n    """Doubles."""\n    return 2 * x\n')
+    assert folder('def f(x):\n    """Says more."""\n    return 2 * x  # and a comment\n') == first
+    assert folder('def f(x):\n    """Says more."""\n    return 3 * x\n') != first
+
+
 def test_the_bundled_weights_count_as_well():
     cell = plan(ROOT / 'configs', ['zero_shot'], ['shapes'], ['few-shot'], [1], [1])[0]
     assert cell.origin['weights'] != weights_digest({})

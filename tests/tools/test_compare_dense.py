@@ -25,7 +25,16 @@ from vlm_dense.errors import ConfigError
 from vlm_dense.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
+IN_A_PROCESS = compare_dense._measure
 
+OWN = """
+from vlm_dense.contract import ValueAttention
+from vlm_dense.registry import MODELS
+
+@MODELS.register_module()
+class AttentionOfAReader(ValueAttention):
+    factor = 1
+"""
 
 METHODS = ['maskclip', 'maskclip-windows', 'sclip', 'clearclip', 'naclip', 'sc_clip', 'resclip', 'proxyclip', 'lposs']
 
@@ -124,6 +133,30 @@ def test_a_run_that_is_killed_before_its_images_are_kept_is_made_again(tmp_path,
     dense.run_group([cell], tmp_path, 1)
     assert dense.result_at(cell.file(tmp_path, 'results'))
     assert cell.file(tmp_path, 'pictures').with_suffix('.npz').is_file()  # codespell:ignore pictures
+
+
+def test_a_method_in_a_file_that_the_config_imports_is_measured_and_its_code_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    code = tmp_path / 'attention_of_a_reader.py'
+    code.write_text(OWN)
+    (tmp_path / 'own_tiny-vit_shapes.py').write_text(
+        f"_base_ = '{ROOT}/configs/maskclip/maskclip-windows_tiny-vit_shapes.py'\n"
+        f"custom_imports = dict(imports=['{code.stem}'])\n"
+        "model = dict(backbone=dict(dense_attention=dict(_delete_=True, type='vlm_dense.AttentionOfAReader')))\n"
+    )
+
+    def cell() -> dense.Cell:
+        return dense.plan(tmp_path, ['own'], ['shapes'], 'tiny-vit', dict(shapes=1), {}, {}, tmp_path / 'out')[0]
+
+    try:
+        first = cell()
+        assert IN_A_PROCESS(first, tmp_path / 'out', 1) == {}
+        assert dense.result_at(first.file(tmp_path / 'out', 'cost'))
+        code.write_text(OWN.replace('factor = 1', 'factor = 2'))
+        assert cell().key != first.key
+    finally:
+        MODELS.module_dict.pop('AttentionOfAReader', None)
+        sys.modules.pop(code.stem, None)
 
 
 def test_a_terminated_comparison_leaves_no_measurement_running(tmp_path):

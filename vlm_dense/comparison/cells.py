@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from vlm_dense.classification.datasets import SETS, is_multi_label, sentence_of
 from vlm_dense.comparison.drawn import PAIRS, dicts, with_pairs
-from vlm_dense.comparison.origin import code_digest, weights_digest
+from vlm_dense.comparison.origin import code_digest, imports_digest, weights_digest
 from vlm_dense.comparison.protocols import PROTOCOLS
 from vlm_dense.comparison.protocols.protocol import Run
 from vlm_dense.comparison.recipes import changed, image_sets, of_tests, recipe_options, test_options
@@ -69,8 +69,10 @@ class Cell:
 
     @functools.cached_property
     def origin(self) -> dict[str, str]:
-        """Digests of the inputs of the results besides the config: ``weights`` and ``code``."""
-        return dict(weights=weights_digest(self.train or next(iter(self.tests.values()))), code=code_digest())
+        """Digests of the inputs of the results besides the config: ``weights``, ``code``, and ``imports`` if any."""
+        cfg = self.train or next(iter(self.tests.values()))
+        imports = imports_digest(cfg)
+        return dict(weights=weights_digest(cfg), code=code_digest(), **(dict(imports=imports) if imports else {}))
 
     @functools.cached_property
     def files(self) -> dict[str, str]:

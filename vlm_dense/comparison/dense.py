@@ -21,10 +21,11 @@ from mmengine.dataset import pseudo_collate
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.utils import import_modules_from_strings
 
 from vlm_dense.clip.block_tower import BlockTower
 from vlm_dense.comparison.choices import choices, infos_of
-from vlm_dense.comparison.origin import code_digest, weights_digest
+from vlm_dense.comparison.origin import code_digest, imports_digest, weights_digest
 from vlm_dense.comparison.results import figures, make_result, write_result
 from vlm_dense.comparison.shared_tower import SharedTower
 from vlm_dense.contract.prompt import TextPrompt
@@ -97,8 +98,13 @@ def make_cell(method: str, dataset: str, cfg: Config, images: int | None) -> Cel
     """A cell with its key."""
     alike = [cfg.model.to_dict(), cfg.test_dataloader.to_dict(), images]
     alike += [cfg.test_evaluator[1:]] if cfg.test_evaluator[1:] else []
-    key = _digest((*_plain(alike), weights_digest(alike[0]), code_digest()))
+    key = _digest((*_plain(alike), weights_digest(alike[0]), *_code(cfg)))
     return Cell(method, dataset, cfg, images, key)
+
+
+def _code(cfg: Config) -> list[str]:
+    """Digests of the code behind a cell: of the package, and of what its config imports, if it does."""
+    return [each for each in (code_digest(), imports_digest(cfg)) if each]
 
 
 def read_cell(path: Path, options: dict, root: str | None, out: Path, oracles: bool = False) -> Config:
@@ -173,7 +179,7 @@ def encode_text(cell: Cell, folder: Path) -> None:
         return
     text = {k: model[k] for k in ('class_names', 'text_encoder', 'text_prompt') if model.get(k) is not None}
     names = {k: head[k] for k in ('refinements', 'aliases', 'background') if k in head}
-    path = folder / f'{_digest([_plain([text, names]), weights_digest(_plain(text)), code_digest()])}.pth'
+    path = folder / f'{_digest([_plain([text, names]), weights_digest(_plain(text)), *_code(cell.cfg)])}.pth'
     if model.get('image_prompt') is not None or head.get('random_text') is not None:
         return
     if not path.is_file():
@@ -352,6 +358,8 @@ def run_cost(cell: Cell, out: Path, images: int) -> None:
         images: Number for the median, after one warm-up image.
     """
     log_into(out / 'log.txt')
+    if cell.cfg.get('custom_imports'):  # which reading the config did, in another process
+        import_modules_from_strings(**cell.cfg.custom_imports)
     encode_text(cell, out / 'text')
     model = build(cell)
     dataset = DATASETS.build(cell.cfg.test_dataloader.dataset)

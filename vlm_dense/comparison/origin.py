@@ -6,7 +6,8 @@ import ast
 import functools
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import open_clip
@@ -40,6 +41,24 @@ def _code_digest(files: tuple[tuple[Path, int, int], ...], folder: Path) -> str:
         digest.update(path.relative_to(folder).as_posix().encode())
         digest.update(_meaning(path))
     return digest.hexdigest()
+
+
+def imports_digest(cfg: Mapping) -> str:
+    """Digest of the modules outside of this package that ``custom_imports`` of a config names; '' without any.
+
+    Comments and docstrings do not count, nor what the modules import; of a package all modules count.
+    """
+    names = (cfg.get('custom_imports') or {}).get('imports') or []
+    names = [names] if isinstance(names, str) else names
+    specs = [find_spec(name) for name in names if name.partition('.')[0] != PACKAGE.name]
+    digest = hashlib.sha256()
+    for spec in filter(None, specs):  # a missing one ends the run, unless the config allows it
+        folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+        files = sorted(path for folder in folders for path in folder.rglob('*.py')) or [Path(spec.origin)]
+        for path in files:
+            digest.update(f'{spec.name} {path.name}'.encode())
+            digest.update(_meaning(path))
+    return digest.hexdigest() if any(specs) else ''
 
 
 def _meaning(path: Path) -> bytes:

@@ -98,7 +98,7 @@ def result_at(path: Path) -> dict | None:
 def write_cell(cell: Cell, folder: Path) -> None:
     """Write the configs of a cell for tools/train.py and tools/test.py: ``train.py``, ``test_<name>-<digest>.py``.
 
-    ``origin.json`` tells the digests of weights and code.
+    ``origin.json`` tells the digests of weights and code, see :attr:`Cell.origin`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / 'origin.json') as begun:

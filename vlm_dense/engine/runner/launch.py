@@ -314,10 +314,10 @@ def train(args: argparse.Namespace) -> dict[str, float]:
     found = {key.removeprefix('val/'): history.data[0] for key, history in scalars if key.startswith('val/')}
     found = {key: values for key, values in found.items() if key not in ('time', 'data_time')}
     if nothing_learned(found):
+        figures = ', '.join(f'{key} {values[-1]:.4g}' for key, values in list(found.items())[:3])
         print_log(
-            'Nothing was learned: every validation found the same '
-            f'({", ".join(f"{key} {values[-1]:.4g}" for key, values in list(found.items())[:3])}). Train for longer, '
-            'with another rate, or look at what the loader gives: vlm-dense check-data.',
+            f'Every validation found the same ({figures}): nothing was learned, or nothing after the first of them. '
+            'Train for longer, with another rate, or look at what the loader gives: vlm-dense check-data.',
             logger='current',
             level=logging.WARNING,
         )
