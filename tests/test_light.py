@@ -12,7 +12,7 @@ UNUSED = ('imgaug', 'matplotlib', 'mmdet', 'scipy', 'sklearn', 'sympy', 'torch._
 PROGRAMS = """
     import sys
     from pathlib import Path
-    from vlm_dense.cli import classify, pseudo_label, segment
+    from vlm_dense.cli import classify, diff, model_info, print_config, pseudo_label, segment
 
     image, out = {image!r}, Path({out!r})
     names = ['--classes', 'empty background', 'circle', 'star']
@@ -23,6 +23,11 @@ PROGRAMS = """
     (out / 'images' / 'one.png').write_bytes(Path(image).read_bytes())
     pseudo_label.main(['maskclip_tiny-vit', 'none', str(out / 'images'), str(out / 'masks'), '-q', *names])
     assert not set({unused!r}) & set(sys.modules), sorted(set({unused!r}) & set(sys.modules))
+    print_config.main(['denseclip_shapes'])
+    model_info.main(['denseclip_shapes', '--shape', '64', '64'])
+    assert diff.main(['sclip_vit-b16_voc21', 'clearclip_vit-b16_voc21']) == 1
+    largest = set(('imgaug', 'matplotlib', 'mmdet', 'sklearn'))
+    assert not largest & set(sys.modules), sorted(largest & set(sys.modules))
 
     # and now all that was passed over
     from vlm_dense.methods.maskclip.segmentor import MaskCLIP

@@ -125,8 +125,10 @@ def registered(registry: root.Registry, kind: str | type) -> type:
     """
     if not isinstance(kind, str):
         return kind
+    own = registry.children.get('vlm_dense') if light.begun() else None
     with registry.switch_scope_and_registry(None) as scoped:
-        found = scoped.get(kind)
+        found = own.alone(kind, scoped.scope) if own is not None else None
+        found = scoped.get(kind) if found is None else found
     if found is None:
         raise KeyError(f'{kind} is not in the {scoped.scope}::{scoped.name} registry.')
     return found

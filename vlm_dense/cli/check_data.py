@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; 1 if some files cannot be used."""
     args = parser().parse_args(argv)
     with user_errors(), arguments.figures_to(args.json) as write:
-        arguments.setup(args.quiet)
+        arguments.setup(args.quiet, ('vlm_dense.inference.data_report',))
         from vlm_dense.inference.data_report import check
 
         reports = check(args)

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import vlm_dense
 from vlm_dense.cli import arguments
 from vlm_dense.engine.configs.names import existing_config
 from vlm_dense.engine.messages import user_errors
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not place.endswith('.json') and not Path(place).is_dir():
                 existing_config(place)
     with user_errors(), arguments.figures_to(args.json) as write:
-        vlm_dense.setup()  # before others import mmseg
+        arguments.setup(uses=('vlm_dense.comparison.differences',))
         from vlm_dense.comparison import differences
 
         a, b = differences.read(args.a), differences.read(args.b)

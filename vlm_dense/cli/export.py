@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import vlm_dense
 from vlm_dense.cli import arguments
 from vlm_dense.engine.messages import user_errors
 
@@ -38,8 +37,8 @@ def parser() -> arguments.Parser:
 def main(argv: Sequence[str] | None = None) -> dict:
     """Run the program; returns the metadata of the file."""
     args = parser().parse_args(argv)
-    vlm_dense.setup()  # before others import mmseg
-    from vlm_dense.inference import export_file
+    arguments.setup(uses=('vlm_dense.inference.seg_inferencer', 'vlm_dense.inference.export'))
+    from vlm_dense.inference.export import export_file
 
     with user_errors(interrupted='What was there is kept; run the same again.'):
         found = export_file(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import vlm_dense
 from vlm_dense.cli import arguments
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError
@@ -62,19 +61,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     args = parser().parse_args(argv)
     with user_errors(), arguments.figures_to(args.json) as write:
-        vlm_dense.setup()  # before others import mmseg
+        arguments.setup(uses=('vlm_dense.engine.runner.launch', 'vlm_dense.inference.counts'))
         from mmengine.config import ConfigDict
         from mmengine.registry import MODELS, init_default_scope
 
         from vlm_dense.engine.configs.checks import check_values
         from vlm_dense.engine.runner import launch
         from vlm_dense.inference.counts import count_flops, count_parameters, without_weights
+        from vlm_dense.registry import own_names_first
 
         cfg = launch.load_config(args.config, args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         check_values(cfg)
         name_classes(cfg, arguments.class_list(args.classes))
-        model = MODELS.build(ConfigDict(without_weights(cfg.model.to_dict())))
+        with own_names_first():
+            model = MODELS.build(ConfigDict(without_weights(cfg.model.to_dict())))
         counts = count_parameters(model)
         total = {k: sum(c[k] for c in counts.values()) for k in ('trained', 'frozen')}
         print(f'{"module":24}{"parameters":>14}{"trained":>14}{"frozen":>14}')

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import vlm_dense
 from vlm_dense.cli import arguments
 from vlm_dense.engine.messages import user_errors
 
@@ -23,8 +22,8 @@ def parser() -> arguments.Parser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     args = parser().parse_args(argv)
-    vlm_dense.setup()  # before others import mmseg
-    from vlm_dense.engine.runner import launch
+    arguments.setup(uses=('vlm_dense.engine.configs.files',))
+    from vlm_dense.engine.configs.files import load_config
 
     with user_errors():
-        print(launch.load_config(args.config, args.cfg_options).pretty_text)
+        print(load_config(args.config, args.cfg_options).pretty_text)
