@@ -14,9 +14,8 @@ max_iters = 1000
 model = dict(stage='proposals', trained_names=['background', *_base_.seen])
 train_dataloader = dict(batch_size=8)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
-param_scheduler = [
-    dict(type='CosineAnnealingLR', T_max=600, eta_min=0.0, by_epoch=False, end=600),
-    dict(type='CosineAnnealingLR', T_max=400, eta_min=0.0, by_epoch=False, begin=600, end=max_iters),
+param_scheduler = [  # a CosineAnnealingLR behind another one would go on from its end, 0
+    dict(type='CosineRestartLR', periods=[600, 400], restart_weights=[1, 1], eta_min=0.0, by_epoch=False),
 ]
 train_cfg = dict(max_iters=max_iters, val_interval=1000)
 default_hooks = dict(checkpoint=dict(interval=200))

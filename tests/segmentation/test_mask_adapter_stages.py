@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine import Config
+from mmengine.registry import PARAM_SCHEDULERS
 from segmentation.open_models import fc_clip, images, maft_plus, mask_adapter, mask_adapter_maft_plus, samples
 
 from vlm_dense.errors import ConfigError
 from vlm_dense.methods.open_vocabulary import mask_adapter as module
 from vlm_dense.methods.open_vocabulary.mask_adapter import SemanticActivationMaps, StagesHook, named_loss
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 @pytest.fixture(scope='module')
@@ -124,11 +129,16 @@ def test_the_weights_of_a_trained_base_model_fit(base, build, lost):
 
 def test_a_hook_sets_the_stage_of_each_iteration_also_of_a_resumed_run():
     model, hook = mask_adapter(stage='proposals'), StagesHook(dict(proposals=0, warmup=2, mixed=3))
-    runner, stages = SimpleNamespace(model=model, logger=SimpleNamespace(info=lambda text: None)), []
+    hub = SimpleNamespace(log_scalars={'train/lr': 1})
+    runner = SimpleNamespace(model=model, logger=SimpleNamespace(info=lambda text: None), message_hub=hub)
+    stages, shown = [], []
     hook.before_train(runner)
     for runner.iter in (0, 1, 2, 3, 9, 2):
         hook.before_train_iter(runner, runner.iter)
         stages.append(model.stage)
+        hub.log_scalars[f'train/loss_{model.stage}'] = 1
+        shown.append(len(hub.log_scalars) - 1)
+    assert shown == [1, 1, 1, 1, 1, 1]  # a loss of another stage is no longer in the log
     assert stages == ['proposals', 'proposals', 'warmup', 'mixed', 'mixed', 'warmup']
     with pytest.raises(ConfigError, match="Write model=dict\\(stage='proposals'\\)"):
         hook.before_train(runner)
@@ -154,3 +164,17 @@ def test_what_cannot_work_is_refused_with_what_to_do():
     for stages in ({}, dict(warmup=1), dict(warmup=0, mixed=0)):
         with pytest.raises(ConfigError, match='must begin at 0'):
             StagesHook(stages)
+
+
+def test_each_stage_of_the_drawn_run_begins_with_the_whole_learning_rate():
+    cfg = Config.fromfile(CONFIGS / 'mask_adapter/mask_adapter_shapes.py')
+    weights = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([weights], lr=1e-3)
+    schedulers = [PARAM_SCHEDULERS.build(dict(optimizer=optimizer, **s)) for s in cfg.param_scheduler]
+    rates = []
+    for _ in range(cfg.max_iters):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    assert rates[0] == rates[600] == 1e-3 and max(rates[599], rates[-1]) < 1e-6

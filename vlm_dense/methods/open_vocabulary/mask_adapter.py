@@ -373,3 +373,7 @@ class StagesHook(Hook):
         if runner.model.stage != stage:
             runner.model.stage = stage
             runner.logger.info(f'Iteration {runner.iter}: the stage is {stage}.')
+        if runner.iter == self.stages[stage]:
+            scalars = runner.message_hub.log_scalars  # without this, losses of the stage before stay in the log
+            for name in [name for name in scalars if name.startswith('train/') and 'loss' in name]:
+                del scalars[name]
