@@ -32,6 +32,7 @@ PROTOCOLS = (
     'hierarchical',
     'tasks',
     'open-vocabulary',
+    'open-vocabulary-detection',
 )
 
 

@@ -186,6 +186,8 @@ def _cell(
         if 'name' in change:
             tests[name] = _with_template(tests[name], dataset, change['name'])
             tests[name] = changed(tests[name], for_test_set(change['name']), f'{method} on {name}')
+        if name in run.options:
+            tests[name] = changed(tests[name], run.options[name], f'{method}, {name}')
     trained = cfg if cfg.get('train_cfg') is not None else None
     tower = str(cfg['model'].get('backbone', {}).get('arch'))
     return Cell(method, dataset, protocol, shots, seed, trained, tests, chosen_on, tower, labels_of(cfg))

@@ -5,6 +5,7 @@ from vlm_dense.comparison.protocols.few_shot import FewShot
 from vlm_dense.comparison.protocols.hierarchical import Hierarchical
 from vlm_dense.comparison.protocols.multi_label import MultiLabel
 from vlm_dense.comparison.protocols.open_vocabulary import OpenVocabulary
+from vlm_dense.comparison.protocols.open_vocabulary_detection import OpenVocabularyDetection
 from vlm_dense.comparison.protocols.protocol import Protocol
 from vlm_dense.comparison.protocols.tasks import Tasks
 from vlm_dense.comparison.protocols.transfer import DomainGeneralisation, Transfer
@@ -18,6 +19,7 @@ PROTOCOLS: dict[str, Protocol] = {
     'hierarchical': Hierarchical(),
     'tasks': Tasks(),
     'open-vocabulary': OpenVocabulary(),
+    'open-vocabulary-detection': OpenVocabularyDetection(),
 }
 
 __all__ = ['PROTOCOLS', 'Protocol']

@@ -17,10 +17,12 @@ class Run:
     Attributes:
         data: What changes in all data sets.
         tests: Test set name -> what changes further in the test data.
+        options: Test set name -> dotted key -> value, what changes in the config of that test.
     """
 
     data: dict = field(default_factory=dict)
     tests: dict[str, dict] = field(default_factory=lambda: dict(test={}))
+    options: dict[str, dict] = field(default_factory=dict)
 
 
 class Protocol:
