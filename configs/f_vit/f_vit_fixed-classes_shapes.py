@@ -1,6 +1,6 @@
-# What f_vit_shapes.py is compared with: mmdet's Faster R-CNN, fixed classes instead of text, same tower, data and iterations
+# Baseline of f_vit_shapes.py: Faster R-CNN of mmdet, fixed classes instead of text, same tower, data, iterations
 #   python tools/train.py configs/f_vit/f_vit_fixed-classes_shapes.py
-# It has a weight for each of the 8 classes; those of crescents and hearts, which no training scene shows, learn nothing.
+# It has a weight for each of the 8 classes. Those of crescents and hearts learn nothing: no training scene has any.
 # The map of the last block is the ordinary one, not that of the value path.
 _base_ = './f_vit_shapes.py'
 

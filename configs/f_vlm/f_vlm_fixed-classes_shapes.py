@@ -1,6 +1,6 @@
-# What f_vlm_shapes.py is compared with: mmdet's Faster R-CNN, fixed classes instead of text, same tower, data and iterations
+# Baseline of f_vlm_shapes.py: Faster R-CNN of mmdet, fixed classes instead of text, same tower, data, iterations
 #   python tools/train.py configs/f_vlm/f_vlm_fixed-classes_shapes.py
-# It has a weight for each of the 8 classes; those of crescents and hearts, which no training scene shows, learn nothing.
+# It has a weight for each of the 8 classes. Those of crescents and hearts learn nothing: no training scene has any.
 _base_ = './f_vlm_shapes.py'
 
 train_dataloader = dict(dataset=dict(classes='all', held_out=_base_.novel_classes))

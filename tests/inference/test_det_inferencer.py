@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,11 +14,11 @@ from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 from pycocotools import mask as coco_masks
 
-from vlm_dense.cli import detect
+from vlm_dense.cli import demo, detect
 from vlm_dense.datasets import DrawScene, ShapesDataset
 from vlm_dense.engine.configs.names import CONFIGS
 from vlm_dense.errors import CheckpointError, ConfigError, DataError
-from vlm_dense.inference import DetInferencer
+from vlm_dense.inference import DetInferencer, page
 
 NAMES = list(ShapesDataset.METAINFO['classes'])
 
@@ -237,6 +239,47 @@ def test_detect_takes_any_words(words, scenes, tmp_path, capsys):
     assert f'{shown} objects' in out and shown > 0 and set(found['labels']) <= {0, 1}
     lines = [line for line in out.splitlines() if line.startswith('  ')]
     assert len(lines) == shown and all('pink heart' in line or 'moon' in line for line in lines)
+
+
+def test_the_page_detects_any_words_and_gives_files_of_annotation_tools(words, scenes, tmp_path):
+    inferencer, path = words
+    cv2.imwrite(str(tmp_path / 'a.png'), scenes[0])
+    args = demo.parser().parse_args(['--model', 'f_vit_shapes', '--weights', str(path), '--device', 'cpu'])
+    detector = demo.chosen_models(args)
+    answer = detector.detect(str(tmp_path / 'a.png'), 'pink heart, moon', 0.1)
+    inferencer.set_class_names(['pink heart', 'moon'])
+    expected = inferencer(scenes[0])['predictions'][0]
+    sure = [i for i, score in enumerate(expected['scores']) if score > 0.1]
+    assert answer.classes == ['pink heart', 'moon'] and 0 < len(sure) < len(expected['scores'])
+    np.testing.assert_allclose(answer.found['scores'], np.array(expected['scores'])[sure], atol=1e-5)
+    shown, files = page.written(answer, 'a.png', str(tmp_path))
+    with Image.open(shown) as image:
+        assert shown.endswith('objects.png') and np.array_equal(np.array(image), answer.overlay)
+    coco, labelme = (json.loads(Path(file).read_text()) for file in files)
+    assert [Path(file).name for file in files] == ['a.objects.coco.json', 'a.objects.labelme.json']
+    assert len(coco['annotations']) == len(labelme['shapes']) == len(sure) and labelme['imageHeight'] == 100
+    assert detector.detect(str(tmp_path / 'a.png'), '', 0.1).classes == NAMES[:6]  # those of the training again
+    with pytest.raises(DataError, match='image first'):
+        detector.detect(None, 'moon', 0.3)
+
+
+def test_requests_of_a_page_do_not_see_the_names_of_each_other(words, scenes, tmp_path):
+    detector = page.Detector(words[0])
+    cv2.imwrite(str(tmp_path / 'a.png'), scenes[0])
+    asked = ['moon', 'heart, star', 'circle', 'ring, cross, teapot'] * 2
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda names: detector.detect(str(tmp_path / 'a.png'), names, 0.0), asked))
+    for names, answer in zip(asked, found, strict=True):
+        alone = detector.detect(str(tmp_path / 'a.png'), names, 0.0)
+        assert answer.classes == names.split(', ') and answer.found == alone.found
+
+
+@pytest.mark.parametrize(
+    ('model', 'expected'),
+    [(None, False), ('maskclip_vit-b16', False), ('cat_seg_shapes', False), ('f_vlm_shapes', True)],
+)
+def test_the_page_knows_detectors_by_their_configs(model, expected):
+    assert demo.detects(model) == expected
 
 
 def test_a_model_with_fixed_classes_is_shown_by_other_names_only(checkpoint):

@@ -1,8 +1,9 @@
-"""A page in the browser: give an image, type class names, see the masks.
+"""A page in the browser: give an image, type class names, see the masks, or the boxes of a detector.
 
 vlm-dense demo                                   # bundled model, drawn shapes only; a menu of methods
 vlm-dense demo --model maskclip_vit-b16
 vlm-dense demo --method maskclip naclip --arch ViT-B-16 --pretrained openai
+vlm-dense demo --model f_vit_shapes --weights CHECKPOINT
 
 The page reads what is uploaded to it, and nothing else of this machine or the network. Requests queue up; those that
 run at the same time do not see each other. Uploads and answers are removed after an hour, the oldest earlier where all
@@ -24,13 +25,13 @@ from vlm_dense.cli import arguments
 from vlm_dense.cli.segment import build, build_method, check_model
 from vlm_dense.engine.messages import user_errors
 from vlm_dense.errors import ConfigError, MissingLibraryError
-from vlm_dense.libraries import how_to_install
+from vlm_dense.libraries import how_to_install, need_mmdet
 from vlm_dense.limits import PAGE_CONCURRENCY, PAGE_PIXELS, PAGE_WAITING
 from vlm_dense.zoo import METHODS
 
 if TYPE_CHECKING:
     from vlm_dense.inference import SegInferencer
-    from vlm_dense.inference.page import Methods
+    from vlm_dense.inference.page import Detector, Methods
 
 
 def parser() -> arguments.Parser:
@@ -52,15 +53,32 @@ def parser() -> arguments.Parser:
     return parser
 
 
-def chosen_models(args: argparse.Namespace) -> SegInferencer | Methods:
+def detects(model: str | None) -> bool:
+    """Whether a model that --model names is a detector: an exported one, or one of mmdet's scope."""
+    from vlm_dense.export.runtime import ExportedFile, is_exported
+    from vlm_dense.inference.maskclip_models import segmentor_config
+
+    if model is None:
+        return False
+    if is_exported(model):
+        return ExportedFile(model).metadata['task'] == 'detection'
+    return segmentor_config(model).get('default_scope') == 'mmdet'
+
+
+def chosen_models(args: argparse.Namespace) -> SegInferencer | Methods | Detector:
     """The model that the arguments choose, or the menu of methods."""
-    from vlm_dense.inference.page import Methods
+    from vlm_dense.inference.page import Detector, Methods
 
     if args.method or not (args.model or args.arch or args.pretrained or args.weights):
         names = args.method or sorted(METHODS, key=lambda name: name != 'maskclip')  # which a menu begins with
         models = Methods(names, lambda name: build_method(name, args))
         models[models.names[0]]  # what is wrong with the arguments is said at once
         return models
+    if detects(args.model):
+        need_mmdet()
+        from vlm_dense.inference import DetInferencer
+
+        return Detector(DetInferencer(args.model, args.weights, args.device, False, args.max_pixels or None))
     return build(args)
 
 
@@ -76,10 +94,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 raise ConfigError(f'--{name} must be at least 1, found {getattr(args, name)}.')
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder is removed then, too
         vlm_dense.setup()  # before others import mmseg
-        from vlm_dense.inference.page import build_page, draw_examples, launch
+        from vlm_dense.inference.page import Detector, build_page, draw_examples, launch
 
         os.environ['GRADIO_TEMP_DIR'] = os.path.join(folder, 'uploads')  # of this page alone, and gone with it
-        page = build_page(chosen_models(args), draw_examples(folder), args.concurrency, args.waiting)
+        models = chosen_models(args)
+        examples = draw_examples(folder, background=not isinstance(models, Detector))
+        page = build_page(models, examples, args.concurrency, args.waiting)
         try:
             launch(page, args.port, prevent_thread_lock=True, quiet=True)
             print(f'The page is at {page.local_url}  (Ctrl-C ends it)', flush=True)

@@ -33,6 +33,7 @@ from vlm_dense.export.runtime import is_exported
 from vlm_dense.inference.common import Listing, check_batch_size, check_device, check_task, save, view_side
 from vlm_dense.inference.images import Source, file_names, image_list, load_image, source_name
 from vlm_dense.inference.mask_files import (
+    above,
     annotation_files,
     check_formats,
     objects_coco,
@@ -225,9 +226,7 @@ class DetInferencer(Listing, _DetInferencer):
             threshold, contents = kwargs.get('pred_score_thr', 0.3), []
             for i, (source, found) in enumerate(zip(inputs, result['predictions'], strict=True)):
                 image, shape = os.path.basename(source_name(source, i)), load_image(source, self.max_pixels).shape[:2]
-                kept = [k for k, score in enumerate(found['scores']) if score > threshold]
-                sure = {key: [values[k] for k in kept] for key, values in found.items()}
-                sure = sure, self.class_names, image, shape
+                sure = above(found, threshold), self.class_names, image, shape
                 contents.append(dict(coco=objects_coco(*sure), labelme=objects_labelme(*sure)))
             write_annotations(others, contents)
         return result

@@ -122,6 +122,12 @@ def objects_labelme(found: dict, names: Sequence[str], image: str, shape: tuple[
     return dict(labelme_of(np.ones(shape, np.uint8), [], image), shapes=shapes)
 
 
+def above(found: dict, threshold: float) -> dict:
+    """The objects of a prediction of ``DetInferencer`` with a score above a threshold, in the same form."""
+    kept = [i for i, score in enumerate(found['scores']) if score > threshold]
+    return {key: [values[i] for i in kept] for key, values in found.items()}
+
+
 def _objects(found: dict) -> list[tuple]:
     return list(zip(found['labels'], found['scores'], found['bboxes'], strict=True))
 

@@ -1,4 +1,4 @@
-"""The page in the browser that ``vlm-dense demo`` serves: an image and class names in, masks out."""
+"""The page in the browser that ``vlm-dense demo`` serves: an image and class names in, masks or boxes out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -20,11 +21,14 @@ from vlm_dense.engine.files import remove
 from vlm_dense.errors import ClassNamesError, ConfigError, DataError, UserError
 from vlm_dense.inference.common import save
 from vlm_dense.inference.images import load_image
-from vlm_dense.inference.mask_files import write_mask_files
+from vlm_dense.inference.mask_files import above, objects_coco, objects_labelme, save_json, write_mask_files
 from vlm_dense.inference.overlay import draw_side_by_side
 from vlm_dense.inference.seg_inferencer import SegInferencer
 from vlm_dense.limits import PAGE_CONCURRENCY, PAGE_WAITING
 from vlm_dense.vocabulary.class_names import split_names
+
+if TYPE_CHECKING:
+    from vlm_dense.inference.det_inferencer import DetInferencer
 
 EXAMPLES = (32, 37, 39)
 """Scenes of the test set of Shapes."""
@@ -70,7 +74,7 @@ class Answer:
     """Result of the page for an image.
 
     Attributes:
-        image: Masks and legend, RGB uint8 (h, w, 3).
+        overlay: Masks and legend, RGB uint8 (h, w, 3).
         labels: Method, or '' of a page with one model -> indices (H, W) into ``classes``.
         classes: Names.
     """
@@ -78,6 +82,73 @@ class Answer:
     overlay: np.ndarray
     labels: dict[str, np.ndarray]
     classes: list[str]
+
+    def write(self, source: str, folder: str, stem: str) -> list[str]:
+        """Write the files of the labels, see :func:`written`."""
+        files = []
+        for method, labels in self.labels.items():
+            name = f'{stem}.{method}' if method else stem
+            files += write_mask_files(labels, self.classes, source, folder, f'{name}.labels')
+        return files
+
+
+@dataclass
+class Objects:
+    """Result of the page with a detector.
+
+    Attributes:
+        overlay: The image with what was found, RGB uint8 (h, w, 3).
+        found: ``labels``, ``scores``, ``bboxes`` and, of a model that finds them, ``masks``.
+        classes: Names.
+        shape: (H, W) of the image.
+    """
+
+    overlay: np.ndarray
+    found: dict[str, list]
+    classes: list[str]
+    shape: tuple[int, int]
+
+    def write(self, source: str, folder: str, stem: str) -> list[str]:
+        """Write the files of the objects, see :func:`written`."""
+        paths = [os.path.join(folder, f'{stem}.objects.{ending}.json') for ending in ('coco', 'labelme')]
+        for path, content in zip(paths, (objects_coco, objects_labelme), strict=True):
+            save_json(content(self.found, self.classes, source, self.shape), path)
+        return paths
+
+
+class Detector:
+    """A detector on the page. Its names belong to its model, so that requests take turns.
+
+    Args:
+        inferencer: The detector.
+
+    Attributes:
+        class_names, limits, max_pixels: Of the inferencer.
+    """
+
+    def __init__(self, inferencer: DetInferencer):
+        self.class_names, self.limits = list(inferencer.class_names), inferencer.limits
+        self.max_pixels = inferencer.max_pixels
+        self._inferencer, self._turn = inferencer, threading.Lock()
+
+    def detect(self, path: str | None, names: str, threshold: float) -> Objects:
+        """Detect on the page.
+
+        Args:
+            path: The uploaded file; ``None`` if there is none.
+            names: Class names, separated by commas; none for those of the model.
+            threshold: Score below which nothing is shown.
+
+        Raises:
+            UserError: no image, none that can be read, or names that cannot be used.
+        """
+        path, classes = checked(path, names, self)
+        with self._turn:
+            self._inferencer.set_class_names(classes or self.class_names)
+            result = self._inferencer(path, return_vis=True, pred_score_thr=threshold)
+        found = above(result['predictions'][0], threshold)
+        shape = load_image(path, self.max_pixels).shape[:2]
+        return Objects(result['visualization'][0], found, result['classes'], shape)
 
 
 def segment(inferencer: SegInferencer, path: str | None, names: str, method: str = '') -> Answer:
@@ -123,7 +194,7 @@ def segment_side_by_side(
     return Answer(np.asarray(draw_side_by_side(image, labels, classes, note=note)), labels, classes)
 
 
-def checked(path: str | None, names: str, inferencer: SegInferencer) -> tuple[str, list[str]]:
+def checked(path: str | None, names: str, inferencer: SegInferencer | Detector) -> tuple[str, list[str]]:
     """The path and the class names of a request; no names for those of a trained model.
 
     Raises:
@@ -153,32 +224,33 @@ def uploaded(path: str | None, folder: str) -> str | None:
     return real
 
 
-def written(answer: Answer, source: str, folder: str) -> tuple[str, list[str]]:
-    """Paths of new files below ``folder``: the image of an answer, and its masks, see :func:`write_mask_files`.
+def written(answer: Answer | Objects, source: str, folder: str) -> tuple[str, list[str]]:
+    """Paths of new files below ``folder``: the image of an answer, and its files for annotation tools.
 
     gradio itself writes equal images into one file, also while it sends that file to somebody else, who then gets a
     part of it.
 
     Args:
         answer: What is written.
-        image: Name of the file that was segmented.
+        source: Name of the file that was uploaded.
         folder: Where uploads lie.
 
     Raises:
         DataError: they cannot be written.
     """
     folder, stem = os.path.join(folder, uuid.uuid4().hex), os.path.splitext(source)[0][:16]  # a phone cuts longer names
-    shown = os.path.join(folder, 'masks.png')
+    shown = os.path.join(folder, 'masks.png' if isinstance(answer, Answer) else 'objects.png')
     save(Image.fromarray(answer.overlay).save, shown)
-    files = []
-    for method, labels in answer.labels.items():
-        name = f'{stem}.{method}' if method else stem
-        files += write_mask_files(labels, answer.classes, source, folder, f'{name}.labels')
-    return shown, files
+    return shown, answer.write(source, folder, stem)
 
 
-def draw_examples(folder: str) -> list[tuple[str, str]]:
-    """Draw scenes of Shapes that the bundled models can tell; (path, class names) of each."""
+def draw_examples(folder: str, background: bool = True) -> list[tuple[str, str]]:
+    """Draw scenes of Shapes that the bundled models can tell; (path, class names) of each.
+
+    Args:
+        folder: Where they go.
+        background: Name the background too, as segmentation needs it.
+    """
     scenes = ShapesDataset(
         max(EXAMPLES) + 1, 'test', size=256, num_objects=(2, 4), label='shape', background=True, pipeline=[DrawScene()]
     )
@@ -188,12 +260,35 @@ def draw_examples(folder: str) -> list[tuple[str, str]]:
         path = os.path.join(folder, f'scene_{i}.png')
         cv2.imwrite(path, scene['img'])
         shapes = [scenes.metainfo['classes'][label] for label in np.unique(scene['gt_seg_map']) if label > 0]
-        examples.append((path, ', '.join(['empty background', *shapes])))
+        examples.append((path, ', '.join(['empty background'] * background + shapes)))
     return examples
 
 
+@dataclass(frozen=True)
+class _Words:
+    """Texts of the page that depend on the task."""
+
+    title: str
+    advice: str
+    background: str
+    button: str
+    result: str
+    files: str
+
+
+_SEGMENT = _Words(
+    'Segment by names',
+    'Name everything that the image shows.',
+    'empty background, ',
+    'Segment',
+    'Masks',
+    'Labels as PNG, COCO (run lengths), LabelMe (polygons)',
+)
+_DETECT = _Words('Detect by names', 'Name what to find.', '', 'Detect', 'Objects', 'Objects as COCO and LabelMe files')
+
+
 def build_page(
-    models: SegInferencer | Methods,
+    models: SegInferencer | Methods | Detector,
     examples: Sequence[tuple[str, str]],
     concurrency: int = PAGE_CONCURRENCY,
     waiting: int = PAGE_WAITING,
@@ -203,7 +298,7 @@ def build_page(
     Uploads lie in the folder that gradio's environment variable ``GRADIO_TEMP_DIR`` names when the page is built.
 
     Args:
-        models: The model, or those of a menu; calls in several threads must not see each other.
+        models: The model, those of a menu, or a detector; calls in several threads must not see each other.
         examples: (path, class names) of each.
         concurrency: Requests that run at the same time.
         waiting: Requests that wait at most; further ones are refused.
@@ -212,14 +307,17 @@ def build_page(
     from gradio.utils import get_upload_folder
 
     folder = get_upload_folder()
-    menu = isinstance(models, Methods)
+    menu, detector = isinstance(models, Methods), isinstance(models, Detector)
     inferencer = models[models.names[0]] if menu else models
+    words = _DETECT if detector else _SEGMENT
 
-    def run(path: str | None, names: str | None, chosen: Sequence[str] = ()) -> tuple[str, list[str]]:
+    def run(path: str | None, names: str | None, *option) -> tuple[str, list[str]]:
         try:
             path = uploaded(path, folder)
             if menu:
-                answer = segment_side_by_side(models, chosen, path, names or '')
+                answer = segment_side_by_side(models, *option, path, names or '')
+            elif detector:
+                answer = inferencer.detect(path, names or '', *option)
             else:
                 answer = segment(inferencer, path, names or '')
             return written(answer, os.path.basename(path), folder)
@@ -227,8 +325,8 @@ def build_page(
             text = str(error) if path is None else str(error).replace(os.path.realpath(path), os.path.basename(path))
             raise gr.Error(text, duration=None, print_exception=False) from error
 
-    with gr.Blocks(title='Segment by names', analytics_enabled=False) as page:
-        gr.Markdown('# Segment by names\n' + (inferencer.limits or 'Name everything that the image shows.'))
+    with gr.Blocks(title=words.title, analytics_enabled=False) as page:
+        gr.Markdown(f'# {words.title}\n{inferencer.limits or words.advice}')
         with gr.Row():
             with gr.Column():
                 upload = gr.Image(
@@ -248,7 +346,7 @@ def build_page(
                 upload.async_move_resource_to_block_cache = move_upload
                 names = gr.Textbox(
                     label='Classes, separated by commas',
-                    placeholder='empty background, circle, star' if inferencer.limits else 'sky, road, car',
+                    placeholder=f'{words.background}circle, star' if inferencer.limits else 'sky, road, car',
                     value=_own_names(inferencer),
                     elem_id='names',
                     max_length=MAX_LETTERS,
@@ -263,17 +361,19 @@ def build_page(
                         elem_id='methods',
                     )
                     given.append(chosen)
-                button = gr.Button('Segment', variant='primary', elem_id='segment')
+                elif detector:
+                    given.append(gr.Slider(0, 1, 0.3, step=0.05, label='Lowest score', elem_id='threshold'))
+                button = gr.Button(words.button, variant='primary', elem_id='segment')
             with gr.Column():
                 masks = gr.Image(
-                    label='Masks',
+                    label=words.result,
                     format='png',
                     interactive=False,
                     buttons=['fullscreen', 'download'],
                     elem_id='masks',
                 )
                 files = gr.File(
-                    label='Labels as PNG, COCO (run lengths), LabelMe (polygons)',
+                    label=words.files,
                     interactive=False,
                     file_count='multiple',
                     height=150,
@@ -285,13 +385,13 @@ def build_page(
             f'same time, up to {waiting} wait.'
         )
         shared = dict(concurrency_limit=concurrency, concurrency_id='segment')
-        button.click(run, given, [masks, files], api_name='segment', **shared)
+        button.click(run, given, [masks, files], api_name=words.button.lower(), **shared)
         names.submit(run, given, [masks, files], api_name=False, **shared)
     page.queue(max_size=waiting, api_open=False, default_concurrency_limit=concurrency)
     return page
 
 
-def _own_names(inferencer: SegInferencer) -> str:
+def _own_names(inferencer: SegInferencer | Detector) -> str:
     """The classes of a trained model, which the page begins with; none if they are too many to type."""
     names = list(inferencer.class_names or ())
     return ', '.join(names) if len(names) <= MAX_NAMES else ''
