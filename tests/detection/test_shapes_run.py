@@ -50,7 +50,7 @@ def test_parameters_and_operations_of_detectors_are_counted(name, capsys):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('name', ['f_vlm', 'f_vit'])
+@pytest.mark.parametrize('name', ['f_vlm', 'f_vit', 'f_vlm_retinanet'])
 def test_open_vocabulary_detectors_are_validated_on_shapes_that_training_does_not_show(name, tmp_path):
     config, work = str(find_config(ROOT / 'configs' / f'{name}_shapes.py')), tmp_path / 'work'
     train_tool.main([config, '--work-dir', str(work), '--cfg-options', *SMALL, f'visualizer.name={name}'])

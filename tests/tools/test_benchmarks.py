@@ -74,6 +74,12 @@ TINY = {
         ('--task features --memory 3', ['3 images']),
     ],
     'ops': [('--rounds 1', ['| nms, 2,000 boxes |', '| modulated_deform_conv2d, 64 channels |'])],
+    'region_scores': [
+        (
+            '--resnet tiny-rn --vit tiny-vit --size 96 --boxes 3 --repeats 1',
+            ['| pool: tiny-rn, 3 boxes', '| query: ', '| map: tiny-vit, 96 px', '| crops: tiny-vit, 3 boxes'],
+        )
+    ],
     'pipelines': [
         ('camvid --files 2 --images 16 --batch 4', ['camvid: 480 x 360 px', 'RandomCrop', 'PackSegInputs']),
     ],
