@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
 from tiny_towers import resnet, vit
 
@@ -298,6 +299,23 @@ def test_methods_of_segmentation_take_the_tower(run, name):
     begun = load_clip('tiny-vit', 'bundled').visual.transformer.resblocks[3].attn.in_proj_weight
     assert not torch.equal(begun, expected)
     assert model(torch.randn(1, 3, 96, 96)).isfinite().all()
+
+
+def test_detectors_take_the_tower(run):
+    file, images = str(run / 'tower.pth'), torch.randn(1, 3, 96, 96)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        cfg = Config.fromfile(ROOT / 'configs/f_vit/f_vit_shapes.py').model
+        cfg.backbone.pretrained = file
+        model = MODELS.build(dict(cfg, class_names=['circle', 'star'])).eval()
+    expected = read_state_dict(file)['visual.transformer.resblocks.3.attn.in_proj_weight']
+    assert torch.equal(model.backbone.transformer.resblocks[3].attn.in_proj_weight, expected)
+    maskclip = Config.fromfile(ROOT / 'configs/maskclip/maskclip-windows_tiny-vit_shapes.py').model
+    maskclip.backbone.pretrained = file
+    labelled = MODELS.build(dict(maskclip, class_names=['circle', 'star'])).eval()
+    with torch.no_grad():
+        model.extract_feat(images)
+        dense = labelled.backbone.encode(images, ('value',)).value
+    torch.testing.assert_close(model.roi_head.regions.features.value, dense)  # one dense map for all that take it
 
 
 def test_the_file_notes_quickgelu_as_openais_do(tmp_path):
