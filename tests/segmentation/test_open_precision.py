@@ -1,4 +1,4 @@
-"""Trained open-vocabulary segmentors in bfloat16 and compiled: the step is that of single precision and of eager mode."""
+"""Trained open-vocabulary segmentors in bfloat16 and compiled: the step is that of single precision, of eager mode."""
 
 from __future__ import annotations
 
