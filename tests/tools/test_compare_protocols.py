@@ -141,6 +141,24 @@ def test_models_of_open_vocabularies_are_trained_on_the_same_scenes_and_nothing_
         assert cell.train['randomness']['seed'] == cell.seed and cell.train['val_cfg'] is None
 
 
+def test_detectors_by_text_are_tested_with_and_without_the_opinion_of_clip_on_the_same_weights():
+    methods = ['f_vlm', 'f_vlm_retinanet', 'f_vlm_fixed-classes', 'f_vit', 'f_vit_fixed-classes']
+    found = plan(ROOT / 'configs', methods, ['shapes'], ['open-vocabulary-detection'], [1], [3])
+    assert [cell.selection for cell in found] == ['none'] * 5
+    for cell in found:
+        fixed = cell.method.endswith('fixed-classes')
+        assert list(cell.tests) == (['test'] if fixed else ['test', 'heads']) and cell.train['randomness']['seed'] == 3
+        drawn = cell.train['train_dataloader']['dataset']
+        assert drawn.get('held_out') == ['crescent', 'heart'] if fixed else len(drawn['classes']) == 6
+        for name, test in cell.tests.items():
+            head = test['model'].get('roi_head') or test['model']['bbox_head']
+            assert (head.get('scorer') is not None) == (name == 'test' and not fixed)
+    metrics = {'coco/base_ap50': 0.5, 'coco/novel_ap50': 0.25, 'coco/bbox_mAP_50': 0.4, 'coco/bbox_mAP': 0.1}
+    told = PROTOCOLS['open-vocabulary-detection'].values
+    assert told('test', metrics)[1] == ('test', 'novel_ap50', 25.0)
+    assert told('heads', metrics)[2] == ('heads', 'bbox_mAP_50, heads alone', 40.0)
+
+
 def test_a_tree_has_the_accuracy_of_leaves_and_consistency(configs, tmp_path, monkeypatch):
     rows, page = compared(configs, tmp_path, monkeypatch, '--protocols', 'hierarchical', '--methods', 'tree')
     found = {row['metric']: row['value'] for row in rows}
@@ -171,6 +189,7 @@ def test_tasks_of_one_run_stand_beside_one_run_a_task(configs, tmp_path, monkeyp
             'plain',
             'plain on toy: --protocols multi-label needs .* vlm_dense.MultiLabelMetric, found Acc',
         ),
+        ('open-vocabulary-detection', 'plain', 'needs a config with the test_evaluator vlm_dense.OVCocoMetric'),
         ('open-vocabulary', 'plain', 'needs a config with the test_evaluator vlm_dense.SeenUnseenIoUMetric, found Acc'),
         ('hierarchical', 'several', 'needs a config with the test_evaluator vlm_dense.TaxonomyMetric, found Multi'),
         ('tasks', 'several', 'several on toy: --protocols tasks needs a config with a vlm_dense.TaskDataset'),
