@@ -308,6 +308,9 @@ def test_the_implementation_is_picked_and_others_name_it(monkeypatch):
     for family, kind in {**kinds, 'convnext': 'CLIPTimmMaps', 'relpos': 'CLIPTimmMaps'}.items():
         config = families.small(family, monkeypatch)
         assert type(MODELS.build(dict(type='vlm_dense.CLIPTower', arch=config))).__name__ == kind
+    tiny = MODELS.build(dict(type='vlm_dense.CLIPTower', arch='tiny-convnext'))
+    assert type(tiny).__name__ == 'CLIPTimmMaps'
+    assert [stage.shape[2:] for stage in tiny(torch.zeros(1, 3, 64, 96))] == [(16, 24), (8, 12), (8, 12), (8, 12)]
     convnext, siglip = (families.small(family, monkeypatch) for family in ('convnext', 'siglip'))
     for kind, arch in (
         ('CLIPTimmViT', convnext),

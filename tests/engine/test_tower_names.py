@@ -143,6 +143,13 @@ def test_published_settings_of_other_weights_are_left_out():
     )
 
 
+def test_maskclip_leaves_variants_out_that_need_the_keys_of_a_convnext():
+    cfg = load_config('maskclip_tiny-vit_shapes', dict(tower='tiny-convnext'))
+    names = ['background', 'circle']
+    model = MODELS.build(dict(cfg.model, class_names=names, decode_head=dict(cfg.model.decode_head, num_classes=2)))
+    assert set(cfg.model.variants) - set(model.variants) == {'smoothed', 'denoised_smoothed'}
+
+
 def test_a_file_can_name_the_tower_and_options_come_after_it(tmp_path):
     path = tmp_path / 'mine.py'
     path.write_text("_base_ = 'vlm_dense::naclip/naclip_vit-b16_voc21.py'\ntower = 'eva02-b16'\n")

@@ -75,7 +75,8 @@ def load_clip(
 
     Args:
         arch: open_clip name (``'RN50'``, ``'ViT-B-16'``; ``'ViT-B/16'`` is
-            the same), bundled name (``'tiny-rn'``, ``'tiny-vit'``, ``'tiny-siglip'``), a dict
+            the same), bundled name (``'tiny-rn'``, ``'tiny-vit'``,
+            ``'tiny-siglip'``, ``'tiny-convnext'``), a dict
             in open_clip's model-config format, or a repository with such a
             config, ``'hf-hub:ORG/NAME'`` or ``'local-dir:FOLDER'``.
         pretrained: None for random weights (torch's global generator), an

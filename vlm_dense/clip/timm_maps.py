@@ -46,6 +46,8 @@ class CLIPTimmMaps(ImageTower):
     """
 
     position_key = ''
+    gives_keys = False
+    """There is no attention of which MaskCLIP's key smoothing could have the keys."""
 
     def __init__(
         self,

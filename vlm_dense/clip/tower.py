@@ -9,6 +9,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from timm.models import is_model_in_modules
 
+from vlm_dense.clip import tiny_timm
 from vlm_dense.clip.architectures import image_tower_kind, model_config
 from vlm_dense.clip.image_tower import ImageTower
 from vlm_dense.clip.resnet import CLIPResNet
@@ -67,5 +68,6 @@ def implementation(arch: str | Mapping) -> type[ImageTower]:
     kind = image_tower_kind(config)
     if kind is not TimmModel:
         return CLIPResNet if kind is ModifiedResNet else CLIPViT
-    maps = is_model_in_modules(config['vision_cfg']['timm_model_name'], _MAPS)
+    name = config['vision_cfg']['timm_model_name']
+    maps = is_model_in_modules(name, _MAPS) or name in tiny_timm.MAPS
     return CLIPTimmMaps if maps else CLIPTimmViT

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tiny_clip.distillation import CaptionDistillation, SigmoidDistillation
+from tiny_clip.pretraining import CaptionPretraining, export
 
 from vlm_dense.clip.loading import load_clip
 from vlm_dense.datasets import scenes
@@ -65,6 +66,19 @@ def test_patches_meet_the_teachers_of_their_area():
     sum(losses.values()).backward()
     for name, parameter in own.clip.named_parameters():
         assert (parameter.grad is not None) == name.startswith('visual.'), name
+
+
+def test_a_second_stage_begins_with_the_weights_that_the_first_wrote(tmp_path):
+    torch.manual_seed(0)
+    first = CaptionPretraining('tiny-convnext')
+    export(first, tmp_path / 'first.safetensors')
+    second = CaptionDistillation('tiny-convnext', teacher='tiny-vit', pretrained=str(tmp_path / 'first.safetensors'))
+    for name, value in first.clip.state_dict().items():
+        torch.testing.assert_close(second.clip.state_dict()[name], value, rtol=1e-3, atol=1e-6)
+    assert (
+        second.tower[0].trunk.stages[0].blocks[0].conv_dw.weight
+        is second.clip.visual.trunk.stages[0].blocks[0].conv_dw.weight
+    )
 
 
 def test_a_siglip_begins_with_the_blocks_of_a_vit_and_both_its_towers_learn():

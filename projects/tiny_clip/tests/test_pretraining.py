@@ -38,7 +38,7 @@ def test_targets_share_equally_among_the_captions_that_are_true():
     assert targets['colour_group'].tolist() == [[1, 0], [0.5, 0.5], [0, 0]]
 
 
-@pytest.mark.parametrize('arch', ['tiny-rn', 'tiny-vit', 'tiny-siglip'])
+@pytest.mark.parametrize('arch', ['tiny-rn', 'tiny-vit', 'tiny-siglip', 'tiny-convnext'])
 def test_exported_file_is_the_model_that_was_trained(arch, tmp_path):
     torch.manual_seed(0)
     model = CaptionPretraining(arch).eval()
@@ -85,7 +85,7 @@ def test_metric_counts_shape_colour_and_both():
 
 @pytest.mark.parametrize(
     ('name', 'colour', 'shape'),
-    [('tiny-rn', 99, 95), ('tiny-vit', 98, 94), ('tiny-siglip', 98, 90)],
+    [('tiny-rn', 99, 95), ('tiny-vit', 98, 94), ('tiny-siglip', 98, 90), ('tiny-convnext', 98, 80)],
 )
 def test_bundled_models_recognise_held_out_scenes(name, colour, shape):
     config = Config.fromfile(f'projects/tiny_clip/configs/pretrain_{name}.py')

@@ -77,6 +77,7 @@ class CaptionDistillation(CaptionPretraining):
         patch_weight: Weight of the mean over patches of 1 - cos(dense feature, the teacher's value feature), averaged
             over the area of the patch.
         scale: Inverse temperature of the losses on captions.
+        pretrained: File of this model that ``pretrain_clip.py`` wrote before, to go on with; its text tower is kept.
         bfloat16, data_preprocessor: As in :class:`CaptionPretraining`.
     """
 
@@ -90,6 +91,7 @@ class CaptionDistillation(CaptionPretraining):
         teacher_weight: float = 1.0,
         patch_weight: float = 0.0,
         scale: float = 50.0,
+        pretrained: str | None = None,
         bfloat16: bool = True,
         data_preprocessor: dict | None = None,
     ) -> None:
@@ -108,6 +110,8 @@ class CaptionDistillation(CaptionPretraining):
                 width, side = visual.positional_embedding.shape[1], visual.grid_size[0]
                 waves = get_2d_sincos_pos_embed(width, side, cls_token=True)
                 visual.positional_embedding.copy_(0.5 * torch.from_numpy(waves))
+            if pretrained is not None:
+                self.take_weights(load_clip(arch, pretrained))
             text = TextTower(teacher, 'bundled')
             self.classifiers = {
                 name: torch.stack(

@@ -4,6 +4,7 @@ TOWERS = {
     'tiny-vit': ('tiny-vit', 'bundled'),
     'tiny-rn': ('tiny-rn', 'bundled'),
     'tiny-siglip': ('tiny-siglip', 'bundled'),
+    'tiny-convnext': ('tiny-convnext', 'bundled'),
     'vit-b16': ('ViT-B-16', 'openai'),
     'vit-l14': ('ViT-L-14', 'openai'),
     'siglip2-b16': ('ViT-B-16-SigLIP2', 'webli'),
