@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -146,6 +147,15 @@ def test_a_tower_may_be_a_table_of_numbers():
     cfg.model.backbone = backbone
     found = choices(cfg)['tower']
     assert found['arch'] == dict(embed_dim=8) and found['weights'] == 'a.pt' and found['activation'] is None
+
+
+def test_the_pairs_of_the_page_differ_in_what_it_says():
+    page = (ROOT / 'docs' / 'protocols.md').read_text('utf-8')
+    rows = re.findall(r'^\| (\S+), (\S+) \| (`.*`) \|$', page, re.MULTILINE)
+    assert len(rows) == 6
+    for a, b, told in rows:
+        found = [one.choice for one in differences.differences(choices(config(a)), choices(config(b)))]
+        assert ', '.join(f'`{one}`' for one in found) == told
 
 
 def test_configs_are_compared_without_data_and_weights(capsys):

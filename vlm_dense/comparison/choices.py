@@ -34,7 +34,7 @@ from vlm_dense.methods.maskclip.refinements import Background, NamedBackground
 from vlm_dense.registry import own_names_first, registered
 from vlm_dense.segmentation.postprocess import build_step
 from vlm_dense.segmentation.steps import Step
-from vlm_dense.vocabulary.class_names import read_class_names
+from vlm_dense.vocabulary.class_names import as_class_names
 from vlm_dense.vocabulary.templates import MASKCLIP_TEMPLATES, read_templates
 
 
@@ -335,8 +335,7 @@ def _names(cfg: Config, node: dict, parts: Sequence) -> tuple[dict | None, list[
     given = node.get('class_names') or data
     if given is None:
         return None, None
-    given = read_class_names(given) if isinstance(given, str) else given
-    classes = tuple((one,) if isinstance(one, str) else tuple(one) for one in given)  # tasks may share names
+    classes = as_class_names(given, repeated=True)
     for part in parts:
         classes = part.change_names(classes)
     index = next((part.index for part in parts if isinstance(part, Background)), None)

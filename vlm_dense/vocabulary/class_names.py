@@ -75,11 +75,12 @@ def _split(line: str) -> list[str]:
     return [name.strip() for name in line.split(',') if name.strip()]
 
 
-def as_class_names(names: str | Sequence[str | Sequence[str]]) -> tuple[Aliases, ...]:
+def as_class_names(names: str | Sequence[str | Sequence[str]], repeated: bool = False) -> tuple[Aliases, ...]:
     """Class names in label order, each class with one or more names.
 
     Args:
         names: What :func:`read_class_names` takes; or a class an entry: one name, or a list of them.
+        repeated: Classes may share a name, as those of several tasks do.
 
     Raises:
         ClassNamesError: no order, no class, a class without name, or a name that two classes share, as CLIP reads it.
@@ -94,7 +95,8 @@ def as_class_names(names: str | Sequence[str | Sequence[str]]) -> tuple[Aliases,
     classes = tuple(tuple(dict.fromkeys(' '.join(name.split()) for name in entry)) for entry in entries)
     if not classes:
         raise ClassNamesError('Expected at least one class name, found an empty list.')
-    check_distinct(classes)
+    if not repeated:
+        check_distinct(classes)
     return classes
 
 

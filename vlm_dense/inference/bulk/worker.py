@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -239,6 +240,16 @@ class Worker:
         if self.class_names is not None:
             columns['counts'] = [_counts(one, len(self.class_names)) for one in found]
         return columns
+
+
+@functools.cache
+def process_worker(*args, **kwargs) -> Worker:
+    """The worker of this process, built at the first call with these arguments.
+
+    For engines that send functions and no models to their processes, as Spark and Dask. Arguments are those of
+    :class:`Worker`, hashable: names are a tuple.
+    """
+    return Worker(*args, **kwargs)
 
 
 def _counts(mask: np.ndarray | None, number: int) -> np.ndarray:
