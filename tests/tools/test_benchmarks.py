@@ -58,9 +58,11 @@ TINY = {
     ],
     'gpu': [
         (
-            f'--device cpu --arch tiny-vit --text-arch tiny-vit --modes fp32 bf16 --names 3 {BATCH} {CROP}',
-            ['tiny-vit, training, 1 crops, bf16', 'slide test, fp32', 'MaskCLIP', 'TPT, 3 classes', '| 2 | 2 |'],
-        )
+            f'--device cpu --arch tiny-vit --text-arch tiny-vit --modes fp32 bf16 --names 3 --images 2 {BATCH} {CROP}',
+            ['tiny-vit, training, 1 crops, bf16', 'slide test, fp32', 'MaskCLIP', 'naclip tiny-vit, 64 px, bf16']
+            + ['CAT-Seg, tiny-vit, grid 8', 'label tiny-vit, 2 images', 'TPT, 3 classes', '| 2 | 2 |'],
+        ),
+        ('training --device cpu --arch tiny-vit --modes fp32 --minutes 0', ['left out: 0 minutes are over']),
     ],
     'open_vocabulary': [
         (

@@ -84,7 +84,7 @@ def official(model: MaskCLIP, image: Tensor) -> tuple[Tensor, float]:
 
 
 def _canvas(maps: list[Tensor], boxes: list[tuple], size: torch.Size) -> Tensor:
-    (height, width), canvas, counts = size, 0, torch.zeros(1, 1, *size)
+    (height, width), canvas, counts = size, 0, torch.zeros(1, 1, *size, device=maps[0].device)
     for one, (y1, y2, x1, x2) in zip(maps, boxes, strict=True):
         one = F.interpolate(one, (y2 - y1, x2 - x1), mode='bilinear', align_corners=False)
         canvas = canvas + F.pad(one, (x1, width - x2, y1, height - y2))

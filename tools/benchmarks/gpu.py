@@ -5,9 +5,12 @@
     python tools/benchmarks/gpu.py --device cpu ...                  # tries the program where there is no GPU
 
 Parts: training (DenseCLIP: forward and backward of --batch crops), largest (the largest batch that fits, with mmseg's
-losses and with losses by strips), slide (DenseCLIP's slide test of one image), maskclip (one image of 512 px), coop,
-cocoop and tpt (a step of 100 classes). All run on random weights; formulations and models are those of
-denseclip_inference.py, dense_inference.py and classification_step.py, which also compare the results.
+losses and with losses by strips), slide (DenseCLIP's slide test of one image), maskclip (one image of 512 px),
+successors (an image in windows), cat-seg (its head on all classes at once, and 64 at a time), coop, cocoop and tpt (a
+step of 100 classes), label (64 images: the model on decoded tensors, and from files to files). All run on random
+weights, CAT-Seg on the bundled tower; formulations and models are those of denseclip_inference.py, dense_inference.py,
+dense_methods.py, open_vocabulary.py, classification_step.py and label.py, most of which also compare the results. What
+has not begun after --minutes is left out, and said.
 
 Modes: fp32, fp16 and bf16 (autocast), compiled (bf16, ``compile=True``) and channels-last (bf16). The official
 formulation is never compiled, and has the same precision. Times are medians in milliseconds; memory is the most that
@@ -30,7 +33,10 @@ import vlm_dense
 vlm_dense.setup()  # before others import mmseg
 import classification_step
 import dense_inference
+import dense_methods
 import denseclip_inference
+import label
+import open_vocabulary
 import torch
 from mmseg.structures import SegDataSample
 from torch import nn
@@ -159,6 +165,51 @@ def maskclip(args: Namespace) -> Iterator[Comparison]:
         yield Comparison(f'MaskCLIP {arch}, {size[0]} px', way(arch, 'plain'), way(arch, 'ours'))
 
 
+def successors(args: Namespace) -> Iterator[Comparison]:
+    """MaskCLIP's successors on one image, in the windows of their configs."""
+    side = args.crop or 512
+
+    def way(method: str, arch: str, kind: str) -> Callable[[Mode], Job]:
+        def make(mode: Mode) -> Job:
+            model = dense_methods.build(method, arch, open_vocabulary.names(args.classes)).to(args.device)
+            image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1)).to(args.device)
+            mode.prepare(model, kind == 'ours')
+            return torch.no_grad()(lambda: getattr(dense_methods, kind)(model, image))
+
+        return make
+
+    for method in args.methods:
+        arch = next((arch for arch in args.arch if 'rn' not in arch.lower()), None)
+        if arch is not None:
+            yield Comparison(f'{method} {arch}, {side} px', *(way(method, arch, kind) for kind in dense_methods.KINDS))
+
+
+def cat_seg(args: Namespace) -> Iterator[Comparison]:
+    """CAT-Seg's head on the bundled tower."""
+    grid = (args.crop or 192) // 8
+
+    def way(chunk: int) -> Callable[[Mode], Job]:
+        def make(mode: Mode) -> Job:
+            model = open_vocabulary.cat_seg(args.classes, grid, chunk).to(args.device)
+            image = open_vocabulary.image(8 * grid).to(args.device)
+            mode.prepare(model, chunk != open_vocabulary.ALL)
+            return torch.no_grad()(lambda: model._forward(image))
+
+        return make
+
+    yield Comparison(f'CAT-Seg, tiny-vit, grid {grid}, {args.classes} classes', way(open_vocabulary.ALL), way(64))
+
+
+def labels(args: Namespace) -> Iterator[Comparison]:
+    """``label``: the bare model, and all from files to files."""
+    arch = next((arch for arch in args.arch if 'rn' not in arch.lower()), args.arch[0])
+
+    def way(whole: bool) -> Callable[[Mode], Job]:
+        return lambda mode: label.job(label.worker(arch, args.device), args.images, whole)
+
+    yield Comparison(f'label {arch}, {args.images} images: the bare model / from files to files', way(False), way(True))
+
+
 def classification(prompt: dict, step: Callable, size: int, **parts) -> Callable[[Namespace], Iterator[Comparison]]:
     """A step of a method of classification."""
 
@@ -182,6 +233,9 @@ PARTS = dict(
     training=training,
     slide=slide,
     maskclip=maskclip,
+    successors=successors,
+    **{'cat-seg': cat_seg},
+    label=labels,
     coop=classification(classification_step.COOP, classification_step.train_step, 32),
     cocoop=classification(classification_step.COCOOP, classification_step.train_step, 2),
     tpt=classification(classification_step.TPT, classification_step.adapt, 64, test_time=dict(type='vlm_dense.TPT')),
@@ -233,6 +287,9 @@ def main() -> None:
     parser.add_argument('--batch', type=positive, default=4, help='crops of a training step')
     parser.add_argument('--crop', type=positive, help='side of crops and windows (default: the published one)')
     parser.add_argument('--most-batch', type=positive, default=256, help='where the search for the largest ends')
+    parser.add_argument('--methods', nargs='+', choices=dense_methods.METHODS, default=['sclip', 'clearclip', 'naclip'])
+    parser.add_argument('--images', type=positive, default=64, help='that are labelled')
+    parser.add_argument('--minutes', type=float, default=10, help='after which nothing new begins (%(default)s)')
     parser.add_argument('--repeats', type=positive, default=10)
     parser.add_argument('--device', type=torch.device, default=torch.device('cuda'))
     args = parser.parse_args()
@@ -243,15 +300,22 @@ def main() -> None:
     card = torch.cuda.get_device_name(args.device) if args.device.type == 'cuda' else 'no GPU, only tried'
     print(f'{card}; torch {torch.__version__}, medians of {args.repeats}\n')
     print('| | official, ms | ours, ms | ratio | official, MB | ours, MB | ratio |\n|---|---|---|---|---|---|---|')
+    end = time.monotonic() + 60 * args.minutes
     for part in (p for p in args.parts or PARTS if p in PARTS):
         for comparison in PARTS[part](args):
-            for name in args.modes:
+            for name in args.modes[:1] if part == 'label' else args.modes:
+                if time.monotonic() > end:
+                    print(f'| {comparison.what}, {name} | left out: {args.minutes:g} minutes are over | | | | | |')
+                    continue
                 rows = tuple(measure(make, MODES[name], args) for make in (comparison.official, comparison.ours))
                 print(told(f'{comparison.what}, {name}', rows), flush=True)
     if not args.parts or 'largest' in args.parts:
         print('\n| largest batch | with losses of mmseg | by strips |\n|---|---|---|')
         for arch in args.arch:
             for name in args.modes:
+                if time.monotonic() > end:
+                    print(f'| DenseCLIP {arch}, {name} | left out: {args.minutes:g} minutes are over | |')
+                    continue
                 found = [
                     largest(
                         lambda n, kind=kind, arch=arch: denseclip(arch, args, denseclip_inference.train_job, kind, n),

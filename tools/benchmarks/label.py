@@ -12,10 +12,12 @@ images (32 x 32 px) go by.
 from __future__ import annotations
 
 import argparse
+import itertools
 import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -23,6 +25,8 @@ from PIL import Image
 import vlm_dense
 
 vlm_dense.setup()  # before others import mmseg
+import torch
+
 from vlm_dense.inference.bulk.run import run
 from vlm_dense.inference.bulk.worker import Worker
 from vlm_dense.inference.maskclip_models import maskclip_config
@@ -44,6 +48,24 @@ def draw(folder: Path, count: int, size: tuple[int, int], suffix: str) -> None:
             data = (folder / f'{i:07d}{suffix}').read_bytes()
         else:
             (folder / f'{i:07d}{suffix}').write_bytes(data)
+
+
+def worker(arch: str | None = None, device: torch.device | None = None) -> Worker:
+    """Labels by MaskCLIP, with random weights, or on the bundled tiny tower."""
+    model = maskclip_config(arch, None) if arch else None
+    return Worker(model, classes=CLASSES, device=None if device is None else str(device))
+
+
+def job(worker: Worker, count: int, whole: bool) -> Callable[[], object]:
+    """Work on images of 640 x 480 px: by the model alone, or from files to files; for gpu.py."""
+    folder = tempfile.TemporaryDirectory()
+    images, number = Path(folder.name, 'images'), itertools.count()
+    draw(images, count, (480, 640), '.jpg')
+    paths = sorted(map(str, images.iterdir()))
+    if whole:
+        return lambda: run(worker, images, Path(folder.name, f'out_{next(number)}'))
+    ready = [worker.prepare(dict(key=paths[i : i + 32], image=paths[i : i + 32])) for i in range(0, count, 32)]
+    return lambda: [worker.compute(batch) for batch in ready]
 
 
 def speed(worker: Worker, count: int, repeats: int) -> None:
