@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from open_clip.model import _build_vision_tower
-from timm.layers import AttentionPoolLatent
+from timm.layers import AttentionPoolLatent, resample_abs_pos_embed
 from timm.models.eva import EvaAttention
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import families
@@ -53,6 +55,24 @@ def images_of(family, config, batch=2):
 
 def feature(output):
     return output[0] if isinstance(output, tuple) else output
+
+
+def of_grid(source, tower, images, grid):
+    """open_clip's own tower with a table of positions of this grid, on images cut or filled up to it."""
+    if hasattr(source, 'trunk'):  # ViTamin
+        table, (height, width) = source.trunk.pos_embed, grid
+        source.trunk.pos_embed = nn.Parameter(resample_abs_pos_embed(table, grid, num_prefix_tokens=0))
+        return source(images[..., : 16 * height, : 16 * width])
+    owner = source.attnpool if hasattr(source, 'attnpool') else source
+    table = owner.positional_embedding
+    side = round((len(table) - 1) ** 0.5)
+    patches = table[1:].T.unflatten(1, (side, side))[None]
+    patches = F.interpolate(patches, tuple(grid), mode='bilinear', align_corners=False)[0].flatten(1).T
+    owner.positional_embedding = nn.Parameter(torch.cat([table[:1], patches]))
+    if owner is source:
+        p, (height, width) = tower.patch_size, images.shape[2:]
+        images = F.pad(images, (0, -width % p, 0, -height % p))
+    return source(images)
 
 
 def close(found, wanted, rtol=1e-5):
@@ -173,6 +193,8 @@ def test_images_of_any_size(pair):
             assert tower_of(config, source, remainder='pad')(images)[0].shape[2:] == (-(-height // p), -(-width // p))
         elif family in families.MAPS:
             close(found.global_, source(images))
+        else:
+            close(found.global_, feature(of_grid(published(config), tower, images, found.dense.shape[2:])))
     copies = tower.encode(images.expand(3, -1, -1, -1), ('global', 'dense'))
     close(copies.dense, found.dense.expand(3, -1, -1, -1), 1e-4)
 
