@@ -31,7 +31,7 @@ from tiny_towers import resnet, vit
 
 from vlm_dense.engine.checkpoints.fit import CheckpointFitHook, read_checkpoint
 from vlm_dense.engine.models import view_of
-from vlm_dense.errors import ClassNamesError, ConfigError, DataError
+from vlm_dense.errors import CheckpointError, ClassNamesError, ConfigError, DataError
 from vlm_dense.methods.open_vocabulary import proposals
 from vlm_dense.methods.open_vocabulary.cost_volume import ClassAttention
 from vlm_dense.registry import MODELS
@@ -284,6 +284,15 @@ def test_a_checkpoint_of_detectron2_is_read_with_arrays_too(model, tmp_path):
     CheckpointFitHook().after_load_checkpoint(SimpleNamespace(model=loaded), checkpoint)
     for key, value in loaded.state_dict().items():
         torch.testing.assert_close(value, state[key] + 1, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('name', BUILD)
+def test_a_checkpoint_of_a_wider_tower_is_refused(name, models):
+    state = dict(models[name].state_dict())
+    key = next(key for key, value in state.items() if key.startswith('backbone.') and value.dim() == 4)
+    state[key] = torch.cat([state[key]] * 2)
+    with pytest.raises(CheckpointError, match=f'another shape: {key}'):
+        CheckpointFitHook().after_load_checkpoint(SimpleNamespace(model=models[name]), dict(state_dict=state))
 
 
 BAD = {
