@@ -367,7 +367,7 @@ def build_page(
             with gr.Column():
                 masks = gr.Image(
                     label=words.result,
-                    show_label=not detector,  # it would hide the name of an object in the corner
+                    show_label=False,  # it would hide the title, or the name of an object, in the corner
                     format='png',
                     interactive=False,
                     buttons=['fullscreen', 'download'],
