@@ -9,8 +9,11 @@ _base_ = [
 ]
 
 max_iters = 600
-model = dict(trained_names=['background', *_base_.seen])
-train_dataloader = dict(batch_size=8)
+size = 128  # at 96 px CLIP's last map has 3 x 3 positions, too few for the second classifier
+model = dict(data_preprocessor=dict(size=(size, size)), trained_names=['background', *_base_.seen])
+train_dataloader = dict(batch_size=8, dataset=dict(size=size))
+val_dataloader = dict(dataset=dict(size=size))
+test_dataloader = dict(dataset=dict(size=size))
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [dict(type='CosineAnnealingLR', T_max=max_iters, eta_min=0.0, by_epoch=False)]
 train_cfg = dict(max_iters=max_iters, val_interval=300)

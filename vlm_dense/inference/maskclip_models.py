@@ -165,15 +165,15 @@ def limits_of(cfg: Config, weights: str | os.PathLike | None = None) -> str | No
         cfg: Its config.
         weights: Its checkpoint; ``bundled://NAME`` is one that comes with the package.
     """
-    clip, shapes = cfg.model.get('backbone') or {}, ', '.join(SHAPES)
+    clip = cfg.model.get('backbone') or {}
     if weights is None and clip.get('pretrained') == 'bundled':
         return (
-            f'The bundled {clip.arch} only knows drawn shapes: {shapes}. On photographs its masks mean nothing; use a '
-            'large CLIP for them, such as the model maskclip_vit-b16.'
+            f'The bundled {clip.arch} only knows drawn shapes: {", ".join(SHAPES)}. On photographs its masks mean '
+            'nothing; use a large CLIP for them, such as the model maskclip_vit-b16.'
         )
     if isinstance(weights, str) and weights.startswith(BUNDLED):
         return (
-            f'The weights of {weights.removeprefix(BUNDLED)} that come with vlm_dense were trained on drawn shapes: '
-            f'{shapes}. On photographs what it finds means nothing; train it on images of your kind for them.'
+            f'The weights of {weights.removeprefix(BUNDLED)} that come with vlm_dense were trained on drawn shapes '
+            'only. On photographs what they find means nothing; train the model on images of your kind for them.'
         )
     return None

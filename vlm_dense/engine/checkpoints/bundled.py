@@ -23,6 +23,11 @@ from vlm_dense.errors import CheckpointError, unknown_name
 _DIFFERENCES = 'differences'
 """Entry of ``meta``: key -> fingerprint of the tensor that its difference is from."""
 
+_PAIRS = dict(
+    id=lzma.FILTER_LZMA2, preset=9 | lzma.PRESET_EXTREME, lc=0, lp=1, pb=0, mf=lzma.MF_BT2, nice_len=273, depth=1000
+)
+"""How xz compresses pairs of bytes, which half precision is."""
+
 
 def pack(checkpoint: Mapping, begun: Mapping[str, Tensor]) -> bytes:
     """The content of a file.
@@ -50,7 +55,9 @@ def pack(checkpoint: Mapping, begun: Mapping[str, Tensor]) -> bytes:
         **{_DIFFERENCES: marks},
     )
     tensors = {key: value.contiguous() for key, value in tensors.items()}
-    return lzma.compress(safetensors.torch.save(tensors, dict(meta=json.dumps(meta))))
+    return lzma.compress(
+        safetensors.torch.save(tensors, dict(meta=json.dumps(meta))), check=lzma.CHECK_CRC32, filters=[_PAIRS]
+    )
 
 
 def read_bundled(filename: str, map_location=None) -> dict:
