@@ -77,7 +77,8 @@ MISTAKES = [
     (['segment', 'setup.py'], 'Expected names of what the image may show'),
     (['segment', 'setup.py', '--method', 'naclip'], 'Expected names of what the image may show'),
     (['segment', 'setup.py', '--method', 'naclip', '--arch', 'RN50'], 'beside --method, found one of them'),
-    (['segment', 'setup.py', '--pretrained', 'openai'], 'found another choice of the three'),
+    (['segment', 'nope*.jpg', '--classes', 'sky', 'road'], 'No file matches nope*.jpg'),
+    (['segment', 'setup.py', '--pretrained', 'openai'], 'together, found --pretrained'),
     (['detect', 'nope.jpg', '--model', 'denseclip_mask-rcnn_shapes'], 'Image nope.jpg does not exist'),
     (['info', 'coop_shapes', '--shape', '0', '64'], "expected an integer of at least 1, found '0'"),
     (['models', 'densclip'], "Did you mean 'denseclip_"),
@@ -185,7 +186,11 @@ def test_figures_go_to_standard_output_alone_or_to_a_file(tmp_path, capsys):
             cli.main(['models', 'denseclip_rn101_ade20k', '--json', place])
     told = capsys.readouterr()
     (model,) = json.loads(told.out.partition('\nmodel ')[0])  # the second call prints its table
-    assert model['results'][0]['Metrics'] == {'mIoU': 45.1} and 'mIoU 45.1 (ADE20K)' in told.err
+    assert (
+        model['results'][0]['Metrics'] == {'mIoU': 45.1}
+        and 'mIoU 45.1 (ADE20K)' in told.err
+        and '\n1 model. ' in told.err
+    )
     assert json.loads((tmp_path / 'new' / 'figures.json').read_text()) == [model]
 
 

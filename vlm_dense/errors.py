@@ -8,7 +8,7 @@ Every message says what was expected, what was found and what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -59,3 +59,13 @@ def unknown_name(name: str, where: str, known: Iterable[str]) -> str:
     some = ', '.join(known[:20]) + (f' and {len(known) - 20} more' if len(known) > 20 else '')
     hint = f'Did you mean {" or ".join(repr(n) for n in near)}?' if near else f'Known: {some}.'
     return f'{name!r} is not in the {where}. {hint}'
+
+
+def counted(number: int, thing: str) -> str:
+    """A number and what it counts: '1 fault', '2 faults'."""
+    return f'{number} {thing}' if number == 1 else f'{number} {thing}s'
+
+
+def first_of(names: Sequence[str], most: int = 5) -> str:
+    """The first names of a list, with dots if there are more."""
+    return ', '.join(names[:most]) + (', ...' if len(names) > most else '')

@@ -93,7 +93,7 @@ def test_inferencers_tell_what_they_are_and_list_models_without_printing(checkpo
 
 
 def test_names_that_would_stand_for_another_class_are_refused():
-    with pytest.raises(ClassNamesError, match='takes no others, found 2'):
+    with pytest.raises(ClassNamesError, match=r'3 classes \(circle, star, heart\) and .* found 2 \(circle, star\)\.'):
         shown_names('A', NAMES, ['circle', 'star'])
     with pytest.raises(ClassNamesError, match="with 'star' as class 1, found it as class 0.*circle, star, heart"):
         shown_names('A', NAMES, ['star', 'circle', 'heart'])
@@ -147,3 +147,10 @@ def test_the_page_shows_the_classes_of_a_trained_model_without_names(checkpoints
     assert answer.classes == NAMES and answer.labels[''].shape == (48, 64)
     with pytest.raises(ClassNamesError, match='Type the names'):
         segment_on_page(SegInferencer(device='cpu', show_progress=False), str(photo), ' ')
+
+
+def test_one_name_alone_classifies_nothing(photo):
+    with pytest.raises(ClassNamesError, match="'circle', would be found in every image"):
+        ClassInferencer('clip_tiny-vit', None, 'cpu', ['circle'])
+    with pytest.raises(ClassNamesError, match="'star', would be found in every image"):
+        ClassInferencer('clip_tiny-vit', None, 'cpu', NAMES)(str(photo), classes=['star'])

@@ -264,9 +264,11 @@ def existing_images(paths: Sequence[str]) -> None:
         DataError: names the first that is not.
     """
     for path in paths:
-        found = '://' in path or os.path.exists(path) or (glob.has_magic(path) and glob.glob(path, recursive=True))
-        if not found:
-            raise DataError(f'Image {path} does not exist (looked from {os.getcwd()}).')
+        if '://' in path or os.path.exists(path) or glob.glob(path, recursive=True):
+            continue
+        if glob.has_magic(path):
+            raise DataError(f'No file matches {path} (looked from {os.getcwd()}).')
+        raise DataError(f'Image {path} does not exist (looked from {os.getcwd()}).')
 
 
 def class_list(words: Sequence[str] | None) -> list[str] | str | None:

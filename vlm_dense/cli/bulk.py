@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from vlm_dense.cli import arguments
 from vlm_dense.engine.messages import local_rank
-from vlm_dense.errors import ConfigError
+from vlm_dense.errors import ConfigError, counted
 from vlm_dense.zoo import METHODS
 
 
@@ -107,9 +107,10 @@ def share_of(text: str | None, environment: Mapping[str, str]) -> tuple[int, int
 def print_summary(found: dict, out: str) -> None:
     """Print the summary of a run of :func:`run_program`."""
     rest = '' if found['parts'] == found['parts_in_all'] else ', those of this share'
-    print(f'{found["images"]} images in {out}; {found["parts"]} of {found["parts_in_all"]} parts{rest}.')
+    parts = f'{found["parts"]} of {counted(found["parts_in_all"], "part")}'
+    print(f'{counted(found["images"], "image")} in {out}; {parts}{rest}.')
     for index, (name, part) in enumerate(found.get('histogram', {}).items()):
-        print(f'  {index:3}  {part:6.1%}  {name}  (in {found["images_with"][name]} images)')
+        print(f'  {index:3}  {part:6.1%}  {name}  (in {counted(found["images_with"][name], "image")})')
     bad = found['bad_files']
     if bad:
         print(f'{len(bad)} cannot be used, all are in the summary:')

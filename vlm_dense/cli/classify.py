@@ -48,7 +48,8 @@ def check(args: argparse.Namespace) -> None:
     arguments.existing_images(args.image)
     both, one = args.arch and args.pretrained, args.arch or args.pretrained
     if one and (args.model or not both):
-        raise ConfigError('Expected --model, or --arch and --pretrained, found another choice of the three.')
+        given = ' and '.join(f'--{key}' for key in ('model', 'arch', 'pretrained') if getattr(args, key))
+        raise ConfigError(f'Expected --model alone, or --arch and --pretrained together, found {given}.')
     if not (args.classes or args.weights) and (args.arch or args.model in (None, *CLASSIFIERS)):
         raise ClassNamesError('Expected names of what the images may show, found none. Give --classes cat dog.')
 

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from vlm_dense.cli import arguments
 from vlm_dense.engine.configs.names import BUNDLED
 from vlm_dense.engine.messages import user_errors
-from vlm_dense.errors import ConfigError, unknown_name
+from vlm_dense.errors import ConfigError, counted, unknown_name
 from vlm_dense.zoo import TOWERS, Card, cards, find_cards
 
 HEAD = ('model', 'task', 'trained on', 'weights', 'published', 'own')
@@ -69,4 +69,6 @@ def show(found: Sequence[Card], names: bool) -> None:
     for row in rows:
         print('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(f'\nTowers for --cfg-options tower=NAME: {", ".join(TOWERS)}.')
-    print(f'{len(found)} models. Images by any class names, without training: {arguments.command("segment")}.')
+    print(
+        f'{counted(len(found), "model")}. Images by any class names, without training: {arguments.command("segment")}.'
+    )

@@ -77,7 +77,8 @@ def check_model(args: argparse.Namespace) -> None:
     if args.method and one and not both:
         raise ConfigError('Expected --arch and --pretrained beside --method, found one of them.')
     if not args.method and one and (args.model or not both):
-        raise ConfigError('Expected --model, or --arch and --pretrained, found another choice of the three.')
+        given = ' and '.join(f'--{key}' for key in ('model', 'arch', 'pretrained') if getattr(args, key))
+        raise ConfigError(f'Expected --model alone, or --arch and --pretrained together, found {given}.')
 
 
 def build(args: argparse.Namespace, show_progress: bool = False) -> SegInferencer:

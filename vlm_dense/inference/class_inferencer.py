@@ -98,12 +98,23 @@ def classifier_of(
     """
     check_task(cfg, 'CLIPClassifier', 'classifier', 'ClassInferencer and vlm-dense classify')
     wanted = None if classes is None else one_name_each(classes, repeated=True)
+    if weights is None and wanted is not None:
+        check_several(wanted)
     instead = wanted if weights is None else None
     model, _ = build_trained(cfg, weights, caller, instead, wanted)
     model.eval()
     if wanted is None or wanted == list(model.class_names):
         return model, list(model.class_names)
     return _for_names(model, cfg, wanted)
+
+
+def check_several(names: Sequence[str]) -> None:
+    """Raise a :class:`ClassNamesError` if there is one name only, which every image would get with a score of 1."""
+    if len(names) == 1:
+        raise ClassNamesError(
+            f'One class, {names[0]!r}, would be found in every image. Name what else it may show, as in '
+            f"'{names[0]}, something else'."
+        )
 
 
 def _for_names(model: CLIPClassifier, cfg: Config, names: Sequence[str]) -> tuple[CLIPClassifier, list[str]]:
@@ -211,6 +222,7 @@ class ClassInferencer(Listing):
         names = one_name_each(classes, repeated=True)
         if names == self.class_names:
             return self.model, self.class_names
+        check_several(names)
         if self._last is None or self._last[0] != names:
             self._last = names, _for_names(self.model, self.cfg, names)
         return self._last[1]

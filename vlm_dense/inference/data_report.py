@@ -27,7 +27,7 @@ from vlm_dense.drawing import colour, draw_instances, draw_rows
 from vlm_dense.engine.configs.checks import check_values
 from vlm_dense.engine.configs.pipelines import is_reading
 from vlm_dense.engine.runner.launch import check_same_classes, fill_class_names, read_config
-from vlm_dense.errors import DataError, UserError
+from vlm_dense.errors import DataError, UserError, counted
 from vlm_dense.inference.common import save
 
 IGNORED = 255
@@ -249,11 +249,6 @@ def describe(name: str, report: Report, show: int = 10) -> str:
             if len(messages) > show:
                 lines.append(f'    ... and {len(messages) - show} more')
     return '\n'.join(lines)
-
-
-def counted(number: int, thing: str) -> str:
-    """A number and what it counts: '1 fault', '2 faults'."""
-    return f'{number} {thing}' if number == 1 else f'{number} {thing}s'
 
 
 def _sizes(sizes: Sequence[tuple[int, int]]) -> str:

@@ -22,7 +22,7 @@ from vlm_dense.datasets import config_checks
 from vlm_dense.engine.checkpoints.fit import CheckpointFitHook, class_differences, read_checkpoint
 from vlm_dense.engine.configs.checks import count_classes
 from vlm_dense.engine.runner.launch import fill_class_names
-from vlm_dense.errors import ClassNamesError, ConfigError, DataError
+from vlm_dense.errors import ClassNamesError, ConfigError, DataError, first_of
 from vlm_dense.registry import registered
 from vlm_dense.vocabulary.class_names import as_class_names, check_names, read_class_names
 
@@ -188,9 +188,8 @@ def shown_names(model: str, own: Sequence[str], given) -> list[str]:
         return own
     if len(names) != len(own):
         raise ClassNamesError(
-            f'{model} was trained for its {len(own)} classes ({", ".join(own[:5])}, ...) and takes no others, found '
-            f'{len(names)} ({", ".join(names[:5])}, ...). Leave the classes out, or use a model that segments by any '
-            'names, as MaskCLIP.'
+            f'{model} was trained for its {len(own)} classes ({first_of(own)}) and takes no others, found {len(names)} '
+            f'({first_of(names)}). Leave the classes out, or use a model that takes any names.'
         )
     moved = [(label, name) for label, name in enumerate(names) if name in own and own.index(name) != label]
     if moved:

@@ -148,7 +148,7 @@ def check_names(names: Sequence[str] | None, repeated: bool = False) -> None:
         raise ClassNamesError(f'The name of class {wrong[0]} must be a string, found {names[wrong[0]]!r}.')
     try:
         check_distinct([(name,) for name in names])
-    except _EqualNamesError as error:
+    except EqualNamesError as error:
         if not repeated:
             raise
         print_log(f'{error}', logger='current', level=logging.WARNING)
@@ -162,7 +162,7 @@ def _check_order(names) -> None:
         )
 
 
-class _EqualNamesError(ClassNamesError):
+class EqualNamesError(ClassNamesError):
     """Two classes of one name, which published lists have."""
 
 
@@ -187,7 +187,7 @@ def check_distinct(classes: Sequence[Sequence[str]]) -> None:
         other, spelt = owner.setdefault(_tokens(name), (index, name))
         if other != index:
             same = f' (CLIP reads {name!r} as {spelt!r})' if name != spelt else ''
-            raise _EqualNamesError(
+            raise EqualNamesError(
                 f'{spelt!r} is the name of class {other} and of class {index}{same}: nothing could tell them '
                 'apart. Leave one of them out or name it differently; several names of one class go into one '
                 "entry, as in [['sofa', 'couch'], 'table']."

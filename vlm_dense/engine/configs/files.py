@@ -15,7 +15,7 @@ from mmengine.config import Config
 from vlm_dense.clip.preprocessing import follow_tag
 from vlm_dense.engine.configs.components import READ_KEYS, component, takes_anything
 from vlm_dense.engine.configs.keys import check_keys
-from vlm_dense.engine.configs.names import bases, existing_config
+from vlm_dense.engine.configs.names import CONFIGS, bases, existing_config
 from vlm_dense.engine.configs.values import check_value_table
 from vlm_dense.engine.messages import arguments_of
 from vlm_dense.errors import ConfigError
@@ -168,8 +168,23 @@ def _check_files(path: str, above: tuple[str, ...]) -> None:
     except ValueError as error:  # bytes that are no text
         raise ConfigError(f'Config {path} is no text in UTF-8: {error}.') from error
     for base in bases(tree):
-        if '::' not in base:  # of an installed package
+        if base.startswith('vlm_dense::'):
+            _check_own_base(path, base)
+        elif '::' not in base:  # of another package
             _check_files(os.path.join(os.path.dirname(path), base), (*above, real))
+
+
+def _check_own_base(path: str, base: str) -> None:
+    """Check whether a base by name is a config of vlm_dense, with its folder, which mmengine asks for."""
+    name = base.removeprefix('vlm_dense::')
+    if '/' in name and (CONFIGS / name).is_file():
+        return
+    known = {file.name: file for file in CONFIGS.glob('*/*.py')}
+    near = difflib.get_close_matches(os.path.basename(name), known, n=1)
+    hint = f" Did you mean 'vlm_dense::{known[near[0]].relative_to(CONFIGS).as_posix()}'?" if near else ''
+    raise ConfigError(
+        f'Config {path} builds on {base!r}; expected a folder of the configs of vlm_dense and a file in it.{hint}'
+    )
 
 
 def _where(error: Exception) -> str:
