@@ -102,8 +102,11 @@ def test_folders_and_files_of_the_splits_come_first(masks, boxes, folders):
 def test_names_come_from_the_file_or_the_folders(boxes, folders):
     assert CocoFileDataset(str(boxes)).metainfo['classes'] == ['car', 'person']
     assert ClassFolderDataset(str(folders)).metainfo['classes'] == ['bus', 'fire truck']
-    one = ClassFolderDataset(str(folders), metainfo=dict(classes=['fire truck']))
-    assert {one.get_data_info(i)['gt_label'] for i in range(len(one))} == {0}
+    draw(folders / 'tree' / '0.jpg', 30)
+    some = ClassFolderDataset(str(folders), metainfo=dict(classes=['fire truck', 'bus']))
+    assert [some.get_data_info(i)['gt_label'] for i in range(len(some))] == [0] * 4 + [1] * 4
+    with pytest.raises(ClassNamesError, match="one class, 'bus', and each image would be found to show it"):
+        ClassFolderDataset(str(folders), metainfo=dict(classes=['bus']))
 
 
 def test_what_is_absent_is_named(tmp_path, masks, folders):

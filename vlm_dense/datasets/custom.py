@@ -187,6 +187,11 @@ class ClassFolderDataset(BaseDataset):
                     f'{data_root} has no folder of the class {name!r}; there are {", ".join(near)}. Name folders and '
                     'classes alike (underscores stand for spaces), or leave the names out to take all folders.'
                 )
+        if len(classes) < 2:
+            raise ClassNamesError(
+                f'{data_root} has one class, {classes[0]!r}, and each image would be found to show it. Expected two '
+                'folders at least, or names of two with --classes.'
+            )
         self._folders = [folders[name] for name in classes]
         super().__init__(data_root=data_root, metainfo=dict(metainfo or {}, classes=classes), **kwargs)
 

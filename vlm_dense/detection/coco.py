@@ -128,7 +128,7 @@ class _CheckedCOCO(COCO):
             raise ClassNamesError(
                 f'{self.path} has no category {absent[0]!r}; {len(absent)} of the {len(names)} classes are not in it. '
                 f'It lists {", ".join(known[:10])}{", ..." if len(known) > 10 else ""}.{hint} Name the classes to use '
-                'in metainfo=dict(classes=[...]) of the data sets.'
+                'with --classes; in a config, in metainfo=dict(classes=[...]) of the data sets.'
             )
         ids = super().get_cat_ids(names, *args, **kwargs)
         order = [self.cats[i]['name'] for i in ids]
