@@ -60,8 +60,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def boost_of(path: str) -> float:
     """Weight of a page in the search: what users do stands above what there is, and that above the API."""
     if path.startswith('reference/'):
-        return 0.2
-    return 3 if path in ('own_data.md', 'inference.md') else 0.7 if path.startswith(('methods/', 'zoo/')) else 1
+        return 0.05
+    if path.startswith(('methods/', 'zoo/', 'changelog')):
+        return 0.5
+    return 3 if path in ('own_data.md', 'inference.md') else 1
 
 
 def on_page_markdown(markdown: str, page, **kwargs) -> str:
