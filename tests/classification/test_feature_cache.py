@@ -87,6 +87,7 @@ def of_tower(model, images: dict) -> torch.Tensor:
         return model.backbone.encode(batch['inputs'], ('global',)).global_
 
 
+SEEDS = [598389851968483316, 1072291823314373575]  # a change of their digest changes every figure of a run on features
 CHECK = 4  # images that each run reads again
 
 
@@ -209,6 +210,39 @@ def test_copies_differ_repeat_and_follow_the_epoch(folder):
     again, _ = features(folder, model, dict(images, indices=2), copies=2)
     again.set_epoch(1)
     torch.testing.assert_close(again[1]['inputs']['global_'], epochs[1][1])
+
+
+def test_the_same_image_on_another_disk_is_drawn_alike(folder):
+    model = build()
+    images = dict(type=Photos, data_root=str(folder / 'photos'), pipeline=pipeline(random=True))
+    before, _ = features(folder, model, images)
+    for path in (folder / 'photos').iterdir():
+        data = path.read_bytes()
+        path.unlink()
+        time.sleep(0.02)
+        path.write_bytes(data)
+    again, read = features(folder, model, images)
+    assert read == 7  # other files
+    for i in range(7):
+        torch.testing.assert_close(again[i]['inputs']['global_'], before[i]['inputs']['global_'])
+
+
+def test_seeds_are_those_of_the_published_figures():
+    scenes = dict(type='vlm_dense.ShapesDataset', num_scenes=2, size=64, num_objects=(1, 1), pipeline=[])
+    dataset = DATASETS.build(dict(type='vlm_dense.FeatureDataset', dataset=scenes))
+    dataset.full_init()
+    assert [dataset._seed(1, copy) for copy in (0, 3)] == SEEDS
+
+
+def test_a_pipeline_that_reads_the_number_of_an_image_has_features_of_its_own(folder):
+    model, few = build(), [2, 3]
+    told = pipeline()
+    told[-1]['meta_keys'] = ('img_path', 'sample_idx')
+    images = dict(type=Photos, data_root=str(folder / 'photos'), pipeline=told)
+    features(folder, model, images)
+    chosen, read = features(folder, model, dict(images, indices=few))
+    assert read == 2
+    assert [chosen[i]['data_samples'].sample_idx for i in range(2)] == [0, 1]
 
 
 def test_what_cannot_be_is_refused(folder):

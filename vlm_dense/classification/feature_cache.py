@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vlm_dense.classification.structures import ClsDataSample
-from vlm_dense.clip.digest import value_digest, weights_digest
+from vlm_dense.clip.digest import as_json, value_digest, weights_digest
 from vlm_dense.contract.roles import Head, ImagePrompt
 from vlm_dense.engine.generators import generators_kept, seed_generators
 from vlm_dense.errors import ConfigError, DataError
@@ -77,7 +77,7 @@ class FeatureDataset:
         self.copies, self.cache_dir = copies, cache_dir
         self.batch_size, self.num_workers = batch_size, num_workers
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # data workers read it
-        self._pipelines = value_digest(_find(dataset, 'pipeline') or dataset)
+        self._pipelines = as_json(_find(dataset, 'pipeline') or dataset)
         self._key: str | None = None
         self._rows: list[tuple[dict[str, Tensor], ClsDataSample]] = []
 
@@ -146,13 +146,21 @@ class FeatureDataset:
         rows = self._complete(model, names, wanted, FeatureStore(Path(self.cache_dir, key)))
         self._key, self._rows = key, [rows[digest] for digest in wanted.values()]
 
-    def _identity(self, index: int) -> list:
+    def _info(self, index: int) -> dict:
         info = dict(self.dataset.get_data_info(index))
         if 'sample_idx' not in self._pipelines:
             info.pop('sample_idx', None)  # mmengine's count, which depends on what else was chosen
+        return info
+
+    def _seed(self, index: int, copy: int) -> int:
+        """Seed of the augmentation of a copy: of the image alone, not of the file, which differs between disks."""
+        return int(value_digest([[as_json(self._info(index)), []], copy])[:15], 16)
+
+    def _identity(self, index: int) -> list:
+        info = self._info(index)
         paths = sorted({v for v in info.values() if isinstance(v, str) and os.path.isfile(v)})
         stats = [os.stat(path) for path in paths]
-        return [info, [(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev) for s in stats]]
+        return [as_json(info), [(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino, s.st_dev) for s in stats]]
 
     def _complete(self, model, names, wanted: dict[tuple[int, int], str], store: FeatureStore) -> dict:
         """Rows of all ``wanted``, by digest; all processes call it."""
@@ -202,7 +210,7 @@ class FeatureDataset:
 
     @torch.no_grad()
     def _compute(self, model, names: Sequence[str], wanted: Mapping[tuple[int, int], str]) -> Iterator:
-        images = _Seeded(self.dataset, [(index, int(digest[:15], 16)) for (index, _), digest in wanted.items()])
+        images = _Seeded(self.dataset, [(index, self._seed(index, copy)) for index, copy in wanted])
         loader = DataLoader(images, self.batch_size, num_workers=self.num_workers, collate_fn=pseudo_collate)
         with generators_kept():
             for batch in loader:

@@ -80,11 +80,12 @@ def weights_digest(*sources: nn.Module | Tensor) -> str:
 
 def value_digest(value) -> str:
     """Digest of bytes, or of a plain value: numbers, strings, arrays, and lists and dicts of them."""
-    return hashlib.blake2b(value if isinstance(value, bytes) else _as_json(value), digest_size=16).hexdigest()
+    return hashlib.blake2b(value if isinstance(value, bytes) else as_json(value).encode(), digest_size=16).hexdigest()
 
 
-def _as_json(value) -> bytes:
-    return json.dumps(value, sort_keys=True, default=lambda v: v.tolist() if hasattr(v, 'tolist') else repr(v)).encode()
+def as_json(value) -> str:
+    """A plain value as text, with sorted keys."""
+    return json.dumps(value, sort_keys=True, default=lambda v: v.tolist() if hasattr(v, 'tolist') else repr(v))
 
 
 def file_digest(path: str | os.PathLike) -> str:
