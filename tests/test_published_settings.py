@@ -39,7 +39,7 @@ SETTINGS = [
     ),
     *((name, 'param_scheduler.1.T_max', 200) for name in ('mvlpt_imagenet', 'mvlpt_coop11')),
     ('mvlpt_imagenet', 'train_dataloader.dataset.shots', 20),
-    ('mvlpt_coop11', 'train_dataloader.dataset.datasets.3.shots', 20),
+    ('mvlpt_coop11', 'train_dataloader.dataset.datasets.shots', 20),
     ('svl_adapter_ssl_eurosat', 'model.encoder', 'resnet50.tv_in1k'),
     ('svl_adapter_ssl_eurosat', 'train_dataloader.drop_last', None),
     ('svl_adapter_eurosat', 'train_dataloader.dataset.pipeline.1.transforms.0.interpolation', 'bilinear'),

@@ -10,7 +10,8 @@ _base_ = [
 model = dict(
     text_prompt=dict(type='vlm_dense.CLIPLoRAPrompt', templates=('a photo of a {}.',), rank=2, alpha=1.0, dropout=0.25)
 )
-train_dataloader = dict(sampler=dict(type='InfiniteSampler', shuffle=True))  # a new epoch else waits for two seconds
+# a new epoch else waits for two seconds; officially the last batch of an epoch is smaller, here all have 32 images
+train_dataloader = dict(sampler=dict(type='InfiniteSampler', shuffle=True), batch_sampler=None)
 log_processor = dict(by_epoch=False)
 default_hooks = dict(logger=dict(log_metric_by_epoch=False), checkpoint=dict(by_epoch=False, interval=2000))
 

@@ -30,27 +30,13 @@ recipes = {
 }
 # with half of the classes, the loss on texts still has the names of all; of a plain training these are the same
 recipes |= {
-    f'names of {name}': dict(
-        sets=[name],
+    'names': dict(
         protocols=['base-to-new'],
         options={
             'model.text_prompt.whole_set': dict(
-                type='vlm_dense.ImageSetDataset', name=name, data_root={{_base_.data_root}}, split='test'
+                type='vlm_dense.ImageSetDataset', name='{set}', data_root={{_base_.data_root}}, split='test'
             )
         },
-    )
-    for name in (
-        'imagenet',
-        'caltech101',
-        'oxford_pets',
-        'stanford_cars',
-        'oxford_flowers',
-        'food101',
-        'fgvc_aircraft',
-        'sun397',
-        'dtd',
-        'eurosat',
-        'ucf101',
     )
 }
 published = [dict(sets='others', protocols=['base-to-new'], shots=[16])]

@@ -3,28 +3,9 @@
 _base_ = './mvlpt_imagenet.py'
 
 model = dict(loss=dict(type='vlm_dense.TaskCrossEntropy', others='kept'))  # of one task; targets of 1 / n
-train_pipeline = [
-    dict(type='vlm_dense.LoadImage'),
-    dict(
-        type='vlm_dense.TorchvisionTransforms',
-        transforms=[
-            dict(type='RandomResizedCrop', size=224, scale=(0.08, 1.0), interpolation='bicubic'),
-            dict(type='RandomHorizontalFlip'),
-        ],
-    ),
-    dict(type='vlm_dense.PackClsInputs', multi_label=True),
-]
-test_pipeline = [
-    dict(type='vlm_dense.LoadImage'),
-    dict(
-        type='vlm_dense.TorchvisionTransforms',
-        transforms=[dict(type='Resize', size=224, interpolation='bicubic'), dict(type='CenterCrop', size=224)],
-    ),
-    dict(type='vlm_dense.PackClsInputs', multi_label=True),
-]
-train_dataloader = dict(dataset=dict(name='elevater-voc2007', pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(name='elevater-voc2007', pipeline=test_pipeline))
-test_dataloader = dict(dataset=dict(name='elevater-voc2007', pipeline=test_pipeline))
+train_dataloader = dict(dataset=dict(name='elevater-voc2007'))
+val_dataloader = dict(dataset=dict(name='elevater-voc2007'))
+test_dataloader = dict(dataset=dict(name='elevater-voc2007'))
 val_evaluator = dict(_delete_=True, type='vlm_dense.MultiLabelMetric')
 test_evaluator = val_evaluator
 targets, domains = dict(_delete_=True), dict(_delete_=True)  # none

@@ -57,27 +57,17 @@ recipes = {
 }
 # on half of the classes NFL looks at the names of the other half
 recipes |= {
-    f'names of {name}': dict(
-        sets=[name],
+    'names': dict(
         protocols=['base-to-new'],
         options={
             'model.text_prompt.novel_set': dict(
-                type='vlm_dense.ImageSetDataset', name=name, data_root={{_base_.data_root}}, split='test', classes='new'
+                type='vlm_dense.ImageSetDataset',
+                name='{set}',
+                data_root={{_base_.data_root}},
+                split='test',
+                classes='new',
             )
         },
-    )
-    for name in (
-        'imagenet',
-        'caltech101',
-        'oxford_pets',
-        'stanford_cars',
-        'oxford_flowers',
-        'food101',
-        'fgvc_aircraft',
-        'sun397',
-        'dtd',
-        'eurosat',
-        'ucf101',
     )
 }
 published = [dict(protocols=['few-shot']), dict(protocols=['base-to-new'], shots=[4])]

@@ -25,5 +25,23 @@ test_dataloader = dict(
 )
 test_cfg = dict(type='vlm_dense.ResumableTestLoop')
 
+# what the authors change elsewhere, for tools/compare.py: AugMix on the views, on ImageNet and its variants none
+recipes = {
+    'AugMix': dict(
+        sets=[
+            'caltech101',
+            'oxford_pets',
+            'stanford_cars',
+            'oxford_flowers',
+            'food101',
+            'fgvc_aircraft',
+            'sun397',
+            'dtd',
+            'eurosat',
+            'ucf101',
+        ],
+        options={'test_dataloader.dataset.pipeline.1.mix': True},
+    )
+}
 # where the paper or its release gives these settings, for tools/compare.py --plan
 published = [dict(protocols=['few-shot', 'transfer', 'domain-generalisation'])]

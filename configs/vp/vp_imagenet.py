@@ -15,7 +15,7 @@ model = dict(
     image_prompt=dict(type='vlm_dense.VPPrompt', kind='padding', prompt_size=30, image_size=224),
 )
 # CLIP's own preprocessing, no augmentation
-train_dataloader = dict(batch_size=256, dataset=dict(pipeline={{_base_.test_pipeline}}))
+train_dataloader = dict(batch_size=256, batch_sampler=None, dataset=dict(pipeline={{_base_.test_pipeline}}))
 
 # where the paper or its release gives these settings, for tools/compare.py --plan
 published = []  # the paper trains on whole sets

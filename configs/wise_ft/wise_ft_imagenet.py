@@ -20,7 +20,7 @@ train_pipeline = [
     ),
     dict(type='vlm_dense.PackClsInputs'),
 ]
-train_dataloader = dict(batch_size=512, dataset=dict(shots=None, pipeline=train_pipeline))
+train_dataloader = dict(batch_size=512, batch_sampler=None, dataset=dict(shots=None, pipeline=train_pipeline))
 val_dataloader = None  # with all training images there are none for validation
 val_evaluator = None
 val_cfg = None

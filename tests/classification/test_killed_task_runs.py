@@ -15,11 +15,11 @@ COMMON = [
     'default_hooks.checkpoint.interval=1',
 ]
 TASKS = [
-    *(f'train_dataloader.dataset.datasets.{i}.shots=1' for i in (0, 1)),
-    *(f'train_dataloader.dataset.datasets.{i}.dataset.num_scenes=100' for i in (0, 1)),
-    *(f'val_dataloader.dataset.datasets.{i}.shots=1' for i in (0, 1)),
-    *(f'val_dataloader.dataset.datasets.{i}.dataset.num_scenes=60' for i in (0, 1)),
-    *(f'test_dataloader.dataset.datasets.{i}.num_scenes=10' for i in (0, 1)),
+    'train_dataloader.dataset.datasets.shots=1',
+    'train_dataloader.dataset.datasets.dataset.num_scenes=100',
+    'val_dataloader.dataset.datasets.shots=1',
+    'val_dataloader.dataset.datasets.dataset.num_scenes=60',
+    'test_dataloader.dataset.datasets.num_scenes=10',
 ]
 TREE = [
     'train_dataloader.dataset.shots=1',

@@ -97,9 +97,9 @@ def test_labels_that_cannot_be_are_refused():
         measure([[1.0]], [[0]], topk=0)
 
 
-def pack(**results):
+def pack(multi_label=True, **results):
     image = np.zeros((4, 4, 3), np.uint8)
-    step = TRANSFORMS.build(dict(type='vlm_dense.PackClsInputs', multi_label=True))
+    step = TRANSFORMS.build(dict(type='vlm_dense.PackClsInputs', multi_label=multi_label))
     return step(dict(img=image, img_path='a.png', **results))['data_samples'].gt_labels
 
 
@@ -107,6 +107,7 @@ def test_shown_absent_and_unknown_classes_become_a_vector():
     vector = pack(gt_labels=[0, 3], unknown_labels=[1, 3], num_classes=5)
     assert vector.tolist() == [1, -1, 0, 1, 0] and vector.dtype == torch.int64
     assert pack(gt_labels=[], num_classes=2).tolist() == [0, 0]
+    assert pack(None, gt_labels=[1], num_classes=2).tolist() == [0, 1]  # without a single label
     with pytest.raises(DataError, match='a.png has the label 5 in gt_labels; expected 0 to 4'):
         pack(gt_labels=[5], num_classes=5)
     with pytest.raises(DataError, match='a.png has no gt_labels'):

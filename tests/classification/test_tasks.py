@@ -14,7 +14,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 
 from vlm_dense.classification import ClsDataSample
 from vlm_dense.contract.roles import Step
-from vlm_dense.datasets.config_checks import class_names
+from vlm_dense.datasets.config_checks import class_names, leaves
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import METRICS, MODELS
 
@@ -75,8 +75,7 @@ def test_the_model_gets_the_names_of_all_tasks(name):
     names = class_names(config)
     assert len(names) == sum(config.tasks.values()) == {'shapes_tasks': 16, 'shapes_domains': 32}[name]
     loader = config.test_dataloader.dataset
-    for part in loader.datasets:
-        part.num_scenes = 2
+    loader.datasets.num_scenes = 2
     data = ROOT_DATASETS.build(loader)
     assert data.metainfo['classes'] == names
     assert {task: len(of_task) for task, of_task in data.metainfo['tasks'].items()} == config.tasks
@@ -91,6 +90,18 @@ def test_tasks_that_cannot_be_told_apart_are_refused():
             joined(shapes('shape'), shapes('colour'), tasks=tasks)
     with pytest.raises(ConfigError, match='at least one'):
         joined(tasks=())
+
+
+def test_one_config_for_all_tasks_is_that_of_each_with_its_name():
+    once = ROOT_DATASETS.build(
+        dict(type='vlm_dense.TaskDataset', datasets=shapes('{task}', 4), tasks=['shape', 'colour'])
+    )
+    each = joined(shapes('shape', 4), shapes('colour', 4))
+    assert once.metainfo == each.metainfo
+    assert all(torch.equal(once[i]['data_samples'].gt_label, each[i]['data_samples'].gt_label) for i in range(8))
+    path = ROOT / 'configs/mvlpt/mvlpt_elevater20.py'
+    told, *_ = leaves(Config.fromfile(path).train_dataloader.dataset, 'train')
+    assert (told[0], told[1]['name']) == ('train.datasets.0', 'elevater-hateful-memes')
 
 
 # --- the loss ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, InfiniteSampler
 from mmengine.registry import DATA_SAMPLERS, DATASETS
+from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from vlm_dense.engine.runner.seeding import SeededDataset, SeededSampler, seed_draws
@@ -99,3 +100,18 @@ def test_a_config_is_wrapped_once():
     seed_draws(cfg)
     assert cfg.train_dataloader.dataset == dict(type='vlm_dense.SeededDataset', dataset=dict(type='A'))
     assert cfg.train_dataloader.sampler == dict(type='vlm_dense.SeededSampler', sampler=dict(type='B'))
+
+
+@pytest.mark.parametrize(('batch_size', 'sizes'), [(4, [4, 4]), (5, [5, 5]), (16, [10])])
+def test_batches_are_full_unless_one_holds_all_images(batch_size, sizes):
+    cfg = dict(batch_size=batch_size, num_workers=0, dataset=dict(type='SeedingTestNumbers'), collate_fn=list)
+    cfg |= dict(
+        sampler=dict(type='DefaultSampler', shuffle=True), batch_sampler=dict(type='vlm_dense.FullBatchSampler')
+    )
+    cfg = Config(dict(train_dataloader=cfg))
+    seed_draws(cfg)
+    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    first = [[number for number, *_ in batch] for batch in loader]
+    assert list(map(len, first)) == sizes and len(loader) == len(sizes)
+    loader.batch_sampler.sampler.set_epoch(1)  # as mmengine's hook does
+    assert [[number for number, *_ in batch] for batch in loader] != first

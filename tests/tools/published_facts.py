@@ -25,6 +25,7 @@ ELEVEN = tuple(COOP)
 ONE_EPOCH = '1 epochs at 1e-05'
 WORDS = {'model.text_prompt.words': ['a photo of a']}
 TEMPLATES, TEMPLATE = 'model.text_prompt.templates', 'model.text_prompt.template'
+VIEWS, MIX = (f'test_dataloader.dataset.pipeline.1.{name}' for name in ('num_views', 'mix'))
 SEVEN, EIGHTY = 'imagenet7: 7 sentences', 'imagenet80: 80 sentences'
 
 VARIATIONAL = dict(  # samples, epochs
@@ -74,6 +75,7 @@ TDA = dict(  # alpha, beta
     imagenet=(2, 5), caltech101=(5, 5), dtd=(2, 3), eurosat=(4, 8), fgvc_aircraft=(2, 2), food101=(1, 1),
     oxford_flowers=(1, 5), oxford_pets=(2, 7), stanford_cars=(1, 7), sun397=(2, 3), ucf101=(3, 8),
 )  # fmt: skip
+MEMBERS = {'model.text_prompt.num_members': 16, 'train_dataloader.dataset.top_k': 16}
 SUBPT = {1: (10, 5), 2: (20, 10), 4: (30, 10), 8: (40, 10), 16: (50, 10)}  # epochs of CoOp, directions
 FEW, SIXTEEN = 'few-shot', ('base-to-new', 16)
 
@@ -82,9 +84,10 @@ def coop_epochs(dataset: str, shots: int) -> int:
     return 50 if dataset == 'imagenet' or shots == 1 else 100 if shots in (2, 4) else 200
 
 
-def sgd(epochs: int, batch: int, rate: float, **more) -> dict:
-    """CoOp's kind of training."""
-    return dict(training=(epochs, 'epochs', batch, rate), warm_up={'all': ONE_EPOCH}) | more
+def sgd(epochs: int, batch: int, rate: float, switches: dict | None = None, **more) -> dict:
+    """CoOp's kind of training: an epoch leaves out the images that do not fill the last batch."""
+    own = {'train_dataloader.batch_sampler.type': 'vlm_dense.FullBatchSampler', **(switches or {})}
+    return dict(training=(epochs, 'epochs', batch, rate), warm_up={'all': ONE_EPOCH}, switches=own) | more
 
 
 def ensemble(dataset: str, name: str = SEVEN) -> dict:
@@ -197,7 +200,7 @@ def vpt_variational(dataset, protocol, shots):
 def upl(dataset, protocol, shots):
     if (protocol, shots) == (FEW, 16):
         labels = {f'train_dataloader.dataset.labellers.0.{TEMPLATES}': [COOP[dataset]]}
-        return sgd(50, 32, 2e-3, sentences=labels, switches={'model.text_prompt.num_members': 16})
+        return sgd(50, 32, 2e-3, sentences=labels, switches=MEMBERS)
 
 
 def taskres(dataset, protocol, shots):
@@ -245,7 +248,8 @@ def mvlpt(dataset, protocol, shots):
 def cavpt(dataset, protocol, shots):
     if protocol == FEW:
         warm = {'all': f'{1 if dataset == "imagenet" else 10} epochs at 1e-05', 'text_prompt.ctx': ONE_EPOCH}
-        own = dict(sentences={TEMPLATE: [COOP[dataset]]}, switches={'model.loss.alpha': 0.3})
+        own = {'model.loss.alpha': 0.3, 'model.loss.guided_epochs': 30, 'model.text_prompt.likely': 10}
+        own = dict(sentences={TEMPLATE: [COOP[dataset]]}, switches=own)
         return sgd(60 if shots == 1 else 100, 32, 0.01, **own) | dict(warm_up=warm, rates={'text_prompt.ctx': 2e-3})
 
 
@@ -270,6 +274,7 @@ def tip_adapter_f(dataset, protocol, shots):
     if protocol == FEW:
         training = (100 if dataset == 'eurosat' else 20, 'epochs', 256, 1e-3)
         found = cached(dataset)
+        found['switches'] |= {'train_dataloader.batch_sampler': None}
         return found | dict(training=training, warm_up={'all': 'none'})
 
 
@@ -285,7 +290,7 @@ def ape_t(dataset, protocol, shots):
         scale, alpha, _, channels, _, eps, rate, epochs = APE[dataset]
         eps = 1e-2 if dataset == 'food101' and shots in (1, 2) else eps
         own = {'model.head.alpha': alpha, 'model.head.channels': channels, 'optim_wrapper.optimizer.eps': eps}
-        own |= {'model.head.search_scale': list(scale[:2])}
+        own |= {'model.head.search_scale': list(scale[:2]), 'train_dataloader.batch_sampler': None}
         return dict(training=(epochs, 'epochs', 256, rate), warm_up={'all': 'none'}, switches=own)
 
 
@@ -299,20 +304,21 @@ def with_seven(**switches):
 
 def linear_probe(dataset, protocol, shots):
     if protocol == FEW:
-        return dict(training=None, sentences={})
+        return dict(training=None, switches={'model.head.solver': 'sklearn'})
 
 
 def clip_lora(dataset, protocol, shots):
     if protocol == FEW:
         own = {'model.text_prompt.rank': 2, 'model.text_prompt.dropout': 0.25}
-        own |= {'optim_wrapper.optimizer.weight_decay': 1e-2}
+        own |= {'optim_wrapper.optimizer.weight_decay': 1e-2, 'param_scheduler.0.eta_min': 1e-6}
         training = (500 * shots, 'iterations', 32, 2e-4)
         return dict(training=training, warm_up={'all': 'none'}, sentences={TEMPLATES: [PLAIN]}, switches=own)
 
 
 def tpt(dataset, protocol, shots):
     if protocol == FEW:
-        return dict(training=None, sentences=WORDS, switches={'model.test_time.selection': 0.1})
+        views = {VIEWS: 64} if dataset == 'imagenet' else {VIEWS: 64, MIX: True}
+        return dict(training=None, sentences=WORDS, switches=views | {'model.test_time.selection': 0.1})
 
 
 def tda(dataset, protocol, shots):
@@ -326,7 +332,7 @@ def tda(dataset, protocol, shots):
 
 def zero_tta(dataset, protocol, shots):
     if protocol == FEW:
-        own = {'model.test_time.selection': 0.3}
+        own = {'model.test_time.selection': 0.3, VIEWS: 64}
         return dict(training=None, sentences={TEMPLATES: [PLAIN]}, switches=own)
 
 

@@ -112,10 +112,10 @@ def test_one_training_on_the_source_is_tested_on_other_domains_and_classes(confi
     assert f'| plain | {found["transfer", "source"]:.1f} |' in page and f'| {mean:.1f} |' in page
 
 
-def test_several_labels_have_three_metrics_and_no_shots(configs, tmp_path, monkeypatch):
+def test_several_labels_have_four_metrics_and_no_shots(configs, tmp_path, monkeypatch):
     rows, page = compared(configs, tmp_path, monkeypatch, '--protocols', 'multi-label', '--methods', 'several')
-    assert [row['metric'] for row in rows] == ['mAP', 'CF1', 'OF1'] and {row['shots'] for row in rows} == {0}
-    assert '## toy, multi-label\n\nAll images:\n\n| method | mAP | CF1 | OF1 |' in page
+    assert [row['metric'] for row in rows] == ['mAP', 'CF1', 'OF1', 'F1@3'] and {row['shots'] for row in rows} == {0}
+    assert '## toy, multi-label\n\nAll images:\n\n| method | mAP | CF1 | OF1 | F1@3 |' in page
     values = ' | '.join(f'{row["value"]:.1f}' for row in rows)
     assert f'| several | {values} |' in page and rows[0]['value'] > 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, chain, combinations, pairwise
 from typing import Any
 
@@ -19,6 +19,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from torch.utils.data import ConcatDataset
 
 from vlm_dense.classification.metrics import mean_average_precision
+from vlm_dense.datasets.placeholders import of_tasks
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import DATASETS, METRICS
 
@@ -37,7 +38,7 @@ class TaskDataset(ConcatDataset):
     and the metainfo has ``classes`` and ``tasks``: name of a task -> names of its classes.
 
     Args:
-        datasets: Of each task.
+        datasets: Of each task; or one config for all, in which ``{task}`` is the name of the task, as in ``tasks``.
         tasks: Their names. ``_`` is a space.
         same_names: Tasks may have classes of the same name, which stay classes of their own. A prompt that all tasks
             share cannot tell them apart, so then loss and metric have to stay inside a task.
@@ -49,7 +50,8 @@ class TaskDataset(ConcatDataset):
 
     joins_classes = True
 
-    def __init__(self, datasets: Sequence[dict], tasks: Sequence[str], same_names: bool = False):
+    def __init__(self, datasets: Sequence[dict] | Mapping, tasks: Sequence[str], same_names: bool = False):
+        datasets = of_tasks(datasets, tasks)
         names = [name.replace('_', ' ') for name in tasks]
         if not datasets or len(names) != len(datasets) or len(set(names)) < len(names):
             raise ConfigError(

@@ -75,13 +75,15 @@ class PackClsInputs(BaseTransform):
     Args:
         meta_keys: What else is kept, as metainfo of the sample.
         multi_label: Take ``gt_labels``, the labels of the classes shown, ``unknown_labels``, if given, and
-            ``num_classes``, and give the sample's ``gt_labels`` (K,).
+            ``num_classes``, and give the sample's ``gt_labels`` (K,). Default: if there is no ``gt_label`` but these.
 
     Raises:
         DataError: a label out of range, or none where ``multi_label`` asks for them.
     """
 
-    def __init__(self, meta_keys: Sequence[str] = ('img_path', 'img_shape', 'ori_shape'), multi_label: bool = False):
+    def __init__(
+        self, meta_keys: Sequence[str] = ('img_path', 'img_shape', 'ori_shape'), multi_label: bool | None = None
+    ):
         self.meta_keys = tuple(meta_keys)
         self.multi_label = multi_label
 
@@ -90,7 +92,8 @@ class PackClsInputs(BaseTransform):
         image = results['img']
         image = image[None] if image.ndim == 2 else np.moveaxis(image, -1, -3)
         sample = ClsDataSample(metainfo={k: results[k] for k in self.meta_keys if k in results})
-        if self.multi_label:
+        several = 'gt_label' not in results and 'gt_labels' in results
+        if several if self.multi_label is None else self.multi_label:
             sample.gt_labels = label_vector(results)
         elif 'gt_label' in results:
             sample.set_label(results['gt_label'])

@@ -19,6 +19,7 @@ from vlm_dense.comparison.origin import code_digest, imports_digest, weights_dig
 from vlm_dense.comparison.protocols import PROTOCOLS
 from vlm_dense.comparison.protocols.protocol import Run
 from vlm_dense.comparison.recipes import changed, image_sets, of_tests, recipe_options, test_options
+from vlm_dense.datasets.placeholders import of_tasks
 from vlm_dense.engine.configs.names import find_config, list_configs
 from vlm_dense.engine.runner.launch import load_config
 from vlm_dense.errors import ConfigError, unknown_name
@@ -228,7 +229,11 @@ def selection(cfg: dict) -> str:
 
 @functools.cache
 def _read(path: Path) -> dict:
-    return load_config(str(path))._cfg_dict.to_dict()
+    cfg = load_config(str(path))._cfg_dict.to_dict()
+    for node in dicts(cfg):
+        if 'datasets' in node and 'tasks' in node:
+            node['datasets'] = of_tasks(node['datasets'], node['tasks'])
+    return cfg
 
 
 def method_config(folder: Path, method: str, dataset: str) -> dict:

@@ -2,7 +2,8 @@
 
 They are dicts in a dict with free keys. ``sets`` (names, or 'others': all but that of the config file), ``shots``
 (numbers) and ``protocols`` (names) say where one holds: everywhere that they do not exclude. ``length`` is that of the
-training, in epochs or iterations, whichever its loop counts; ``options`` change the config as ``--cfg-options`` does.
+training, in epochs or iterations, whichever its loop counts; ``options`` change the config as ``--cfg-options`` does,
+and ``{set}`` in them is the name of the set of the training.
 Later ones come on top of earlier ones.
 
     recipes = {
@@ -21,6 +22,7 @@ import copy
 from mmengine.config import Config
 
 from vlm_dense.comparison.drawn import dicts
+from vlm_dense.datasets.placeholders import filled
 from vlm_dense.engine.configs.files import change_config
 from vlm_dense.errors import ConfigError, unknown_name
 
@@ -47,7 +49,7 @@ def recipe_options(cfg: dict, dataset: str, protocol: str, shots: int) -> dict[s
                 raise ConfigError(unknown_name(key, f'keys of recipe {name!r}', _KEYS))
         if _holds(recipe, own, dataset, protocol, shots):
             found |= _lengthened(cfg, recipe['length']) if 'length' in recipe else {}
-            found |= recipe.get('options', {})
+            found |= filled(recipe.get('options', {}), '{set}', dataset)
     return found
 
 

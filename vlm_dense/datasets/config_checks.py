@@ -17,6 +17,7 @@ from mmseg.datasets.basesegdataset import BaseSegDataset
 from mmseg.datasets.transforms.loading import LoadAnnotations
 
 from vlm_dense.datasets.checks import CheckSeg, LoadMask, absent_files, other_case
+from vlm_dense.datasets.placeholders import of_tasks
 from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.registry import registered
 
@@ -37,7 +38,7 @@ _SOURCES = {
 
 def leaves(dataset: dict, path: str) -> Iterator[tuple[str, dict]]:
     """(config key, config) of the data sets inside wrappers (RepeatDataset, ConcatDataset, ...)."""
-    inner = dataset.get('dataset') or dataset.get('datasets')
+    inner = dataset.get('dataset') or of_tasks(dataset.get('datasets'), dataset.get('tasks'))
     if isinstance(inner, dict):
         yield from leaves(inner, f'{path}.dataset')
     elif isinstance(inner, (list, tuple)):
@@ -195,7 +196,7 @@ def class_names(cfg: Config, loaders: Sequence[str] = LOADERS, key: str = 'class
 def _names(dataset: dict, key: str) -> tuple[str, ...] | None:
     """Class names of a data set or of those inside a wrapper: the first one's, or all if the wrapper joins them."""
     kind = registered(ROOT_DATASETS, dataset['type'])
-    inner = dataset.get('dataset') or dataset.get('datasets')
+    inner = dataset.get('dataset') or of_tasks(dataset.get('datasets'), dataset.get('tasks'))
     if inner:
         parts = [_names(one, key) for one in ([inner] if isinstance(inner, dict) else inner)]
         if getattr(kind, 'joins_classes', False) and None not in parts:

@@ -2,9 +2,19 @@
 
 from vlm_dense.engine.checkpoints import fit, resume_check, saving
 from vlm_dense.engine.hooks import images, losses, prepare
-from vlm_dense.engine.runner import compilation, cpu_distributed, resumable_test, schedules, seeding, shards, streams
+from vlm_dense.engine.runner import (
+    batches,
+    compilation,
+    cpu_distributed,
+    resumable_test,
+    schedules,
+    seeding,
+    shards,
+    streams,
+)
 
 __all__ = [
+    'batches',
     'compilation',
     'cpu_distributed',
     'fit',

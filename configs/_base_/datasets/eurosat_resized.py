@@ -9,6 +9,6 @@ resize = [
     ),
     dict(type='vlm_dense.PackClsInputs'),
 ]
-train_dataloader = dict(dataset=dict(pipeline=resize))
+train_dataloader = dict(batch_sampler=None, dataset=dict(pipeline=resize))
 val_dataloader = dict(dataset=dict(pipeline=resize))
 test_dataloader = dict(dataset=dict(pipeline=resize))

@@ -1,5 +1,5 @@
 # SoftCPT's General-10: the sets of CoOp without ImageNet as tasks of one run, 16 images of each class.
-_base_ = './imagenet_few-shot.py'
+_base_ = './image_set_tasks.py'
 
 tasks = dict(
     caltech101=100,
@@ -13,16 +13,5 @@ tasks = dict(
     eurosat=10,
     ucf101=101,
 )
-_names = list(tasks)
-_joined = dict(_delete_=True, type='vlm_dense.TaskDataset', tasks=_names, same_names=True)
-_set = dict(type='vlm_dense.ImageSetDataset', data_root={{_base_.data_root}})
-_few = dict(_set, shots=16, seed=1)
-_train = dict(_few, split='train', pipeline={{_base_.train_pipeline}})
-_val = dict(_few, split='val', pipeline={{_base_.test_pipeline}})
-_test = dict(_set, split='test', pipeline={{_base_.test_pipeline}})
-train_dataloader = dict(dataset=dict(_joined, datasets=[dict(_train, name=name) for name in _names]))
-val_dataloader = dict(dataset=dict(_joined, datasets=[dict(_val, name=name) for name in _names]))
-test_dataloader = dict(dataset=dict(_joined, datasets=[dict(_test, name=name) for name in _names]))
-val_evaluator = dict(_delete_=True, type='vlm_dense.TaskAccuracy')
-test_evaluator = val_evaluator
-targets = dict(_delete_=True)  # none
+_named = dict(dataset=dict(tasks=list(tasks)))
+train_dataloader, val_dataloader, test_dataloader = _named, _named, _named

@@ -29,6 +29,7 @@ train_dataloader = dict(
     num_workers=8,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
+    batch_sampler=dict(type='vlm_dense.FullBatchSampler'),  # as in CoOp's code
     dataset=dict(split='train', pipeline=train_pipeline, **few),
 )
 val_dataloader = dict(

@@ -6,6 +6,7 @@ reading = dict(type='vlm_dense.FeatureDataset', batch_size=128, num_workers=8)
 train_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
+    batch_sampler=None,  # the last batch of an epoch is smaller
     dataset=dict(_delete_=True, copies=10, dataset={{_base_.train_dataloader.dataset}}, **reading),
 )
 val_dataloader = dict(

@@ -6,7 +6,7 @@ from vlm_dense.comparison.protocols.protocol import Protocol, Run, check_evaluat
 
 
 class MultiLabel(Protocol):
-    """mAP, CF1 and OF1 of ``vlm_dense.MultiLabelMetric``, trained on all images that the config names."""
+    """mAP, CF1, OF1 and F1@3 of ``vlm_dense.MultiLabelMetric``, trained on all images that the config names."""
 
     has_shots = False
     metrics = ('mAP', 'CF1', 'OF1')
@@ -18,5 +18,5 @@ class MultiLabel(Protocol):
         return [Run()]
 
     def values(self, test: str, metrics: dict[str, float]) -> list[tuple[str, str, float]]:
-        """All of ``metrics``."""
-        return [(test, metric, metrics[metric]) for metric in self.metrics]
+        """All of ``metrics``, and F1 of the greatest scores of each image, F1@3 unless the metric counts others."""
+        return [(test, name, metrics[name]) for name in (*self.metrics, *(m for m in metrics if m.startswith('F1@')))]
