@@ -337,7 +337,7 @@ def _classes(class_names: ClassNames, refinements: Sequence[Step]) -> tuple[Alia
     if len(given) == 1 and not any(isinstance(part, Background) for part in refinements):
         raise ClassNamesError(
             f'One class, {given[0][0]!r}, would be everywhere. Name what else the image shows, as in '
-            f"'{given[0][0]}, background'; in a config, background=dict(thresh=0.5) finds the rest."
+            f"'{given[0][0]}, background'."
         )
     return classes
 
