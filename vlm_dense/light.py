@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import gc
 import importlib
 import importlib.util
 import re
@@ -30,6 +31,14 @@ OF_NAMES = ('mmengine._strategy', 'mmengine.model', 'mmengine.model.wrappers', '
 mmengine asks for names of them in functions, and no registry imports them for what they register."""
 PACKAGES = (
     'torch.distributed.optim',
+    'torchvision',
+    'torchvision.datasets',
+    'torchvision.models',
+    'torchvision.ops',
+    'timm',
+    'timm.models',
+    'mmengine.optim',
+    'mmengine.optim.optimizer',
     *OF_NAMES,
     'mmseg.datasets',
     'mmseg.datasets.transforms',
@@ -37,6 +46,8 @@ PACKAGES = (
     'mmseg.models.decode_heads',
     'mmseg.models.losses',
     'mmseg.models.segmentors',
+    'mmseg.models.utils',
+    'mmseg.utils',
     'vlm_dense.classification',
     'vlm_dense.classification.datasets',
     'vlm_dense.datasets',
@@ -81,6 +92,24 @@ def _index(package: str) -> dict[str, str]:
 
 
 @contextmanager
+def uncollected() -> Iterator[None]:
+    """Import without the garbage collector, which walks over all that is imported, again and again, and frees nothing.
+
+    What is there afterwards stays to the end of the process, and later collections pass it over. In a process that has
+    torch already nothing changes.
+    """
+    if 'torch' in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@contextmanager
 def passing_over() -> Iterator[None]:
     """Import modules in this context without the ``__init__`` of :data:`PACKAGES`, as far as these are not imported.
 
@@ -111,9 +140,9 @@ class _Bare(ModuleType):
     """
 
     def __getattr__(self, name: str):
-        if name.startswith('__') and name != '__all__':
-            raise AttributeError(f'module {self.__name__!r} has no attribute {name!r}')
         home = None if name == '__all__' else _homes(self.__file__).get(name)
+        if name.startswith('__') and name != '__all__' and home is None:
+            raise AttributeError(f'module {self.__name__!r} has no attribute {name!r}')
         if home is not None:
             found = getattr(importlib.import_module(home, self.__name__), name)
             setattr(self, name, found)
@@ -135,13 +164,14 @@ def _homes(path: str) -> dict[str, str]:
 
 def _bare(name: str) -> ModuleType:
     parent, _, last = name.rpartition('.')
-    above = importlib.import_module(parent)
+    above = importlib.import_module(parent) if parent else None
     module = _later.passed.pop(name, None)
     if module is None:
-        module = importlib.util.module_from_spec(PathFinder.find_spec(name, above.__path__))
+        module = importlib.util.module_from_spec(PathFinder.find_spec(name, above and above.__path__))
         module.__class__ = _Bare
     sys.modules[name] = module
-    setattr(above, last, module)
+    if above is not None:
+        setattr(above, last, module)
     return module
 
 

@@ -181,7 +181,7 @@ def setup(quiet: bool = False, uses: Sequence[str] = ()) -> None:
         with user_errors():
             require_openmmlab()
         light.begin()
-    with light.passing_over():
+    with light.uncollected(), light.passing_over():
         vlm_dense.setup()
         for name in uses:
             importlib.import_module(name)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import vlm_dense
 from vlm_dense.cli import arguments
 from vlm_dense.engine.messages import user_errors
 
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     """Run the program; returns the metrics."""
     args = parser().parse_args(argv)
     with user_errors(), arguments.figures_to(args.json) as write:
-        vlm_dense.setup()  # before others import mmseg
+        arguments.setup()
         from vlm_dense.comparison.results import ResultHook
         from vlm_dense.engine.runner import launch
 

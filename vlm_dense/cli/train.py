@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import vlm_dense
 from vlm_dense.cli import arguments
 
 
@@ -35,7 +34,7 @@ def parser() -> arguments.Parser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     args = parser().parse_args(argv)
-    vlm_dense.setup()  # before others import mmseg
+    arguments.setup()
     from vlm_dense.engine.runner import launch
 
     metrics = launch.train(args)
