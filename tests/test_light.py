@@ -8,15 +8,17 @@ import textwrap
 
 IMAGE = 'docs/images/shapes.png'
 UNUSED = ('imgaug', 'matplotlib', 'mmdet', 'scipy', 'sklearn', 'sympy', 'torch._dynamo', 'torch.distributed.fsdp')
+UNUSED += ('timm.models.beit', 'torchvision.models.resnet', 'torch.distributed.optim.functional_adam')
 
 PROGRAMS = """
-    import sys
+    import gc, sys
     from pathlib import Path
     from vlm_dense.cli import classify, diff, model_info, print_config, pseudo_label, segment
 
     image, out = {image!r}, Path({out!r})
     names = ['--classes', 'empty background', 'circle', 'star']
     segment.main([image, *names, '--out', str(out / 'segment'), '-q'])
+    assert gc.isenabled() and gc.get_freeze_count() > 100000
     segment.main([image, *names, '--method', 'naclip', '--out', str(out / 'naclip'), '-q'])
     classify.main([image, *names, '--out', str(out / 'classify'), '-q'])
     (out / 'images').mkdir()
@@ -30,6 +32,16 @@ PROGRAMS = """
     assert not largest & set(sys.modules), sorted(largest & set(sys.modules))
 
     # and now all that was passed over
+    import timm, torch, torchvision
+    from timm.models.convnext import ConvNeXt
+    from vlm_dense.clip.building import timm_trunk
+    assert type(timm_trunk('convnext_pico')) is ConvNeXt is timm.models.ConvNeXt and 'timm.models.beit' in sys.modules
+    boxes = torch.tensor([[0.0, 0, 1, 1], [0, 0, 1, 1]])
+    assert torchvision.ops.nms(boxes, torch.ones(2), 0.5).tolist() == [0] and torchvision.models.get_model('alexnet')
+    import mmengine.optim
+    from mmengine.registry import OPTIMIZERS
+    assert mmengine.optim.OptimWrapper is mmengine.optim.optimizer.optimizer_wrapper.OptimWrapper
+    assert OPTIMIZERS.get('SGD') is torch.optim.SGD
     from vlm_dense.methods.maskclip.segmentor import MaskCLIP
     from vlm_dense.registry import MODELS
     import mmengine.model, mmseg.models, mmseg.datasets, torch._dynamo, vlm_dense.methods, vlm_dense.segmentation

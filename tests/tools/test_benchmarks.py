@@ -46,6 +46,7 @@ TINY = {
     'denseclip_inference': [
         (f'--arch tiny-vit {CROP} --profile 5', ['same class at', 'ratio', 'ours: aten::']),
         (f'--train --arch tiny-rn --batch 2 {CROP}', ['decode.loss_ce', 'gradients of', 'ratio']),
+        (f'--train --without-text --arch tiny-rn --batch 2 {CROP}', ['time: ours / plain']),
     ],
     'export': [
         (

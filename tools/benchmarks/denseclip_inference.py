@@ -2,12 +2,15 @@
 
     OMP_NUM_THREADS=1 python tools/benchmarks/denseclip_inference.py [--arch RN50 ViT-B-16] [--classes 150]
     OMP_NUM_THREADS=1 python tools/benchmarks/denseclip_inference.py --train
+    OMP_NUM_THREADS=1 python tools/benchmarks/denseclip_inference.py --train --without-text --arch RN50
 
 Official formulation: the class prompts are plain sequences of 13 tokens, which go through the text transformer in every
 forward pass. In training mmseg enlarges the logits of each head before the loss, and all activations are kept. At test
 time windows go one by one, each is padded to the whole canvas before it is added (mmseg's ``slide_inference``), and all
 maps are brought to the original size before the argmax. Both run on the same random weights, alternately, in processes
 of their own so that the peak memory is each one's own. CPU seconds tell more than seconds where other programs run.
+With ``--without-text`` DenseCLIP is compared with the same image tower, neck and decode head without text, clip_fpn,
+instead: what text costs.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.structures import SegDataSample
 
 from vlm_dense.cli.arguments import positive
+from vlm_dense.clip.resnet import CLIPResNet
 from vlm_dense.contract.text_side import TextSide
 from vlm_dense.engine.runner.memory import PeakMemory
 from vlm_dense.methods.denseclip import DenseCLIP
@@ -84,8 +88,8 @@ class OfficialFormulation(DenseCLIP):
         return EncoderDecoder.slide_inference(self, inputs, [dict(meta) for meta in batch_img_metas])
 
 
-def build(args: argparse.Namespace, official: bool) -> DenseCLIP:
-    """A published model with random weights."""
+def build(args: argparse.Namespace, official: bool, plain: bool = False) -> torch.nn.Module:
+    """A published model with random weights; ``plain`` without text."""
     torch.manual_seed(0)
     arch, classes = args.arch[0], args.classes
     crop, stride = sizes(args)
@@ -122,6 +126,12 @@ def build(args: argparse.Namespace, official: bool) -> DenseCLIP:
         score_concat_index=index,
         test_cfg=dict(mode='slide', crop_size=(crop, crop), stride=(stride, stride), keep_logits=False),
     )
+    if plain:
+        for name in ('class_names', 'text_encoder', 'text_prompt', 'context_decoder', 'identity_head'):
+            del cfg[name]
+        del cfg['score_concat_index']
+        cfg['type'], cfg['backbone']['attnpool'] = 'vlm_dense.CLIPEncoderDecoder', False
+        cfg['neck']['in_channels'] = CLIPResNet.stage_channels(cfg['backbone'])
     model = MODELS.build(ConfigDict(cfg))
     if official:
         model.__class__, model.backbone.with_cp = OfficialFormulation, False
@@ -194,7 +204,7 @@ def profile(job) -> dict[str, float]:
 def worker(args: argparse.Namespace) -> None:
     """Run one of the two in this process; one line of JSON a repeat, driven by lines on stdin."""
     make = train_job if args.train else test_job
-    job = make(build(args, args.worker == 'official'), args)
+    job = make(build(args, args.worker == 'official', args.worker == 'plain'), args)
     memory = PeakMemory().start()
     print(json.dumps(dict(ready=True)), flush=True)
     for line in sys.stdin:
@@ -219,7 +229,8 @@ def main() -> None:
     parser.add_argument('--batch', type=positive, default=4, help='crops of a training step (default 4)')
     parser.add_argument('--crop', type=positive, help='side of crops and windows (default: the published one)')
     parser.add_argument('--profile', type=int, default=0, metavar='N', help='also tell the N slowest operations')
-    parser.add_argument('--worker', choices=['ours', 'official'], help=argparse.SUPPRESS)
+    parser.add_argument('--without-text', action='store_true', help='compare ResNets with themselves without text')
+    parser.add_argument('--worker', choices=['ours', 'official', 'plain'], help=argparse.SUPPRESS)
     parser.add_argument('--save', help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -234,7 +245,8 @@ def main() -> None:
 def report(arch: str, args: argparse.Namespace, folder: str) -> None:
     """Run both on one architecture and print the comparison."""
     processes, rows, files, shares = {}, {}, {}, {}
-    for name in ('official', 'ours'):
+    names = ('ours', 'plain') if args.without_text else ('official', 'ours')
+    for name in names:
         files[name] = f'{folder}/{arch}-{name}.pt'
         command = [sys.executable, __file__, '--worker', name, '--arch', arch, '--classes', str(args.classes)]
         command += ['--save', files[name], '--batch', str(args.batch), *(['--train'] if args.train else [])]
@@ -259,16 +271,18 @@ def report(arch: str, args: argparse.Namespace, folder: str) -> None:
         for process in processes.values():
             process.kill()  # the other one, where one failed
     print(f'\n{arch:10s} {"seconds":>9s} {"CPU s":>9s} {"peak MB":>9s} {"of that work":>13s}')
-    for name in ('official', 'ours'):
+    for name in names:
         seconds, cpu = (statistics.median(r[key] for r in rows[name][1:]) for key in ('seconds', 'cpu'))
         last = rows[name][-1]
         rows[name] = seconds, cpu, last['peak'], last['peak'] - last['before']
         print('{:10s} {:9.2f} {:9.2f} {:9.0f} {:13.0f}'.format(name, *rows[name]))
-    a, b = rows['official'], rows['ours']
+    a, b = (rows[name] for name in names)
     print(f'ratio      {a[0] / b[0]:8.2f}x {a[1] / b[1]:8.2f}x {b[2] / a[2]:9.2f} {b[3] / a[3]:13.2f}')
-    print('(time: official / ours; memory: ours / official)')
+    print('(time: {0} / {1}; memory: {1} / {0})'.format(*names))
     for name, found in shares.items():
         print(f'{name}: ' + ', '.join(f'{op} {share:.1%}' for op, share in list(found.items())[: args.profile]))
+    if args.without_text:
+        return
     results = [torch.load(files[name], weights_only=True) for name in ('official', 'ours')]
     compare(*results)
 

@@ -8,9 +8,9 @@
 Speed: images of 640 x 480 px (JPEG) from files to files, against the same model on batches that are decoded and resized
 already; both several times in turn, the median of each. The ratio of seconds of a processor, of which other programs
 take nothing, is what is left where nothing waits. Memory: the greatest so far, of the whole process, while tiny
-images (32 x 32 px) go by. Stops: ``vlm-dense label --shard i/4`` in four processes beside each other, each of which is killed
-(signal 9) at a random moment of its work and started again, against one run that nothing stops: every byte, of files
-and of shards.
+images (32 x 32 px) go by. Stops: ``vlm-dense label --shard i/4`` in four processes beside each other, each of which is
+killed (signal 9) at a random moment of its work and started again, against one run that nothing stops: every byte, of
+files and of shards.
 """
 
 from __future__ import annotations

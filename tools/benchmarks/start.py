@@ -18,6 +18,19 @@ import sys
 import tempfile
 from pathlib import Path
 
+CHECKPOINT = """
+import sys, torch, vlm_dense
+vlm_dense.setup()
+from mmengine import Config
+from vlm_dense.datasets import ShapesDataset
+from vlm_dense.registry import MODELS
+names = list(ShapesDataset.METAINFO['classes'])
+model = MODELS.build(dict(Config.fromfile(sys.argv[1]).model, class_names=names))
+model.init_weights()
+torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=names))), sys.argv[2])
+"""
+"""Makes a checkpoint of a detector with random weights, which is not measured."""
+DETECTOR = 'denseclip_mask-rcnn_shapes'
 ROOT = Path(__file__).parents[2]
 NAMES = ['--classes', 'empty background', 'circle', 'star']
 ONE_STEP = ['train_cfg.max_iters=1', 'train_cfg.val_interval=10', 'train_dataloader.num_workers=0']
@@ -29,6 +42,7 @@ PROGRAMS = {
     'pseudo-label': ['pseudo-label', 'maskclip_tiny-vit', 'none', '{images}', '{out}', *NAMES, '-q'],
     'label': ['label', '{images}', '{out}', '--model', 'maskclip_tiny-vit', *NAMES, '-q'],
     'features': ['features', '{images}', '{out}', '--model', 'maskclip_tiny-vit', '-q'],
+    'detect': ['detect', '{image}', '--model', DETECTOR, '--weights', '{detector}', '--out', '{out}'],
     'export': ['export', 'maskclip_tiny-vit', '--out', '{out}.onnx', *NAMES],
     'train': ['train', 'denseclip_shapes', '--work-dir', '{out}', '--cfg-options', *ONE_STEP],
     'check-data': ['check-data', 'denseclip_shapes'],
@@ -61,12 +75,17 @@ def measure(names: list[str], clones: list[Path], repeats: int) -> dict[str, lis
         images.mkdir()
         image = images / 'scene.png'
         image.write_bytes((ROOT / 'docs' / 'images' / 'shapes.png').read_bytes())
+        detector = Path(folder, 'detector.pth')
+        if 'detect' in names:
+            config = ROOT / 'configs' / f'{DETECTOR}.py'
+            command = [sys.executable, '-c', CHECKPOINT, str(config), str(detector)]
+            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         for name in names:
             runs = [[] for _ in clones]
             for repeat in range(repeats):
                 for number, clone in enumerate(clones):
                     out = str(Path(folder, f'{number}_{repeat}_{len(found)}'))
-                    places = dict(image=str(image), images=str(images), out=out)
+                    places = dict(image=str(image), images=str(images), detector=str(detector), out=out)
                     runs[number].append(cost([one.format(**places) for one in PROGRAMS[name]], clone))
             found[name] = [None if None in each else statistics.median(each) for each in runs]
             print(row(name, found[name]), flush=True)

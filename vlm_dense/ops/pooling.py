@@ -4,7 +4,7 @@ A region is a row of ``rois`` (K, 5): the index of its image and the corners x1,
 """
 
 import torch
-import torchvision  # noqa: F401  registers torch.ops.torchvision
+from torchvision import _meta_registrations, extension  # noqa: F401  registers torch.ops.torchvision
 
 from vlm_dense.ops.precision import wide
 from vlm_dense.ops.sampling import grids
