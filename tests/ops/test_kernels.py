@@ -306,6 +306,28 @@ def test_soft_nms(method, dtype):
     torch.testing.assert_close(dets[:, 4].float(), torch.tensor([s for _, s in reference]), rtol=2e-3, atol=1e-4)
 
 
+@pytest.mark.skipif(not is_stand_in(), reason='compares two ways of the stand-in')
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_naive_soft_nms_is_that_of_the_general_way_where_it_is_short(monkeypatch, dtype):
+    from vlm_dense.ops import suppression
+
+    def kept(boxes, scores, threshold, least):
+        dets = torch.zeros(len(boxes), 5, dtype=dtype)
+        return suppression.softnms(boxes, scores, dets, threshold, 0.5, least, 0, 0), dets
+
+    cases, short = [], suppression._plain
+    for seed, threshold, least in itertools.product(range(6), (0.25, 0.5, 1), (1e-3, 0.3, 2)):
+        corners = (features(40, 4, seed=seed).abs() * 6).round()  # overlaps that are the threshold itself
+        boxes = torch.cat((corners[:, :2], corners[:, :2] + corners[:, 2:]), 1).to(dtype)
+        scores = torch.linspace(0.01, 1, 40, dtype=dtype)[features(40, seed=seed).argsort()]
+        assert short(scores, threshold, least)
+        cases.append(((boxes, scores, threshold, least), kept(boxes, scores, threshold, least)))
+    monkeypatch.setattr(suppression, '_plain', lambda *args: False)
+    for arguments, (chosen, dets) in cases:
+        general, rows = kept(*arguments)
+        assert torch.equal(chosen, general) and torch.equal(dets, rows)
+
+
 def test_boxes_and_scores_that_carry_gradients():
     boxes, scores = torch.tensor([[0, 0, 9, 9], [0, 0, 9, 8.0]]).requires_grad_(), torch.tensor([0.5, 0.9])
     for function in (ops.nms, ops.soft_nms):

@@ -53,15 +53,35 @@ def softnms(
         Indices (K,) int64 of the boxes kept, in the order of choice. Of equal scores the one nearest the front is
         chosen, where a box that was chosen makes room for the front one and one that drops out for the last one.
     """
-    kept, scores = _soften(
-        *_overlaps(boxes, offset, everywhere=method < 2 and iou_threshold <= 0),
-        wide(scores).detach().numpy(),
-        *np.float32((iou_threshold, sigma, min_score)),
-        method,
-    )
-    kept = torch.from_numpy(kept)
-    dets[: len(kept)] = torch.cat((boxes[kept], torch.from_numpy(scores)[:, None].to(boxes.dtype)), 1)
+    scores = wide(scores).detach()
+    if method == 0 and offset == 0 and _plain(scores, iou_threshold, min_score):
+        kept = _harden(wide(boxes).detach(), scores, *np.float32((iou_threshold, min_score)))
+        scores = scores[kept]
+    else:
+        kept, scores = _soften(
+            *_overlaps(boxes, offset, everywhere=method < 2 and iou_threshold <= 0),
+            scores.numpy(),
+            *np.float32((iou_threshold, sigma, min_score)),
+            method,
+        )
+        kept, scores = torch.from_numpy(kept), torch.from_numpy(scores)
+    dets[: len(kept)] = torch.cat((boxes[kept], scores[:, None].to(boxes.dtype)), 1)
     return kept
+
+
+def _plain(scores: torch.Tensor, threshold: float, min_score: float) -> bool:
+    """Whether method 0 is non-maximum suppression: a score of 0 drops out, and no two boxes compete for a place."""
+    finite = len(scores) > 0 and bool(scores.isfinite().all())
+    return finite and threshold > 0 and min_score > 0 and len(scores.unique()) == len(scores)
+
+
+def _harden(boxes, scores, threshold, min_score):
+    """Boxes in the order of choice, where :func:`_plain` holds; the best one stays whatever its score."""
+    left = (scores >= float(min_score)).index_fill(0, scores.argmax(), True).nonzero()[:, 0]
+    boxes = boxes[left]
+    below = torch.tensor(float(threshold), dtype=boxes.dtype).nextafter(torch.zeros((), dtype=boxes.dtype))
+    # torchvision suppresses above its threshold, soft NMS from it on
+    return left[torchvision.ops.nms(boxes, scores[left].to(boxes.dtype), below.item())]
 
 
 def _soften(one, other, iou, scores, threshold, sigma, min_score, method):
