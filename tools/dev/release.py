@@ -29,6 +29,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 VERSIONS = ('3.10', '3.11', '3.12', '3.13')
 SCENE = 'scene.png'
+DRAW = f"""
+import cv2
+from vlm_dense.datasets import DrawScene, ShapesDataset
+cv2.imwrite({SCENE!r}, ShapesDataset(6, 'test', size=256, pipeline=[DrawScene()])[5]['img'])
+"""
+"""Program that draws the scene."""
 SMALL = ('train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'val_dataloader.dataset.num_scenes=2')
 """Options of the training: two iterations, two scenes."""
 _VERSION = r"^__version__ = '(.+)'$"
@@ -120,9 +126,9 @@ def check_install(python: str, file: Path, extras: str) -> None:
         _run([python, '-m', 'venv', folder / 'venv'], folder)
         programs = folder / 'venv' / ('Scripts' if os.name == 'nt' else 'bin')
         _run([programs / 'python', '-m', 'pip', 'install', '--quiet', f'{file.absolute()}[{extras}]'], folder)
-        shutil.copy(ROOT / 'docs' / 'images' / 'dense_scene.png', folder / SCENE)
         command = programs / 'vlm-dense'
         _run([command, '--version'], folder)
+        _run([programs / 'python', '-c', DRAW], folder)
         _run([command, 'segment', SCENE, '--classes', 'empty background', 'circle', 'star', '--out', 'masks'], folder)
         _run([command, 'segment', SCENE, '--model', 'denseclip_shapes', '--out', 'trained'], folder)
         _run([command, 'train', 'denseclip_shapes', '-q', '--work-dir', 'run', '--cfg-options', *SMALL], folder)
