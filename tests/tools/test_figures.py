@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import figures
 import pytest
@@ -68,3 +70,20 @@ def test_several_seeds_are_told_by_mean_and_deviation(tmp_path, monkeypatch, cap
             assert figures.main(['--out', str(tmp_path / 'out')]) == status
         assert '22.0 ± 2.0' in capsys.readouterr().out
     assert {file.name for file in (tmp_path / 'out').glob('*.log')} == {'a.log', 'a_seed1.log', 'a_seed2.log'}
+
+
+def test_the_seed_is_an_option_of_the_config(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(
+        figures.subprocess, 'run', lambda words, **_: taken.append(words) or SimpleNamespace(returncode=0)
+    )
+    for options in ('', ' --cfg-options tower=tiny-siglip'):
+        entry = figures.Entry('a', [], f'python tools/train.py c.py{options}', 1, [], seeds=3)
+        figures.run(entry, {}, tmp_path, seed=1)
+        (tmp_path / 'a_seed1.log').unlink()
+    parser = argparse.ArgumentParser()
+    for name in ('program', 'config'):
+        parser.add_argument(name)
+    parser.add_argument('--cfg-options', nargs='+')
+    parser.add_argument('--work-dir')
+    assert ['randomness.seed=1' in parser.parse_args(words[1:]).cfg_options for words in taken] == [True, True]

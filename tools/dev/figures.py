@@ -111,7 +111,7 @@ def run(entry: Entry, roots: dict[str, str], out: Path, seed: int = 0) -> str:
         words += ['--work-dir', str(out / name)]
     if seed:
         words += [] if '--cfg-options' in words else ['--cfg-options']
-        words.append(f'randomness.seed={seed}')
+        words.insert(words.index('--cfg-options') + 1, f'randomness.seed={seed}')
     threads = dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')  # figures are those of one thread
     with partial.open('w', encoding='utf-8') as file:
         done = subprocess.run(words, cwd=ROOT, env={**os.environ, **threads}, stdout=file, stderr=subprocess.STDOUT)
