@@ -150,3 +150,14 @@ def test_it_trains_and_validates_on_ade20ks_layout(tmp_path):
     )
     assert [r['step'] for r in rows if 'loss' in r] == [1, 2]
     assert all(r['aux_identity.loss_ce'] > 0 for r in rows if 'loss' in r) and 'mIoU' in rows[-1]
+
+
+def test_a_view_of_a_backbone_in_eval_mode_is_in_eval_mode():
+    from vlm_dense.engine.models import view_of
+    from vlm_dense.methods.denseclip.any_backbone import TorchvisionBackbone
+
+    torch.manual_seed(0)
+    backbone = TorchvisionBackbone('resnet18', ['layer1', 'layer4']).eval()
+    images = torch.randn(1, 3, 32, 32)
+    one, other = (list(model(images))[-1] for model in (backbone, view_of(backbone)))
+    assert torch.equal(one, other)

@@ -11,7 +11,8 @@ from torch import nn
 
 def view_of(model: nn.Module) -> nn.Module:
     """A copy of a model that shares its parameters and buffers; everything else is its own."""
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+    view = copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+    return view if model.training else view.eval()  # torchvision's feature extractors are copied in training mode
 
 
 def bare_model(runner: Runner) -> nn.Module:
