@@ -28,18 +28,7 @@ test_cfg = dict(type='vlm_dense.ResumableTestLoop')
 # what the authors change elsewhere, for tools/compare.py: AugMix on the views, on ImageNet and its variants none
 recipes = {
     'AugMix': dict(
-        sets=[
-            'caltech101',
-            'oxford_pets',
-            'stanford_cars',
-            'oxford_flowers',
-            'food101',
-            'fgvc_aircraft',
-            'sun397',
-            'dtd',
-            'eurosat',
-            'ucf101',
-        ],
+        sets=list(_base_.targets),
         options={'test_dataloader.dataset.pipeline.1.mix': True},
     )
 }

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS as ROOT_DATASETS
 
-from vlm_dense.errors import ConfigError, DataError
+from vlm_dense.errors import ConfigError, DataError, first_of
 from vlm_dense.registry import DATASETS
 
 VALIDATION_SHOTS = 4
@@ -78,8 +78,7 @@ def _tell_few(counts: Mapping[str, int], shots: int, where: str) -> None:
     few = [f'{name} ({count})' for name, count in counts.items() if count < shots]
     if few:
         print_log(
-            f'{where}: {len(few)} classes have fewer than {shots} images and give all they have: '
-            f'{", ".join(few[:5])}{", ..." if len(few) > 5 else ""}.',
+            f'{where}: {len(few)} classes have fewer than {shots} images and give all they have: {first_of(few)}.',
             logger='current',
             level=logging.WARNING,
         )

@@ -16,7 +16,7 @@ from vlm_dense.classification.feature_cache import FeatureDataset
 from vlm_dense.classification.few_shot import ChosenImages
 from vlm_dense.clip.image_tower import ImageFeatures
 from vlm_dense.engine.generators import generators_kept
-from vlm_dense.errors import ClassNamesError, ConfigError, DataError
+from vlm_dense.errors import ClassNamesError, ConfigError, DataError, first_of
 from vlm_dense.registry import DATASETS, MODELS
 
 _CHUNK = 1024  # images that are compared with the classes at once
@@ -162,7 +162,7 @@ class PseudoLabelDataset(ChosenImages):
         if few:
             print_log(
                 f'PseudoLabelDataset: {len(few)} of {len(names)} classes have fewer than {top_k} images: '
-                f'{", ".join(few[:5])}{", ..." if len(few) > 5 else ""}.',
+                f'{first_of(few)}.',
                 logger='current',
                 level=logging.WARNING,
             )

@@ -25,7 +25,7 @@ import vlm_dense
 from vlm_dense import light
 from vlm_dense.engine.configs.names import existing_config
 from vlm_dense.engine.messages import local_rank, user_errors
-from vlm_dense.errors import DataError
+from vlm_dense.errors import ConfigError, DataError
 from vlm_dense.libraries import require_openmmlab
 from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.zoo import MASKCLIP, METHODS, free_names
@@ -269,6 +269,18 @@ def existing_images(paths: Sequence[str]) -> None:
         if glob.has_magic(path):
             raise DataError(f'No file matches {path} (looked from {os.getcwd()}).')
         raise DataError(f'Image {path} does not exist (looked from {os.getcwd()}).')
+
+
+def model_or_tower(args: argparse.Namespace) -> None:
+    """Check whether there is ``--model``, or ``--arch`` with ``--pretrained``, or none of them.
+
+    Raises:
+        ConfigError: there is another choice.
+    """
+    both, one = args.arch and args.pretrained, args.arch or args.pretrained
+    if one and (args.model or not both):
+        given = ' and '.join(f'--{key}' for key in ('model', 'arch', 'pretrained') if getattr(args, key))
+        raise ConfigError(f'Expected --model alone, or --arch and --pretrained together, found {given}.')
 
 
 def class_list(words: Sequence[str] | None) -> list[str] | str | None:

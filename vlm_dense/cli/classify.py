@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from vlm_dense.cli import arguments
 from vlm_dense.engine.messages import user_errors
-from vlm_dense.errors import ClassNamesError, ConfigError
+from vlm_dense.errors import ClassNamesError
 from vlm_dense.zoo import CLASSIFIERS
 
 
@@ -46,10 +46,7 @@ def check(args: argparse.Namespace) -> None:
         UserError: what cannot work.
     """
     arguments.existing_images(args.image)
-    both, one = args.arch and args.pretrained, args.arch or args.pretrained
-    if one and (args.model or not both):
-        given = ' and '.join(f'--{key}' for key in ('model', 'arch', 'pretrained') if getattr(args, key))
-        raise ConfigError(f'Expected --model alone, or --arch and --pretrained together, found {given}.')
+    arguments.model_or_tower(args)
     if not (args.classes or args.weights) and (args.arch or args.model in (None, *CLASSIFIERS)):
         raise ClassNamesError('Expected names of what the images may show, found none. Give --classes cat dog.')
 

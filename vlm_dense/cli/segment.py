@@ -71,14 +71,12 @@ def check_model(args: argparse.Namespace) -> None:
     Raises:
         ConfigError: they do not.
     """
-    both, one = args.arch and args.pretrained, args.arch or args.pretrained
     if args.method and (args.model or args.weights):
         raise ConfigError('Expected --method, or --model with or without --weights, found both.')
-    if args.method and one and not both:
+    if args.method and bool(args.arch) != bool(args.pretrained):
         raise ConfigError('Expected --arch and --pretrained beside --method, found one of them.')
-    if not args.method and one and (args.model or not both):
-        given = ' and '.join(f'--{key}' for key in ('model', 'arch', 'pretrained') if getattr(args, key))
-        raise ConfigError(f'Expected --model alone, or --arch and --pretrained together, found {given}.')
+    if not args.method:
+        arguments.model_or_tower(args)
 
 
 def build(args: argparse.Namespace, show_progress: bool = False) -> SegInferencer:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from vlm_dense.errors import CheckpointError
+from vlm_dense.errors import CheckpointError, first_of
 
 
 def check_fit(
@@ -55,10 +55,6 @@ def check_fit(
 
 
 def _refuse(findings: dict[str, list[str]], what: str, way_out: str) -> None:
-    lines = [
-        f'  {len(keys)} {kind}: {", ".join(keys[:3])}{", ..." if len(keys) > 3 else ""}'
-        for kind, keys in findings.items()
-        if keys
-    ]
+    lines = [f'  {len(keys)} {kind}: {first_of(keys, 3)}' for kind, keys in findings.items() if keys]
     if lines:
         raise CheckpointError('\n'.join([what, *lines, f'Nothing was loaded. {way_out}']))

@@ -18,7 +18,7 @@ from mmseg.datasets.transforms.loading import LoadAnnotations
 
 from vlm_dense.datasets.checks import CheckSeg, LoadMask, absent_files, other_case
 from vlm_dense.datasets.placeholders import of_tasks
-from vlm_dense.errors import ConfigError, DataError
+from vlm_dense.errors import ConfigError, DataError, first_of
 from vlm_dense.registry import registered
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -36,9 +36,14 @@ _SOURCES = {
 """Class of a data set -> where its files come from."""
 
 
+def _inner(dataset: dict) -> dict | Sequence[dict] | None:
+    """What a wrapper has inside."""
+    return dataset.get('dataset') or of_tasks(dataset.get('datasets'), dataset.get('tasks'))
+
+
 def leaves(dataset: dict, path: str) -> Iterator[tuple[str, dict]]:
     """(config key, config) of the data sets inside wrappers (RepeatDataset, ConcatDataset, ...)."""
-    inner = dataset.get('dataset') or of_tasks(dataset.get('datasets'), dataset.get('tasks'))
+    inner = _inner(dataset)
     if isinstance(inner, dict):
         yield from leaves(inner, f'{path}.dataset')
     elif isinstance(inner, (list, tuple)):
@@ -161,7 +166,7 @@ def _check_pairs(key: str, dataset) -> None:
         paths = [info[field] for info in infos if info.get(field)]
         absent = absent_files(paths)
         if absent:
-            names = ', '.join(absent[:3]) + (', ...' if len(absent) > 3 else '')
+            names = first_of(absent, 3)
             raise DataError(
                 f'{key}: {len(absent)} of {len(infos)} {what} are missing: {names}. Every image needs a mask of the '
                 f'same name ending in {dataset.seg_map_suffix}. Add the files, or list the images to use in ann_file.'
@@ -196,7 +201,7 @@ def class_names(cfg: Config, loaders: Sequence[str] = LOADERS, key: str = 'class
 def _names(dataset: dict, key: str) -> tuple[str, ...] | None:
     """Class names of a data set or of those inside a wrapper: the first one's, or all if the wrapper joins them."""
     kind = registered(ROOT_DATASETS, dataset['type'])
-    inner = dataset.get('dataset') or of_tasks(dataset.get('datasets'), dataset.get('tasks'))
+    inner = _inner(dataset)
     if inner:
         parts = [_names(one, key) for one in ([inner] if isinstance(inner, dict) else inner)]
         if getattr(kind, 'joins_classes', False) and None not in parts:

@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 from vlm_dense.colours import class_colours
 from vlm_dense.datasets.checks import absent_files
 from vlm_dense.datasets.custom import check_split, part_of
-from vlm_dense.errors import ClassNamesError, DataError
+from vlm_dense.errors import ClassNamesError, DataError, first_of
 from vlm_dense.registry import DATASETS, METRICS
 
 
@@ -127,7 +127,7 @@ class _CheckedCOCO(COCO):
             hint = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
             raise ClassNamesError(
                 f'{self.path} has no category {absent[0]!r}; {len(absent)} of the {len(names)} classes are not in it. '
-                f'It lists {", ".join(known[:10])}{", ..." if len(known) > 10 else ""}.{hint} Name the classes to use '
+                f'It lists {first_of(known, 10)}.{hint} Name the classes to use '
                 'with --classes; in a config, in metainfo=dict(classes=[...]) of the data sets.'
             )
         ids = super().get_cat_ids(names, *args, **kwargs)
@@ -169,7 +169,7 @@ class CocoDataset(_CocoDataset):
             if absent:
                 raise DataError(
                     f'{self.ann_file} names {len(infos)} images, of which {len(absent)} do not exist: '
-                    f'{", ".join(absent[:3])}{", ..." if len(absent) > 3 else ""}. Add them, set data_prefix.img, or '
+                    f'{first_of(absent, 3)}. Add them, set data_prefix.img, or '
                     'take them out of the file.'
                 )
         return infos

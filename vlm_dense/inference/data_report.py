@@ -27,7 +27,7 @@ from vlm_dense.drawing import colour, draw_instances, draw_rows
 from vlm_dense.engine.configs.checks import check_values
 from vlm_dense.engine.configs.pipelines import is_reading
 from vlm_dense.engine.runner.launch import check_same_classes, fill_class_names, read_config
-from vlm_dense.errors import DataError, UserError, counted
+from vlm_dense.errors import DataError, UserError, counted, first_of
 from vlm_dense.inference.common import save
 
 IGNORED = 255
@@ -163,7 +163,7 @@ def _masks_left_out(data) -> list[str]:
     known = {os.path.splitext(name)[0] for name in names} | {name.removesuffix(data.img_suffix) for name in names}
     found = [os.path.relpath(path, masks) for path in images_below(masks) if path.endswith(data.seg_map_suffix)]
     alone = [name for name in found if name.removesuffix(data.seg_map_suffix) not in known]
-    told = ', '.join(alone[:5]) + (', ...' if len(alone) > 5 else '')
+    told = first_of(alone)
     return [f'{len(alone)} masks in {masks} belong to no image and are left out: {told}.'] if alone else []
 
 

@@ -12,7 +12,7 @@ from vlm_dense.classification.datasets.layouts import SETS, Layout, layout_of, s
 from vlm_dense.classification.datasets.pickled_shots import find_images, read_pickled_shots
 from vlm_dense.classification.few_shot import VALIDATION_SHOTS, draw_multi_label_shots, draw_shots
 from vlm_dense.datasets.checks import absent_files
-from vlm_dense.errors import ConfigError, DataError
+from vlm_dense.errors import ConfigError, DataError, first_of
 from vlm_dense.registry import DATASETS, unknown_name
 
 
@@ -114,7 +114,7 @@ class ImageSetDataset(BaseDataset):
         if absent:
             raise DataError(
                 f'{self.name}: {len(absent)} of {len(images)} images of its {self.split} list are missing: '
-                f'{", ".join(absent[:3])}{", ..." if len(absent) > 3 else ""}. Complete the images, or take these out '
+                f'{first_of(absent, 3)}. Complete the images, or take these out '
                 f'of {self.layout.sources[0]}.'
             )
         labels = {label: new for new, label in enumerate(self._chosen)}

@@ -12,7 +12,7 @@ from mmengine.registry import HOOKS, MODELS, OPTIMIZERS
 
 from vlm_dense.datasets.config_checks import LOADERS, leaves
 from vlm_dense.engine.messages import arguments_of, unknown_argument
-from vlm_dense.errors import ClassNamesError, ConfigError
+from vlm_dense.errors import ClassNamesError, ConfigError, first_of
 from vlm_dense.registry import registered
 from vlm_dense.vocabulary.class_names import check_names, read_class_names
 
@@ -73,7 +73,7 @@ def use_classes(cfg: Config, names: Sequence[str]) -> None:
             if absent:
                 raise ClassNamesError(
                     f'--classes: {key} is a {own.__name__} and has no class {absent[0]!r}; its classes are '
-                    f'{", ".join(known[:10])}{", ..." if len(known) > 10 else ""}. For data of your own take one of '
+                    f'{first_of(known, 10)}. For data of your own take one of '
                     'the configs *_own-masks.py, *_own-coco.py and *_own-folders.py.'
                 )
             dataset['metainfo'] = dict(dataset.get('metainfo') or {}, classes=names)

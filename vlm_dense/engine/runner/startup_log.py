@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from vlm_dense.engine.models import bare_model
-from vlm_dense.errors import ConfigError
+from vlm_dense.errors import ConfigError, first_of
 
 BEGINNINGS = ('before_train', 'before_val', 'before_test')
 
@@ -62,7 +62,7 @@ class ShortStart:
             if names:
                 self.logger.warning(
                     f'{len(names)} trained parameters have no gradient after the first iteration, so the loss does not '
-                    f'depend on them: {", ".join(names[:5])}{", ..." if len(names) > 5 else ""}. A method that '
+                    f'depend on them: {first_of(names)}. A method that '
                     'overrides a misspelt name, or a part that nothing calls, looks like this.'
                 )
         super().call_hook(fn_name, **kwargs)
