@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from vlm_dense.errors import ConfigError
-from vlm_dense.registry import TRANSFORMS
+from vlm_dense.registry import MODELS, TRANSFORMS
 
 
 def build(*transforms):
@@ -50,3 +50,20 @@ def test_what_torchvision_does_not_have_is_refused():
         build(dict(type='RandomResizedCrops', size=3))
     with pytest.raises(ConfigError, match='torchvision does not build CenterCrop'):
         build(dict(type='CenterCrop', sizes=3))
+
+
+@pytest.mark.parametrize('sizes', [[(8, 8), (8, 8)], [(8, 6), (4, 8)]])
+@pytest.mark.parametrize('views', [False, True])
+def test_a_batch_is_normalised_like_each_of_its_images(sizes, views):
+    config = dict(mean=[122.77, 116.75, 104.09], std=[68.5, 66.63, 70.32], bgr_to_rgb=True)
+    preprocess = MODELS.build(dict(type='vlm_dense.ClsDataPreprocessor', **config))
+    images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in sizes]
+    if views:
+        images = [torch.stack([image, image.flip(-1)]) for image in images]
+    batch = preprocess(dict(inputs=images))['inputs']
+    assert batch.shape == (2, *images[0].shape[:-2], 8, 8)
+    for found, image in zip(batch, images, strict=True):
+        height, width = image.shape[-2:]
+        normal = (image.flip(-3).float() - preprocess.mean) / preprocess.std
+        assert torch.equal(found[..., :height, :width], normal)
+        assert not found[..., height:, :].any() and not found[..., width:].any()

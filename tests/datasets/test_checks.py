@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mmcv.transforms import Compose
 from mmengine.registry import init_default_scope
-from PIL import Image
+from PIL import Image, ImageFile
 
 from vlm_dense.datasets.checks import CheckSeg, LoadImage
 from vlm_dense.errors import DataError
@@ -55,6 +55,34 @@ def checked(tmp_path, mask, num_classes=3, reduce_zero_label=False):
     )
     init_default_scope('mmseg')
     return Compose([dict(type='mmseg.LoadAnnotations'), CheckSeg(num_classes)])(info)
+
+
+@pytest.mark.parametrize('place', ['before', 'after'])
+def test_a_png_is_turned_wherever_its_exif_stands(tmp_path, place):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter to the right
+    Image.fromarray(IMAGE).save(tmp_path / 'a.png', exif=exif)
+    png = (tmp_path / 'a.png').read_bytes()
+    start = png.index(b'eXIf') - 4
+    end = start + 12 + int.from_bytes(png[start : start + 4], 'big')
+    rest, chunk = png[:start] + png[end:], png[start:end]
+    at = rest.index(b'IDAT' if place == 'before' else b'IEND') - 4
+    (tmp_path / 'a.png').write_bytes(rest[:at] + chunk + rest[at:])
+    image = LoadImage()(dict(img_path=str(tmp_path / 'a.png')))['img']
+    assert (image[..., ::-1] == np.rot90(IMAGE, -1)).all()
+
+
+def test_a_png_without_exif_is_decoded_once_and_refused_if_damaged(tmp_path, monkeypatch):
+    path = tmp_path / 'a.png'
+    cv2.imwrite(str(path), IMAGE)
+    whole = path.read_bytes()
+    monkeypatch.setattr(ImageFile.ImageFile, 'load', lambda self: pytest.fail('decoded by Pillow too'))
+    assert (LoadImage()(dict(img_path=str(path)))['img'] == IMAGE).all()
+    flipped = [whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in range(45, len(whole) - 20, 16)]
+    for damaged in [*(whole[:at] for at in range(20, len(whole) - 12, 16)), *flipped]:
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r'a\.png .* cannot be read'):
+            LoadImage()(dict(img_path=str(path)))
 
 
 def test_labels_in_range_and_ignored_pixels_pass(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from mmengine.model import ImgDataPreprocessor
@@ -41,7 +41,14 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
             return dict(dict(data_samples=None), **dict(data, inputs=torch.stack(list(data['inputs']))))
         if inputs[0].dim() == 4:
             views = [view for image in inputs for view in image]
-            data = super().forward(dict(data, inputs=views), training)
+            data = super().forward(dict(data, inputs=_together(views)), training)
             data['inputs'] = data['inputs'].unflatten(0, (len(inputs), -1))
             return data
-        return super().forward(data, training)
+        return super().forward(dict(data, inputs=_together(inputs)), training)
+
+
+def _together(images: Sequence[torch.Tensor]) -> torch.Tensor | Sequence[torch.Tensor]:
+    """(B, 3, H, W) of images of one size, which are then moved and normalised at once; others as they are."""
+    if len(images[0]) == 3 and all(image.shape == images[0].shape for image in images):
+        return images if isinstance(images, torch.Tensor) else torch.stack(list(images))
+    return images

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
@@ -39,9 +40,9 @@ class TorchvisionTransforms(BaseTransform):
         """Change the image."""
         image = results['img']
         colour = image.ndim == 3
-        image = self.transforms(Image.fromarray(np.ascontiguousarray(image[..., ::-1] if colour else image)))
+        image = self.transforms(Image.fromarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if colour else image))
         image = np.asarray(image)
-        results['img'] = np.ascontiguousarray(image[..., ::-1] if colour else image)
+        results['img'] = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if colour else image
         results['img_shape'] = image.shape[:2]
         return results
 

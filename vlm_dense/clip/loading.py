@@ -279,8 +279,10 @@ def _fit_grid(table: Tensor, shape: torch.Size, path: Path, image_size: int | No
 
 @lru_cache(maxsize=1)  # 25 MB; both towers of a model need it, and drawing it takes most of the time of loading one
 def _drawn_tokens(vocab_size: int, width: int) -> Tensor:
-    table = np.random.RandomState(0).standard_normal((vocab_size, width)) * 0.02
-    return torch.from_numpy(table.astype(np.float32))
+    draw, table = np.random.RandomState(0), np.empty((vocab_size, width), np.float32)
+    for rows in np.array_split(table, 16):  # a float64 table of all would be the peak memory of small programs
+        rows[:] = draw.standard_normal(rows.shape) * 0.02
+    return torch.from_numpy(table)
 
 
 def _whole_token_table(

@@ -33,6 +33,8 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     8: np.rot90,
 }
 """EXIF orientation -> what shows the image upright."""
+_PNG_NOTES = (b'eXIf', b'tEXt', b'zTXt', b'iTXt')
+"""Chunks of a PNG that may hold an orientation."""
 _unlimited = threading.Lock()
 
 
@@ -197,13 +199,33 @@ class LoadImage(LoadImageFromFile):
         """Pixels of the bytes of a file; ``what`` names it in messages."""
         with open_header(data) as header:
             check_pixels(header.size, self.max_pixels, what)
-            turn = header.format != 'TIFF' and _TURNS.get(header.getexif().get(_ORIENTATION))  # cv2 turns TIFF always
+            turn = _turn(header, data)
         flag = self.color_type
-        own = bool(turn) and flag == 'color' and self.imdecode_backend == 'cv2'  # cv2 knows EXIF of some formats only
+        own = turn is not None and flag == 'color' and self.imdecode_backend == 'cv2'  # cv2 knows EXIF of few formats
         image = mmcv.imfrombytes(data, 'color_ignore_orientation' if own else flag, backend=self.imdecode_backend)
         if image is None:
             raise UnidentifiedImageError(what)
         return np.ascontiguousarray(turn(image)) if own else image
+
+
+def _turn(header: Image.Image, data: bytes) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What shows an image upright; None for nothing."""
+    if header.format == 'TIFF':  # cv2 turns it always
+        return None
+    if header.format == 'PNG' and not _has_notes(data):  # Pillow decodes a PNG to its end to find them
+        return None
+    return _TURNS.get(header.getexif().get(_ORIENTATION))
+
+
+def _has_notes(png: bytes) -> bool:
+    """Whether a PNG has one of the chunks that may hold an orientation."""
+    at = 8
+    while at + 8 <= len(png):
+        length, kind = struct.unpack_from('>I4s', png, at)
+        if kind in _PNG_NOTES:
+            return True
+        at += length + 12
+    return False
 
 
 @TRANSFORMS.register_module()
