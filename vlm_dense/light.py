@@ -5,12 +5,15 @@ with scikit-learn and imgaug, and SciPy: seconds of a processor for one base cla
 packages of this kind are passed over: their modules are imported alone. Afterwards the packages count as not imported:
 whoever imports one of them gets all of it, with the same classes in it, as if one had imported in the other order.
 
-Programs ask for it, :func:`begin`; a process that imports vlm_dense as a library has the packages as they are.
+Programs ask for it, :func:`begin`; a process that imports vlm_dense as a library has the packages as they are. From
+then on a registry of mmengine that is asked for a name imports the module that registers it, alone. If there is no such
+module, or it is not certain, :func:`whole` imports all of mmseg and mmdet, and the registry looks as mmengine does.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import gc
 import importlib
@@ -23,8 +26,11 @@ from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 ROOT = Path(__file__).parent
+INDEXED = ('vlm_dense', 'mmseg', 'mmdet', 'mmengine', 'mmcv')
+"""Packages with registered classes that are found by their sources."""
 OF_NAMES = ('mmengine._strategy', 'mmengine.model', 'mmengine.model.wrappers', 'mmengine.runner')
 """Packages that stay as they are after :func:`passing_over`: each name is imported when it is asked for.
 
@@ -48,6 +54,37 @@ PACKAGES = (
     'mmseg.models.segmentors',
     'mmseg.models.utils',
     'mmseg.utils',
+    'mmdet.apis',
+    'mmdet.datasets',
+    'mmdet.datasets.api_wrappers',
+    'mmdet.datasets.samplers',
+    'mmdet.datasets.transforms',
+    'mmdet.engine',
+    'mmdet.engine.hooks',
+    'mmdet.evaluation',
+    'mmdet.evaluation.functional',
+    'mmdet.evaluation.metrics',
+    'mmdet.models',
+    'mmdet.models.backbones',
+    'mmdet.models.data_preprocessors',
+    'mmdet.models.dense_heads',
+    'mmdet.models.detectors',
+    'mmdet.models.layers',
+    'mmdet.models.layers.transformer',
+    'mmdet.models.losses',
+    'mmdet.models.necks',
+    'mmdet.models.roi_heads',
+    'mmdet.models.roi_heads.bbox_heads',
+    'mmdet.models.roi_heads.mask_heads',
+    'mmdet.models.roi_heads.roi_extractors',
+    'mmdet.models.task_modules',
+    'mmdet.models.task_modules.assigners',
+    'mmdet.models.task_modules.coders',
+    'mmdet.models.task_modules.prior_generators',
+    'mmdet.models.task_modules.samplers',
+    'mmdet.models.utils',
+    'mmdet.utils',
+    'vlm_dense.detection',
     'vlm_dense.classification',
     'vlm_dense.classification.datasets',
     'vlm_dense.datasets',
@@ -56,39 +93,130 @@ PACKAGES = (
     'vlm_dense.segmentation',
 )
 """Packages with an ``__init__`` that imports more than one of their modules needs; each behind its parent."""
-_DECORATED = re.compile(r'^@[A-Z_]+\.register_module\([^\n]*\)\n(?:@[^\n]+\n)*class (\w+)', re.MULTILINE)
+_REGISTERED = re.compile(
+    r'\.register_module\(([^)]*)\)(?:\n(?:[ \t]*@[^\n]+\n)*[ \t]*(?:class|def) (\w+))?', re.MULTILINE
+)
 _begun = False
+_look_up = None
 
 
 def begin() -> None:
-    """From now on :func:`passing_over` and :func:`import_home` do what they say, in this process."""
-    global _begun
-    _begun = True
+    """From now on :func:`passing_over` does what it says here, and registries import what they are asked for."""
+    global _begun, _look_up
+    if _begun:
+        return
+    from mmengine.registry import Registry
+
+    _begun, _look_up = True, Registry.get
+    Registry.get = _get
 
 
 def begun() -> bool:
-    """Whether :func:`begin` was called."""
+    """Whether :func:`begin` was called, and :func:`whole` not after it."""
     return _begun
+
+
+def whole() -> None:
+    """Import all that was passed over of mmengine, mmseg and mmdet; the process is as one that has not begun."""
+    global _begun
+    if not _begun:
+        return
+    from mmengine.registry import Registry
+
+    from vlm_dense.libraries import import_quietly
+
+    _begun, Registry.get = False, _look_up
+    for name in PACKAGES:
+        module = sys.modules.get(name)
+        if type(module) is _Bare and name.partition('.')[0] in INDEXED:
+            module._run()
+        if name.startswith('mmengine.'):
+            importlib.import_module(name)
+    import_quietly()
+
+
+# --- registries -----------------------------------------------------------------------------------------------
+
+
+def search(registry, key: str) -> tuple[Any, bool]:
+    """The entry ``key`` of a registry of mmengine, after the import of its own module, in a process that has begun.
+
+    As :meth:`mmengine.registry.Registry.get` looks: in the registry and those behind it, or in that of the scope in
+    ``key``.
+
+    Returns:
+        The entry, None if there is none; and whether the sources say for certain that there is none. An import of all
+        can still find what packages register in loops.
+    """
+    if not _begun or not isinstance(key, str):
+        return None, False
+    scope, name = registry.split_scope_key(key)
+    if scope not in (None, registry.scope):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f'{scope}.registry')
+        root = registry.root
+        registry = root if scope == root.scope else root.children.get(scope)
+        if registry is None:
+            return None, False
+    for each in _line(registry) if scope is None else [registry]:
+        found, certain = _held(each, name)
+        if found is not None or not certain:
+            return found, False
+    return None, True
+
+
+def _line(registry) -> Iterator:
+    """The registries in which a name without scope is looked up, one after the other."""
+    while registry is not None:
+        yield registry
+        yield from getattr(registry, 'beside', tuple)()
+        registry = registry.parent
+
+
+def _held(registry, name: str) -> tuple[Any, bool]:
+    """The entry ``name`` of this registry itself, after the import of its module, and whether None is certain."""
+    packages = ('mmengine', 'mmcv') if registry.parent is None else (registry.scope,)
+    if not set(packages) <= set(INDEXED):
+        return registry.module_dict.get(name), False
+    for package in packages:
+        if name not in registry.module_dict:
+            import_home(name, package)
+    return registry.module_dict.get(name), all(_index(package).get(name, '') is not None for package in packages)
+
+
+def _get(registry, key: str):
+    """``Registry.get`` of a process that has begun."""
+    found, _ = search(registry, key)
+    if found is None:
+        whole()
+        found = _look_up(registry, key)
+    return found
 
 
 def import_home(name: str, package: str = 'vlm_dense') -> None:
     """Import the module of a package that registers a class, alone, in a process that has begun so."""
-    if _begun and name in _index(package):
-        with passing_over():
-            importlib.import_module(_index(package)[name])
+    home = _index(package).get(name) if _begun else None
+    if home is not None and home not in sys.modules:
+        from vlm_dense.libraries import quietly
+
+        importlib.import_module(package)
+        with quietly(), passing_over():
+            importlib.import_module(home)
 
 
 @functools.cache
-def _index(package: str) -> dict[str, str]:
-    """Name of a registered class -> its module, from the sources; names that two modules have are left out."""
+def _index(package: str) -> dict[str, str | None]:
+    """Name of what a package registers -> its module, from the sources; None if several modules have it."""
     root, found = Path(importlib.util.find_spec(package).origin).parent, {}
     for path in root.rglob('*.py'):
         parts = path.relative_to(root).with_suffix('').parts
-        if parts[0] in ('.mim', 'ops', 'cli'):
+        if parts[0] in ('.mim', 'cli') or (package, parts[0]) == ('vlm_dense', 'ops'):
             continue
-        for name in _DECORATED.findall(path.read_text(encoding='utf-8')):
-            found.setdefault(name, set()).add('.'.join((package, *parts)))
-    return {name: next(iter(modules)) for name, modules in found.items() if len(modules) == 1}
+        for given, decorated in _REGISTERED.findall(path.read_text(encoding='utf-8')):
+            names = re.findall(r'[\'"](\w+)[\'"]', given) or re.findall(r'module=(\w+)', given)
+            for name in names or [decorated]:
+                found.setdefault(name, set()).add('.'.join((package, *parts)))
+    return {name: next(iter(modules)) if len(modules) == 1 else None for name, modules in found.items()}
 
 
 @contextmanager
@@ -119,7 +247,7 @@ def passing_over() -> Iterator[None]:
     if not _begun:
         yield
         return
-    bare = [_bare(name) for name in PACKAGES if name not in sys.modules]
+    bare = [module for name in PACKAGES if name not in sys.modules and (module := _bare(name)) is not None]
     try:
         with _without_dynamo():
             yield
@@ -149,9 +277,12 @@ class _Bare(ModuleType):
             return found
         if name != '__all__' and importlib.util.find_spec(f'{self.__name__}.{name}') is not None:
             return importlib.import_module(f'{self.__name__}.{name}')
+        self._run()
+        return getattr(self, name)
+
+    def _run(self) -> None:
         self.__class__ = ModuleType
         self.__spec__.loader.exec_module(self)
-        return getattr(self, name)
 
 
 @functools.cache
@@ -162,8 +293,11 @@ def _homes(path: str) -> dict[str, str]:
     return {each.name: f'.{node.module}' for node in found for each in node.names if each.asname in (None, each.name)}
 
 
-def _bare(name: str) -> ModuleType:
+def _bare(name: str) -> ModuleType | None:
+    """A package that is not run, in the place of one that is not imported; None if what holds it is not there."""
     parent, _, last = name.rpartition('.')
+    if name.startswith('mmdet.') and parent not in sys.modules:
+        return None
     above = importlib.import_module(parent) if parent else None
     module = _later.passed.pop(name, None)
     if module is None:

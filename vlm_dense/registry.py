@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from vlm_dense import light
 from vlm_dense.errors import ConfigError, unknown_name
-from vlm_dense.libraries import quietly, require_openmmlab
+from vlm_dense.libraries import require_openmmlab
 
 require_openmmlab()
 
@@ -42,8 +41,7 @@ class Registry(root.Registry):
     def import_from_location(self) -> None:
         """Import the ``locations``; mmengine warns that a package without any is not installed."""
         if self._locations:
-            with quietly() if light.begun() else nullcontext():
-                super().import_from_location()
+            super().import_from_location()
 
     def get(self, key: str):
         """Return the class registered as ``key``.
@@ -55,15 +53,16 @@ class Registry(root.Registry):
         name = key.rpartition('.')[2]
         if name in self.by_name:
             import_module(self.by_name[name])
-        found = self.alone(key)
+        found, _ = light.search(self, key)
         if found is not None:
             return found
+        light.whole()
         self.import_from_location()
         if '.' not in key and key not in self.module_dict:
-            for scope in self._tasks():
-                found = self._held_by(scope, key)
-                if found is not None:
-                    return found
+            for registry in self.beside():
+                registry.import_from_location()
+                if key in registry.module_dict:
+                    return registry.module_dict[key]
         try:
             found = super().get(key)
         except RuntimeError:  # mmengine's last resort, an import path, failed
@@ -79,42 +78,20 @@ class Registry(root.Registry):
             )
         return found
 
-    def alone(self, key: str, scope: str | None = None):
-        """The entry that needs no import but that of its own module, in a process that imports so; else ``None``.
+    def beside(self) -> Iterator[root.Registry]:
+        """Registries of the tasks, where names without scope are looked up behind this one and before its parent.
 
-        Args:
-            key: As of :meth:`get`.
-            scope: That in which ``key`` is looked up; default: of the process.
+        Those of the default scopes of this process come first, the newest one before.
         """
-        prefix, _, name = key.rpartition('.')
-        if not light.begun() or prefix not in ('', self.scope):
-            return None
-        light.import_home(name)
-        found = self.module_dict.get(name)
-        scope = scope or self._tasks()[0]
-        if found is None and not prefix and scope == 'mmseg':  # as mmseg looks: there, then in mmengine
-            import_module('mmseg.registry')
-            for package in ('mmseg', 'mmengine'):
-                light.import_home(name, package)
-            for registry in (self.parent.children.get('mmseg'), self.parent):
-                found = registry.module_dict.get(name) if found is None and registry else found
-        return found
+        for scope in self._tasks():
+            import_module(f'{scope}.registry')
+            if scope in self.parent.children:
+                yield self.parent.children[scope]
 
     def _tasks(self) -> list[str]:
-        """The libraries of the tasks, those of the default scopes of this process first, the newest one before."""
         scopes = [each.scope_name for each in reversed(root.DefaultScope._instance_dict.values())]
         known = [scope for scope in ('mmseg', 'mmdet') if find_spec(scope)]
         return sorted(known, key=[*scopes, *known].index)
-
-    def _held_by(self, scope: str, key: str):
-        """The entry ``key`` of a library's registry; ``None`` if there is none."""
-        import_module(f'{scope}.registry')
-        registry = self.parent.children.get(scope)
-        if registry is None:
-            return None
-        with quietly() if light.begun() else nullcontext():
-            registry.import_from_location()
-        return registry.module_dict.get(key)
 
 
 def registered(registry: root.Registry, kind: str | type) -> type:
@@ -125,10 +102,8 @@ def registered(registry: root.Registry, kind: str | type) -> type:
     """
     if not isinstance(kind, str):
         return kind
-    own = registry.children.get('vlm_dense') if light.begun() else None
     with registry.switch_scope_and_registry(None) as scoped:
-        found = own.alone(kind, scoped.scope) if own is not None else None
-        found = scoped.get(kind) if found is None else found
+        found = scoped.get(kind)
     if found is None:
         raise KeyError(f'{kind} is not in the {scoped.scope}::{scoped.name} registry.')
     return found
@@ -201,25 +176,6 @@ OTHERS = [
     )
 ]
 """Empty registries: with them mmengine finds its own entries and those of the tasks in this scope."""
-
-
-def alone(kind: str, scope: str | None):
-    """The class that a ``type`` names in any registry, if it needs no import but that of its own module."""
-    every = (MODELS, DATASETS, TRANSFORMS, METRICS, HOOKS, OPTIM_WRAPPERS, PARAM_SCHEDULERS, *OTHERS)
-    found = next((found for registry in every if (found := registry.alone(kind, scope)) is not None), None)
-    if found is None and light.begun() and '.' not in kind:  # registries that have no child here
-        found = root.LOOPS.module_dict.get(kind) or root.DATA_SAMPLERS.module_dict.get(kind)
-    return found
-
-
-@contextmanager
-def own_names_first() -> Iterator[None]:
-    """Look names up here before mmseg and mmdet, which import all of theirs; in a process that imports alone.
-
-    Any other process keeps its default scope.
-    """
-    with root.DefaultScope.overwrite_default_scope('vlm_dense') if light.begun() else nullcontext():
-        yield
 
 
 def build_part(cfg: dict, **given: Any) -> Any:

@@ -180,11 +180,13 @@ def setup(quiet: bool = False, uses: Sequence[str] = ()) -> None:
     if uses:
         with user_errors():
             require_openmmlab()
-        light.begin()
-    with light.uncollected(), light.passing_over():
-        vlm_dense.setup()
-        for name in uses:
-            importlib.import_module(name)
+    with light.uncollected():
+        if uses:
+            light.begin()
+        with light.passing_over():
+            vlm_dense.setup()
+            for name in uses:
+                importlib.import_module(name)
     if quiet:
         from mmengine.logging import MMLogger
 

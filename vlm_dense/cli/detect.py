@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ConfigError(f'--threshold is a score, from 0 to 1, found {args.threshold}.')
         arguments.existing_images(args.image)
         need_mmdet()
-        arguments.setup(args.quiet)
+        arguments.setup(args.quiet, ('mmdet',))
         from vlm_dense.inference import DetInferencer
         from vlm_dense.inference.images import file_names, image_list
         from vlm_dense.inference.video import detect_video

@@ -68,14 +68,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         from vlm_dense.engine.configs.checks import check_values
         from vlm_dense.engine.runner import launch
         from vlm_dense.inference.counts import count_flops, count_parameters, without_weights
-        from vlm_dense.registry import own_names_first
 
         cfg = launch.load_config(args.config, args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         check_values(cfg)
         name_classes(cfg, arguments.class_list(args.classes))
-        with own_names_first():
-            model = MODELS.build(ConfigDict(without_weights(cfg.model.to_dict())))
+        model = MODELS.build(ConfigDict(without_weights(cfg.model.to_dict())))
         counts = count_parameters(model)
         total = {k: sum(c[k] for c in counts.values()) for k in ('trained', 'frozen')}
         print(f'{"module":24}{"parameters":>14}{"trained":>14}{"frozen":>14}')

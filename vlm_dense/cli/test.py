@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     """Run the program; returns the metrics."""
     args = parser().parse_args(argv)
     with user_errors(), arguments.figures_to(args.json) as write:
-        arguments.setup()
+        arguments.setup(uses=('vlm_dense.engine.runner.launch', 'vlm_dense.comparison.results'))
         from vlm_dense.comparison.results import ResultHook
         from vlm_dense.engine.runner import launch
 

@@ -34,7 +34,7 @@ def parser() -> arguments.Parser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     args = parser().parse_args(argv)
-    arguments.setup()
+    arguments.setup(uses=('vlm_dense.engine.runner.launch',))
     from vlm_dense.engine.runner import launch
 
     metrics = launch.train(args)

@@ -31,7 +31,7 @@ from vlm_dense.errors import ClassNamesError, DataError
 from vlm_dense.methods.maskclip import MaskCLIP
 from vlm_dense.methods.maskclip.head import build_refinements
 from vlm_dense.methods.maskclip.refinements import Background, NamedBackground
-from vlm_dense.registry import own_names_first, registered
+from vlm_dense.registry import registered
 from vlm_dense.segmentation.postprocess import build_step
 from vlm_dense.segmentation.steps import Step
 from vlm_dense.vocabulary.class_names import as_class_names
@@ -274,9 +274,8 @@ def _decisions(cfg: Config, node: dict, learned: str | None) -> dict:
     """Method, names, templates, background, and the steps from maps to labels."""
     head = dict(node.get('decode_head') or {})
     maskclip = 'type' in node and issubclass(registered(MODELS, node['type']), MaskCLIP)
-    with own_names_first():
-        steps = [build_step(step) for step in node.get('postprocess') or ()]
-        parts = build_refinements(head.pop('refinements', ()), {}) if maskclip else []
+    steps = [build_step(step) for step in node.get('postprocess') or ()]
+    parts = build_refinements(head.pop('refinements', ()), {}) if maskclip else []
     of = {type(step).__name__: step for step in (*parts, *steps)}
     scale = getattr(of.get('Probabilities'), 'scale', None) or head.pop('scale', 100.0 if maskclip else None)
     head.pop('scale', None)

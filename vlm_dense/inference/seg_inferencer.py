@@ -39,7 +39,7 @@ from vlm_dense.inference.results import Results
 from vlm_dense.inference.trained import build_trained, first_names, shown_names
 from vlm_dense.limits import MAX_PIXELS
 from vlm_dense.methods.maskclip.head import ClassNames, MaskCLIPHead
-from vlm_dense.registry import own_names_first, registered
+from vlm_dense.registry import registered
 from vlm_dense.segmentation.inference import BatchedInference
 from vlm_dense.vocabulary.class_names import Aliases, as_class_names
 
@@ -109,8 +109,7 @@ class SegInferencer(Listing, BaseInferencer):
             model = segmentor_config(os.fspath(model))
         self._given = classes
         weights = weights or bundled_checkpoint(getattr(model, 'filename', None))
-        with own_names_first():
-            super().__init__(model, weights, check_device(device), 'mmseg', show_progress)
+        super().__init__(model, weights, check_device(device), 'mmseg', show_progress)
         if classes is not None:
             self.class_names = self.view(classes).class_names
             if hasattr(self.model, 'set_class_names'):
@@ -146,8 +145,7 @@ class SegInferencer(Listing, BaseInferencer):
         else:
             names = None
             self._check_exported(classes)
-        with own_names_first():
-            view = self._views.get((names, return_scores), lambda: self._view(names, return_scores))
+        view = self._views.get((names, return_scores), lambda: self._view(names, return_scores))
         if names is not None:
             return view
         if classes is None or isinstance(self.model, ExportedSegmentor):

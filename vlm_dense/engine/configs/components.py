@@ -21,7 +21,7 @@ from mmengine.registry import (
 )
 from mmengine.runner import FlexibleRunner, Runner
 
-from vlm_dense.registry import alone
+from vlm_dense import light
 
 READ_KEYS = {
     *inspect.signature(Runner.__init__).parameters,
@@ -60,10 +60,14 @@ def component(kind, scope: str | None) -> type | None:
     """The class that a ``type`` names, in whatever registry it is."""
     if not isinstance(kind, str):
         return kind
-    found = alone(kind, scope)
-    if found is not None:
-        return found
+    certain = True
     for registry in _REGISTRIES:
+        with registry.switch_scope_and_registry(scope) as scoped:
+            found, sure = light.search(scoped, kind)
+        if found is not None:
+            return found
+        certain = certain and sure
+    for registry in () if certain else _REGISTRIES:
         with registry.switch_scope_and_registry(scope) as scoped:
             try:
                 found = scoped.get(kind)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 
+from vlm_dense import light
 from vlm_dense.clip.preprocessing import follow_tag
 from vlm_dense.engine.configs.components import READ_KEYS, component, takes_anything
 from vlm_dense.engine.configs.keys import check_keys
@@ -67,7 +68,10 @@ def load_config(path: str, options: dict | None = None) -> Config:
     name_packages()
     _check_files(path, ())
     try:
-        cfg = Config.fromfile(path)
+        cfg = Config.fromfile(path, import_custom_modules=not light.begun())
+        if light.begun() and cfg.get('custom_imports'):
+            light.whole()  # they may replace parts of mmseg and mmdet, which must be there
+            cfg = Config.fromfile(path)
     except ConfigError:
         raise
     except Exception as error:  # a config is a program, which may fail in any way
