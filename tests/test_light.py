@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 IMAGE = 'docs/images/shapes.png'
-UNUSED = ('imgaug', 'matplotlib', 'mmdet', 'scipy', 'sklearn', 'sympy', 'torch._dynamo', 'torch.distributed.fsdp')
+UNUSED = ('imgaug', 'matplotlib', 'mmdet', 'scipy', 'sklearn', 'sympy', 'torch._dynamo.eval_frame', 'torch.distributed.fsdp')
 UNUSED += ('timm.models.beit', 'torchvision.models.resnet', 'torch.distributed.optim.functional_adam')
 
 PROGRAMS = """

@@ -43,6 +43,7 @@ PACKAGES = (
     'torchvision.ops',
     'timm',
     'timm.models',
+    'mmcv.ops',
     'mmengine.optim',
     'mmengine.optim.optimizer',
     *OF_NAMES,
@@ -109,6 +110,8 @@ def begin() -> None:
 
     _begun, _look_up = True, Registry.get
     Registry.get = _get
+    if 'torch._dynamo' not in sys.modules:
+        sys.modules['torch._dynamo'] = _deferred_dynamo()
 
 
 def begun() -> bool:
@@ -241,8 +244,7 @@ def uncollected() -> Iterator[None]:
 def passing_over() -> Iterator[None]:
     """Import modules in this context without the ``__init__`` of :data:`PACKAGES`, as far as these are not imported.
 
-    torch._dynamo is not imported either for the decorators of functions that are not to be compiled. In a process that
-    has not begun with :func:`begin` the context does nothing.
+    In a process that has not begun with :func:`begin` the context does nothing.
     """
     if not _begun:
         yield
@@ -279,6 +281,13 @@ class _Bare(ModuleType):
             return importlib.import_module(f'{self.__name__}.{name}')
         self._run()
         return getattr(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Leave out a module that has the name of what its package imports from it, as ``losses.accuracy``."""
+        if not (
+            type(value) is ModuleType and value.__name__ == f'{self.__name__}.{name}' and name in _homes(self.__file__)
+        ):
+            super().__setattr__(name, value)
 
     def _run(self) -> None:
         self.__class__ = ModuleType
@@ -344,61 +353,60 @@ sys.meta_path.insert(0, _later)
 # --- torch._dynamo --------------------------------------------------------------------------------------------
 
 
+class _Deferred(ModuleType):
+    """A module of torch that is imported when something is asked of it that it does not have yet."""
+
+    def __getattr__(self, name: str):
+        if name.startswith('__') and (name, self.__name__) != ('__path__', 'torch._dynamo'):
+            raise AttributeError(f'module {self.__name__!r} has no attribute {name!r}')
+        for other in [other for other, module in sys.modules.items() if type(module) is _Deferred]:
+            del sys.modules[other]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def _deferred_dynamo() -> ModuleType:
+    """torch._dynamo for a process that compiles nothing: optimisers ask it for a break in the graph, decorators too."""
+    module = _Deferred('torch._dynamo')
+    module.disable, module.graph_break = _disable, _graph_break
+    return module
+
+
+def _graph_break(msg: str = '') -> None:
+    """``torch._dynamo.graph_break``, which does nothing outside of what is compiled."""
+
+
+def _disable(function=None, recursive: bool = True, **options):
+    """``torch._dynamo.disable``, which comes into play when torch._dynamo is there."""
+    if function is None:
+        return functools.partial(_disable, recursive=recursive, **options)
+    disabled = []
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        if not disabled and type(sys.modules.get('torch._dynamo')) is ModuleType:
+            disabled.append(sys.modules['torch._dynamo'].disable(function, recursive, **options))
+        return (disabled[0] if disabled else function)(*args, **kwargs)
+
+    return call
+
+
 @contextmanager
 def _without_dynamo() -> Iterator[None]:
-    """Import torchvision, timm and others without torch._dynamo, which they need where something is compiled.
-
-    torchvision takes one function of it, and all of them mark functions that are not to be compiled.
-    """
-    names = ('torch._dynamo', 'torch._dynamo.utils')
-    if any(name in sys.modules for name in names):
+    """Import torchvision without torch._dynamo.utils, of which it takes a function for where something is compiled."""
+    name = 'torch._dynamo.utils'
+    if name in sys.modules or type(sys.modules.get('torch._dynamo')) is not _Deferred:
         yield
         return
-    import torch
-
-    disable = torch.compiler.disable
-    sys.modules.update({name: _Deferred(name) for name in names})
-    sys.modules[names[1]].is_compile_supported = _is_compile_supported
-    torch.compiler.disable = _disable
+    module = sys.modules[name] = _Deferred(name)
+    module.is_compile_supported = _is_compile_supported
     try:
         yield
     finally:
-        torch.compiler.disable = disable
-        _Deferred.forget()
+        if sys.modules.get(name) is module:
+            del sys.modules[name]
 
 
 def _is_compile_supported(device_type: str) -> bool:
     from torch._dynamo.utils import is_compile_supported
 
     return is_compile_supported(device_type)
-
-
-def _disable(function=None, recursive: bool = True, *, reason: str | None = None):
-    """``torch.compiler.disable``, which comes into play when torch._dynamo is there."""
-    if function is None:
-        return functools.partial(_disable, recursive=recursive, reason=reason)
-    disabled = []
-
-    @functools.wraps(function)
-    def call(*args, **kwargs):
-        if not disabled and type(sys.modules.get('torch._dynamo')) is ModuleType:
-            disabled.append(sys.modules['torch._dynamo'].disable(function, recursive, reason=reason))
-        return (disabled[0] if disabled else function)(*args, **kwargs)
-
-    return call
-
-
-class _Deferred(ModuleType):
-    """A module of torch while others are imported; all but what these are known to take loads the real one."""
-
-    def __getattr__(self, name: str):
-        if name.startswith('__') and (name, self.__name__) != ('__path__', 'torch._dynamo'):
-            raise AttributeError(f'module {self.__name__!r} has no attribute {name!r}')
-        self.forget()
-        return getattr(importlib.import_module(self.__name__), name)
-
-    @staticmethod
-    def forget() -> None:
-        """Leave no deferred module behind."""
-        for name in [name for name, module in sys.modules.items() if type(module) is _Deferred]:
-            del sys.modules[name]
