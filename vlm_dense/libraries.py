@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from importlib.util import find_spec
 
 from vlm_dense import light
@@ -57,7 +52,7 @@ def name_packages() -> None:
 
 
 def import_quietly() -> None:
-    """Import mmseg and mmdet without their notes on parts that nothing here uses, see :func:`quietly`.
+    """Import mmseg and mmdet without their notes on parts that nothing here uses, see :func:`light.quietly`.
 
     In a process that imports alone, see :mod:`vlm_dense.light`, it only looks whether they are there.
 
@@ -65,33 +60,5 @@ def import_quietly() -> None:
         MissingLibraryError: mmengine, mmcv or mmseg is not installed.
     """
     require_openmmlab()
-    if light.begun():
-        return  # what is used is imported where it is
-    with quietly():
-        import mmseg.datasets
-        import mmseg.models  # noqa: F401
-
-        if find_spec('mmdet'):
-            import mmdet.apis  # noqa: F401
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Let imports print nothing.
-
-    On every start mmseg and mmdet print that line NMS, deformable attention and some data sets are absent, with advice
-    to compile something. Such first lines hide the program's own message. Logging, warnings and standard output are
-    afterwards as they were.
-    """
-    from mmengine.logging import MMLogger
-
-    logger = MMLogger.get_current_instance()  # its handler keeps the stream that it finds, which must be the real one
-    disabled = logging.root.manager.disable
-    logging.disable(max(disabled, logging.WARNING))
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logging.disable(disabled)
-        logger.setLevel(logger.level)  # forgets that warnings were off
+    if not light.begun():  # what is used is imported where it is
+        light.import_all()

@@ -18,8 +18,11 @@ import functools
 import gc
 import importlib
 import importlib.util
+import io
+import logging
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.abc import Loader
@@ -126,8 +129,6 @@ def whole() -> None:
         return
     from mmengine.registry import Registry
 
-    from vlm_dense.libraries import import_quietly
-
     _begun, Registry.get = False, _look_up
     for name in PACKAGES:
         module = sys.modules.get(name)
@@ -135,7 +136,39 @@ def whole() -> None:
             module._run()
         if name.startswith('mmengine.'):
             importlib.import_module(name)
-    import_quietly()
+    import_all()
+
+
+def import_all() -> None:
+    """Import all of mmseg and, where it is installed, of mmdet, without their notes."""
+    with quietly():
+        import mmseg.datasets
+        import mmseg.models  # noqa: F401
+
+        if importlib.util.find_spec('mmdet'):
+            import mmdet.apis  # noqa: F401
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Let imports print nothing.
+
+    On every start mmseg and mmdet print that line NMS, deformable attention and some data sets are absent, with advice
+    to compile something. Such first lines hide the program's own message. Logging, warnings and standard output are
+    afterwards as they were.
+    """
+    from mmengine.logging import MMLogger
+
+    logger = MMLogger.get_current_instance()  # its handler keeps the stream that it finds, which must be the real one
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.WARNING))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(disabled)
+        logger.setLevel(logger.level)  # forgets that warnings were off
 
 
 # --- registries -----------------------------------------------------------------------------------------------
@@ -200,8 +233,6 @@ def import_home(name: str, package: str = 'vlm_dense') -> None:
     """Import the module of a package that registers a class, alone, in a process that has begun so."""
     home = _index(package).get(name) if _begun else None
     if home is not None and home not in sys.modules:
-        from vlm_dense.libraries import quietly
-
         importlib.import_module(package)
         with quietly(), passing_over():
             importlib.import_module(home)

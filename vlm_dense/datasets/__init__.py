@@ -1,6 +1,6 @@
 """Data sets of all tasks. Importing this module registers them."""
 
-from vlm_dense.libraries import quietly
+from vlm_dense.light import quietly
 
 with quietly():
     import mmseg.datasets  # noqa: F401

@@ -1,6 +1,6 @@
 """Detection beyond the methods: COCO data sets, regions classified by text. Importing this module registers them."""
 
-from vlm_dense.libraries import quietly
+from vlm_dense.light import quietly
 
 with quietly():
     import mmdet.datasets
