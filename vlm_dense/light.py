@@ -327,10 +327,21 @@ class _Bare(ModuleType):
 
 @functools.cache
 def _homes(path: str) -> dict[str, str]:
-    """Name -> module, as ``.base``, of what the file of a package imports from its modules by name."""
-    tree = ast.parse(Path(path).read_text(encoding='utf-8'))
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module]
-    return {each.name: f'.{node.module}' for node in found for each in node.names if each.asname in (None, each.name)}
+    """Name -> module, as ``.base``, of what the file of a package imports from its modules by name.
+
+    What it imports as ``*`` from a package in it is what that one imports by name.
+    """
+    homes, tree = {}, ast.parse(Path(path).read_text(encoding='utf-8'))
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or node.level != 1 or not node.module:
+            continue
+        for each in node.names:
+            inner = Path(path).parent.joinpath(*node.module.split('.'), '__init__.py')
+            if each.name == '*' and inner.is_file():
+                homes.update({name: f'.{node.module}{home}' for name, home in _homes(str(inner)).items()})
+            elif each.asname in (None, each.name):
+                homes[each.name] = f'.{node.module}'
+    return homes
 
 
 def _bare(name: str) -> ModuleType | None:

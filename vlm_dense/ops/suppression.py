@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-import torchvision
+from torchvision.ops import nms as nms_above
 
 from vlm_dense.ops.neighbours import Neighbours, touching
 from vlm_dense.ops.precision import wide
@@ -22,7 +22,7 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset:
     order = scores.argsort(descending=True)  # mmcv sorts so, and equal scores come in this order
     boxes = wide(boxes)[order]
     boxes = torch.cat((boxes[:, :2], boxes[:, 2:] + offset), 1)
-    kept = torchvision.ops.nms(boxes, wide(scores)[order].to(boxes.dtype), float(np.float32(iou_threshold)))
+    kept = nms_above(boxes, wide(scores)[order].to(boxes.dtype), float(np.float32(iou_threshold)))
     return order[kept]
 
 
@@ -81,7 +81,7 @@ def _harden(boxes, scores, threshold, min_score):
     boxes = boxes[left]
     below = torch.tensor(float(threshold), dtype=boxes.dtype).nextafter(torch.zeros((), dtype=boxes.dtype))
     # torchvision suppresses above its threshold, soft NMS from it on
-    return left[torchvision.ops.nms(boxes, scores[left].to(boxes.dtype), below.item())]
+    return left[nms_above(boxes, scores[left].to(boxes.dtype), below.item())]
 
 
 def _soften(one, other, iou, scores, threshold, sigma, min_score, method):

@@ -24,7 +24,6 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import FlexibleRunner, Runner
 
 import vlm_dense.engine.registry  # noqa: F401  mmengine finds it nowhere else
-from vlm_dense import light
 from vlm_dense.datasets.config_checks import LOADERS, check_data, check_masks, class_names, leaves
 from vlm_dense.engine.checkpoints.fit import class_differences, read_checkpoint
 from vlm_dense.engine.configs.checks import check_class_count, check_values, use_classes
@@ -273,8 +272,7 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     if saving is not None and saving['type'] in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
         hooks['checkpoint'] = dict(saving, type='vlm_dense.SafeCheckpointHook')
     cfg.default_hooks = hooks
-    with light.passing_over():
-        return (SafeFlexibleRunner if cfg.get('strategy') else SafeRunner).from_cfg(FormattedOnce.of(cfg))
+    return (SafeFlexibleRunner if cfg.get('strategy') else SafeRunner).from_cfg(FormattedOnce.of(cfg))
 
 
 def train(args: argparse.Namespace) -> dict[str, float]:

@@ -12,6 +12,7 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
+from vlm_dense import light
 from vlm_dense.engine.configs.keys import unmatched
 from vlm_dense.engine.files import commit, partial_of, remove
 from vlm_dense.engine.models import bare_model
@@ -113,7 +114,8 @@ class SafeRunner(ShortStart, Runner):
         """Wrap the model for several processes if anything of it is trained."""
         if self.distributed and not any(p.requires_grad for p in model.parameters()):
             return model.to(get_device())
-        return super().wrap_model(model_wrapper_cfg, model)
+        with light.passing_over():  # for one layer of mmcv.ops, which is looked for in the model
+            return super().wrap_model(model_wrapper_cfg, model)
 
     def _maybe_compile(self, target: str) -> None:
         options = self.cfg.get('compile')

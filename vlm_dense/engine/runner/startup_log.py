@@ -10,6 +10,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 
+from vlm_dense import light
 from vlm_dense.engine.models import bare_model
 from vlm_dense.errors import ConfigError, first_of
 
@@ -39,7 +40,8 @@ class ShortStart:
         self._filter = _OneLiners()
         for handler in _console(self.logger):
             handler.addFilter(self._filter)
-        super()._log_env(*args, **kwargs)
+        with light.passing_over():  # for the version of torchvision
+            super()._log_env(*args, **kwargs)
 
     def call_hook(self, fn_name: str, **kwargs) -> None:
         """Call all hooks; at the start of a loop, say what is trained and where the rest stands first."""
