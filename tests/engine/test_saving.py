@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from pathlib import Path
@@ -9,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric
-from mmengine.fileio import LocalBackend
 from mmengine.model import BaseModel
 from torch import nn
 
 from vlm_dense.engine.files import last_checkpoint
 from vlm_dense.engine.outputs import WRITTEN
+from vlm_dense.engine.runner import runner
 from vlm_dense.engine.runner.runner import SafeRunner
 from vlm_dense.errors import CheckpointError, ConfigError
 
@@ -205,21 +206,29 @@ def test_a_copied_work_dir_keeps_its_own_best_and_leaves_that_of_the_first(tmp_p
     assert names(copy)[:2] == ['best_scripted_score_epoch_4.pth', 'epoch_4.pth']
 
 
-@pytest.mark.parametrize('after', [0, 3])
-def test_a_full_disk_takes_nothing_that_was_saved(tmp_path, monkeypatch, after):
+@pytest.mark.parametrize('share', [0.0, 0.5, 0.99])
+def test_a_full_disk_takes_nothing_that_was_saved(tmp_path, monkeypatch, share):
     build(tmp_path, length=2, **BEST).train()
     before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
-    put, calls = LocalBackend.put, []
+    room = share * len(before['epoch_2.pth'])
 
-    def full(self, obj, path):
-        calls.append(path)
-        put(self, obj[: len(obj) // 2], path)
-        raise OSError(28, 'No space left on device')
+    class Full(io.BufferedWriter):
+        def write(self, data):
+            if self.tell() + len(data) > room:
+                raise OSError(28, 'No space left on device')
+            return super().write(data)
 
-    monkeypatch.setattr(LocalBackend, 'put', full)
+    monkeypatch.setattr(runner, 'open', lambda path, mode: Full(io.FileIO(path, mode)), raising=False)
     with pytest.raises(CheckpointError, match=r'epoch_3.pth cannot be written: No space left on device.*--resume'):
         build(tmp_path, length=4, resume=last_checkpoint(str(tmp_path)), **BEST).train()
     assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
+
+
+def test_a_checkpoint_is_written_without_a_second_copy_in_memory(tmp_path, monkeypatch):
+    save, places = torch.save, []
+    monkeypatch.setattr(torch, 'save', lambda content, file: places.append(file) or save(content, file))
+    build(tmp_path, length=1).train()
+    assert [type(place) for place in places] == [io.BufferedWriter]
 
 
 def test_a_metric_that_does_not_exist_is_named(tmp_path):

@@ -42,7 +42,6 @@ vlm_dense.setup()
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
-from mmengine.fileio import LocalBackend
 from mmengine.registry import METRICS
 from PIL import Image
 
@@ -52,7 +51,7 @@ from engine.toy import write_config, write_data
 import vlm_dense.methods
 from vlm_dense.cli import compare, compare_dense
 from vlm_dense.comparison import runs
-from vlm_dense.engine.runner import launch
+from vlm_dense.engine.runner import launch, runner
 from vlm_dense.inference import export_file
 from vlm_dense.inference.pseudo_label import pseudo_label
 
@@ -243,18 +242,18 @@ class Killer:
 
     def start(self) -> None:
         """Watch this process from now on."""
-        put, killer = LocalBackend.put, self
+        write, killer = runner.write_checkpoint, self
 
-        def watched(backend, obj, filepath):
+        def watched(checkpoint, path, **kwargs):
             number = killer._count(0)
+            write(checkpoint, path, **kwargs)
             if killer.moment and killer.moment[:2] == ('byte', number):
-                length = int(killer.moment[2] * len(obj))
-                with open(filepath, 'wb', buffering=0) as file:
-                    file.write(obj[:length])
-                killer.kill(f'byte {length} of {len(obj)} of {Path(filepath).name}')
-            return put(backend, obj, filepath)
+                whole = os.path.getsize(path)
+                length = int(killer.moment[2] * whole)
+                os.truncate(path, length)
+                killer.kill(f'byte {length} of {whole} of {Path(path).name}')
 
-        LocalBackend.put = watched
+        runner.write_checkpoint = watched
         sys.addaudithook(self._operation)
         if self.moment and self.moment[0] == 'time':
             threading.Thread(target=self._later, args=(self.moment[1],), daemon=True).start()

@@ -6,10 +6,14 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
 
+import torch
 from mmengine.device import get_device
 from mmengine.dist import barrier, is_main_process
 from mmengine.runner import FlexibleRunner, Runner
+from mmengine.runner import runner as mmengine_runner
 from torch import nn
 
 from vlm_dense import light
@@ -40,6 +44,21 @@ def _saved_whole(path: str) -> Iterator[None]:
             f'{path} cannot be written: {error.strerror or error}. What was saved before is untouched. Make room, or '
             'fix the cause, and continue with --resume.'
         ) from error
+
+
+def write_checkpoint(checkpoint: dict, path: str, **_: Any) -> None:
+    """Write a checkpoint to a file of this machine piece by piece; mmengine makes all of its bytes in memory first.
+
+    Raises:
+        OSError: the disk is full, or the place cannot be written.
+    """
+    try:
+        with open(path, 'wb') as file:
+            torch.save(checkpoint, file)
+    except RuntimeError as error:  # torch's, on an archive that it could not end
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 @contextmanager
@@ -107,7 +126,7 @@ class SafeRunner(ShortStart, Runner):
             return
         if '://' in str(out_dir):  # of a storage that writes whole objects
             return super().save_checkpoint(out_dir, filename, *args, **kwargs)
-        with _saved_whole(f'{out_dir}/{filename}'):
+        with _saved_whole(f'{out_dir}/{filename}'), patch.object(mmengine_runner, 'save_checkpoint', write_checkpoint):
             super().save_checkpoint(out_dir, partial_of(filename).name, *args, **kwargs)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
