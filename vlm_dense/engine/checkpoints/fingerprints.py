@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16  # small enough for the cache of a processor
 _WEIGHTS = (0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35)
 
 
@@ -17,18 +17,19 @@ def fingerprint(tensor: Tensor) -> list[float]:
     Alike wherever the same weights were loaded, resized or not; the last three differ where two values have changed
     places.
     """
-    values = tensor.detach().reshape(-1).double().cpu()
-    sums = [values.sum().item(), values.abs().sum().item(), values.norm().item()]
-    for factor in _WEIGHTS:
-        total = 0.0
-        for start in range(0, len(values), _CHUNK):
-            part = values[start : start + _CHUNK]
-            place = torch.arange(start, start + len(part), dtype=torch.int64)
-            mixed = ((place ^ (place >> 7)) * factor) & 0xFFFFFFFF
-            mixed = ((mixed ^ (mixed >> 15)) * 0x2C1B3C6D) & 0xFFFFFFFF
-            total += torch.dot(part, mixed.double() / 2**31 - 1).item()
-        sums.append(total)
-    return sums
+    values = tensor.detach().reshape(-1)
+    sums = torch.zeros(3 + len(_WEIGHTS), dtype=torch.float64)
+    for start in range(0, len(values), _CHUNK):
+        part = values[start : start + _CHUNK].double().cpu()
+        sums[:3] += torch.stack([part.sum(), part.abs().sum(), part.square().sum()])
+        place = torch.arange(start, start + len(part), dtype=torch.int64)
+        place ^= place >> 7
+        for i, factor in enumerate(_WEIGHTS, 3):
+            mixed = (place * factor).bitwise_and_(0xFFFFFFFF)
+            mixed.bitwise_xor_(mixed >> 15).mul_(0x2C1B3C6D).bitwise_and_(0xFFFFFFFF)
+            sums[i] += torch.dot(part, mixed.double().div_(2**31).sub_(1))
+    sums[2].sqrt_()
+    return sums.tolist()
 
 
 def same(a: Sequence[float], b: Sequence[float]) -> bool:
