@@ -54,6 +54,9 @@ TINY = {
             [f'| maskclip_tiny-vit | {form} | 100.0000% of 9,216 pixels |' for form in ('onnx', 'pt2')],
         )
     ],
+    'few_shot_training': [
+        ('maple --images 100 --shots 1 --cfg-options train_cfg.max_epochs=1 train_cfg.val_interval=1', ['| maple | '])
+    ],
     'frozen_features': [
         ('--arch tiny-rn --images 16 --size 32 --epochs 1 --batch-size 8', ['clip_adapter', 'taskres', 'times; losses'])
     ],
