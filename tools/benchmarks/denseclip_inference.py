@@ -217,6 +217,7 @@ def worker(args: argparse.Namespace) -> None:
         if line.strip() == 'save':
             torch.save(result, args.save)
         print(json.dumps(dict(seconds=seconds, cpu=cpu, before=memory.before, peak=memory.peak)), flush=True)
+        del result  # gradients of this step must not count in the next one, as an optimiser has dropped them by then
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ Shapes: N sequences, L tokens, P prefix tokens, C channels, H heads of d = C / H
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -163,6 +164,34 @@ class Attention(nn.Module):
             out = out.view(groups, -1, out.shape[-1])
             return out if last_token_only else out.index_select(1, packing.rows)
         return (out, (k, v)) if return_kv else out
+
+
+def not_kept(output: Tensor, function: Callable[[Tensor], Tensor], x: Tensor) -> AbstractContextManager[None]:
+    """Inside, operations on ``output`` do not keep it: their backward pass computes ``function(x)`` again.
+
+    For a cheap function whose own backward pass keeps ``x``, as a norm. Gradients are the same, bit for bit. Without
+    effect in a compiled graph, where the compiler chooses what is kept, and on what autocast converts to another dtype.
+
+    Args:
+        output: ``function(x)``.
+        function: Gives the same for the same input.
+        x: Its input.
+    """
+    if torch.compiler.is_compiling():
+        return nullcontext()
+    place, source = output.untyped_storage().data_ptr(), x.detach()
+
+    def pack(tensor: Tensor) -> Tensor | tuple:
+        own = tensor.untyped_storage().data_ptr() == place
+        return (tensor.size(), tensor.stride(), tensor.storage_offset()) if own else tensor
+
+    def unpack(packed: Tensor | tuple) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
+        with torch.no_grad():
+            return function(source).as_strided(*packed)
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
 
 
 class TransformerBlock(nn.Module):
@@ -318,7 +347,7 @@ class Block(TransformerBlock):
             path: Function of this block and ``x``; its result replaces the block's own. A method that
                 uses the block's parts in another way goes through here, so that a wrapper of the block (sharding) has
                 gathered its weights and hooks on it fire.
-            light: Compute the hidden tokens of the MLP again in the backward pass.
+            light: Compute normalised tokens and hidden tokens of the MLP again in the backward pass.
             **attention: Options of :meth:`Attention.forward`.
 
         Returns:
@@ -328,7 +357,9 @@ class Block(TransformerBlock):
         """
         if path is not None:
             return path(self, x)
-        branch, extra = self.attn(self.ln_1(x), **attention), None
+        y = self.ln_1(x)
+        with not_kept(y, self.ln_1, x) if light else nullcontext():
+            branch, extra = self.attn(y, **attention), None
         if isinstance(branch, tuple):
             branch, extra = branch
         if attention.get('query') is not None:
@@ -342,8 +373,10 @@ class Block(TransformerBlock):
     def feed_forward(self, x: Tensor, drop_path: nn.Module | None = None, light: bool = False) -> Tensor:
         """``x`` plus the MLP branch; (..., C)."""
         y = self.ln_2(x)
-        if light:  # kept are the inputs of the activation; the last layer's product is not computed twice
-            y = checkpoint(self.mlp[1:], self.mlp[0](y), use_reentrant=False, preserve_rng_state=False)
+        if light:  # kept are the inputs of norm and activation; no product is computed twice
+            with not_kept(y, self.ln_2, x):
+                y = self.mlp[0](y)
+            y = checkpoint(self.mlp[1:], y, use_reentrant=False, preserve_rng_state=False)
         else:
             y = self.mlp(y)
         y = self.ls_2(y)

@@ -170,7 +170,7 @@ class ImageTower(BaseModule):
             ``LoRA``, for models that are not of this package; the others have it themselves, beside the backbone.
             Applied in :meth:`encode`; its parameters are ``image_prompt.*``.
         with_cp: Recompute activations in the backward pass to save memory: True those of all blocks, ``'light'`` only
-            the cheap ones, the stem of a ResNet and the hidden tokens of a ViT's MLPs.
+            the cheap ones, the stem of a ResNet, normalised tokens and the hidden ones of MLPs of a ViT.
     """
 
     position_key: str
