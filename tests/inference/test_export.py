@@ -449,6 +449,19 @@ def test_a_size_that_a_file_does_not_take_is_told(folder):
 # --- what cannot be written -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['NACLIP', 'ProxyCLIP', 'SCCLIP'])
+def test_dense_attention_of_the_last_blocks_as_a_pt2(folder, kind):
+    image = dict(type='vlm_dense.CLIPViT', arch=ARCH)
+    options = dict(ProxyCLIP=dict(proxy=image), SCCLIP=dict(pre=0, post=0, multi=(0, 1))).get(kind, {})
+    cfg = maskclip(backbone=dict(image, head=True, dense_attention=dict(type=f'vlm_dense.{kind}Attention', **options)))
+    weights = checkpoint(cfg, folder / f'{kind}.pth')
+    export_file(cfg.copy(), weights, folder / f'{kind}.pt2', size=(32, 32))
+    found = SegInferencer(folder / f'{kind}.pt2', device='cpu', show_progress=False)(photo(32, 32))['predictions']
+    expected = SegInferencer(cfg, weights, 'cpu', show_progress=False)(photo(32, 32))['predictions']
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize(
     ('cfg', 'told'),
     [

@@ -6,8 +6,9 @@
 Models that are trained get a few iterations here (``--iterations``), those of full size random weights. Each is
 written in both formats, and PyTorch's inferencer and that of the file see the same images: scenes of the validation
 split, for the models of full size noise of 512 x 512 px. Agreement is the share of pixels, of images or of boxes (of
-the same class, with corners within half a pixel) that are equal. Milliseconds are those of a whole call, preparation
-and enlargement included; the median over the images after one that is not counted. Everything runs on one thread.
+the same class, with corners within half a pixel) that are equal. Milliseconds are processor time of a whole call,
+preparation and enlargement included; the median over the images after one that is not counted. PyTorch and the file
+take turns at each image. Everything runs on one thread.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import vlm_dense
@@ -47,6 +48,8 @@ SMALL = {
     'clip_retinanet': ('clip_baselines/clip_retinanet_shapes.py', None),
 }
 """Name -> config, and the file of another model for it."""
+ONE_SIZE = ('naclip_tiny-vit',)
+"""Models that are exported for the size of their images; the others take any."""
 LARGE = {'denseclip_rn50': 'denseclip_rn50.py', 'denseclip_vit-b16': 'denseclip_vit-b16.py'}
 """Name -> model, with random weights."""
 
@@ -170,15 +173,17 @@ KINDS['classification'] = (classifier, same_label)
 UNITS = dict(segmentation='pixels', detection='boxes', classification='images')
 
 
-def timed(function: Callable, scenes: list[np.ndarray]) -> tuple[list, float]:
-    """What a function says of each image, and the median of milliseconds."""
-    function(scenes[0])
-    found, times = [], []
-    for image in scenes:
-        start = time.perf_counter()
-        found.append(function(image))
-        times.append(1e3 * (time.perf_counter() - start))
-    return found, statistics.median(times)
+def timed(functions: Sequence[Callable], scenes: list[np.ndarray]) -> list[tuple[list, float]]:
+    """What each function says of the images, and the median of its milliseconds; they take turns."""
+    found, times = [[] for _ in functions], [[] for _ in functions]
+    for i, image in enumerate([scenes[0], *scenes]):
+        for function, results, own in zip(functions, found, times, strict=True):
+            start = time.process_time()
+            result = function(image)
+            if i:  # the first call makes what is kept
+                results.append(result)
+                own.append(1e3 * (time.process_time() - start))
+    return [(results, statistics.median(own)) for results, own in zip(found, times, strict=True)]
 
 
 def report(name: str, args: argparse.Namespace, folder: str) -> None:
@@ -186,15 +191,14 @@ def report(name: str, args: argparse.Namespace, folder: str) -> None:
     large = name in LARGE
     cfg = large_config(name) if large else small_config(name)
     checkpoint = weights(cfg, 0 if large else args.iterations, folder)
-    plain, scenes = None, images(cfg, args.images, large)
+    scenes = images(cfg, args.images, large)
     for form in args.formats:
         out = os.path.join(folder, f'{name}.{form}')
         start = time.perf_counter()
-        found = export_file(cfg.copy(), checkpoint, out)
+        found = export_file(cfg.copy(), checkpoint, out, size=scenes[0].shape[:2] if name in ONE_SIZE else None)
         seconds = time.perf_counter() - start
         make, compare = KINDS[found['task']]
-        plain = plain or timed(make(cfg.copy(), checkpoint), scenes)
-        labels, milliseconds = timed(make(out, None), scenes)
+        plain, (labels, milliseconds) = timed((make(cfg.copy(), checkpoint), make(out, None)), scenes)
         counts = [compare(*pair) for pair in zip(plain[0], labels, strict=True)]
         equal, total = (sum(column) for column in zip(*counts, strict=True))
         whole = f'{os.path.getsize(checkpoint) / 1e6:.1f}' if checkpoint else '-'

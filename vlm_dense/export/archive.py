@@ -28,39 +28,40 @@ _DROPPED = {'.data/version', '.data/serialization_id', '.format_version', '.stor
 _MOST_TEXT = 64 << 20  # bytes of JSON; graphs of the models here have some MB
 
 _ATEN = """
-_adaptive_avg_pool2d.default _assert_tensor_metadata.default _log_softmax.default
+__and__.Tensor _adaptive_avg_pool2d.default _assert_tensor_metadata.default _log_softmax.default
 _native_batch_norm_legit_no_training.default _softmax.default _to_copy.default abs.default adaptive_avg_pool2d.default
 adaptive_max_pool2d.default add.Scalar add.Tensor add_.Scalar add_.Tensor addcmul.default addmm.default alias.default
 amax.default amin.default any.default any.dim arange.default arange.start arange.start_step argmax.default
 argmin.default avg_pool2d.default baddbmm.default batch_norm.default bitwise_and.Tensor bitwise_not.default
-bitwise_or.Tensor bmm.default cat.default ceil.default chunk.default clamp.Tensor clamp.default clamp_.default
-clamp_max.default clamp_min.default clone.default constant_pad_nd.default contiguous.default conv1d.default
-conv2d.default conv2d.padding conv_transpose2d.input convolution.default copy_.default cos.default cumsum.default
-detach.default detach_.default div.Scalar div.Tensor div.Tensor_mode div_.Scalar div_.Tensor dropout.default
-dropout_.default einsum.default elu.default embedding.default eq.Scalar eq.Tensor erf.default exp.default
-expand.default expand_as.default expm1.default feature_dropout.default flatten.using_ints flip.default floor.default
-floor_divide.default full.default full_like.default gather.default ge.Scalar ge.Tensor gelu.default
-grid_sampler.default grid_sampler_2d.default group_norm.default gt.Scalar gt.Tensor hardsigmoid.default
-hardsigmoid_.default hardswish.default hardswish_.default hardtanh.default hardtanh_.default im2col.default
-index.Tensor index_select.default instance_norm.default layer_norm.default le.Scalar le.Tensor leaky_relu.default
-leaky_relu_.default lift_fresh_copy.default linalg_vector_norm.default linear.default log.default log1p.default
-log_softmax.int logical_and.default logical_not.default logical_or.default lt.Scalar lt.Tensor masked_fill.Scalar
-masked_fill.Tensor matmul.default max.default max.dim max.other max_pool2d.default max_pool2d_with_indices.default
-maximum.default mean.default mean.dim min.default min.dim minimum.default mish.default mish_.default mm.default
-movedim.int mul.Scalar mul.Tensor mul_.Scalar mul_.Tensor narrow.default native_group_norm.default
-native_layer_norm.default ne.Scalar ne.Tensor neg.default new_ones.default new_zeros.default numpy_T.default
-ones.default ones_like.default pad.default permute.default pixel_shuffle.default pow.Scalar pow.Tensor_Scalar
-pow.Tensor_Tensor prelu.default prod.dim_int reciprocal.default reflection_pad2d.default relu.default relu6.default
-relu_.default remainder.Scalar remainder.Tensor repeat.default repeat_interleave.self_int replication_pad2d.default
-reshape.default roll.default round.default rsqrt.default rsub.Scalar scalar_tensor.default
-scaled_dot_product_attention.default scatter.src scatter.value select.int sigmoid.default sigmoid_.default
-sign.default silu.default silu_.default sin.default slice.Tensor softmax.int softplus.default sort.default
-split.Tensor split_with_sizes.default sqrt.default square.default squeeze.default squeeze.dim squeeze.dims
-stack.default sub.Scalar sub.Tensor sub_.Tensor sum.default sum.dim_IntList sym_size.int t.default tanh.default
-tile.default to.dtype to.dtype_layout topk.default transpose.int tril.default triu.default type_as.default unbind.int
-unflatten.int unfold.default unsqueeze.default upsample_bicubic2d.default upsample_bicubic2d.vec
-upsample_bilinear2d.default upsample_bilinear2d.vec upsample_nearest2d.default upsample_nearest2d.vec var.correction
-var_mean.correction view.default where.ScalarOther where.ScalarSelf where.self zeros.default zeros_like.default
+bitwise_or.Tensor bmm.default cat.default cdist.default ceil.default chunk.default clamp.Tensor clamp.default
+clamp_.default clamp_max.default clamp_min.default clone.default constant_pad_nd.default contiguous.default
+conv1d.default conv2d.default conv2d.padding conv_transpose2d.input convolution.default copy_.default cos.default
+cumsum.default detach.default detach_.default diagonal.default div.Scalar div.Tensor div.Tensor_mode div_.Scalar
+div_.Tensor dropout.default dropout_.default einsum.default elu.default embedding.default eq.Scalar eq.Tensor
+erf.default exp.default expand.default expand_as.default expm1.default feature_dropout.default fill_.Scalar
+flatten.using_ints flip.default floor.default floor_divide.default full.default full_like.default gather.default
+ge.Scalar ge.Tensor gelu.default grid_sampler.default grid_sampler_2d.default group_norm.default gt.Scalar gt.Tensor
+hardsigmoid.default hardsigmoid_.default hardswish.default hardswish_.default hardtanh.default hardtanh_.default
+im2col.default index.Tensor index_select.default instance_norm.default layer_norm.default le.Scalar le.Tensor
+leaky_relu.default leaky_relu_.default lift_fresh_copy.default linalg_vector_norm.default linear.default log.default
+log1p.default log_softmax.int logical_and.default logical_not.default logical_or.default lt.Scalar lt.Tensor mT.default
+masked_fill.Scalar masked_fill.Tensor matmul.default max.default max.dim max.other max_pool2d.default
+max_pool2d_with_indices.default maximum.default mean.default mean.dim min.default min.dim minimum.default mish.default
+mish_.default mm.default movedim.int mul.Scalar mul.Tensor mul_.Scalar mul_.Tensor narrow.default
+native_group_norm.default native_layer_norm.default ne.Scalar ne.Tensor neg.default new_ones.default new_zeros.default
+numpy_T.default ones.default ones_like.default pad.default permute.default pixel_shuffle.default pow.Scalar
+pow.Tensor_Scalar pow.Tensor_Tensor prelu.default prod.dim_int quantile.scalar reciprocal.default
+reflection_pad2d.default relu.default relu6.default relu_.default remainder.Scalar remainder.Tensor repeat.default
+repeat_interleave.self_int replication_pad2d.default reshape.default roll.default round.default rsqrt.default
+rsub.Scalar scalar_tensor.default scaled_dot_product_attention.default scatter.src scatter.value select.int
+sigmoid.default sigmoid_.default sign.default silu.default silu_.default sin.default slice.Tensor softmax.int
+softplus.default sort.default split.Tensor split_with_sizes.default sqrt.default square.default squeeze.default
+squeeze.dim squeeze.dims stack.default sub.Scalar sub.Tensor sub_.Tensor sum.default sum.dim_IntList sym_size.int
+t.default tanh.default tile.default to.dtype to.dtype_layout topk.default transpose.int tril.default triu.default
+type_as.default unbind.int unflatten.int unfold.default unsqueeze.default upsample_bicubic2d.default
+upsample_bicubic2d.vec upsample_bilinear2d.default upsample_bilinear2d.vec upsample_nearest2d.default
+upsample_nearest2d.vec var.correction var_mean.correction view.default where.ScalarOther where.ScalarSelf where.self
+zeros.default zeros_like.default
 """
 _PYTHON = 'add sub mul floordiv truediv mod neg eq ne ge gt le lt and_ or_ getitem'
 TARGETS = {

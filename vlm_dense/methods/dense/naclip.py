@@ -89,7 +89,7 @@ def neighbours(last: LastBlocks, std: float) -> Tensor:
     """exp(-(squared distance) / (2 std^2)) between patches, distances in patches: (L, L), 0 for all other tokens."""
     x = last.tokens
     rows, columns = (torch.arange(n, device=x.device, dtype=torch.float32) for n in last.grid)
-    row, column = (t.flatten() for t in torch.meshgrid(rows, columns, indexing='ij'))
+    row, column = (t.expand(last.grid).flatten() for t in (rows[:, None], columns))
     squared = (row[:, None] - row).square() + (column[:, None] - column).square()
     bias = x.new_zeros(x.shape[1], x.shape[1])
     bias[last.patches, last.patches] = (squared / (-2 * std**2)).exp().to(x.dtype)
