@@ -206,7 +206,8 @@ def report(name: str, args: argparse.Namespace, folder: str) -> None:
         sizes = 'any' if found['size'] is None else 'x'.join(map(str, found['size']))
         print(
             f'| {name} | {form} | {equal / total:.4%} of {total:,} {unit} | {whole} | '
-            f'{os.path.getsize(out) / 1e6:.1f} | {plain[1]:.1f} | {milliseconds:.1f} | {sizes} | {seconds:.0f} |',
+            f'{os.path.getsize(out) / 1e6:.1f} | {plain[1]:.1f} | {milliseconds:.1f} | '
+            f'{milliseconds / plain[1]:.2f} | {sizes} | {seconds:.0f} |',
             flush=True,
         )
 
@@ -223,8 +224,8 @@ def main() -> None:
     parser.add_argument('--iterations', type=positive, default=60, help='of training; one epoch where epochs count')
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print('| model | format | agreement | MB checkpoint | MB file | ms PyTorch | ms file | sizes | s export |')
-    print('|---|---|---|---|---|---|---|---|---|')
+    print('| model | format | agreement | MB checkpoint | MB file | ms PyTorch | ms file | ratio | sizes | s export |')
+    print('|---|---|---|---|---|---|---|---|---|---|')
     with tempfile.TemporaryDirectory() as folder:  # one: mmengine keeps the writer of the first run
         for name in args.models:
             report(name, args, folder)
