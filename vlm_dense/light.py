@@ -345,7 +345,7 @@ def _homes(path: str) -> dict[str, str]:
 
 
 def _bare(name: str) -> ModuleType | None:
-    """A package that is not run, in the place of one that is not imported; None if what holds it is not there."""
+    """A package that is not run, instead of one that is not imported; None if what holds it is not there."""
     parent, _, last = name.rpartition('.')
     if name.startswith('mmdet.') and parent not in sys.modules:
         return None
