@@ -54,11 +54,12 @@ How the setting was chosen, and what it shows: [classification.md](classificatio
 `pairs-sketch` are 64 classes, 'red circle' to 'pink heart', on sketches; half of them are base classes.
 A figure without ± is that of one seed.
 
-All rows are of the code of 28 November 2026, before version 0.2.0, but for those that have changed since: SubPT's, since its
-first stage has NFL; CAVPT's, since its context begins with the rate 1e-5; VP's, by one image in four hundred. They were
-run again with all seeds on a busy machine, see their minutes. On 1 December 2026 seed 1 of all methods of the first table
-was run again, and of the tables of tasks, of ZERO, CLIP-LoRA and the other newer methods, and of MVLPT and zero-shot in
-the table of sources: all other figures came out to the digit. The other tables were not run again."""
+All rows are of the code of 28 November 2026, before version 0.2.0, but for those that have changed since: SubPT's,
+since its first stage has NFL; CAVPT's, since its context begins with the rate 1e-5; VP's, by one image in four
+hundred. They were run again with all seeds on a busy machine, see their minutes. On 1 December 2026 seed 1 of all
+methods of the first table was run again, and of the tables of tasks, of ZERO, CLIP-LoRA and the other newer methods,
+and of MVLPT and zero-shot in the table of sources: all other figures came out to the digit. The other tables were not
+run again."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
