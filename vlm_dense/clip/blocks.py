@@ -170,8 +170,8 @@ def not_kept(output: Tensor, function: Callable[[Tensor], Tensor], x: Tensor) ->
     """Inside, operations on ``output`` do not keep it: their backward pass computes ``function(x)`` again.
 
     For a cheap function that keeps ``x`` for its own backward pass, as a norm. Gradients are the same, bit for bit.
-    Without effect in a compiled graph, where the compiler chooses what is kept, and on what autocast converts to another
-    dtype.
+    Without effect in a compiled graph, where the compiler chooses what is kept, and on what autocast converts to
+    another dtype.
 
     Args:
         output: ``function(x)``.
