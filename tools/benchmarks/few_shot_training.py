@@ -106,6 +106,8 @@ def main() -> None:
     parser.add_argument('--shots', type=int, default=16)
     parser.add_argument('--cfg-options', nargs='*', default=[], help='changes of the config')
     args = parser.parse_args()
+    if args.only_write and args.folder is None:
+        parser.error('--only-write keeps the files in --folder. Give one.')
     vlm_dense.setup()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.folder or Path(temporary)).resolve()
